@@ -1,0 +1,77 @@
+"""Evidence: what a claim returns, and how it is written to `evidence/verdicts.json`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+SUPPORTED = "supported"
+NOT_SUPPORTED = "not supported"
+INCONCLUSIVE = "inconclusive"
+VACUOUS = "vacuous"
+VERDICTS = (SUPPORTED, NOT_SUPPORTED, INCONCLUSIVE, VACUOUS)
+
+
+def _number(value: float) -> float | None:
+    """JSON knows neither NaN nor infinity: both become null."""
+    return float(value) if math.isfinite(value) else None
+
+
+@dataclass(frozen=True)
+class Control:
+    """What the same estimator gives where the claim should fail; same unit as the estimate beside it."""
+
+    name: str
+    estimate: float
+    interval: tuple[float, float]
+
+    def to_dict(self) -> dict[str, object]:
+        return {
+            "name": self.name,
+            "estimate": _number(self.estimate),
+            "interval": [_number(end) for end in self.interval],
+        }
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One claim, judged.
+
+    `estimate` and `interval` are in `unit`; `n` counts `n_unit` (usually problems). `rule` is the text that was
+    fixed before the data were seen; `note` says in plain words what a reader must know beside the number.
+    Raises ValueError for a verdict that is not one of `VERDICTS`.
+    """
+
+    claim: str
+    statement: str
+    verdict: str
+    rule: str
+    estimate: float
+    unit: str
+    interval: tuple[float, float]
+    n: int
+    n_unit: str
+    controls: tuple[Control, ...]
+    seed: int
+    note: str
+
+    def __post_init__(self) -> None:
+        if self.verdict not in VERDICTS:
+            raise ValueError(f"expected a verdict in {VERDICTS}, got {self.verdict!r}")
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain types only, non-finite numbers as None: `json.dumps(..., allow_nan=False)` accepts it."""
+        return {
+            "claim": self.claim,
+            "statement": self.statement,
+            "verdict": self.verdict,
+            "rule": self.rule,
+            "estimate": _number(self.estimate),
+            "unit": self.unit,
+            "interval": [_number(end) for end in self.interval],
+            "n": int(self.n),
+            "n_unit": self.n_unit,
+            "controls": [control.to_dict() for control in self.controls],
+            "seed": int(self.seed),
+            "note": self.note,
+        }

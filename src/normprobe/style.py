@@ -1,0 +1,104 @@
+"""One look for every figure: Okabe–Ito colours, and a marker and line style for each colour so that print works too.
+
+Matplotlib is imported inside the functions: reading a colour must not cost an import.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from normprobe.errors import NormprobeError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Okabe & Ito (2008), "Color Universal Design": told apart under the common colour deficiencies.
+BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
+    "#000000",
+    "#E69F00",
+    "#56B4E9",
+    "#009E73",
+    "#F0E442",
+    "#0072B2",
+    "#D55E00",
+    "#CC79A7",
+)
+GREY = "#7F7F7F"
+
+MODE_COLOURS: dict[str, str] = {"think": BLUE, "no_think": VERMILION, "filler": GREY}
+SOURCE_COLOURS: dict[str, str] = {"model": BLUE, "random": PURPLE, "untrained": ORANGE, "early": GREEN}
+VERDICT_COLOURS: dict[str, str] = {
+    "supported": GREEN,
+    "not supported": VERMILION,
+    "inconclusive": ORANGE,
+    "vacuous": GREY,
+}
+
+_MODE_LINES = {"think": ("o", "-"), "no_think": ("s", "--"), "filler": ("^", ":")}
+_SOURCE_LINES = {"model": ("o", "-"), "random": ("D", "-."), "untrained": ("s", "--"), "early": ("^", ":")}
+
+_RC = {
+    "figure.dpi": 100,
+    "figure.constrained_layout.use": True,
+    "font.size": 8,
+    "axes.titlesize": 9,
+    "axes.labelsize": 8,
+    "legend.fontsize": 7,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.5,
+    "axes.axisbelow": True,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 3.5,
+    "pdf.fonttype": 42,  # fonts as TrueType: text in the PDF stays text
+}
+
+
+def mode_line(mode: str) -> dict[str, Any]:
+    """Keyword arguments of `Axes.plot` (colour, marker, line style) for a mode: think, no_think or filler."""
+    marker, line = _MODE_LINES[mode]
+    return {"color": MODE_COLOURS[mode], "marker": marker, "linestyle": line}
+
+
+def source_line(source: str) -> dict[str, Any]:
+    """Keyword arguments of `Axes.plot` for a source or arm: model, random, untrained or early."""
+    marker, line = _SOURCE_LINES[source]
+    return {"color": SOURCE_COLOURS[source], "marker": marker, "linestyle": line}
+
+
+def apply() -> None:
+    """Select the file-only backend and set the rcParams of all figures of the package."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    matplotlib.rcdefaults()
+    matplotlib.rcParams.update(_RC)
+
+
+def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
+    """Write `stem`.pdf and `stem`.png (200 dpi) and return both paths; the same figure gives the same bytes.
+
+    Raises NormprobeError when the files cannot be written; no half-written file keeps its final name.
+    """
+    # A date or a version in the file would make every redrawing a change.
+    formats = {"pdf": {"CreationDate": None, "Producer": None, "Creator": None}, "png": {"Software": None}}
+    written = []
+    for extension, metadata in formats.items():
+        path = stem.with_name(f"{stem.name}.{extension}")
+        unfinished = path.with_name(f"{path.name}.tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            figure.savefig(unfinished, format=extension, dpi=200, metadata=metadata)
+            os.replace(unfinished, path)
+        except OSError as error:
+            unfinished.unlink(missing_ok=True)
+            raise NormprobeError(f"expected to write {path}, got: {error.strerror}; choose a writable place with space") from error
+        written.append(path)
+    return written[0], written[1]

@@ -1,0 +1,73 @@
+"""Read stored responses with a model, batch by batch: the stream of keyed sites that tracing and the SAEs consume."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+
+from normprobe.models.open import OpenModel
+from normprobe.models.sites import record_sites
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The sites of some responses, padding removed: n tokens, response by response, positions ascending.
+
+    `states[l, i]` is resid_post of layer l, in float32 on the model's device, at the token `position[i]` (0-based in the
+    whole sequence, prompt included) of the response `responses.iloc[response_index[i]]`.
+    """
+
+    states: Float[torch.Tensor, "layer n d"]
+    response_index: Int[np.ndarray, " n"]
+    position: Int[np.ndarray, " n"]
+
+
+def stream_states(
+    opened: OpenModel, responses: pd.DataFrame, splits: Collection[str], batch_size: int = 64
+) -> Iterator[Batch]:
+    """Every site of every token of the responses in `splits`, in the fixed order of `batch_plan`.
+
+    `response_index` counts the rows of `responses` as given, before the selection by split. A batch holds
+    layers × tokens × d floats (64 responses of 150 tokens, 10 layers, d 128: 49 MB) and is not referenced after the next.
+    """
+    for rows in batch_plan(responses, splits, batch_size):
+        padded = pad(responses, rows)
+        ids, mask = (torch.from_numpy(array).to(opened.device) for array in padded)
+        with torch.no_grad(), record_sites(opened) as sites:  # not inference_mode: SAEs train on these
+            # The base model leaves out the unembedding, which nobody reads here.
+            opened.model.base_model(input_ids=ids, attention_mask=mask, use_cache=False)
+            valid = mask.bool()
+            states = torch.stack([state[valid].float() for state in sites.states])
+        row, position = np.nonzero(padded[1])
+        yield Batch(states, rows[row], position)
+
+
+def batch_plan(
+    responses: pd.DataFrame, splits: Collection[str], batch_size: int
+) -> list[Int[np.ndarray, " row"]]:
+    """Row numbers of `responses` in each batch: the responses of `splits` by length, then in table order.
+
+    The plan depends on nothing but the table, so a resumed run reads the same batches.
+    """
+    chosen = np.flatnonzero(responses["split"].isin(list(splits)))
+    lengths = responses["token_ids"].iloc[chosen].map(len).to_numpy(dtype=np.int64)
+    ordered = chosen[np.argsort(lengths, kind="stable")]
+    return [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
+
+
+def pad(
+    responses: pd.DataFrame, rows: Int[np.ndarray, " row"]
+) -> tuple[Int[np.ndarray, "row position"], Int[np.ndarray, "row position"]]:
+    """Token ids padded on the right with 0, and the attention mask (1 = token). Padding on the right, because causal
+    attention then never sees it and positions count from 0 without further ado."""
+    sequences = [np.asarray(ids, dtype=np.int64) for ids in responses["token_ids"].iloc[rows]]
+    lengths = np.array([len(ids) for ids in sequences])
+    mask = np.arange(lengths.max())[None, :] < lengths[:, None]
+    ids = np.zeros(mask.shape, dtype=np.int64)
+    ids[mask] = np.concatenate(sequences)
+    return ids, mask.astype(np.int64)

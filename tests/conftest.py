@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WANDB_MODE"] = "disabled"
@@ -14,17 +16,21 @@ install_import_hook("normprobe", "beartype.beartype")
 import pytest
 import torch
 
+if TYPE_CHECKING:
+    from transformers import Qwen3ForCausalLM
+
 torch.set_num_threads(1)
 
 
 @pytest.fixture
-def make_tiny_qwen3() -> Callable[..., torch.nn.Module]:
-    """A function that builds a random Qwen3ForCausalLM from configuration: `make_tiny_qwen3(seed=0, vocab_size=256)`."""
+def make_tiny_qwen3() -> "Callable[..., Qwen3ForCausalLM]":
+    """A function that builds a random Qwen3ForCausalLM over the testbed's vocabulary: `make_tiny_qwen3(seed=0, n_layers=4)`."""
+    from normprobe.testbed.vocabulary import END, PAD, VOCABULARY
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    def make(seed: int = 0, vocab_size: int = 256, n_layers: int = 4) -> torch.nn.Module:
+    def make(seed: int = 0, n_layers: int = 4) -> Qwen3ForCausalLM:
         config = Qwen3Config(
-            vocab_size=vocab_size,
+            vocab_size=len(VOCABULARY),
             hidden_size=32,
             intermediate_size=64,
             num_hidden_layers=n_layers,
@@ -34,8 +40,8 @@ def make_tiny_qwen3() -> Callable[..., torch.nn.Module]:
             max_position_embeddings=512,
             tie_word_embeddings=True,
             bos_token_id=None,
-            eos_token_id=None,
-            pad_token_id=None,
+            eos_token_id=VOCABULARY.index(END),
+            pad_token_id=VOCABULARY.index(PAD),
         )
         # transformers initialises from the global generator only: fork it, so that no other test sees the seed.
         with torch.random.fork_rng():
@@ -46,6 +52,17 @@ def make_tiny_qwen3() -> Callable[..., torch.nn.Module]:
 
 
 @pytest.fixture
-def tiny_qwen3(make_tiny_qwen3: Callable[..., torch.nn.Module]) -> torch.nn.Module:
-    """A random Qwen3ForCausalLM: 4 layers, width 32, 4 heads of 8 (2 key-value heads), 256 tokens, context 512."""
+def tiny_qwen3(make_tiny_qwen3: "Callable[..., Qwen3ForCausalLM]") -> "Qwen3ForCausalLM":
+    """A random Qwen3ForCausalLM: 4 layers, width 32, 4 heads of 8 (2 key-value heads), the testbed's tokens, context 512."""
     return make_tiny_qwen3()
+
+
+@pytest.fixture
+def tiny_qwen3_dir(tiny_qwen3: "Qwen3ForCausalLM", tmp_path: Path) -> Path:
+    """A checkpoint directory of `tiny_qwen3` with the testbed's tokenizer and chat template, as `open_model` takes it."""
+    from normprobe.testbed.tokenizer import build_tokenizer
+
+    folder = tmp_path / "tiny_qwen3"
+    tiny_qwen3.save_pretrained(folder)
+    build_tokenizer().save_pretrained(folder)
+    return folder

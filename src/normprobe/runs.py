@@ -26,7 +26,8 @@ from normprobe.errors import NormprobeError
 SCHEMA = 1
 """Version of the run directory's format; a directory with a higher number is refused."""
 
-_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST}
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
+_DISK_FULL = os.strerror(errno.ENOSPC)
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class Run:
         Raises NormprobeError if the directory cannot be written, or holds a corrupt manifest or one of a newer schema.
         """
         run = cls(Path(path))
+        if run.path.exists() and not run.path.is_dir():
+            raise NormprobeError(f"expected a run directory, got the file {run.path}; name another directory")
         identities = {}
         if (run.path / "manifest.json").exists():
             identities = run.manifest()["identities"]
@@ -182,22 +185,22 @@ def atomic_write_json(path: Path, value: Any) -> None:
 
 
 @contextmanager
-def refusing_disk_errors(place: Path) -> Iterator[None]:
-    """Turn a full disk or a missing permission inside the block into a NormprobeError that names `place`.
+def refusing_disk_errors(place: str | Path) -> Iterator[None]:
+    """Turn a full disk or a missing permission inside the block into a NormprobeError that names the file, or else `place`.
 
-    Recognises OSError, and the errors of Rust writers (safetensors, tokenizers), which carry the number in their text only.
+    Recognises OSError, and the errors of Rust writers (safetensors, tokenizers), which carry the reason in their text only.
     """
     try:
         yield
     except Exception as error:
-        # The writer's own text, not str(error): an OSError's string repeats the path.
         number = error.errno if isinstance(error, OSError) else None
-        if number in _DISK_ERRORS or "No space left on device" in str(error):
-            reason = os.strerror(number) if number is not None else "No space left on device"
-            raise NormprobeError(
-                f"expected to write to {place}, got: {reason}; make room or choose a writable directory, then run again to resume"
-            ) from error
-        raise
+        if number not in _DISK_ERRORS and _DISK_FULL not in str(error):
+            raise
+        reason = _DISK_FULL if number is None else os.strerror(number)
+        where = getattr(error, "filename", None) or place
+        raise NormprobeError(
+            f"expected to read and write {where}, got: {reason}; choose a writable directory with free space, then run again"
+        ) from error
 
 
 def _canonical(config: Mapping[str, Any]) -> str:

@@ -1,0 +1,58 @@
+"""The command `normprobe`: finds the subcommand, hands it its arguments, and turns errors into one line and an exit code.
+
+Each subcommand is a module's `main(argv) -> int | None`, imported only when it is asked for: `--help` must not wait for torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from importlib import metadata
+
+from normprobe.errors import NormprobeError
+from normprobe.runs import refusing_disk_errors
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "verify": ("normprobe.verify", "put the paper's claims to the test on a model and print the evidence"),
+    "report": ("normprobe.report", "write report.html for a finished run"),
+    "train-testbed": ("normprobe.testbed.train", "train the bundled model tiny-thinker from its recipe"),
+    "train-saes": ("normprobe.saes.study", "train the sparse autoencoders of a study (sae_training/*.yaml)"),
+}
+"""Subcommand: the module whose `main(argv)` it runs, and the line in the help."""
+
+
+def run_main(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> int:
+    """Call `main(argv)` and return the exit code of the process; `argv` None means the process's own arguments.
+
+    0 or what `main` returns; 2 and one line on stderr after a NormprobeError, a full disk or a missing permission;
+    130 and one line after Ctrl-C. Any other exception is a bug and keeps its traceback. The last line of a module that runs
+    alone: `if __name__ == "__main__": sys.exit(run_main(main))`.
+    """
+    try:
+        with refusing_disk_errors("the output"):
+            return main(argv) or 0
+    except NormprobeError as error:
+        print(f"normprobe: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("normprobe: interrupted; the same command resumes at the last finished part", file=sys.stderr)
+        return 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the console script; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="normprobe",
+        description="Does the norm of a hidden state tell when a language model reasons? Claims put to tests that could fail.",
+        epilog="normprobe COMMAND --help lists the arguments of a command.",
+    )
+    parser.add_argument("--version", action="version", version=f"normprobe {metadata.version('normprobe')}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, (_, summary) in COMMANDS.items():
+        subparsers.add_parser(name, help=summary)
+    given = list(sys.argv[1:] if argv is None else argv)
+    # Only the command is parsed here; the rest, --help included, is for the module's own parser.
+    module, _ = COMMANDS[parser.parse_args(given[:1]).command]
+    return run_main(lambda rest: importlib.import_module(module).main(rest), given[1:])

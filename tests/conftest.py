@@ -24,9 +24,10 @@ torch.set_num_threads(1)
 
 @pytest.fixture
 def make_tiny_qwen3() -> "Callable[..., Qwen3ForCausalLM]":
-    """A function that builds a random Qwen3ForCausalLM over the testbed's vocabulary: `make_tiny_qwen3(seed=0, n_layers=4)`."""
-    from normprobe.testbed.vocabulary import END, PAD, VOCABULARY
+    """`make_tiny_qwen3(seed=0, n_layers=4)`: a random Qwen3ForCausalLM over the testbed's vocabulary."""
     from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    from normprobe.testbed.vocabulary import END, PAD, VOCABULARY
 
     def make(seed: int = 0, n_layers: int = 4) -> Qwen3ForCausalLM:
         config = Qwen3Config(
@@ -43,7 +44,7 @@ def make_tiny_qwen3() -> "Callable[..., Qwen3ForCausalLM]":
             eos_token_id=VOCABULARY.index(END),
             pad_token_id=VOCABULARY.index(PAD),
         )
-        # transformers initialises from the global generator only: fork it, so that no other test sees the seed.
+        # transformers initialises from the global generator: fork it, so that no other test sees the seed.
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             return Qwen3ForCausalLM(config).eval()
@@ -53,13 +54,13 @@ def make_tiny_qwen3() -> "Callable[..., Qwen3ForCausalLM]":
 
 @pytest.fixture
 def tiny_qwen3(make_tiny_qwen3: "Callable[..., Qwen3ForCausalLM]") -> "Qwen3ForCausalLM":
-    """A random Qwen3ForCausalLM: 4 layers, width 32, 4 heads of 8 (2 key-value heads), the testbed's tokens, context 512."""
+    """A random Qwen3ForCausalLM: 4 layers, width 32, 4 heads of 8 (2 key-value), the testbed's tokens."""
     return make_tiny_qwen3()
 
 
 @pytest.fixture
 def tiny_qwen3_dir(tiny_qwen3: "Qwen3ForCausalLM", tmp_path: Path) -> Path:
-    """A checkpoint directory of `tiny_qwen3` with the testbed's tokenizer and chat template, as `open_model` takes it."""
+    """A checkpoint directory of `tiny_qwen3` with the testbed's tokenizer and chat template."""
     from normprobe.testbed.tokenizer import build_tokenizer
 
     folder = tmp_path / "tiny_qwen3"

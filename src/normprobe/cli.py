@@ -1,6 +1,7 @@
-"""The command `normprobe`: finds the subcommand, hands it its arguments, and turns errors into one line and an exit code.
+"""The command `normprobe`: finds the subcommand, hands it its arguments, reports errors in one line.
 
-Each subcommand is a module's `main(argv) -> int | None`, imported only when it is asked for: `--help` must not wait for torch.
+Each subcommand is a module's `main(argv) -> int | None`, imported only when it is asked for: `--help` must not
+wait for torch.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib import metadata
 
 from normprobe.errors import NormprobeError
@@ -23,12 +24,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
 """Subcommand: the module whose `main(argv)` it runs, and the line in the help."""
 
 
-def run_main(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> int:
-    """Call `main(argv)` and return the exit code of the process; `argv` None means the process's own arguments.
+def run_main(main: Callable[[list[str] | None], int | None], argv: list[str] | None = None) -> int:
+    """Call `main(argv)` and return the exit code of the process; `argv` None means the process's arguments.
 
-    0 or what `main` returns; 2 and one line on stderr after a NormprobeError, a full disk or a missing permission;
-    130 and one line after Ctrl-C. Any other exception is a bug and keeps its traceback. The last line of a module that runs
-    alone: `if __name__ == "__main__": sys.exit(run_main(main))`.
+    0 or what `main` returns; 2 and one line on stderr after a NormprobeError, a full disk or a missing
+    permission; 130 and one line after Ctrl-C. Any other exception is a bug and keeps its traceback.
+    A module that also runs alone ends with `if __name__ == "__main__": sys.exit(run_main(main))`.
     """
     try:
         with refusing_disk_errors("the output"):
@@ -41,11 +42,12 @@ def run_main(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[
         return 130
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Entry point of the console script; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="normprobe",
-        description="Does the norm of a hidden state tell when a language model reasons? Claims put to tests that could fail.",
+        description="Does the norm of a hidden state tell when a language model reasons? "
+        "Claims put to tests that could fail.",
         epilog="normprobe COMMAND --help lists the arguments of a command.",
     )
     parser.add_argument("--version", action="version", version=f"normprobe {metadata.version('normprobe')}")

@@ -27,7 +27,7 @@ _PACKAGES = (
 
 
 def environment() -> dict[str, Any]:
-    """Versions of Python and packages (null if not installed), hardware, and the commit the package's source is at.
+    """Versions of Python and packages (None if not installed), hardware, and the commit of the source.
 
     Costs milliseconds: nothing heavy is imported to ask for its version.
     """
@@ -53,7 +53,7 @@ def _version(package: str) -> str | None:
 
 
 def _gpus() -> list[str]:
-    """Names of the NVIDIA GPUs from the Linux driver's files: asking CUDA would import torch and open a context."""
+    """Names of the NVIDIA GPUs from the Linux driver's files: asking CUDA would import torch."""
     names = []
     for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -62,8 +62,8 @@ def _gpus() -> list[str]:
 
 
 def _source(file: Path) -> dict[str, Any] | None:
-    """Commit and dirty flag of the repository that tracks `file`; None without git, or when the package is installed."""
-    # An installed package may lie inside somebody else's repository: only a tracked file speaks for its commit.
+    """Commit and dirty flag of the repository that tracks `file`; None without git or a repository."""
+    # An installed package may lie inside somebody else's repository: only a tracked file speaks for a commit.
     if _git(file.parent, "ls-files", "--error-unmatch", file.name) is None:
         return None
     commit = _git(file.parent, "rev-parse", "HEAD")

@@ -1,7 +1,8 @@
-"""A run directory: a manifest, the arguments that replay it, and stages that are either complete or `*.partial`.
+"""A run directory: a manifest, the arguments that replay it, and stages that are complete or `*.partial`.
 
-A stage is a folder. It is filled under the name `<stage>.partial/` and renamed when done, so a folder without the suffix is
-always whole. `stage.json` inside holds the stage's configuration; its hash decides whether a stage has to be run again.
+A stage is a folder. It is filled under the name `<stage>.partial/` and renamed when done, so a folder without
+the suffix is always whole. `stage.json` inside holds the stage's configuration; its hash decides whether a stage
+has to be run again.
 """
 
 from __future__ import annotations
@@ -32,18 +33,21 @@ _DISK_FULL = os.strerror(errno.ENOSPC)
 
 @dataclass(frozen=True)
 class Run:
-    """A run directory at `path`. Make or continue one with `Run.open`, read a finished one with `Run.load`."""
+    """A run directory at `path`. `Run.open` makes or continues one, `Run.load` reads one."""
 
     path: Path
 
     @classmethod
-    def open(cls, path: str | Path, config: Mapping[str, Any], *, resolved: Mapping[str, Any] | None = None) -> Run:
+    def open(
+        cls, path: str | Path, config: Mapping[str, Any], *, resolved: Mapping[str, Any] | None = None
+    ) -> Run:
         """Create the directory, or continue the run in it, and record the arguments.
 
-        `config` is what the user gave: it goes to config.yaml, which replays the run (`read_config`). `resolved` is the same with
-        all defaults filled in. Both go to manifest.json, with the environment. Values must be what JSON can hold.
+        `config` is what the user gave: it goes to config.yaml, which replays the run (`read_config`).
+        `resolved` is the same with all defaults filled in. Both go to manifest.json, with the environment.
+        Values must be what JSON can hold.
 
-        Raises NormprobeError if the directory cannot be written, or holds a corrupt manifest or one of a newer schema.
+        Raises NormprobeError if the directory cannot be written, or its manifest is damaged or of a newer schema.
         """
         run = cls(Path(path))
         if run.path.exists() and not run.path.is_dir():
@@ -66,25 +70,25 @@ class Run:
                     "environment": environment(),
                 },
             )
-            atomic_write_text(run.path / "config.yaml", yaml.safe_dump(given, sort_keys=True, allow_unicode=True))
+            atomic_write_text(run.path / "config.yaml", yaml.safe_dump(given, allow_unicode=True))
         return run
 
     @classmethod
     def load(cls, path: str | Path) -> Run:
-        """The run in an existing directory. Raises NormprobeError if there is none, or its manifest cannot be read."""
+        """The run in an existing directory. Raises NormprobeError if its manifest cannot be read."""
         run = cls(Path(path))
         run.manifest()
         return run
 
     def manifest(self) -> dict[str, Any]:
-        """The content of manifest.json. Raises NormprobeError if it is missing, corrupt or of a newer schema."""
+        """The content of manifest.json. Raises NormprobeError if missing, damaged or of a newer schema."""
         manifest = _read_versioned(self.path / "manifest.json", "a run directory")
         if not isinstance(manifest.get("identities"), dict):
             raise NormprobeError(_corrupt(self.path / "manifest.json"))
         return manifest
 
     def identify(self, **identities: Mapping[str, Any]) -> None:
-        """Record in the manifest what was run: `run.identify(model=opened.identity.to_dict(), engine={"name": "hf"})`."""
+        """Record in the manifest what was run, such as `run.identify(model=opened.identity.to_dict())`."""
         manifest = self.manifest()
         manifest["identities"].update(identities)
         with refusing_disk_errors(self.path):
@@ -102,11 +106,12 @@ class Run:
 
     @contextmanager
     def stage(self, name: str, config: Mapping[str, Any]) -> Iterator[Path]:
-        """Yield the folder `<name>.partial/` to fill; it becomes `<name>/` when the block ends without an exception.
+        """Yield the folder `<name>.partial/` to fill; it becomes `<name>/` when the block ends without exception.
 
-        After an exception or a kill the partial folder stays. The next call with the same configuration yields it as it is, so the
-        block can skip the files that are there (write those with `atomic_write`); with another configuration it is emptied first.
-        A finished stage of another configuration is replaced only at the end.
+        After an exception or a kill the partial folder stays. The next call with the same configuration yields
+        it as it is, so the block can skip the files that are there (write those with `atomic_write`); with
+        another configuration it is emptied first. A finished stage of another configuration is replaced only
+        at the end.
 
         Raises NormprobeError on a full disk or missing permission, wherever in the block it happens.
         """
@@ -121,53 +126,58 @@ class Run:
             atomic_write_json(partial / "stage.json", label)
             yield partial
             if final.exists():
-                os.replace(final, replaced)
-            os.replace(partial, final)
+                final.replace(replaced)
+            partial.replace(final)
             shutil.rmtree(replaced, ignore_errors=True)
 
     def __getitem__(self, name: str) -> Path:
-        """The folder of a complete stage. Raises NormprobeError if the stage is missing, unfinished or unreadable."""
+        """The folder of a complete stage. Raises NormprobeError if it is missing, unfinished or damaged."""
         folder = self.path / name
         if not folder.exists():
             state = "an unfinished one" if (self.path / f"{name}.partial").exists() else "none"
             raise NormprobeError(
-                f"expected the finished stage '{name}' in {self.path}, got {state}; run normprobe verify --out {self.path}"
+                f"expected the finished stage '{name}' in {self.path}, got {state}; "
+                f"run normprobe verify --out {self.path}"
             )
         _read_versioned(folder / "stage.json", "a stage of a run")
         return folder
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
-    """sha256 (hexadecimal) of the canonical JSON of a configuration: independent of key order, tuples equal lists."""
+    """sha256 (hexadecimal) of the configuration's canonical JSON: key order is no matter, tuples are lists."""
     return hashlib.sha256(_canonical(config).encode()).hexdigest()
 
 
 def read_config(path: str | Path, known: Collection[str]) -> dict[str, Any]:
-    """The arguments in a config.yaml. Raises NormprobeError if it cannot be read or has a key that is not in `known`."""
+    """The arguments in a config.yaml. Raises NormprobeError if unreadable or with a key not in `known`."""
     path = Path(path)
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise NormprobeError(
-            f"expected a config.yaml of a run, got {path} ({_first_line(error)}); name the config.yaml in a run directory"
+            f"expected a config.yaml of a run, got {path} ({_first_line(error)}); "
+            "name the config.yaml in a run directory"
         ) from error
     if not isinstance(config, dict):
-        raise NormprobeError(f"expected a mapping of arguments in {path}, got {type(config).__name__}; write one key per line")
+        raise NormprobeError(
+            f"expected arguments as 'key: value' in {path}, got a {type(config).__name__}; write one key per line"
+        )
     unknown = sorted(str(key) for key in config if key not in known)
     if unknown:
         raise NormprobeError(
-            f"expected only the keys {', '.join(sorted(known))} in {path}, got {', '.join(unknown)}; remove or rename them"
+            f"expected only the keys {', '.join(sorted(known))} in {path}, "
+            f"got {', '.join(unknown)}; remove or rename them"
         )
     return config
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside `path` to write to; it becomes `path` when the block ends without an exception."""
+    """Yield a temporary name to write to; it becomes `path` when the block ends without an exception."""
     unfinished = path.with_name(f"{path.name}.tmp")
     try:
         yield unfinished
-        os.replace(unfinished, path)
+        unfinished.replace(path)
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
@@ -186,9 +196,9 @@ def atomic_write_json(path: Path, value: Any) -> None:
 
 @contextmanager
 def refusing_disk_errors(place: str | Path) -> Iterator[None]:
-    """Turn a full disk or a missing permission inside the block into a NormprobeError that names the file, or else `place`.
+    """Turn a full disk or a missing permission in the block into a NormprobeError that names the file or `place`.
 
-    Recognises OSError, and the errors of Rust writers (safetensors, tokenizers), which carry the reason in their text only.
+    Recognises OSError, and the errors of Rust writers (safetensors), which carry the reason in their text only.
     """
     try:
         yield
@@ -199,7 +209,8 @@ def refusing_disk_errors(place: str | Path) -> Iterator[None]:
         reason = _DISK_FULL if number is None else os.strerror(number)
         where = getattr(error, "filename", None) or place
         raise NormprobeError(
-            f"expected to read and write {where}, got: {reason}; choose a writable directory with free space, then run again"
+            f"expected to read and write {where}, got: {reason}; "
+            "choose a writable directory with free space, then run again"
         ) from error
 
 
@@ -219,7 +230,8 @@ def _read_versioned(path: Path, kind: str) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise NormprobeError(
-            f"expected {kind}, got {path.parent} without a readable {path.name} ({error.strerror}); name another directory"
+            f"expected {kind}, got {path.parent} without a readable {path.name} ({error.strerror}); "
+            "name another directory"
         ) from error
     except ValueError as error:
         raise NormprobeError(_corrupt(path)) from error
@@ -227,13 +239,17 @@ def _read_versioned(path: Path, kind: str) -> dict[str, Any]:
         raise NormprobeError(_corrupt(path))
     if content["schema"] > SCHEMA:
         raise NormprobeError(
-            f"expected schema {SCHEMA} or older in {path}, got {content['schema']}; upgrade normprobe or name another directory"
+            f"expected schema {SCHEMA} or older in {path}, got {content['schema']}; "
+            "upgrade normprobe or name another directory"
         )
     return content
 
 
 def _corrupt(path: Path) -> str:
-    return f"expected a {path.name} written by normprobe, got a damaged one at {path}; delete {path.parent} to run it again"
+    return (
+        f"expected a {path.name} written by normprobe, got a damaged one at {path}; "
+        f"delete {path.parent} to run it again"
+    )
 
 
 def _first_line(error: Exception) -> str:

@@ -1,11 +1,10 @@
-"""One look for every figure: Okabe–Ito colours, and a marker and line style for each colour so that print works too.
+"""One look for every figure: Okabe–Ito colours, each with a marker and line style of its own for print.
 
 Matplotlib is imported inside the functions: reading a colour must not cost an import.
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +38,7 @@ VERDICT_COLOURS: dict[str, str] = {
 _MODE_LINES = {"think": ("o", "-"), "no_think": ("s", "--"), "filler": ("^", ":")}
 _SOURCE_LINES = {"model": ("o", "-"), "random": ("D", "-."), "untrained": ("s", "--"), "early": ("^", ":")}
 
-_RC = {
+_RC: dict[Any, Any] = {
     "figure.dpi": 100,
     "figure.constrained_layout.use": True,
     "font.size": 8,
@@ -96,9 +95,11 @@ def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             figure.savefig(unfinished, format=extension, dpi=200, metadata=metadata)
-            os.replace(unfinished, path)
+            unfinished.replace(path)
         except OSError as error:
             unfinished.unlink(missing_ok=True)
-            raise NormprobeError(f"expected to write {path}, got: {error.strerror}; choose a writable place with space") from error
+            raise NormprobeError(
+                f"expected to write {path}, got: {error.strerror}; choose a writable directory with free space"
+            ) from error
         written.append(path)
     return written[0], written[1]

@@ -1,0 +1,41 @@
+# Two commands matter: `make reproduce-figures` runs the whole study, `make test` passes the tests.
+# They need Python 3.11 or newer and make; everything else goes into .venv.
+
+PYTHON ?= python3
+QUICK ?=
+PYTEST_ARGS ?=
+
+BIN := .venv/bin
+READY := .venv/.ready
+RUN := $(if $(QUICK),runs/quick,runs/tiny-thinker)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup check test reproduce-figures clean
+
+help:  ## list the commands
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 26
+
+setup: $(READY)  ## create .venv with everything pinned (the other commands do it when needed)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("expected Python 3.11 or newer, got " + sys.version.split()[0] + "; run make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+check: $(READY)  ## lint, format, types, import directions
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
+
+test: $(READY)  ## run the tests, one process per core (PYTEST_ARGS="-k runs" selects some)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 $(PYTEST_ARGS)
+
+reproduce-figures: $(READY)  ## run the study on the bundled model: evidence, figures, report (QUICK=1: a reduced one)
+	$(BIN)/python -m normprobe.verify --out $(RUN) $(if $(QUICK),--quick)
+	$(BIN)/python figures/make_all.py --run $(RUN)
+
+clean:  ## remove .venv, caches and build products; runs/ stays
+	rm -rf .venv build dist src/*.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

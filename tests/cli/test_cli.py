@@ -1,0 +1,99 @@
+"""The command line: fast help, exit codes, one line for every error."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from normprobe.cli import COMMANDS, main, run_main
+from normprobe.errors import NormprobeError
+
+HEAVY = ["torch", "transformers", "tokenizers", "sae_lens", "transformer_lens", "matplotlib", "pandas", "scipy"]
+
+
+def modules_after(statement: str) -> list[str]:
+    """The heavy modules loaded in a fresh interpreter after `statement`."""
+    program = (
+        "import sys, json\n"
+        f"try:\n    {statement}\nexcept SystemExit:\n    pass\n"
+        f"print('\\n' + json.dumps([name for name in {HEAVY} if name in sys.modules]))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_help_imports_nothing_heavy():
+    assert modules_after("import normprobe.cli; normprobe.cli.main(['--help'])") == []
+    assert modules_after("import torch") == ["torch"]  # the measurement can fail
+
+
+def test_help_names_every_command(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--help"])
+    assert stopped.value.code == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in COMMANDS)
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_every_command_has_its_own_help(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    assert stopped.value.code == 0
+    assert "--" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("argv", [[], ["verfy"], ["--out", "x"]])
+def test_wrong_commands_exit_2(argv, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(argv)
+    assert stopped.value.code == 2
+    assert "usage: normprobe" in capsys.readouterr().err
+
+
+def test_the_exit_code_is_what_main_returns():
+    assert run_main(lambda argv: None) == 0
+    assert run_main(lambda argv: 1) == 1
+    assert run_main(lambda argv: len(argv or []), ["a", "b", "c"]) == 3
+
+
+def failing(error: BaseException):
+    def main(argv: list[str] | None) -> int:
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize(
+    "error, code, line",
+    [
+        (
+            NormprobeError("expected a, got b;\ndo c"),
+            2,
+            "normprobe: expected a, got b; do c\n",
+        ),
+        (
+            PermissionError(13, "Permission denied", "runs/x"),
+            2,
+            "normprobe: expected to read and write runs/x, got: Permission denied; "
+            "choose a writable directory with free space, then run again\n",
+        ),
+        (KeyboardInterrupt(), 130, "normprobe: interrupted; the same command resumes at the last finished part\n"),
+    ],
+)
+def test_errors_are_one_line(error, code, line, capsys):
+    assert run_main(failing(error)) == code
+    shown = capsys.readouterr()
+    assert shown.err == line
+    assert shown.out == ""
+
+
+def test_a_bug_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        run_main(failing(ZeroDivisionError()))
+
+
+def test_python_dash_m_is_the_command():
+    done = subprocess.run([sys.executable, "-m", "normprobe", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("normprobe ")

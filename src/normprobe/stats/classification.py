@@ -1,0 +1,72 @@
+"""AUROC over tokens with the problem as the unit, plain or within strata (for instance the same token identity)."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy.stats import rankdata
+
+from normprobe.stats.bootstrap import REPLICATES, bootstrap
+from normprobe.stats.estimate import Estimate
+
+
+def pair_counts(
+    scores: Float[np.ndarray, " n"],
+    positive: Bool[np.ndarray, " n"],
+    cluster: Int[np.ndarray, " n"],
+    stratum: Int[np.ndarray, " n"] | None = None,
+) -> tuple[Float[np.ndarray, "c c"], Float[np.ndarray, "c c"]]:
+    """wins[a, b]: pairs (positive of cluster a, negative of cluster b) of one stratum where the positive scores higher,
+    ties counting half; pairs[a, b]: all such pairs.
+
+    In a resample with counts w the AUROC is wᵀ·wins·w / wᵀ·pairs·w, so tokens are sorted only once.
+    cluster: 0…C−1; stratum: any non-negative integers (all 0 if not given).
+    """
+    n_clusters = int(cluster.max()) + 1
+    stratum = np.zeros(len(scores), dtype=np.int64) if stratum is None else stratum
+    # One integer key orders by stratum first, then by score; equal scores share a key.
+    span = len(scores) + 1
+    floor = stratum.astype(np.int64) * span
+    key = floor + rankdata(scores, method="dense").astype(np.int64)
+    order = np.argsort(key[positive], kind="stable")
+    p_key, p_floor, p_cluster = key[positive][order], floor[positive][order], cluster[positive][order]
+    wins, pairs = np.zeros((n_clusters, n_clusters)), np.zeros((n_clusters, n_clusters))
+    for column in range(n_clusters):
+        negatives = np.sort(key[~positive & (cluster == column)])
+        before = np.searchsorted(negatives, p_floor)
+        beaten = np.searchsorted(negatives, p_key, "left") + np.searchsorted(negatives, p_key, "right")
+        total = np.searchsorted(negatives, p_floor + span) - before
+        wins[:, column] = np.bincount(p_cluster, beaten / 2 - before, minlength=n_clusters)
+        pairs[:, column] = np.bincount(p_cluster, total, minlength=n_clusters)
+    return wins, pairs
+
+
+def auroc_of_weights(
+    wins: Float[np.ndarray, "c c"], pairs: Float[np.ndarray, "c c"], weights: Float[np.ndarray, "replicate c"]
+) -> Float[np.ndarray, " replicate"]:
+    """AUROC in each weighted sample of clusters; NaN where it holds no pair."""
+    won = ((weights @ wins) * weights).sum(axis=1)
+    possible = ((weights @ pairs) * weights).sum(axis=1)
+    return np.where(possible > 0, won / np.where(possible > 0, possible, 1), np.nan)
+
+
+def auroc(
+    scores: Float[np.ndarray, " n"],
+    positive: Bool[np.ndarray, " n"],
+    cluster: Int[np.ndarray, " n"],
+    rng: np.random.Generator,
+    *,
+    stratum: Int[np.ndarray, " n"] | None = None,
+    n_unit: str = "problems",
+    replicates: int = REPLICATES,
+) -> Estimate:
+    """Probability that a positive token scores above a negative one (of its stratum), interval over clusters."""
+    wins, pairs = pair_counts(scores, positive, cluster, stratum)
+    return bootstrap(
+        len(wins),
+        lambda weights: auroc_of_weights(wins, pairs, weights),
+        rng,
+        unit="AUROC",
+        n_unit=n_unit,
+        replicates=replicates,
+    )

@@ -1,0 +1,107 @@
+"""Rank correlations: plain, partial, and re-ranked in every bootstrap resample.
+
+Ranks are mid-ranks; a constant sample has no correlation and gives NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.stats import rankdata
+
+from normprobe.stats.bootstrap import REPLICATES, bootstrap
+from normprobe.stats.estimate import Estimate
+
+# Below this share of a variable's variance nothing is left to correlate: rounding, not signal.
+_NOTHING_LEFT = 1e-9
+_BLOCK = 2**21
+
+
+def _from_covariance(covariance: Float[np.ndarray, "*batch v v"]) -> Float[np.ndarray, " *batch"]:
+    """Correlation of the first two variables given all the others (Schur complement)."""
+    ours, others = covariance[..., :2, :2], covariance[..., 2:, 2:]
+    cross = covariance[..., :2, 2:]
+    left = ours - cross @ np.linalg.pinv(others, hermitian=True) @ np.swapaxes(cross, -1, -2)
+    variance = left[..., [0, 1], [0, 1]]
+    alive = (variance > _NOTHING_LEFT * ours[..., [0, 1], [0, 1]]).all(axis=-1)
+    scale = np.sqrt(np.where(alive, variance[..., 0] * variance[..., 1], 1.0))
+    return np.where(alive, np.clip(left[..., 0, 1] / scale, -1, 1), np.nan)
+
+
+def spearman(x: Float[np.ndarray, "*batch n"], y: Float[np.ndarray, "*batch n"]) -> Float[np.ndarray, " *batch"]:
+    """Spearman's ρ along the last axis, for each leading index (layers, resamples) at once.
+
+    With x, y of shape [layer, token] this is the within-layer correlation.
+    """
+    return partial_spearman(x, y, [])
+
+
+def partial_spearman(
+    x: Float[np.ndarray, "*batch n"],
+    y: Float[np.ndarray, "*batch n"],
+    covariates: Sequence[Float[np.ndarray, "*#batch n"]],
+) -> Float[np.ndarray, " *batch"]:
+    """Spearman's ρ of x and y given the covariates: all ranked, then linearly partialled out.
+
+    NaN where the covariates leave nothing of x or of y.
+    """
+    variables = [x, y, *(np.broadcast_to(covariate, x.shape) for covariate in covariates)]
+    ranks = np.stack([rankdata(variable, axis=-1) for variable in variables], axis=-2)
+    centred = ranks - ranks.mean(axis=-1, keepdims=True)
+    return _from_covariance(centred @ np.swapaxes(centred, -1, -2))
+
+
+def _weighted_ranks(x: Float[np.ndarray, " n"], weights: Float[np.ndarray, "replicate n"]) -> np.ndarray:
+    """Mid-ranks [replicate, n] of x in samples where observation i stands weights[:, i] times."""
+    order = np.argsort(x, kind="stable")
+    starts = np.flatnonzero(np.r_[True, np.diff(x[order]) != 0])
+    mass = np.add.reduceat(weights[:, order], starts, axis=1)
+    middle = np.cumsum(mass, axis=1) - mass / 2
+    group = np.empty(len(x), dtype=np.intp)
+    group[order] = np.repeat(np.arange(len(starts)), np.diff(np.r_[starts, len(x)]))
+    return middle[:, group]
+
+
+def weighted_spearman(
+    x: Float[np.ndarray, " n"],
+    y: Float[np.ndarray, " n"],
+    weights: Float[np.ndarray, "replicate n"],
+    covariates: Sequence[Float[np.ndarray, " n"]] = (),
+) -> Float[np.ndarray, " replicate"]:
+    """(Partial) Spearman's ρ in each weighted sample, ranks taken anew in each.
+
+    Keeping the ranks of the full sample would be faster and wrong to first order: the ranks are estimates too.
+    """
+    out = []
+    rows = max(1, _BLOCK // max(1, len(x)))
+    for start in range(0, len(weights), rows):
+        block = weights[start : start + rows]
+        ranks = np.stack([_weighted_ranks(variable, block) for variable in (x, y, *covariates)], axis=1)
+        centred = ranks - (ranks * block[:, None]).sum(axis=-1, keepdims=True) / block.sum(axis=1)[:, None, None]
+        out.append(_from_covariance((centred * block[:, None]) @ np.swapaxes(centred, -1, -2)))
+    return np.concatenate(out)
+
+
+def cluster_spearman(
+    x: Float[np.ndarray, "layer n"],
+    y: Float[np.ndarray, "layer n"],
+    cluster: Int[np.ndarray, " n"],
+    rng: np.random.Generator,
+    *,
+    covariates: Sequence[Float[np.ndarray, " n"]] = (),
+    n_unit: str = "problems",
+    replicates: int = REPLICATES,
+) -> Estimate:
+    """Within-layer (partial) Spearman's ρ over tokens, averaged over layers; the interval resamples clusters.
+
+    cluster: index 0…C−1 of each token's problem.
+    """
+
+    def statistic(weights: np.ndarray) -> np.ndarray:
+        per_token = weights[:, cluster]
+        layers = [weighted_spearman(a, b, per_token, covariates) for a, b in zip(x, y, strict=True)]
+        return np.mean(layers, axis=0)
+
+    return bootstrap(int(cluster.max()) + 1, statistic, rng, unit="Spearman ρ", n_unit=n_unit, replicates=replicates)

@@ -1,0 +1,50 @@
+"""Two conditions on the same problems."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy.special import ndtri
+from scipy.stats import binomtest
+
+from normprobe.stats.bootstrap import CONFIDENCE, mean_interval
+from normprobe.stats.estimate import Estimate
+from normprobe.stats.permutation import paired_permutation
+
+
+def mcnemar(
+    first: Bool[np.ndarray, " n"],
+    second: Bool[np.ndarray, " n"],
+    *,
+    confidence: float = CONFIDENCE,
+    n_unit: str = "problems",
+) -> Estimate:
+    """Difference of two paired accuracies (first − second), exact two-sided McNemar p.
+
+    Interval: Wald after half an observation is added to each cell (Agresti & Min 2005), which keeps its coverage where
+    few or no pairs disagree.
+    """
+    n, won, lost = len(first), int((first & ~second).sum()), int((~first & second).sum())
+    if n == 0:
+        return Estimate(float("nan"), (float("nan"), float("nan")), 0, n_unit, "accuracy difference")
+    p = binomtest(won, won + lost).pvalue if won + lost else 1.0
+    centre = (won - lost) / (n + 2)
+    error = np.sqrt((won + lost + 1) - (won - lost) ** 2 / (n + 2)) / (n + 2)
+    half = float(-ndtri((1 - confidence) / 2) * error)
+    interval = (max(-1.0, centre - half), min(1.0, centre + half))
+    return Estimate((won - lost) / n, interval, n, n_unit, "accuracy difference", float(p))
+
+
+def paired_difference(
+    first: Float[np.ndarray, " n"],
+    second: Float[np.ndarray, " n"],
+    rng: np.random.Generator,
+    *,
+    unit: str,
+    n_unit: str = "problems",
+) -> Estimate:
+    """Mean of first − second over problems: BCa interval, one-sided sign-flip p (first is larger)."""
+    difference = np.asarray(first, dtype=np.float64) - second
+    estimate = mean_interval(difference, rng, unit=unit, n_unit=n_unit)
+    p = paired_permutation(difference, rng).p if len(difference) else float("nan")
+    return Estimate(estimate.value, estimate.interval, estimate.n, n_unit, unit, p)

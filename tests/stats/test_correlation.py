@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import spearmanr
+
+from normprobe.stats.bootstrap import bootstrap_weights
+from normprobe.stats.correlation import cluster_spearman, partial_spearman, spearman, weighted_spearman
+
+
+@given(st.integers(3, 30), st.integers(0, 1000))
+def test_it_is_scipys_spearman_for_each_layer_ties_included(n: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    x, y = rng.integers(0, 4, (2, 3, n)).astype(float)
+    x[:, 0], y[:, 0] = 9.0, 8.0  # so that no layer is constant
+    expected = [spearmanr(a, b).statistic for a, b in zip(x, y, strict=True)]
+    np.testing.assert_allclose(spearman(x, y), expected, atol=1e-10)
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 1000))
+def test_a_resample_by_weights_is_a_resample_by_repetition(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    x, y, z = rng.integers(0, 6, (3, 25)).astype(float)
+    weights = bootstrap_weights(25, 8, rng)
+    fast = weighted_spearman(x, y, weights, [z])
+    for row, value in zip(weights.astype(int), fast, strict=True):
+        rx, ry, rz = (np.repeat(v, row) for v in (x, y, z))
+        np.testing.assert_allclose(value, partial_spearman(rx, ry, [rz]), atol=1e-9)
+
+
+def test_what_depth_explains_is_gone_when_depth_is_partialled_out() -> None:
+    rng = np.random.default_rng(0)
+    depth = np.arange(200.0)
+    x, y = depth + rng.normal(scale=20, size=200), depth + rng.normal(scale=20, size=200)
+    assert spearman(x, y) > 0.8
+    assert abs(partial_spearman(x, y, [depth])) < 0.2
+
+
+def test_nothing_left_is_nan_and_not_rounding_noise() -> None:
+    x, y = np.arange(10.0), np.random.default_rng(0).normal(size=10)
+    assert np.isnan(partial_spearman(x, y, [x]))
+    assert np.isnan(spearman(np.ones(10), y))
+    assert np.isnan(weighted_spearman(np.ones(10), y, np.ones((2, 10)))).all()
+
+
+def test_cluster_intervals_are_wider_than_token_intervals_when_tokens_repeat_their_problem() -> None:
+    rng = np.random.default_rng(0)
+    problem = np.repeat(np.arange(30), 20)
+    x = (rng.normal(size=30)[problem] + 0.1 * rng.normal(size=600))[None]
+    y = (rng.normal(size=30)[problem] + 0.1 * rng.normal(size=600))[None]
+    by_problem = cluster_spearman(x, y, problem, rng, replicates=400)
+    by_token = cluster_spearman(x, y, np.arange(600), rng, n_unit="tokens", replicates=400)
+    assert by_problem.value == pytest.approx(by_token.value)
+    assert np.ptp(by_problem.interval) > 2 * np.ptp(by_token.interval)
+    assert (by_problem.n, by_problem.n_unit) == (30, "problems")

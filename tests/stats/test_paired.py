@@ -32,7 +32,7 @@ def test_the_mcnemar_interval_covers() -> None:
     rng = np.random.default_rng(0)
     cells = rng.multinomial(200, [0.55, 0.25, 0.10, 0.10], size=2000)
     intervals = np.array([mcnemar(*outcomes(*cell)).interval for cell in cells])
-    covered = ((intervals[:, 0] <= 0.15) & (0.15 <= intervals[:, 1])).mean()
+    covered = ((intervals[:, 0] <= 0.15) & (intervals[:, 1] >= 0.15)).mean()
     assert 0.93 <= covered <= 0.97
 
 

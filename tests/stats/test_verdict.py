@@ -25,7 +25,9 @@ def test_the_rule(interval: tuple[float, float] | None, verdict: str) -> None:
 
 def evidence(verdict: str) -> Evidence:
     control = Control("untrained twin", float("nan"), (0.0, float("inf")))
-    return Evidence("c", "s", verdict, "r", float(np.float32(0.5)), "u", (0.1, 0.9), 7, "problems", (control,), 3, "")
+    return Evidence(
+        "c", "s", verdict, "r", float(np.float32(0.5)), "u", (0.1, 0.9), 7, "problems", (control,), 3, ""
+    )
 
 
 def test_evidence_is_plain_json_even_where_a_number_is_missing() -> None:

@@ -25,8 +25,8 @@ def bootstrap_weights(n: int, replicates: int, rng: np.random.Generator) -> Floa
 
 
 def weighted_means(
-    weights: Float[np.ndarray, "replicate n"], per_cluster: Float[np.ndarray, "n *rest"]
-) -> Float[np.ndarray, "replicate *rest"]:
+    weights: Float[np.ndarray, "replicate n"], per_cluster: Float[np.ndarray, " n *rest"]
+) -> Float[np.ndarray, " replicate *rest"]:
     """Means over the problems in each resample; float64. Use numerator and denominator columns for ratios."""
     flat = np.asarray(per_cluster, dtype=np.float64).reshape(len(per_cluster), -1)
     means = weights @ flat / weights.sum(axis=1, keepdims=True)
@@ -34,7 +34,7 @@ def weighted_means(
 
 
 def percentile_interval(
-    draws: Float[np.ndarray, "replicate *rest"], confidence: float = CONFIDENCE
+    draws: Float[np.ndarray, " replicate *rest"], confidence: float = CONFIDENCE
 ) -> tuple[Float[np.ndarray, " *rest"], Float[np.ndarray, " *rest"]]:
     """Low and high ends along the first axis (for curves and bands). NaN where any draw is not finite."""
     tail = (1 - confidence) / 2
@@ -92,8 +92,8 @@ def bootstrap(
 
 
 def cluster_bootstrap(
-    per_cluster: Float[np.ndarray, "n *rest"],
-    statistic: Callable[[Float[np.ndarray, "replicate *rest"]], Float[np.ndarray, " replicate"]],
+    per_cluster: Float[np.ndarray, " n *rest"],
+    statistic: Callable[[Float[np.ndarray, " replicate *rest"]], Float[np.ndarray, " replicate"]],
     rng: np.random.Generator,
     *,
     unit: str,

@@ -30,7 +30,9 @@ def _from_covariance(covariance: Float[np.ndarray, "*batch v v"]) -> Float[np.nd
     return np.where(alive, np.clip(left[..., 0, 1] / scale, -1, 1), np.nan)
 
 
-def spearman(x: Float[np.ndarray, "*batch n"], y: Float[np.ndarray, "*batch n"]) -> Float[np.ndarray, " *batch"]:
+def spearman(
+    x: Float[np.ndarray, "*batch n"], y: Float[np.ndarray, "*batch n"]
+) -> Float[np.ndarray, " *batch"]:
     """Spearman's ρ along the last axis, for each leading index (layers, resamples) at once.
 
     With x, y of shape [layer, token] this is the within-layer correlation.
@@ -79,7 +81,9 @@ def weighted_spearman(
     for start in range(0, len(weights), rows):
         block = weights[start : start + rows]
         ranks = np.stack([_weighted_ranks(variable, block) for variable in (x, y, *covariates)], axis=1)
-        centred = ranks - (ranks * block[:, None]).sum(axis=-1, keepdims=True) / block.sum(axis=1)[:, None, None]
+        centred = (
+            ranks - (ranks * block[:, None]).sum(axis=-1, keepdims=True) / block.sum(axis=1)[:, None, None]
+        )
         out.append(_from_covariance((centred * block[:, None]) @ np.swapaxes(centred, -1, -2)))
     return np.concatenate(out)
 
@@ -104,4 +108,6 @@ def cluster_spearman(
         layers = [weighted_spearman(a, b, per_token, covariates) for a, b in zip(x, y, strict=True)]
         return np.mean(layers, axis=0)
 
-    return bootstrap(int(cluster.max()) + 1, statistic, rng, unit="Spearman ρ", n_unit=n_unit, replicates=replicates)
+    return bootstrap(
+        int(cluster.max()) + 1, statistic, rng, unit="Spearman ρ", n_unit=n_unit, replicates=replicates
+    )

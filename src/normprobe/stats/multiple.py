@@ -17,7 +17,7 @@ def holm(p: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
 
 
 def benjamini_hochberg(p: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    """q-values (scipy's false_discovery_control); a NaN p (a feature that never fired) keeps a NaN q and is not counted."""
+    """q-values (scipy's false_discovery_control); a NaN p (a feature that never fired) stays NaN, uncounted."""
     q = np.full(len(p), np.nan)
     tested = np.isfinite(p)
     if tested.any():

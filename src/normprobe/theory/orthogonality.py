@@ -106,7 +106,9 @@ def c_star(gram: Float[np.ndarray, "k k"], tolerance: float = 1e-6) -> float:
         )
     root = np.sqrt(np.clip(values, 0, None))[:, None] * vectors.T
     kept = values > 1e-12 * values[-1]
-    u, _ = nnls(np.vstack([root[kept], np.ones(k)]), np.append(np.zeros(int(kept.sum())), 1.0), maxiter=30 * k)
+    u, _ = nnls(
+        np.vstack([root[kept], np.ones(k)]), np.append(np.zeros(int(kept.sum())), 1.0), maxiter=30 * k
+    )
     w = u / u.sum()
     image = gram @ w
     upper, smallest = float(w @ image), max(float(image.min()), 0.0)

@@ -13,6 +13,7 @@ from jaxtyping import install_import_hook
 # Before any import of the package: jaxtyping shapes and all annotations are checked at every call.
 install_import_hook("normprobe", "beartype.beartype")
 
+import hypothesis
 import pytest
 import torch
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from transformers import Qwen3ForCausalLM
 
 torch.set_num_threads(1)
+# The same examples in every run, and no failure because a core was busy.
+hypothesis.settings.register_profile("normprobe", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("normprobe")
 
 
 @pytest.fixture

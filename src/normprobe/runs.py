@@ -27,8 +27,15 @@ from normprobe.errors import NormprobeError
 SCHEMA = 1
 """Version of the run directory's format; a directory with a higher number is refused."""
 
-_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
-_DISK_FULL = os.strerror(errno.ENOSPC)
+_DISK_ERRORS = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
+)
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,7 @@ class Run:
                     "environment": environment(),
                 },
             )
-            atomic_write_text(run.path / "config.yaml", yaml.safe_dump(given, allow_unicode=True))
+            atomic_write_text(run.path / "config.yaml", yaml.safe_dump(given))
         return run
 
     @classmethod
@@ -198,15 +205,16 @@ def atomic_write_json(path: Path, value: Any) -> None:
 def refusing_disk_errors(place: str | Path) -> Iterator[None]:
     """Turn a full disk or a missing permission in the block into a NormprobeError that names the file or `place`.
 
-    Recognises OSError, and the errors of Rust writers (safetensors), which carry the reason in their text only.
+    Recognises OSError, and the errors of Rust writers (safetensors), which carry the number in their text only.
     """
     try:
         yield
     except Exception as error:
         number = error.errno if isinstance(error, OSError) else None
-        if number not in _DISK_ERRORS and _DISK_FULL not in str(error):
+        refused = (n for n in _DISK_ERRORS if n == number or f"(os error {n})" in str(error))
+        reason = next(map(os.strerror, refused), None)
+        if reason is None:
             raise
-        reason = _DISK_FULL if number is None else os.strerror(number)
         where = getattr(error, "filename", None) or place
         raise NormprobeError(
             f"expected to read and write {where}, got: {reason}; "

@@ -81,25 +81,22 @@ def apply() -> None:
     matplotlib.rcParams.update(_RC)
 
 
-def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
-    """Write `stem`.pdf and `stem`.png (200 dpi) and return both paths; the same figure gives the same bytes.
+def save(figure: Figure, stem: Path) -> tuple[Path, ...]:
+    """Write `stem`.pdf and `stem`.png (200 dpi) and return the paths; the same figure gives the same bytes.
 
     Raises NormprobeError when the files cannot be written; no half-written file keeps its final name.
     """
     # A date or a version in the file would make every redrawing a change.
     formats = {"pdf": {"CreationDate": None, "Producer": None, "Creator": None}, "png": {"Software": None}}
-    written = []
-    for extension, metadata in formats.items():
-        path = stem.with_name(f"{stem.name}.{extension}")
-        unfinished = path.with_name(f"{path.name}.tmp")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+    paths = tuple(stem.with_name(f"{stem.name}.{extension}") for extension in formats)
+    try:
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        for path, (extension, metadata) in zip(paths, formats.items(), strict=True):
+            unfinished = path.with_name(f"{path.name}.tmp")
             figure.savefig(unfinished, format=extension, dpi=200, metadata=metadata)
             unfinished.replace(path)
-        except OSError as error:
-            unfinished.unlink(missing_ok=True)
-            raise NormprobeError(
-                f"expected to write {path}, got: {error.strerror}; choose a writable directory with free space"
-            ) from error
-        written.append(path)
-    return written[0], written[1]
+    except OSError as error:
+        raise NormprobeError(
+            f"expected to write {stem}, got: {error.strerror}; choose a writable directory with free space"
+        ) from error
+    return paths

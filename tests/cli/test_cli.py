@@ -9,7 +9,16 @@ import pytest
 from normprobe.cli import COMMANDS, main, run_main
 from normprobe.errors import NormprobeError
 
-HEAVY = ["torch", "transformers", "tokenizers", "sae_lens", "transformer_lens", "matplotlib", "pandas", "scipy"]
+HEAVY = [
+    "torch",
+    "transformers",
+    "tokenizers",
+    "sae_lens",
+    "transformer_lens",
+    "matplotlib",
+    "pandas",
+    "scipy",
+]
 
 
 def modules_after(statement: str) -> list[str]:
@@ -79,7 +88,11 @@ def failing(error: BaseException):
             "normprobe: expected to read and write runs/x, got: Permission denied; "
             "choose a writable directory with free space, then run again\n",
         ),
-        (KeyboardInterrupt(), 130, "normprobe: interrupted; the same command resumes at the last finished part\n"),
+        (
+            KeyboardInterrupt(),
+            130,
+            "normprobe: interrupted; the same command resumes at the last finished part\n",
+        ),
     ],
 )
 def test_errors_are_one_line(error, code, line, capsys):
@@ -95,5 +108,7 @@ def test_a_bug_keeps_its_traceback():
 
 
 def test_python_dash_m_is_the_command():
-    done = subprocess.run([sys.executable, "-m", "normprobe", "--version"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "normprobe", "--version"], capture_output=True, text=True, check=True
+    )
     assert done.stdout.startswith("normprobe ")

@@ -1,14 +1,17 @@
-"""Stages are whole or absent, resume after an interruption, and damaged or foreign directories are refused untouched."""
+"""Stages are whole or absent and resume; damaged or foreign directories are refused and left untouched."""
 
 import errno
 import json
 import os
 from pathlib import Path
 
+import numpy
+import pandas
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
 from normprobe.errors import NormprobeError
 from normprobe.runs import (
@@ -87,7 +90,9 @@ def test_an_interrupted_stage_resumes_with_its_files(run):
     assert (run["traces"] / "chunk_0.txt").exists()
 
 
-@pytest.mark.parametrize("label", [None, "{", json.dumps({"schema": SCHEMA, "config": {"n": 1}, "hash": "0"})])
+@pytest.mark.parametrize(
+    "label", [None, "{", json.dumps({"schema": SCHEMA, "config": {"n": 1}, "hash": "0"})]
+)
 def test_a_partial_folder_of_another_configuration_is_emptied(run, label):
     partial = run.path / "traces.partial"
     partial.mkdir()
@@ -116,7 +121,9 @@ def test_a_finished_stage_survives_until_its_replacement_is_done(run):
 
 
 def test_a_missing_stage_says_what_to_run(run):
-    with pytest.raises(NormprobeError, match=r"finished stage 'saes' .* got none; run normprobe verify --out"):
+    with pytest.raises(
+        NormprobeError, match=r"finished stage 'saes' .* got none; run normprobe verify --out"
+    ):
         run["saes"]
 
 
@@ -124,7 +131,7 @@ def test_a_folder_that_is_no_stage_is_never_replaced(run):
     (run.path / "problems").mkdir()
     (run.path / "problems" / "mine.txt").write_text("keep")
     before = listing(run.path)
-    with pytest.raises(NormprobeError, match="without a readable stage.json"), run.stage("problems", {}):
+    with pytest.raises(NormprobeError, match=r"without a readable stage\.json"), run.stage("problems", {}):
         pass
     assert listing(run.path) == before
 
@@ -146,13 +153,17 @@ def test_damaged_and_newer_files_are_refused_untouched(run, name, text, message)
     (run.path / name).write_text(text)
     before = listing(run.path)
     with pytest.raises(NormprobeError, match=message) as caught:
-        Run.open(run.path, {"seed": 4}).stage_complete("traces", {}) if name == "manifest.json" else run["traces"]
+        Run.open(run.path, {"seed": 4}).stage_complete("traces", {}) if name == "manifest.json" else run[
+            "traces"
+        ]
     assert "\n" not in str(caught.value)
     assert listing(run.path) == before
 
 
 def test_the_manifest_says_what_ran(tmp_path):
-    run = Run.open(tmp_path / "deep" / "run", {"model": "m"}, resolved={"model": "m", "seed": 7, "layers": (0, 1)})
+    run = Run.open(
+        tmp_path / "deep" / "run", {"model": "m"}, resolved={"model": "m", "seed": 7, "layers": (0, 1)}
+    )
     run.identify(model={"name": "m", "hash": "f00d"})
     manifest = Run.load(run.path).manifest()
     assert manifest["schema"] == SCHEMA
@@ -168,6 +179,7 @@ def test_the_manifest_says_what_ran(tmp_path):
     assert run.manifest()["identities"] == {"model": {"name": "m", "hash": "f00d"}}
 
 
+@settings(max_examples=25)
 @given(CONFIGS)
 def test_the_configuration_replays(tmp_path_factory, config):
     run = Run.open(tmp_path_factory.mktemp("replay") / "run", config)
@@ -191,7 +203,9 @@ def test_an_unreadable_configuration_is_refused_in_one_line(tmp_path, content):
 def test_missing_places_are_refused(tmp_path):
     with pytest.raises(NormprobeError, match="No such file"):
         read_config(tmp_path / "none.yaml", known=set())
-    with pytest.raises(NormprobeError, match=r"expected a run directory, got .* without a readable manifest.json"):
+    with pytest.raises(
+        NormprobeError, match=r"expected a run directory, got .* without a readable manifest.json"
+    ):
         Run.load(tmp_path / "none")
     (tmp_path / "file").write_text("")
     with pytest.raises(NormprobeError, match="got the file"):
@@ -214,23 +228,50 @@ def test_a_failed_write_keeps_the_old_content(tmp_path):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the device that is always full is Linux's")
 def test_a_full_disk_is_one_line_and_the_stage_stays_unfinished(run):
     # Not a mock: the kernel answers every write to /dev/full with ENOSPC.
-    with pytest.raises(NormprobeError, match=r"No space left on device; choose a writable directory with free space"):
-        with run.stage("traces", {}), open("/dev/full", "w") as full:
-            full.write("x")
-            full.flush()
+    with (
+        pytest.raises(
+            NormprobeError, match=r"No space left on device; choose a writable directory with free space"
+        ),
+        run.stage("traces", {}),
+        Path("/dev/full").open("w") as full,
+    ):
+        full.write("x")
+        full.flush()
     assert not (run.path / "traces").exists()
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the device that is always full is Linux's")
-def test_a_full_disk_is_recognised_in_the_writers_of_tables_and_tensors():
-    import numpy
-    import pandas
-    from safetensors.numpy import save_file
+@pytest.fixture
+def no_space():
+    """Let no file of this process grow past 4 KiB: a limit of the kernel's that behaves like a full disk."""
+    resource = pytest.importorskip("resource", reason="limits on file sizes are POSIX's")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
-    with pytest.raises(NormprobeError, match="No space left"), refusing_disk_errors("here"):
-        save_file({"a": numpy.zeros(1 << 16)}, "/dev/full")
-    with pytest.raises(NormprobeError, match="No space left"), refusing_disk_errors("here"):
-        pandas.DataFrame({"a": numpy.zeros(1 << 16)}).to_parquet("/dev/full")
+
+def write_tensors(path: Path) -> None:
+    save_file({"a": numpy.zeros(1 << 16)}, path)
+
+
+def write_table(path: Path) -> None:
+    pandas.DataFrame({"a": numpy.random.default_rng(0).random(1 << 16)}).to_parquet(path)
+
+
+def write_text(path: Path) -> None:
+    path.write_text("x" * 10_000)
+
+
+@pytest.mark.parametrize("write", [write_text, write_tensors, write_table])
+def test_every_writer_reports_a_disk_without_space(run, no_space, write):
+    with (
+        pytest.raises(NormprobeError, match="File too large; choose a writable directory") as caught,
+        run.stage("traces", {}) as folder,
+        atomic_write(folder / "chunk") as unfinished,
+    ):
+        write(unfinished)
+    assert "\n" not in str(caught.value)
+    assert sorted(listing(run.path)) == ["config.yaml", "manifest.json", "traces.partial/stage.json"]
 
 
 def test_other_errors_pass_unchanged():

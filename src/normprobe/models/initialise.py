@@ -20,7 +20,9 @@ def initialise(model: PreTrainedModel, generator: torch.Generator) -> None:
         elif parameter.ndim == 1 and name.endswith(".weight"):
             parameter.fill_(_identity_weight(model.get_submodule(name.removesuffix(".weight")), parameter))
         else:
-            draw = torch.randn(parameter.shape, generator=generator, device=generator.device, dtype=torch.float32)
+            draw = torch.randn(
+                parameter.shape, generator=generator, device=generator.device, dtype=torch.float32
+            )
             parameter.copy_(std * draw)
 
 

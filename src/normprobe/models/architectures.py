@@ -1,0 +1,79 @@
+"""Where a model keeps its decoder blocks, its final norm and its unembedding.
+
+No table of architectures: the three are found by shape, and `selfcheck` proves the finding on the model itself.
+Tested on Qwen2, Qwen3, Llama, Mistral, Gemma 2 and 3, Phi-3; any other decoder that passes the proof is as good.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import nn
+from transformers import PreTrainedModel
+
+from normprobe.errors import NormprobeError
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """The parts of a decoder that a measurement touches.
+
+    blocks: one module per layer; what block l returns (of a tuple, the first) is the site resid_post[l] [batch, token, d].
+    softcap: logits are softcap · tanh(logits / softcap) where it is given (Gemma 2, arXiv 2408.00118, section 2).
+    """
+
+    blocks: tuple[nn.Module, ...]
+    final_norm: nn.Module
+    unembedding: nn.Module
+    softcap: float | None
+
+    @torch.no_grad()
+    def unembed(self, hidden: Float[torch.Tensor, "*rows d"]) -> Float[torch.Tensor, "*rows vocab"]:
+        """Logits, float32, as if `hidden` were the last site: the logit lens (nostalgebraist, 2020)."""
+        weight = next(self.unembedding.parameters())
+        logits = self.unembedding(self.final_norm(hidden.to(weight.device, weight.dtype))).float()
+        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
+
+
+def dissect(model: PreTrainedModel) -> Anatomy:
+    """Find blocks, final norm and unembedding of a causal language model.
+
+    Raises NormprobeError if there is not exactly one list of `num_hidden_layers` modules nearest to the decoder's root,
+    no norm of the model's width beside it, or no unembedding.
+    """
+    decoder = model.get_decoder()
+    config = model.config.get_text_config()
+    lists = {
+        name: module
+        for name, module in decoder.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) == config.num_hidden_layers
+    }
+    nearest = min((name.count(".") for name in lists), default=0)
+    names = [name for name in lists if name.count(".") == nearest]
+    if len(names) != 1:
+        raise NormprobeError(
+            f"expected one list of {config.num_hidden_layers} decoder blocks in {type(model).__name__}, "
+            f"got {names or 'none'}; use an architecture with a plain stack of decoder blocks"
+        )
+    siblings = decoder.get_submodule(names[0].rpartition(".")[0]).children()
+    norms = [module for module in siblings if _is_norm(module, config.hidden_size)]
+    unembedding = model.get_output_embeddings()
+    if not norms or unembedding is None:
+        raise NormprobeError(
+            f"expected a final norm of width {config.hidden_size} and an unembedding in {type(model).__name__}, "
+            f"got {len(norms)} norms and {type(unembedding).__name__}; use a decoder with both"
+        )
+    # Where the embedding is normed too, its norm is registered first.
+    return Anatomy(tuple(lists[names[0]]), norms[-1], unembedding, softcap_of(model))
+
+
+def softcap_of(model: PreTrainedModel) -> float | None:
+    """The model's final logit softcap, None if it has none."""
+    return getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+
+
+def _is_norm(module: nn.Module, width: int) -> bool:
+    weight = getattr(module, "weight", None)
+    return isinstance(weight, torch.Tensor) and weight.shape == (width,)

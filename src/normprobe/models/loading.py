@@ -1,0 +1,121 @@
+"""Read weights and tokenizer through Transformers, and tell in one line what is wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from normprobe.errors import NormprobeError
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model directory or hub id, and how to read it.
+
+    offline: no request to a hub, only directories and the local cache.
+    trust_remote_code: run code that a checkpoint ships.
+    """
+
+    location: str
+    revision: str | None = None
+    offline: bool = False
+    trust_remote_code: bool = False
+
+    @property
+    def _arguments(self) -> dict[str, str | bool | None]:
+        return {
+            "pretrained_model_name_or_path": self.location,
+            "revision": self.revision,
+            "local_files_only": self.offline,
+            "trust_remote_code": self.trust_remote_code,
+        }
+
+    @property
+    def _is_directory(self) -> bool:
+        return Path(self.location).is_dir()
+
+    def model(self, dtype: torch.dtype, attentions: bool) -> PreTrainedModel:
+        """The causal language model, on the CPU, in eval mode; `attentions` asks for an attention that can return its weights.
+
+        Raises NormprobeError if there is no such model, its configuration is missing or of no known architecture, it needs
+        code of its own without `trust_remote_code`, or its safetensors are missing, corrupt or incomplete.
+        """
+        if self._is_directory and not (Path(self.location) / "config.json").is_file():
+            raise NormprobeError(
+                f"expected a model directory, got {self.location} without config.json; "
+                "give the folder that save_pretrained wrote"
+            )
+        known = (
+            "a configuration that Transformers knows"
+            if self._is_directory
+            else "a bundled model (tiny-thinker), a directory or a hub id"
+        )
+        with self._told(known):
+            config = AutoConfig.from_pretrained(**self._arguments)
+        remote = "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
+        if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not remote:
+            raise NormprobeError(
+                f"expected a causal language model, got architecture {config.model_type!r} in {self.location}; "
+                "use a decoder such as Qwen3"
+            )
+        with self._told("safetensors that fit the configuration"):
+            # Never pickled weights; and weights that are missing must not be replaced by random ones, as is the default.
+            model, report = AutoModelForCausalLM.from_pretrained(
+                **self._arguments,
+                dtype=dtype,
+                use_safetensors=True,
+                output_loading_info=True,
+                attn_implementation="eager" if attentions else None,
+            )
+        if missing := sorted(report["missing_keys"]):
+            raise NormprobeError(
+                f"expected weights for every parameter in {self.location}, got none for {missing[0]} "
+                f"and {len(missing) - 1} more; copy the checkpoint again"
+            )
+        return model.eval()
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer beside the weights. Raises NormprobeError if there is none or it cannot be read."""
+        # Without files Transformers makes up an empty tokenizer of the model's kind.
+        if self._is_directory and not any(
+            Path(self.location).glob(name) for name in ("tokenizer*", "vocab*")
+        ):
+            raise NormprobeError(
+                f"expected a tokenizer beside the weights, got none in {self.location}; save it there with save_pretrained"
+            )
+        with self._told("a tokenizer beside the weights"):
+            return AutoTokenizer.from_pretrained(**self._arguments)
+
+    @contextmanager
+    def _told(self, expected: str) -> Iterator[None]:
+        """Turn whatever Transformers raises (also bare Exceptions, from tokenizers) into one line."""
+        try:
+            yield
+        except Exception as cause:
+            raise NormprobeError(self._explain(expected, cause)) from cause
+
+    def _explain(self, expected: str, cause: Exception) -> str:
+        reason = " ".join(str(cause).split()).partition(". ")[0][:200] or type(cause).__name__
+        if "trust_remote_code" in str(cause):
+            return (
+                f"expected a model that runs on Transformers' own code, got {self.location} with code of its own; "
+                "read that code, then pass trust_remote_code=True"
+            )
+        if isinstance(cause, SafetensorError):
+            return f"expected {expected}, got a corrupt or truncated file in {self.location} ({reason}); copy it again"
+        if self.offline and not self._is_directory:
+            return f"expected {expected}, got {self.location!r}, which is not in the local cache; check the name, or go online"
+        return f"expected {expected}, got {self.location!r} ({reason}); check the name and the files"

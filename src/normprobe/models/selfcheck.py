@@ -1,0 +1,120 @@
+"""Prove on the model itself that the sites are where they are said to be, and that they do not depend on the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+
+from normprobe.errors import NormprobeError
+from normprobe.models.open import OpenModel
+from normprobe.models.sites import record_sites
+
+TOLERANCE = {torch.float32: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.1}
+"""Largest ‖Δh‖ / ‖h‖ that rounding may cause between batches (low precision drifts over layers; wrong padding gives about 1)."""
+
+QUESTIONS = ("What is 2 + 3 ?", "a: 4 +9 ; b: a *2 ; What is b , and why is it so ?")
+
+
+def self_check(opened: OpenModel) -> None:
+    """Refuse a model whose hooks do not see the residual stream.
+
+    On two prompts of different length: every site but the last equals `hidden_states`, the last does after the final norm,
+    and unembedded gives the model's logits; alone, in a batch, and padded on either side a prompt has the same sites.
+
+    Raises NormprobeError naming the first check that failed and by how much.
+    """
+    short, long = sorted((opened.chat.prompt_ids(q, "no_think") for q in QUESTIONS), key=len)
+    try:
+        alone = _prove_anatomy(opened, long)
+        tolerance = TOLERANCE[opened.model.dtype]
+        _compare(opened, "in a batch", _sites(opened, [long, long], "right")[:, 1], alone, tolerance)
+        alone = _sites(opened, [short], "right")[:, 0]
+        n = len(short)
+        _compare(
+            opened, "padded on the right", _sites(opened, [short, long], "right")[:, 0, :n], alone, tolerance
+        )
+        _compare(
+            opened, "padded on the left", _sites(opened, [short, long], "left")[:, 0, -n:], alone, tolerance
+        )
+    except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError) as cause:
+        reason = " ".join(str(cause).split())[:200]
+        raise _refusal(
+            opened,
+            f"a model that runs on token ids, mask and positions, got {type(cause).__name__}: {reason}",
+        ) from cause
+
+
+@torch.no_grad()
+def _prove_anatomy(opened: OpenModel, prompt: list[int]) -> Float[torch.Tensor, "layer token d"]:
+    ids = torch.tensor([prompt], device=opened.device)
+    with record_sites(opened) as sites:
+        output = opened.model(input_ids=ids, use_cache=False, output_hidden_states=True)
+        states = sites.states
+    expected = output.hidden_states[1:]
+    if len(states) != len(expected):
+        raise _refusal(
+            opened, f"one block for each of {len(expected)} hidden states, got {len(states)} blocks"
+        )
+    for layer, (site, hidden) in enumerate(zip(states[:-1], expected[:-1], strict=True)):
+        _compare(opened, f"after block {layer} against hidden_states[{layer + 1}]", site[0], hidden[0], 0.0)
+    exact = TOLERANCE[torch.float32] if opened.model.dtype == torch.float32 else TOLERANCE[torch.float16]
+    _compare(
+        opened,
+        "after the final norm against the last of hidden_states",
+        opened.final_norm(states[-1]),
+        expected[-1],
+        exact,
+    )
+    _compare(
+        opened, "unembedded against the model's logits", opened.unembed(states[-1]), output.logits, exact
+    )
+    return torch.stack([state[0].float() for state in states])
+
+
+@torch.no_grad()
+def _sites(
+    opened: OpenModel, prompts: Sequence[list[int]], side: str
+) -> Float[torch.Tensor, "layer batch token d"]:
+    """The sites of a padded batch, in float32. Positions count from the first real token."""
+    width = max(len(prompt) for prompt in prompts)
+    padding = [[opened.chat.pad_id] * (width - len(prompt)) for prompt in prompts]
+    rows = [
+        (pad + prompt, [0] * len(pad) + [1] * len(prompt))
+        if side == "left"
+        else (prompt + pad, [1] * len(prompt) + [0] * len(pad))
+        for pad, prompt in zip(padding, prompts, strict=True)
+    ]
+    ids, mask = (torch.tensor(part, device=opened.device) for part in zip(*rows, strict=True))
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    with record_sites(opened) as sites:
+        opened.model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False)
+        return torch.stack([state.float() for state in sites.states])
+
+
+def _compare(
+    opened: OpenModel,
+    where: str,
+    got: Float[torch.Tensor, "*rows d"],
+    expected: Float[torch.Tensor, "*rows d"],
+    tolerance: float,
+) -> None:
+    """Relative distance of vectors, the largest over all rows, within `tolerance`."""
+    if got.shape != expected.shape:
+        raise _refusal(opened, f"sites {where} of shape {tuple(expected.shape)}, got {tuple(got.shape)}")
+    if not bool(got.isfinite().all()):
+        raise _refusal(opened, f"finite sites {where}, got NaN or infinity")
+    distance = (got.float() - expected.float()).norm(dim=-1) / expected.float().norm(dim=-1).clamp(min=1e-12)
+    if (worst := float(distance.max())) > tolerance:
+        raise _refusal(
+            opened,
+            f"the same sites {where} up to {tolerance:g} of their norm, got a difference of {worst:.2g}",
+        )
+
+
+def _refusal(opened: OpenModel, finding: str) -> NormprobeError:
+    return NormprobeError(
+        f"{opened.identity.name} failed the self-check: expected {finding}; "
+        f"the sites of {type(opened.model).__name__} cannot be trusted, use another model"
+    )

@@ -1,0 +1,75 @@
+"""Record the residual stream after every decoder block, through forward hooks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Float
+
+from normprobe.errors import NormprobeError
+from normprobe.models.open import OpenModel
+
+
+class Sites:
+    """The sites of the latest forward pass."""
+
+    def __init__(self, n_layers: int) -> None:
+        self._states: list[torch.Tensor | None] = [None] * n_layers
+
+    @property
+    def states(self) -> list[Float[torch.Tensor, "batch token d"]]:
+        """One tensor per layer, in the model's dtype: references to what the model computed, not copies.
+
+        Raises NormprobeError if the latest forward pass did not call every block.
+        """
+        states = [state for state in self._states if state is not None]
+        if len(states) < len(self._states):
+            silent = [layer for layer, state in enumerate(self._states) if state is None]
+            raise NormprobeError(
+                f"expected every decoder block to run, got no call of layers {silent}; "
+                "run the whole model inside record_sites and read the sites there"
+            )
+        return states
+
+    def _record(self, layer: int, output: object) -> None:
+        hidden = output[0] if isinstance(output, tuple) else output
+        if not isinstance(hidden, torch.Tensor) or hidden.ndim != 3:
+            got = (
+                f"shape {tuple(hidden.shape)}" if isinstance(hidden, torch.Tensor) else type(hidden).__name__
+            )
+            raise NormprobeError(
+                f"expected layer {layer} to return a tensor [batch, token, d] or a tuple that starts with one, got {got}; "
+                "this architecture cannot be measured"
+            )
+        if layer == 0:  # a new pass: what the last one left must not pass for this one's
+            self._clear()
+        self._states[layer] = hidden
+
+    def _clear(self) -> None:
+        self._states = [None] * len(self._states)
+
+
+@contextmanager
+def record_sites(opened: OpenModel) -> Iterator[Sites]:
+    """Within the block `sites.states` holds resid_post of the latest forward pass of `opened.model` (or of its base model).
+
+    On leaving, also by an exception, the hooks are removed and the tensors released.
+    Raises NormprobeError if a block returns anything but a tensor or a tuple that starts with one, or if by the end of the
+    block some hook was never called.
+    """
+    sites = Sites(len(opened.blocks))
+    handles = [
+        block.register_forward_hook(
+            lambda _module, _inputs, output, layer=layer: sites._record(layer, output)
+        )
+        for layer, block in enumerate(opened.blocks)
+    ]
+    try:
+        yield sites
+        _ = sites.states
+    finally:
+        for handle in handles:
+            handle.remove()
+        sites._clear()

@@ -18,8 +18,8 @@ from normprobe.models.sites import record_sites
 class Batch:
     """The sites of some responses, padding removed: n tokens, response by response, positions ascending.
 
-    `states[l, i]` is resid_post of layer l, in float32 on the model's device, at the token `position[i]` (0-based in the
-    whole sequence, prompt included) of the response `responses.iloc[response_index[i]]`.
+    `states[l, i]` is resid_post of layer l, in float32 on the model's device, at the token `position[i]` (0-based in
+    the whole sequence, prompt included) of the response `responses.iloc[response_index[i]]`.
     """
 
     states: Float[torch.Tensor, "layer n d"]
@@ -32,8 +32,8 @@ def stream_states(
 ) -> Iterator[Batch]:
     """Every site of every token of the responses in `splits`, in the fixed order of `batch_plan`.
 
-    `response_index` counts the rows of `responses` as given, before the selection by split. A batch holds
-    layers × tokens × d floats (64 responses of 150 tokens, 10 layers, d 128: 49 MB) and is not referenced after the next.
+    `response_index` counts the rows of `responses` as given, before the selection by split. A batch holds layers ×
+    tokens × d floats: 49 MB for 64 responses of 150 tokens, 10 layers and d 128.
     """
     for rows in batch_plan(responses, splits, batch_size):
         padded = pad(responses, rows)
@@ -71,3 +71,17 @@ def pad(
     ids = np.zeros(mask.shape, dtype=np.int64)
     ids[mask] = np.concatenate(sequences)
     return ids, mask.astype(np.int64)
+
+
+def token_offsets(
+    responses: pd.DataFrame, splits: Collection[str]
+) -> tuple[Int[np.ndarray, " response"], int]:
+    """Where each response's tokens start in the token table of `splits` (-1: not in it), and the table's length.
+
+    With `splits` select and measure, token i of a batch is the row `offsets[response_index[i]] + position[i]` of
+    traces/tokens.parquet.
+    """
+    chosen = responses["split"].isin(list(splits)).to_numpy()
+    lengths = np.where(chosen, responses["token_ids"].map(len), 0)
+    offsets = np.cumsum(lengths) - lengths
+    return np.where(chosen, offsets, -1), int(lengths.sum())

@@ -1,0 +1,97 @@
+"""Decode a batch of prompts: greedy, or sampled with draws given from outside. One host check per step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from transformers import DynamicCache
+
+from normprobe.models.open import OpenModel
+
+_SHRINK_BELOW = 0.8
+"""Share of unfinished rows below which the finished ones leave the batch: dropping costs a copy of the cache."""
+
+
+OnPass = Callable[[Int[torch.Tensor, " present"], Int[torch.Tensor, "present token"]], None]
+"""Told before each forward pass which prompts its rows continue, and the position of each token, counted without
+padding; −1 at padding and in finished rows. What acts inside the model cannot know: finished rows leave the batch."""
+
+
+@torch.inference_mode()
+def decode(
+    opened: OpenModel,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    *,
+    temperature: float = 0.0,
+    draws: Float[np.ndarray, "row step"] | None = None,
+    on_pass: OnPass | None = None,
+) -> list[list[int]]:
+    """The tokens that follow each prompt: at most `max_new_tokens`, up to and with the first of `opened.chat.eos_ids`.
+
+    Greedy at temperature 0. Else the next token is the inverse of the cumulated softmax(logits / temperature) at
+    `draws[row, step]` in [0, 1), so a row's tokens depend on its prompt and its draws, not on the other rows (but for
+    ties within the rounding of a batched product).
+    """
+    device = opened.device
+    ids, mask = _pad_left(prompts)
+    step_ids, mask = torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
+    position = torch.where(mask.bool(), mask.cumsum(dim=1), 0) - 1
+    eos = torch.tensor(sorted(opened.chat.eos_ids), device=device)
+    uniform = None if draws is None else torch.from_numpy(draws).to(device)
+
+    cache = DynamicCache(config=opened.model.config)
+    written = torch.full((len(prompts), max_new_tokens), -1, dtype=torch.int64, device=device)
+    row = torch.arange(len(prompts), device=device)
+    going = torch.ones(len(prompts), dtype=torch.bool, device=device)
+    for step in range(max_new_tokens):
+        if on_pass is not None:
+            on_pass(row, torch.where(going[:, None], position, -1))
+        logits = opened.model(
+            input_ids=step_ids,
+            attention_mask=mask,
+            position_ids=position.clamp(min=0),
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        if temperature > 0:
+            assert uniform is not None, "sampling needs draws"
+            chosen = _inverse_cdf(logits / temperature, uniform[row, step])
+        else:
+            chosen = logits.argmax(dim=-1)
+        written[row, step] = torch.where(going, chosen, -1)
+        going = going & ~torch.isin(chosen, eos)
+        n_going = int(going.sum())
+        if n_going == 0:
+            break
+        step_ids, position = chosen[:, None], position[:, -1:] + 1
+        if n_going < _SHRINK_BELOW * len(row):
+            keep = going.nonzero()[:, 0]
+            cache.batch_select_indices(keep)
+            row, going, mask, step_ids, position = (x[keep] for x in (row, going, mask, step_ids, position))
+        mask = torch.cat([mask, mask.new_ones(len(row), 1)], dim=1)
+    return [tokens[tokens >= 0].tolist() for tokens in written.cpu().numpy()]
+
+
+def _inverse_cdf(
+    logits: Float[torch.Tensor, "row vocab"], uniform: Float[torch.Tensor, " row"]
+) -> Int[torch.Tensor, " row"]:
+    """The first token whose cumulated probability exceeds the draw. float64: sums over a large vocabulary drift."""
+    cumulated = torch.softmax(logits.double(), dim=-1).cumsum(dim=-1)
+    return (cumulated <= uniform[:, None] * cumulated[:, -1:]).sum(dim=-1)
+
+
+def _pad_left(
+    prompts: Sequence[Sequence[int]],
+) -> tuple[Int[np.ndarray, "row position"], Int[np.ndarray, "row position"]]:
+    longest = max(len(prompt) for prompt in prompts)
+    ids = np.zeros((len(prompts), longest), dtype=np.int64)
+    mask = np.zeros_like(ids)
+    for i, prompt in enumerate(prompts):
+        ids[i, longest - len(prompt) :] = prompt
+        mask[i, longest - len(prompt) :] = 1
+    return ids, mask

@@ -1,0 +1,102 @@
+"""The two stages of a run that this folder fills: responses/ and traces/."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from normprobe.errors import NormprobeError
+from normprobe.models.chat import MODES
+from normprobe.models.open import OpenModel
+from normprobe.runs import Run, atomic_write
+from normprobe.tracing.responses import Scorer, generate_responses
+from normprobe.tracing.store import signals_path, write_signals, write_tokens
+from normprobe.tracing.trace import Roles, replay, trace
+
+
+def stage_responses(
+    run: Run,
+    opened: OpenModel,
+    config: Mapping[str, Any],
+    *,
+    modes: Sequence[str] = MODES,
+    samples: int = 1,
+    temperature: float = 0.0,
+    max_new_tokens: int,
+    batch_size: int = 128,
+    seed: int,
+    scorer: Scorer | None = None,
+    progress: bool = True,
+) -> None:
+    """Fill responses/ from the run's problems; nothing to do if it is complete with `config`. Resumes batch by batch.
+
+    `config` decides whether the stage is run again: the caller puts the model's identity and all arguments into it.
+    Raises NormprobeError as `generate_responses` does, and if the run has no problems.
+    """
+    if run.stage_complete("responses", config):
+        return
+    problems = pd.read_parquet(run["problems"] / "problems.parquet")
+    with run.stage("responses", config) as folder:
+        chunks = folder / "chunks"
+        chunks.mkdir(exist_ok=True)
+        responses = generate_responses(
+            opened,
+            problems,
+            modes=modes,
+            samples=samples,
+            temperature=temperature,
+            max_new_tokens=max_new_tokens,
+            batch_size=batch_size,
+            seed=seed,
+            scorer=scorer,
+            chunks=chunks,
+            progress=progress,
+        )
+        with atomic_write(folder / "responses.parquet") as unfinished:
+            responses.to_parquet(unfinished, index=False)
+        shutil.rmtree(chunks)
+
+
+def stage_traces(
+    run: Run,
+    sources: Mapping[str, OpenModel],
+    config: Mapping[str, Any],
+    *,
+    roles: Roles | None = None,
+    batch_size: int = 64,
+    progress: bool = True,
+) -> None:
+    """Fill traces/ from the run's responses; nothing to do if it is complete with `config`. Resumes source by source.
+
+    `sources` maps names to models: "model" wrote the responses, the others (controls) read the same token ids.
+    Raises NormprobeError if "model" is not among them, if a control has another tokenizer, or as `replay` does.
+    """
+    if run.stage_complete("traces", config):
+        return
+    if "model" not in sources:
+        raise NormprobeError(
+            f"expected the source 'model' to trace, got {', '.join(sources) or 'none'}; add it"
+        )
+    for source, opened in sources.items():
+        if opened.identity.tokenizer != sources["model"].identity.tokenizer:
+            raise NormprobeError(
+                f"expected source '{source}' to share the model's tokenizer, got another; "
+                "the same token ids would mean other text: use a checkpoint of the same model"
+            )
+    responses = pd.read_parquet(run["responses"] / "responses.parquet")
+    problems = pd.read_parquet(run["problems"] / "problems.parquet")
+    with run.stage("traces", config) as folder:
+        for source, opened in sources.items():
+            if signals_path(folder, source).exists():
+                continue
+            if source == "model":
+                tokens, signals = trace(
+                    opened, responses, problems, roles=roles, batch_size=batch_size, progress=progress
+                )
+                write_tokens(folder, tokens)  # before the signals: where those are, the table is
+            else:
+                signals = replay(opened, responses, source=source, batch_size=batch_size, progress=progress)
+            write_signals(folder, source, signals)

@@ -1,0 +1,231 @@
+"""What a model's residual stream does while it reads responses: one value per signal, layer and token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import nn
+from tqdm import tqdm
+
+from normprobe.errors import NormprobeError
+from normprobe.models.open import OpenModel
+from normprobe.tracing import signals
+from normprobe.tracing.stream import Batch, stream_states, token_offsets
+
+Roles = Callable[[Sequence[str]], "list[str | None]"]
+"""Tokens of a response, without its prompt → the role of each."""
+Signals = dict[str, np.ndarray]
+"""Name of the signal → float32 array [layer, token]; `surprisal` is [token]."""
+
+TRACED = ("select", "measure")
+"""The splits that are traced: the SAEs' own training problems never enter a claim."""
+SINK_FACTOR = 10.0
+"""A token is a sink in a layer when its norm exceeds this multiple of the layer's median, and a sink altogether when it
+is one in half of the layers (massive activations, arXiv 2402.17762)."""
+
+_HIDDEN = {
+    "norm": signals.norm,
+    "entropy_softmax": signals.entropy_softmax,
+    "entropy_rms": signals.entropy_rms,
+    "entropy_energy": signals.entropy_energy,
+}
+_LOGITS_AT_ONCE = 2**23
+
+
+def trace(
+    opened: OpenModel,
+    responses: pd.DataFrame,
+    problems: pd.DataFrame,
+    *,
+    splits: Collection[str] = TRACED,
+    roles: Roles | None = None,
+    batch_size: int = 64,
+    progress: bool = True,
+) -> tuple[pd.DataFrame, Signals]:
+    """The token table of the responses in `splits`, and the signals of the model that wrote them, in the same order.
+
+    Raises NormprobeError as `replay` does.
+    """
+    values = replay(opened, responses, splits=splits, batch_size=batch_size, progress=progress)
+    return token_table(opened, responses, problems, values["norm"], splits=splits, roles=roles), values
+
+
+def replay(
+    opened: OpenModel,
+    responses: pd.DataFrame,
+    *,
+    splits: Collection[str] = TRACED,
+    source: str = "model",
+    batch_size: int = 64,
+    progress: bool = True,
+) -> Signals:
+    """The signals of a model that reads the responses' token ids, whoever wrote them. States are not kept.
+
+    `attention_entropy` is there only if the model was opened with eager attention. `surprisal` is NaN at position 0.
+    Raises NormprobeError if there is nothing to read, a token id lies outside the vocabulary, or a norm is NaN or
+    infinite (naming the layer and `source`).
+    """
+    offsets, n = token_offsets(responses, splits)
+    if n == 0:
+        raise NormprobeError(
+            f"expected responses in the splits {', '.join(splits)}, got none; give more problems"
+        )
+    _check_vocabulary(opened, responses, source)
+    n_layers = len(opened.blocks)
+    out = {name: np.full((n_layers, n), np.nan, dtype=np.float32) for name in (*_HIDDEN, "output_entropy")}
+    out |= {"surprisal": np.full(n, np.nan, dtype=np.float32)}
+    with (
+        _attention_entropies(opened) as attention,
+        tqdm(total=n, desc=f"trace {source}", unit="token", unit_scale=True, disable=not progress) as bar,
+    ):
+        for batch in stream_states(opened, responses, splits, batch_size):
+            column = offsets[batch.response_index] + batch.position
+            for name, signal in _HIDDEN.items():
+                out[name][:, column] = torch.stack([signal(h) for h in batch.states]).cpu().numpy()
+            _check_finite(out["norm"][:, column], source)
+            _read_logits(opened, responses, batch, column, out)
+            if attention:
+                valid = _rows(batch), batch.position
+                values = np.stack([layer.cpu().numpy()[valid] for layer in attention])
+                out.setdefault("attention_entropy", np.empty((n_layers, n), dtype=np.float32))[:, column] = (
+                    values
+                )
+            bar.update(len(column))
+    return out
+
+
+def token_table(
+    opened: OpenModel,
+    responses: pd.DataFrame,
+    problems: pd.DataFrame,
+    norm: Float[np.ndarray, "layer token"],
+    *,
+    splits: Collection[str] = TRACED,
+    roles: Roles | None = None,
+) -> pd.DataFrame:
+    """One row per token of each response in `splits`, in table order, positions ascending: traces/tokens.parquet.
+
+    `norm` is that of the model which wrote the responses: it decides which tokens are sinks.
+    """
+    chosen = responses[responses["split"].isin(list(splits))]
+    lengths = chosen["token_ids"].map(len).to_numpy(dtype=np.int64)
+    of_response = np.repeat(np.arange(len(chosen)), lengths)
+    table = (
+        chosen[["response_id", "problem_id", "split", "mode", "sample"]]
+        .iloc[of_response]
+        .reset_index(drop=True)
+    )
+    facts = problems.set_index("problem_id").loc[table["problem_id"]]
+    table.insert(3, "domain", facts["domain"].to_numpy())
+    table.insert(4, "difficulty", facts["difficulty"].astype("Int64").to_numpy())
+    table["position"] = np.concatenate([np.arange(length) for length in lengths])
+    table["token_id"] = np.concatenate(chosen["token_ids"].to_list()).astype(np.int64)
+    distinct, inverse = np.unique(table["token_id"].to_numpy(), return_inverse=True)
+    texts = np.array([opened.tokenizer.decode([int(i)]) for i in distinct], dtype=object)
+    table["token"] = texts[inverse]
+    table["segment"] = _segments(chosen, lengths)
+    table["role"] = _roles(chosen, lengths, table["token"].to_numpy(), roles)
+    table["sink"] = _sinks(norm) | (table["position"] == 0).to_numpy()
+    return table
+
+
+def _segments(responses: pd.DataFrame, lengths: Int[np.ndarray, " response"]) -> np.ndarray:
+    """A thought or answer is one wherever it stands: filler's dots are a thought although the prompt holds them."""
+    parts = []
+    for response, length in zip(responses.itertuples(index=False), lengths, strict=True):
+        part = np.full(length, "format", dtype=object)
+        part[: response.n_prompt] = "prompt"
+        if response.thought_start >= 0:
+            part[response.thought_start : response.thought_end] = "thought"
+        if response.answer_start >= 0:
+            part[response.answer_start : response.answer_end] = "answer"
+        parts.append(part)
+    return np.concatenate(parts)
+
+
+def _roles(
+    responses: pd.DataFrame, lengths: Int[np.ndarray, " response"], tokens: np.ndarray, roles: Roles | None
+) -> np.ndarray:
+    out = np.full(len(tokens), None, dtype=object)
+    if roles is not None:
+        ends = np.cumsum(lengths)
+        for end, length, n_prompt in zip(ends, lengths, responses["n_prompt"], strict=True):
+            out[end - length + n_prompt : end] = roles(tokens[end - length + n_prompt : end].tolist())
+    return out
+
+
+def _sinks(norm: Float[np.ndarray, "layer token"]) -> Bool[np.ndarray, " token"]:
+    above = norm > SINK_FACTOR * np.median(norm, axis=1, keepdims=True)
+    return above.mean(axis=0) >= 0.5
+
+
+def _read_logits(
+    opened: OpenModel, responses: pd.DataFrame, batch: Batch, column: Int[np.ndarray, " n"], out: Signals
+) -> None:
+    """Write output entropies, and the surprisal of each token from the last layer's logits at the token before it."""
+    ids = np.concatenate([responses["token_ids"].iloc[i] for i in batch.response_index[batch.position == 0]])
+    following = torch.from_numpy(np.roll(ids, -1).astype(np.int64)).to(batch.states.device)
+    has_next = np.append(batch.position[1:] > 0, False)
+    size = max(1, _LOGITS_AT_ONCE // opened.model.config.get_text_config().vocab_size)
+    last = len(batch.states) - 1
+    for start in range(0, len(column), size):
+        part = slice(start, start + size)
+        for layer, h in enumerate(batch.states):
+            with torch.no_grad():
+                logits = opened.unembed(h[part])
+            out["output_entropy"][layer, column[part]] = signals.output_entropy(logits).cpu().numpy()
+            if layer == last:
+                values = signals.surprisal(logits, following[part]).cpu().numpy()
+                out["surprisal"][column[part][has_next[part]] + 1] = values[has_next[part]]
+
+
+@contextmanager
+def _attention_entropies(opened: OpenModel) -> Iterator[list[Float[torch.Tensor, "row position"]]]:
+    """A list of each layer's attention entropies in the latest forward pass; it stays empty without eager attention.
+
+    Reduced inside the hook: all layers' weights at once would be layers × heads × length² floats per response.
+    """
+    latest: list[torch.Tensor] = []
+
+    def keep(_module: nn.Module, _inputs: object, output: tuple[torch.Tensor, torch.Tensor]) -> None:
+        if len(latest) == len(opened.blocks):
+            latest.clear()
+        latest.append(signals.attention_entropy(output[1]))
+
+    handles = []
+    if opened.model.config.get_text_config()._attn_implementation == "eager":
+        handles = [block.get_submodule("self_attn").register_forward_hook(keep) for block in opened.blocks]
+    try:
+        yield latest
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _rows(batch: Batch) -> Int[np.ndarray, " n"]:
+    """The row of the padded batch in which each token stood."""
+    return np.cumsum(batch.position == 0) - 1
+
+
+def _check_finite(norm: Float[np.ndarray, "layer token"], source: str) -> None:
+    finite = np.isfinite(norm).all(axis=1)
+    if not finite.all():
+        raise NormprobeError(
+            f"expected finite activations, got NaN or infinity in layer {int(np.argmin(finite))} of source '{source}'; "
+            "check the weights, or load them with dtype float32"
+        )
+
+
+def _check_vocabulary(opened: OpenModel, responses: pd.DataFrame, source: str) -> None:
+    largest = max(int(max(ids)) for ids in responses["token_ids"])
+    size = opened.model.config.get_text_config().vocab_size
+    if largest >= size:
+        raise NormprobeError(
+            f"expected token ids below the vocabulary of source '{source}' ({size}), got {largest}; "
+            "replay with a model of the same tokenizer"
+        )

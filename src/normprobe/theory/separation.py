@@ -1,0 +1,16 @@
+"""A3, separation of the semantic and the reasoning part: |⟨B, R⟩| ≤ δ‖B‖‖R‖."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float
+
+from normprobe.theory.ratio import ratio
+
+
+def delta(
+    br: Float[np.ndarray, "*cell"], b_sq: Float[np.ndarray, "*cell"], r_sq: Float[np.ndarray, "*cell"]
+) -> Float[np.ndarray, "*cell"]:
+    """δ = |cos(B, R)| of each state, from ⟨B, R⟩, ‖B‖² and ‖R‖²; 0 where a part is absent."""
+    product = np.asarray(b_sq, dtype=np.float64) * np.asarray(r_sq, dtype=np.float64)
+    return np.where(product > 0, ratio(np.abs(br), np.sqrt(product)), 0.0)

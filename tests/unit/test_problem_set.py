@@ -1,4 +1,4 @@
-"""The problems of a run: three disjoint splits, from the testbed or a user's file, refused in one line when unusable."""
+"""The problems of a run: three disjoint splits, from the testbed or a file, refused in one line when unusable."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from normprobe.errors import NormprobeError
-from normprobe.problem_set import COLUMNS, read_problem_set, bundled_problem_set
+from normprobe.problem_set import COLUMNS, bundled_problem_set, read_problem_set
 
 SIZES = {"sae": 64, "select": 32, "measure": 40}
 
@@ -25,7 +25,9 @@ def test_the_testbed_fills_every_split_with_questions_of_its_own() -> None:
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
 def test_a_file_needs_questions_only(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"mine{suffix}"
-    given = pd.DataFrame({"question": [f"what is {i}?" for i in range(200)], "answer": [str(i) for i in range(200)]})
+    given = pd.DataFrame(
+        {"question": [f"what is {i}?" for i in range(200)], "answer": [str(i) for i in range(200)]}
+    )
     if suffix == ".parquet":
         given.to_parquet(path)
     else:

@@ -1,4 +1,4 @@
-"""Problems: right by an independent solver, disjoint between sides, reproducible, and with roles that the grammar finds."""
+"""Problems: right by an independent solver, disjoint between sides, reproducible, with roles from the grammar."""
 
 import random
 from itertools import pairwise
@@ -63,7 +63,9 @@ def test_the_answer_is_what_an_independent_solver_finds(seed: int, domain: str, 
 
 
 @given(seeds, domains, difficulties)
-def test_a_thought_computes_one_result_per_step_and_ends_in_the_answer(seed: int, domain: str, difficulty: int) -> None:
+def test_a_thought_computes_one_result_per_step_and_ends_in_the_answer(
+    seed: int, domain: str, difficulty: int
+) -> None:
     problem = draw_problem(random.Random(seed), domain, difficulty, "train")
     computed = [token.text for token in problem.thought if token.role == "computed"]
     assert len(computed) == difficulty
@@ -101,14 +103,19 @@ def test_sides_ignore_distractors_and_never_mix(seed: int, domain: str, difficul
 
 def test_one_hop_recall_leaves_enough_to_ask_about_on_the_evaluation_side() -> None:
     asked = {p.question.split("?")[1] for p in make_problems(3000, 0, domains=["recall"], difficulties=[1])}
-    trained = {p.question.split("?")[1] for p in make_problems(3000, 0, split="train", domains=["recall"], difficulties=[1])}
+    trained = {
+        p.question.split("?")[1]
+        for p in make_problems(3000, 0, split="train", domains=["recall"], difficulties=[1])
+    }
     assert not asked & trained
     assert len(asked) >= 200
 
 
 def test_the_table_of_facts_is_fixed_and_made_of_permutations() -> None:
     assert all(sorted(image.values()) == sorted(PEOPLE) for image in FACTS.values())
-    assert FACTS["mother"]["Amos"] == "Jane", "the facts are part of the trained weights: they must never change"
+    assert FACTS["mother"]["Amos"] == "Jane", (
+        "the facts are part of the trained weights: they must never change"
+    )
 
 
 def test_problems_are_reproducible_and_balanced_over_cells() -> None:

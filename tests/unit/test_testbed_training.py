@@ -1,4 +1,4 @@
-"""The training program: the same data and weights whether or not it was killed, and a checkpoint that loads anywhere."""
+"""The training program: the same data and weights whether or not it was killed; checkpoints that load anywhere."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,13 @@ from normprobe.testbed.tokenizer import build_tokenizer
 from normprobe.testbed.vocabulary import END_THINK, VOCABULARY
 
 RECIPE = Recipe(
-    n_steps=6, steps_per_pool=2, microbatches=2, microbatch_tokens=256, early_share=0.5, warmup_steps=2, pretraining_share=0.4
+    n_steps=6,
+    steps_per_pool=2,
+    microbatches=2,
+    microbatch_tokens=256,
+    early_share=0.5,
+    warmup_steps=2,
+    pretraining_share=0.4,
 )
 
 
@@ -25,7 +31,9 @@ def run(out: Path, recipe: Recipe = RECIPE) -> Path:
     return training.train(recipe, out, device="cpu", compile=False, evaluate_every=100, save_every=1)
 
 
-def test_a_killed_run_resumes_to_the_very_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_run_resumes_to_the_very_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(training, "accuracy", lambda *_: torch.zeros(1))  # nothing to learn from six steps
     whole = load_file(run(tmp_path / "whole") / "model.safetensors")
     step = training.train_step
@@ -41,7 +49,9 @@ def test_a_killed_run_resumes_to_the_very_same_weights(tmp_path: Path, monkeypat
     monkeypatch.setattr(training, "train_step", step)
     resumed = load_file(run(tmp_path / "killed") / "model.safetensors")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-    assert not torch.equal(whole["model.norm.weight"], load_file(tmp_path / "whole/early/model.safetensors")["model.norm.weight"])
+    assert not torch.equal(
+        whole["model.norm.weight"], load_file(tmp_path / "whole/early/model.safetensors")["model.norm.weight"]
+    )
     with pytest.raises(NormprobeError, match="expected the recipe of"):
         run(tmp_path / "whole", replace(RECIPE, seed=1))
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "whole/final", local_files_only=True)
@@ -87,4 +97,6 @@ def test_every_mode_gets_the_same_problems() -> None:
         words = [VOCABULARY[i] for i in sequence.ids]
         assert words[0] == "<|im_start|>"
         modes["plan" in words] += 1
-    assert abs(modes[False] - 2 * modes[True]) <= 2, "think against no_think and filler, but for the last triple"
+    assert abs(modes[False] - 2 * modes[True]) <= 2, (
+        "think against no_think and filler, but for the last triple"
+    )

@@ -52,7 +52,9 @@ def accuracy(
             max_new_tokens=MAX_NEW_TOKENS if mode == "think" else 8,
             do_sample=False,
         )
-        for i, text in zip(rows, tokenizer.batch_decode(output[:, length:], skip_special_tokens=True), strict=True):
-            thought, closed, answer = text.rpartition(END_THINK)
+        for i, text in zip(
+            rows, tokenizer.batch_decode(output[:, length:], skip_special_tokens=True), strict=True
+        ):
+            _, closed, answer = text.rpartition(END_THINK)
             right[i] = correct(answer if closed or mode != "think" else "", problems[i].answer)
     return right

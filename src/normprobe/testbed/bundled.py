@@ -12,7 +12,8 @@ WEIGHTS = Path(__file__).parent / "weights"
 def path(name: str) -> Path:
     """Directory of a bundled checkpoint in Transformers' format, tokenizer and chat template inside.
 
-    The untrained twin shares the trained model's directory: its weights are drawn from the recipe's seed (`initial_seed`).
+    The untrained twin shares the trained model's directory: its weights are drawn from the recipe's seed
+    (`initial_seed`).
     Errors: NormprobeError for a name that is not bundled.
     """
     if name not in NAMES:

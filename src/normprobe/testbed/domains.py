@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from normprobe.testbed.vocabulary import (
@@ -26,7 +27,7 @@ MAX_DISTRACTORS = 3
 
 
 class Token(NamedTuple):
-    """One token of a thought and what it does there: `computed` is new, `copied` restates what stands before."""
+    """One token of a thought and its role there: `computed` is new, `copied` restates what stands before."""
 
     text: str
     role: Role
@@ -34,7 +35,7 @@ class Token(NamedTuple):
 
 @dataclass(frozen=True)
 class Draft:
-    """A drawn question (tokens), its thought, its answer, and the key of what is asked (distractors and order aside)."""
+    """A drawn question (tokens), its thought, its answer, and the key of what is asked, distractors aside."""
 
     question: list[str]
     thought: list[Token]
@@ -48,7 +49,7 @@ def _tokens(role: Role, texts: Iterable[str]) -> list[Token]:
 
 def _plan(rng: random.Random, targets: list[str]) -> list[Token]:
     """The plan: what is asked, what that needs, and so on back to what is given."""
-    tokens = _tokens("format", ["plan", ":"]) + [Token(targets[0], "plan")]
+    tokens = [*_tokens("format", ["plan", ":"]), Token(targets[0], "plan")]
     for target in targets[1:]:
         tokens += [Token(rng.choice(PLAN_LINKS), "connective"), Token(target, "plan")]
     return [*tokens, Token(";", "format")]
@@ -68,7 +69,13 @@ def _step(rng: random.Random, copied: list[list[str]], results: list[str]) -> li
 def _question(rng: random.Random, domain: str, definitions: list[list[str]], asked: list[str]) -> list[str]:
     """Shuffled definitions, each closed by `;`, then what is asked."""
     shuffled = rng.sample(definitions, len(definitions))
-    return [HEADINGS[domain], ":", *(text for definition in shuffled for text in [*definition, ";"]), "?", *asked]
+    return [
+        HEADINGS[domain],
+        ":",
+        *(text for definition in shuffled for text in [*definition, ";"]),
+        "?",
+        *asked,
+    ]
 
 
 def _apply(value: int, operation: str) -> int:
@@ -113,13 +120,17 @@ def _bits(value: int) -> str:
 def _boolean(rng: random.Random, difficulty: int) -> Draft:
     """A circuit on three assignments at once: `p= 101 ; q= 011 ; r: p xor q ; ? r`, gates acting bit by bit.
 
-    Each gate takes the last gate's output and some earlier wire, so that depth is the difficulty. Three bits, since with
-    one a guess is right half of the time and the room between modes is too small to see an effect; half the gates are
-    `xor`, since `and` and `or` alone drive deep circuits to a constant.
+    Each gate takes the last gate's output and some earlier wire, so that depth is the difficulty. Three bits,
+    since with one a guess is right half of the time and the room between modes is too small to see an effect;
+    half the gates are `xor`, since `and` and `or` alone drive deep circuits to a constant.
     """
     n_inputs = rng.randint(2, 3)
     names = rng.sample(NAMES, n_inputs + difficulty + MAX_DISTRACTORS)
-    inputs, gates, spare = names[:n_inputs], names[n_inputs : n_inputs + difficulty], names[n_inputs + difficulty :]
+    inputs, gates, spare = (
+        names[:n_inputs],
+        names[n_inputs : n_inputs + difficulty],
+        names[n_inputs + difficulty :],
+    )
     value = {name: rng.randrange(2**N_BITS) for name in inputs}
     needed = [[f"{name}=", _bits(value[name])] for name in inputs]
     thought = _plan(rng, [*gates[::-1], inputs[0]])
@@ -129,7 +140,10 @@ def _boolean(rng: random.Random, difficulty: int) -> Draft:
         gate = rng.choice([*GATES, "xor"])
         needed.append([f"{name}:", previous, gate, other])
         value[name] = _gate(value[previous], gate, value[other])
-        restated = [[f"{name}:", previous, gate, other], *([f"{w}=", _bits(value[w])] for w in (previous, other))]
+        restated = [
+            [f"{name}:", previous, gate, other],
+            *([f"{w}=", _bits(value[w])] for w in (previous, other)),
+        ]
         thought += _step(rng, restated, [rng.choice(RESULT_LINKS), f"{name}=", _bits(value[name])])
         key += [name, previous, gate, other]
         previous = name
@@ -146,14 +160,16 @@ def _pointer(rng: random.Random, difficulty: int) -> Draft:
     n_distractors = rng.randint(0, MAX_DISTRACTORS)
     names = rng.sample(NAMES, difficulty + 2 + n_distractors)
     path, spare = names[: difficulty + 1], names[difficulty + 1 :]
-    links = list(zip(path, path[1:], strict=False))
+    links = list(pairwise(path))
     # The path always goes on beyond the answer, else the one node without a pointer would give the answer away.
     beyond = [(path[-1], spare[0])]
     off = [(name, rng.choice(path[1:])) for name in spare[1:]]
     thought = _plan(rng, [str(n) for n in range(difficulty, 0, -1)])
     for count, (source, target) in enumerate(links, start=1):
         thought += _step(rng, [[str(count), f"{source}:"]], [target])
-    question = _question(rng, "pointer", [[f"{a}:", b] for a, b in links + beyond + off], [path[0], str(difficulty)])
+    question = _question(
+        rng, "pointer", [[f"{a}:", b] for a, b in links + beyond + off], [path[0], str(difficulty)]
+    )
     return Draft(question, thought, path[-1], ("pointer", *path))
 
 

@@ -26,7 +26,9 @@ def measure(checkpoint: Path, *, per_cell: int, device: str) -> pd.DataFrame:
     The problems are held out by construction, `per_cell` for each domain and difficulty, the same in every mode.
     """
     if not (checkpoint / "model.safetensors").exists():
-        raise NormprobeError(f"expected a checkpoint with model.safetensors, got {checkpoint}; train one first")
+        raise NormprobeError(
+            f"expected a checkpoint with model.safetensors, got {checkpoint}; train one first"
+        )
     tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
     model = Qwen3ForCausalLM.from_pretrained(checkpoint, local_files_only=True).eval().to(device)
     cells = [(domain, difficulty) for difficulty in range(1, MAX_DIFFICULTY + 1) for domain in DOMAINS]
@@ -35,7 +37,9 @@ def measure(checkpoint: Path, *, per_cell: int, device: str) -> pd.DataFrame:
         problems = make_problems(per_cell, CARD_SEED, domains=[domain], difficulties=[difficulty])
         for mode in MODES:
             right = accuracy(model, tokenizer, problems, mode)
-            parts.append(pd.DataFrame({"mode": mode, "domain": domain, "difficulty": difficulty, "correct": right}))
+            parts.append(
+                pd.DataFrame({"mode": mode, "domain": domain, "difficulty": difficulty, "correct": right})
+            )
     return pd.concat(parts, ignore_index=True)
 
 
@@ -77,14 +81,16 @@ def write_card(checkpoint: Path, training: Path, out: Path, *, per_cell: int, de
     tables = "\n\n".join(f"### {mode}\n\n{accuracy_table(answers, mode)}" for mode in MODES)
     out.write_text(
         "# tiny-thinker\n\n"
-        "A `Qwen3ForCausalLM` with 12 layers, d_model 128 and 1.8 M parameters, trained from scratch on the testbed by\n"
-        "`python -m normprobe.testbed.train`. It thinks, answers at once, or answers after dots (`filler`), as its chat\n"
-        "template asks. It knows nothing but the testbed: it is an instrument, not an assistant.\n\n"
+        "A `Qwen3ForCausalLM` with 12 layers, d_model 128 and 1.8 M parameters, trained from scratch on the\n"
+        "testbed by `python -m normprobe.testbed.train`. It thinks, answers at once, or answers after dots\n"
+        "(`filler`), as its chat template asks. It knows nothing but the testbed: an instrument, not an assistant.\n\n"
         f"Recipe (see `recipe.py` for its reasons): {', '.join(f'{k} {v}' for k, v in recipe.items())}.\n\n"
         f"## Accuracy\n\nGreedy, percent with exact 95 % intervals, {per_cell} held-out problems a cell; columns are\n"
-        "difficulties (dependent steps). Chance: arithmetic 9 %, boolean 13 %, pointer about 4–10 %, recall 2 %.\n\n"
+        "difficulties (dependent steps). A blind guess is right in 9 % of arithmetic, 13 % of boolean and 2 % of\n"
+        "recall problems.\n\n"
         f"{tables}\n\n"
-        "## Has every mode reached its plateau?\n\nAccuracy on 128 held-out problems of all difficulties while training:\n\n"
+        "## Has every mode reached its plateau?\n\n"
+        "Accuracy on 128 held-out problems of all difficulties while training:\n\n"
         f"{plateau(training / 'log.csv')}\n"
     )
 
@@ -93,11 +99,19 @@ def main(argv: list[str] | None = None) -> None:
     """Command line of `python -m normprobe.testbed.model_card`."""
     parser = argparse.ArgumentParser(prog="normprobe.testbed.model_card", description=__doc__)
     parser.add_argument("training", type=Path, help="directory of a finished training run")
-    parser.add_argument("--per-cell", type=int, default=200, help="problems for each domain, difficulty and mode")
+    parser.add_argument(
+        "--per-cell", type=int, default=200, help="problems for each domain, difficulty and mode"
+    )
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     arguments = parser.parse_args(argv)
     card = arguments.training / "MODEL_CARD.md"
-    write_card(arguments.training / "final", arguments.training, card, per_cell=arguments.per_cell, device=arguments.device)
+    write_card(
+        arguments.training / "final",
+        arguments.training,
+        card,
+        per_cell=arguments.per_cell,
+        device=arguments.device,
+    )
     print(f"written: {card}")
 
 

@@ -1,8 +1,9 @@
 """Problems in four domains, with a chain of thought whose every token has a known role.
 
-Difficulty is the number of dependent steps (1…8). Distractors are definitions, or true facts, that the answer does not need.
-A thought plans backwards from the question, then computes forwards. Problems are disjoint between training and evaluation
-by construction: the hash of what is asked, without distractors, order or wording, decides the side.
+Difficulty is the number of dependent steps (1…8). Distractors are definitions, or true facts, that the answer
+does not need. A thought plans backwards from the question, then computes forwards. Problems are disjoint
+between training and evaluation by construction: the hash of what is asked, without distractors, order or
+wording, decides the side.
 """
 
 import hashlib
@@ -18,7 +19,7 @@ from normprobe.testbed.vocabulary import DOMAINS, MAX_DIFFICULTY
 Side = Literal["train", "eval"]
 
 EVALUATION_SHARE = 0.4
-"""Share of all possible questions kept for evaluation: 520 one-hop facts leave 208 to ask about, more than 200 a cell."""
+"""Share of all questions kept for evaluation: of the 520 one-hop facts this leaves about 208 to ask about."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,9 @@ def draw_problem(rng: random.Random, domain: str, difficulty: int, side: Side) -
     while True:
         draft = DRAW[domain](rng, difficulty)
         if side_of(draft) == side:
-            return Problem("", domain, difficulty, " ".join(draft.question), tuple(draft.thought), draft.answer)
+            return Problem(
+                "", domain, difficulty, " ".join(draft.question), tuple(draft.thought), draft.answer
+            )
 
 
 def make_problems(
@@ -70,7 +73,9 @@ def make_problems(
     if n < 1:
         raise NormprobeError(f"expected at least one problem, got n = {n}; ask for n ≥ 1")
     if unknown := [domain for domain in domains if domain not in DOMAINS]:
-        raise NormprobeError(f"expected domains among {', '.join(DOMAINS)}, got {', '.join(unknown)}; correct the names")
+        raise NormprobeError(
+            f"expected domains among {', '.join(DOMAINS)}, got {', '.join(unknown)}; correct the names"
+        )
     if outside := [d for d in difficulties if not 1 <= d <= MAX_DIFFICULTY]:
         raise NormprobeError(f"expected difficulties in 1…{MAX_DIFFICULTY}, got {outside}; correct the list")
     rng = random.Random(f"{split} {seed}")
@@ -80,6 +85,13 @@ def make_problems(
         domain, difficulty = cells[i % len(cells)]
         problem = draw_problem(rng, domain, difficulty, split)
         problems.append(
-            Problem(f"{split}-{seed}-{i:05d}", domain, difficulty, problem.question, problem.thought, problem.answer)
+            Problem(
+                f"{split}-{seed}-{i:05d}",
+                domain,
+                difficulty,
+                problem.question,
+                problem.thought,
+                problem.answer,
+            )
         )
     return problems

@@ -1,4 +1,4 @@
-"""The role of every token of a response, read from the grammar alone: it works on what a model wrote, right or wrong."""
+"""The role of every token of a response, read from the grammar alone: right or wrong, a model wrote it."""
 
 from collections.abc import Sequence
 
@@ -13,8 +13,8 @@ def roles(tokens: Sequence[str]) -> list[Role | None]:
     """Roles of the tokens of one response (thought, `</think>`, answer), as the reference thoughts have them.
 
     In the plan, what is sought is `plan`; in a step, the last token before `;` is `computed` and the rest is `copied`;
-    after `</think>` the value is `answer`. Links are `connective`, everything fixed is `format`. None stands for text outside
-    the grammar: a step that was cut off, or anything between two steps that no link opens.
+    after `</think>` the value is `answer`. Links are `connective`, everything fixed is `format`. None stands
+    for text outside the grammar: a step that was cut off, or anything between two steps that no link opens.
     """
     found: list[Role | None] = [None] * len(tokens)
     part: Role | None = None if END_THINK in tokens or "plan" in tokens else "answer"

@@ -1,4 +1,4 @@
-"""Train tiny-thinker: `python -m normprobe.testbed.train --out DIR`. The same code on CPU and CUDA; resumes after a kill."""
+"""Train tiny-thinker: `python -m normprobe.testbed.train`. One code for CPU and CUDA; resumes after a kill."""
 
 import argparse
 import csv
@@ -82,16 +82,21 @@ def train_step(
     return loss_sum
 
 
-def train(recipe: Recipe, out: Path, *, device: str, compile: bool, evaluate_every: int, save_every: int) -> Path:
+def train(
+    recipe: Recipe, out: Path, *, device: str, compile: bool, evaluate_every: int, save_every: int
+) -> Path:
     """Run or resume the recipe in `out`; returns the directory of the final checkpoint (`out/final`).
 
-    `out/early` is the early checkpoint, `out/log.csv` the progress: loss in nats, greedy accuracy on 128 held-out problems.
+    `out/early` is the early checkpoint, `out/log.csv` the progress: loss in nats, greedy accuracy on 128
+    held-out problems.
     Errors: NormprobeError if `out` holds a run of another recipe.
     """
     out.mkdir(parents=True, exist_ok=True)
     recipe_file = out / "recipe.json"
     if recipe_file.exists() and json.loads(recipe_file.read_text()) != dataclasses.asdict(recipe):
-        raise NormprobeError(f"expected the recipe of {recipe_file}, got another; choose a new --out or the same options")
+        raise NormprobeError(
+            f"expected the recipe of {recipe_file}, got another; choose a new --out or the same options"
+        )
     recipe_file.write_text(json.dumps(dataclasses.asdict(recipe), indent=2) + "\n")
     if (out / "final").exists():
         return out / "final"
@@ -107,10 +112,13 @@ def train(recipe: Recipe, out: Path, *, device: str, compile: bool, evaluate_eve
         log_file.write_text(",".join(LOG_FIELDS) + "\n")
     start = time.monotonic()
     steps = itertools.chain.from_iterable(
-        pool(recipe, i) for i in range(first // recipe.steps_per_pool, -(-recipe.n_steps // recipe.steps_per_pool))
+        pool(recipe, i)
+        for i in range(first // recipe.steps_per_pool, -(-recipe.n_steps // recipe.steps_per_pool))
     )
     skip = first % recipe.steps_per_pool
-    for step, microbatches in enumerate(itertools.islice(steps, skip, skip + recipe.n_steps - first), start=first):
+    for step, microbatches in enumerate(
+        itertools.islice(steps, skip, skip + recipe.n_steps - first), start=first
+    ):
         loss = train_step(body, model, optimiser_list, microbatches, recipe, step)
         tokens += sum(len(sequence.ids) for batch in microbatches for sequence in batch)
         done = step + 1
@@ -122,11 +130,22 @@ def train(recipe: Recipe, out: Path, *, device: str, compile: bool, evaluate_eve
         if done % 20 == 0:
             seconds = time.monotonic() - start
             left = seconds / (done - first) * (recipe.n_steps - done)
-            row = [done, tokens, round(seconds), f"{loss:.4f}", f"{recipe.learning_rate_factor(step):.3f}", *scores.values()]
+            row = [
+                done,
+                tokens,
+                round(seconds),
+                f"{loss:.4f}",
+                f"{recipe.learning_rate_factor(step):.3f}",
+                *scores.values(),
+            ]
             with log_file.open("a", newline="") as file:
                 csv.writer(file).writerow(row)
             shown = "  ".join(f"{mode} {score}" for mode, score in scores.items() if score)
-            print(f"step {done}/{recipe.n_steps}  loss {loss:.3f}  {tokens / 1e6:.1f} M tokens  {left / 60:.0f} min left  {shown}", flush=True)
+            print(
+                f"step {done}/{recipe.n_steps}  loss {loss:.3f}  {tokens / 1e6:.1f} M tokens  "
+                f"{left / 60:.0f} min left  {shown}",
+                flush=True,
+            )
         if done % save_every == 0:
             save_state(out / "state", model, optimiser_list, done, tokens)
     save_model(out / "final", model, tokenizer)
@@ -136,13 +155,21 @@ def train(recipe: Recipe, out: Path, *, device: str, compile: bool, evaluate_eve
 def main(argv: list[str] | None = None) -> None:
     """Command line of `python -m normprobe.testbed.train`."""
     parser = argparse.ArgumentParser(prog="normprobe.testbed.train", description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("runs/tiny-thinker-training"), help="directory of the training run")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/tiny-thinker-training"), help="directory of the training run"
+    )
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--steps", type=int, default=Recipe.n_steps, help="optimiser steps (the recipe's own by default)")
-    parser.add_argument("--seed", type=int, default=Recipe.seed, help="seed of the initialisation and the data")
+    parser.add_argument(
+        "--steps", type=int, default=Recipe.n_steps, help="optimiser steps (the recipe's own by default)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=Recipe.seed, help="seed of the initialisation and the data"
+    )
     parser.add_argument("--evaluate-every", type=int, default=200, help="steps between accuracy checks")
     parser.add_argument("--save-every", type=int, default=100, help="steps between resumable states")
-    parser.add_argument("--no-compile", action="store_true", help="do without torch.compile (no C++ compiler needed)")
+    parser.add_argument(
+        "--no-compile", action="store_true", help="do without torch.compile (no C++ compiler needed)"
+    )
     arguments = parser.parse_args(argv)
     recipe = Recipe(seed=arguments.seed, n_steps=arguments.steps)
     final = train(

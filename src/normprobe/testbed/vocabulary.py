@@ -1,7 +1,8 @@
 """The words of the testbed, and the fixed table of facts.
 
-Every definition has a key token of its own (`c:` defines, `c=` gives a value, `c` refers), and an operator is one token with
-its constant (`+9`), so that one step of induction retrieves a definition: retrieval, not arithmetic, limits small models.
+Every definition has a key token of its own (`c:` defines, `c=` gives a value, `c` refers), and an operator is
+one token with its constant (`+9`), so that one step of induction retrieves a definition: retrieval, not
+arithmetic, limits small models.
 """
 
 import random
@@ -11,7 +12,14 @@ MODULUS = 11
 MAX_DIFFICULTY = 8
 N_BITS = 3
 
-PAD, UNKNOWN, START, END, THINK, END_THINK = "<|endoftext|>", "<|unk|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"
+PAD, UNKNOWN, START, END, THINK, END_THINK = (
+    "<|endoftext|>",
+    "<|unk|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<think>",
+    "</think>",
+)
 SPECIAL = (PAD, UNKNOWN, START, END, THINK, END_THINK)
 FILLER = "."
 
@@ -23,9 +31,11 @@ PRODUCTS = tuple(f"*{n}" for n in range(2, MODULUS))
 GATES = ("and", "or", "xor")
 
 PEOPLE = tuple(
-    "Ada Alan Amos Anna Beth Bram Cara Carl Cleo Cora Dana Dean Dora Drew Edna Elsa Emil Enid Eric Esme Evan Faye Finn "
-    "Gail Glen Greg Hans Hope Hugo Iris Ivan Jack Jane Joan Joel June Karl Kate Kurt Lars Lena Liam Lola Luke Mark Mary "
-    "Nell Noel Nora Olga Omar Otto".split()
+    (
+        "Ada Alan Amos Anna Beth Bram Cara Carl Cleo Cora Dana Dean Dora Drew Edna Elsa Emil Enid Eric Esme "
+        "Evan Faye Finn Gail Glen Greg Hans Hope Hugo Iris Ivan Jack Jane Joan Joel June Karl Kate Kurt Lars "
+        "Lena Liam Lola Luke Mark Mary Nell Noel Nora Olga Omar Otto "
+    ).split()
 )
 RELATIONS = ("mother", "father", "teacher", "friend", "doctor", "boss", "rival", "cousin", "tenant", "baker")
 
@@ -56,7 +66,7 @@ VOCABULARY = (
 
 
 def _facts() -> dict[str, dict[str, str]]:
-    """Relation → person → person. Each relation is a permutation, so that an answer's distribution gives nothing away."""
+    """Relation → person → person. Each relation is a permutation: no person is the likelier answer."""
     rng = random.Random("normprobe facts, version 1")
     table = {}
     for relation in RELATIONS:

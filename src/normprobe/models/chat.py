@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
@@ -52,15 +53,14 @@ class Chat:
             raise NormprobeError(
                 "expected a tokenizer with a chat template, got none; add chat_template.jinja to the model's directory"
             )
-        self.eos_ids = tuple(
-            sorted({*eos_ids, *([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])})
-        )
+        eos: Any = tokenizer.eos_token_id
+        pad: Any = tokenizer.pad_token_id
+        self.eos_ids: tuple[int, ...] = tuple(sorted({*eos_ids, *([] if eos is None else [eos])}))
         if not self.eos_ids:
             raise NormprobeError(
                 "expected a model that names its end token, got none; set eos_token_id in its configuration"
             )
-        pad = self.eos_ids[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-        self.pad_id = int(pad)
+        self.pad_id: int = self.eos_ids[0] if pad is None else pad
         self._has_switch = self._honours_switch()
         self._has_filler = self._render("?", filler_tokens=2) != self._render("?", filler_tokens=3)
 
@@ -146,7 +146,7 @@ class Chat:
         text = self._render(question, enable_thinking=True)
         return text if text.rstrip().endswith(OPEN) else f"{text}{OPEN}\n"
 
-    def _render(self, question: str, **switches: object) -> str:
+    def _render(self, question: str, **switches: Any) -> str:
         messages = [{"role": "user", "content": question}]
         try:
             return str(

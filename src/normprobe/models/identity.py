@@ -58,8 +58,8 @@ def identify(
 def weights_fingerprint(model: PreTrainedModel) -> str:
     """SHA-256 over the matrices' names, shapes and up to 65,536 evenly spaced values each, rounded to bfloat16.
 
-    So it takes seconds on the largest model, and is the same whatever dtype a checkpoint is opened in and whether or not
-    TransformerLens wraps the model. It tells models apart; it does not protect from tampering.
+    So it takes seconds on the largest model, and is the same whatever dtype a checkpoint is opened in, and whether
+    TransformerLens wraps it or not. It tells models apart; it does not protect from tampering.
     """
     digest = hashlib.sha256()
     # A TransformerBridge inserts this level into every name, and biases of zeros: hence matrices only.

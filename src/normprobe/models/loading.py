@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -35,7 +36,7 @@ class Source:
     trust_remote_code: bool = False
 
     @property
-    def _arguments(self) -> dict[str, str | bool | None]:
+    def _arguments(self) -> dict[str, Any]:
         return {
             "pretrained_model_name_or_path": self.location,
             "revision": self.revision,
@@ -48,10 +49,10 @@ class Source:
         return Path(self.location).is_dir()
 
     def model(self, dtype: torch.dtype, attentions: bool) -> PreTrainedModel:
-        """The causal language model, on the CPU, in eval mode; `attentions` asks for an attention that can return its weights.
+        """The causal language model, on the CPU, in eval mode; `attentions`: eager, so that it can return its attention.
 
-        Raises NormprobeError if there is no such model, its configuration is missing or of no known architecture, it needs
-        code of its own without `trust_remote_code`, or its safetensors are missing, corrupt or incomplete.
+        Raises NormprobeError if there is no such model, its configuration is missing or of no known architecture, it
+        needs code of its own without `trust_remote_code`, or its safetensors are missing, corrupt or incomplete.
         """
         if self._is_directory and not (Path(self.location) / "config.json").is_file():
             raise NormprobeError(
@@ -72,8 +73,8 @@ class Source:
                 "use a decoder such as Qwen3"
             )
         with self._told("safetensors that fit the configuration"):
-            # Never pickled weights; and weights that are missing must not be replaced by random ones, as is the default.
-            model, report = AutoModelForCausalLM.from_pretrained(
+            # Never pickled weights. The report, because weights that are missing are silently replaced by random ones.
+            model, report = cast(Any, AutoModelForCausalLM).from_pretrained(
                 **self._arguments,
                 dtype=dtype,
                 use_safetensors=True,
@@ -90,11 +91,12 @@ class Source:
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer beside the weights. Raises NormprobeError if there is none or it cannot be read."""
         # Without files Transformers makes up an empty tokenizer of the model's kind.
-        if self._is_directory and not any(
-            Path(self.location).glob(name) for name in ("tokenizer*", "vocab*")
-        ):
+        if self._is_directory and not [
+            file for name in ("tokenizer*", "vocab*") for file in Path(self.location).glob(name)
+        ]:
             raise NormprobeError(
-                f"expected a tokenizer beside the weights, got none in {self.location}; save it there with save_pretrained"
+                f"expected a tokenizer beside the weights, got none in {self.location}; "
+                "save it there with save_pretrained"
             )
         with self._told("a tokenizer beside the weights"):
             return AutoTokenizer.from_pretrained(**self._arguments)
@@ -117,5 +119,8 @@ class Source:
         if isinstance(cause, SafetensorError):
             return f"expected {expected}, got a corrupt or truncated file in {self.location} ({reason}); copy it again"
         if self.offline and not self._is_directory:
-            return f"expected {expected}, got {self.location!r}, which is not in the local cache; check the name, or go online"
+            return (
+                f"expected {expected}, got {self.location!r}, which is not in the local cache; "
+                "check the name, or go online"
+            )
         return f"expected {expected}, got {self.location!r} ({reason}); check the name and the files"

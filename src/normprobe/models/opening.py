@@ -34,13 +34,13 @@ def open_model(
 ) -> OpenModel:
     """Open a model, find its sites and prove them.
 
-    name: "tiny-thinker" (also ":early", ":untrained"), a directory, a hub id, or a TransformerLens `TransformerBridge` with
-    unprocessed weights, which is taken as it is (the other arguments but `check` then have no say).
+    name: "tiny-thinker" (also ":early", ":untrained"), a directory, a hub id, or a TransformerLens `TransformerBridge`
+    with unprocessed weights, which is taken as it is (of the other arguments only `check` then counts).
     offline: never ask a hub. check: prove the sites (see `self_check`; two or three short forward passes).
     attentions: load with eager attention, which can return its weights.
 
-    Raises NormprobeError for an unknown model, dtype or device, unreadable files, an architecture without provable sites,
-    a tokenizer without chat template, or a model without a thinking mode.
+    Raises NormprobeError for an unknown model, dtype or device, unreadable files, an architecture without provable
+    sites, a tokenizer without chat template, or a model without a thinking mode.
     """
     if isinstance(name, nn.Module):
         return _open_bridge(name, check)
@@ -62,7 +62,7 @@ def assemble(
     check: bool = True,
     anatomy: Anatomy | None = None,
 ) -> OpenModel:
-    """An OpenModel of a model in memory, called `name` in what is written. Raises NormprobeError as `open_model` does."""
+    """An OpenModel of a model in memory, to be called `name`. Raises NormprobeError as `open_model` does."""
     eos = model.generation_config.eos_token_id if model.generation_config is not None else None
     eos_ids = [] if eos is None else [eos] if isinstance(eos, int) else list(eos)
     opened = OpenModel(
@@ -83,12 +83,13 @@ def _open_bridge(bridge: nn.Module, check: bool) -> OpenModel:
 
     if not isinstance(bridge, TransformerBridge):
         raise NormprobeError(
-            f"expected a name, a directory or a TransformerBridge, got {type(bridge).__name__}; save the model and open its directory"
+            f"expected a name, a directory or a TransformerBridge, got {type(bridge).__name__}; "
+            "save the model and open its directory"
         )
     if bridge.compatibility_mode or bridge._weights_processed:
         raise NormprobeError(
-            "expected a TransformerBridge with the checkpoint's own weights, got folded or centred ones, which change the norms; "
-            "boot it again without enable_compatibility_mode"
+            "expected a TransformerBridge with the checkpoint's own weights, got folded or centred ones, "
+            "which change the norms; boot it again without enable_compatibility_mode"
         )
     model = bridge.original_model
     if not isinstance(model, PreTrainedModel):
@@ -97,7 +98,7 @@ def _open_bridge(bridge: nn.Module, check: bool) -> OpenModel:
             "boot it with TransformerBridge.boot_transformers"
         )
     anatomy = Anatomy(tuple(bridge.blocks), bridge.ln_final, bridge.unembed, softcap_of(model))
-    return assemble(model, bridge.tokenizer, model.name_or_path, check=check, anatomy=anatomy)
+    return assemble(model, bridge.tokenizer, str(model.name_or_path), check=check, anatomy=anatomy)
 
 
 def _locate(name: str | Path) -> str:

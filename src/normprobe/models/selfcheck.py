@@ -12,7 +12,7 @@ from normprobe.models.open import OpenModel
 from normprobe.models.sites import record_sites
 
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.1}
-"""Largest ‖Δh‖ / ‖h‖ that rounding may cause between batches (low precision drifts over layers; wrong padding gives about 1)."""
+"""Largest ‖Δh‖ / ‖h‖ that rounding may cause between batches: low precision drifts, wrong padding gives about 1."""
 
 QUESTIONS = ("What is 2 + 3 ?", "a: 4 +9 ; b: a *2 ; What is b , and why is it so ?")
 
@@ -20,8 +20,9 @@ QUESTIONS = ("What is 2 + 3 ?", "a: 4 +9 ; b: a *2 ; What is b , and why is it s
 def self_check(opened: OpenModel) -> None:
     """Refuse a model whose hooks do not see the residual stream.
 
-    On two prompts of different length: every site but the last equals `hidden_states`, the last does after the final norm,
-    and unembedded gives the model's logits; alone, in a batch, and padded on either side a prompt has the same sites.
+    On two prompts of different length: every site but the last equals `hidden_states`; the last does after the final
+    norm, and unembedded gives the model's logits; alone, in a batch, and padded on either side a prompt has the same
+    sites.
 
     Raises NormprobeError naming the first check that failed and by how much.
     """

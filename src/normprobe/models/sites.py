@@ -40,8 +40,8 @@ class Sites:
                 f"shape {tuple(hidden.shape)}" if isinstance(hidden, torch.Tensor) else type(hidden).__name__
             )
             raise NormprobeError(
-                f"expected layer {layer} to return a tensor [batch, token, d] or a tuple that starts with one, got {got}; "
-                "this architecture cannot be measured"
+                f"expected layer {layer} to return a tensor [batch, token, d] or a tuple that starts with one, "
+                f"got {got}; this architecture cannot be measured"
             )
         if layer == 0:  # a new pass: what the last one left must not pass for this one's
             self._clear()
@@ -53,11 +53,11 @@ class Sites:
 
 @contextmanager
 def record_sites(opened: OpenModel) -> Iterator[Sites]:
-    """Within the block `sites.states` holds resid_post of the latest forward pass of `opened.model` (or of its base model).
+    """Within the block, `sites.states` is resid_post of the latest forward pass of `opened.model` or of its base model.
 
     On leaving, also by an exception, the hooks are removed and the tensors released.
-    Raises NormprobeError if a block returns anything but a tensor or a tuple that starts with one, or if by the end of the
-    block some hook was never called.
+    Raises NormprobeError if a block returns anything but a tensor or a tuple that starts with one, or if by the end of
+    the block some hook was never called.
     """
     sites = Sites(len(opened.blocks))
     handles = [

@@ -97,7 +97,9 @@ class Tables:
     def signals(self, source: str) -> dict[str, np.ndarray]:
         """The signals of one source: `norm`, entropies [layer, token] and `surprisal` [token], as float32."""
         if source not in self._signals:
-            self._signals[source] = self._aligned(f"signals/{source}", self._read(f"signals/{source}", load_file))
+            self._signals[source] = self._aligned(
+                f"signals/{source}", self._read(f"signals/{source}", load_file)
+            )
         return self._signals[source]
 
     def z(self, arm: str) -> dict[str, np.ndarray]:
@@ -112,6 +114,11 @@ class Tables:
             )
         return arrays
 
+    def layers(self, arm: str) -> list[int]:
+        """The layers that an arm has dictionaries for: the rows of its `z` arrays."""
+        dictionary = self.dictionary
+        return sorted(int(layer) for layer in dictionary.loc[dictionary["arm"] == arm, "layer"].unique())
+
     @cached_property
     def _z(self) -> dict[str, np.ndarray]:
         return self._aligned("z", self._read("z", load_file))
@@ -123,7 +130,8 @@ class Tables:
         path = self.path / _FILES[name]
         if not path.is_file():
             raise NormprobeError(
-                f"expected {path}, which this run does not have; finish the run with `python -m normprobe.verify --out {self.path}`"
+                f"expected {path}, which this run does not have; "
+                f"finish the run with `python -m normprobe.verify --out {self.path}`"
             )
         try:
             return reader(path)
@@ -139,7 +147,8 @@ class Tables:
         for key, value in arrays.items():
             if value.shape[-1] != n:
                 raise NormprobeError(
-                    f"expected {n} tokens in {key!r} of {self.path / _FILES[name]}, as in {_FILES['tokens']}, "
-                    f"got {value.shape[-1]}; delete {self.path / _FILES[name]} and verify again"
+                    f"expected {n} tokens in {key!r} of {self.path / _FILES[name]}, as in "
+                    f"{_FILES['tokens']}, got {value.shape[-1]}; delete {self.path / _FILES[name]} and "
+                    "verify again"
                 )
         return arrays

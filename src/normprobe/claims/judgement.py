@@ -1,0 +1,143 @@
+"""From per-problem arrays to a verdict: resample problems, compare with the strongest control, apply the rule.
+
+Every statistic of a claim is a vector of **draws**: entry 0 is its value on the problems as they are, the others on
+resampled problems. All statistics of a claim share one set of resamplings, so differences between a model and its
+controls are paired, and the strongest control is found anew in every resampling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from normprobe.claims.evidence import Control
+from normprobe.claims.tables import Tables
+from normprobe.stats.bootstrap import REPLICATES, bootstrap_weights, percentile_interval, weighted_means
+from normprobe.stats.verdict import decide
+
+ARM_NAMES = {
+    "model": "this model",
+    "untrained": "untrained twin",
+    "random": "random dictionary",
+    "early": "early checkpoint",
+}
+
+Draws = Float[np.ndarray, " draw"]
+
+
+def resamplings(rng: np.random.Generator, n_problems: int) -> Float[np.ndarray, "draw problem"]:
+    """How often each problem counts in each draw; the first row is the sample itself."""
+    return np.vstack([np.ones((1, n_problems)), bootstrap_weights(n_problems, REPLICATES, rng)])
+
+
+def average(
+    weights: Float[np.ndarray, "draw problem"], values: Float[np.ndarray, "problem layer"]
+) -> Float[np.ndarray, "draw layer"]:
+    """Mean over problems in every draw, problems with NaN left out layer by layer; NaN for a draw that has no other."""
+    known = np.isfinite(values)
+    sums, counts = (
+        weighted_means(weights, part) for part in (np.where(known, values, 0.0), known.astype(float))
+    )
+    return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
+
+
+def interval(draws: Draws) -> tuple[float, float]:
+    """95 % percentile interval of the draws beyond the first."""
+    low, high = percentile_interval(draws[1:])
+    return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Form:
+    """One way of measuring: an estimate and the controls it must beat (None: a control that cannot be computed)."""
+
+    estimate: Draws | None
+    controls: Mapping[str, Draws | None]
+
+    @classmethod
+    def of(cls, named: Mapping[str, Draws | None]) -> Form:
+        """From numbers by name, the model's under its own and every control's under the control's."""
+        return cls(
+            named[ARM_NAMES["model"]],
+            {name: draws for name, draws in named.items() if name != ARM_NAMES["model"]},
+        )
+
+    def margin(self, null: float) -> Draws | None:
+        """Estimate − the strongest of `null` (the value of no effect) and the controls; None if anything is missing."""
+        known = [control for control in self.controls.values() if control is not None]
+        if self.estimate is None or len(known) < len(self.controls):
+            return None
+        return self.estimate - np.maximum.reduce([np.full_like(self.estimate, null), *known])
+
+
+def judge(forms: Sequence[Form], null: float, smallest_effect: float) -> tuple[str, Draws | None]:
+    """The verdict, and the draws of the margin it rests on: that of the weakest form, found anew in every draw.
+
+    Inconclusive, without a margin, if a form or a control cannot be computed.
+    """
+    margins = [margin for form in forms if (margin := form.margin(null)) is not None]
+    if len(margins) < len(forms):
+        return decide(None, smallest_effect), None
+    weakest = np.minimum.reduce(margins)
+    return decide(interval(weakest), smallest_effect), weakest
+
+
+def beside(name: str, draws: Draws | None) -> Control:
+    """A row for the evidence; NaN (null in JSON) where it could not be computed."""
+    if draws is None:
+        return Control(name, float("nan"), (float("nan"), float("nan")))
+    return Control(name, float(draws[0]), interval(draws))
+
+
+def deciding(margin: Draws | None) -> Control:
+    """The row that the verdict rests on."""
+    return beside("estimate − strongest control (decides)", margin)
+
+
+def null_sources(tables: Tables) -> list[str]:
+    """Sources that a claim must beat: the untrained twin always, the early checkpoint where the run has one."""
+    return ["untrained", *(["early"] if tables.has("signals/early") else [])]
+
+
+def null_arms(tables: Tables) -> list[str]:
+    """The same for claims that read dictionaries: also a random one of the same shape, reading the model itself."""
+    return ["untrained", "random", *null_sources(tables)[1:]]
+
+
+def source_of(arm: str) -> str:
+    """The model whose states an arm's dictionary reads."""
+    return "model" if arm == "random" else arm
+
+
+def series(
+    quantity: str, arm: str, draws: Float[np.ndarray, "draw layer"], layers: Sequence[int]
+) -> pd.DataFrame:
+    """Tidy rows, one per layer: quantity, arm, layer, estimate, low, high."""
+    low, high = percentile_interval(draws[1:])
+    return pd.DataFrame(
+        {
+            "quantity": quantity,
+            "arm": arm,
+            "layer": list(layers),
+            "estimate": draws[0],
+            "low": low,
+            "high": high,
+        }
+    )
+
+
+def row(quantity: str, arm: str, draws: Draws) -> pd.DataFrame:
+    """One tidy row for a number that belongs to no single layer (layer −1)."""
+    return series(quantity, arm, draws[:, None], [-1])
+
+
+def said(draws: Draws | None, form: str = ".2f") -> str:
+    """A number with its interval as a note has it: `0.42 [0.31, 0.53]`."""
+    if draws is None:
+        return "(not computed)"
+    low, high = interval(draws)
+    return f"{draws[0]:{form}} [{low:{form}}, {high:{form}}]"

@@ -1,0 +1,177 @@
+"""Claim 1: the reasoning features rise in the last quarter of layers (arXiv 2606.06188, SAE activation by layer).
+
+Estimand. D_l = Σ_{i∈I} (z̄_i in think − z̄_i in no_think) and G_l = Σ_{i∈I} (z̄_i in think + z̄_i in no_think), both
+divided by the mean norm of layer l, since codes scale with the state and the state grows with depth. The rise is
+
+    (mean D, last quarter − mean D, middle half) / (mean G, last quarter + mean G, middle half),
+
+in [−1, 1]. It depends neither on the size of the dictionary nor on the number of features selected, so trained,
+untrained and matched sets compare; where D = G it is tanh(½ log(late / middle)).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+
+from normprobe.claims.drawing import CONTROL, curve, layer_axis, pick
+from normprobe.claims.evidence import Evidence
+from normprobe.claims.judgement import (
+    ARM_NAMES,
+    Draws,
+    Form,
+    average,
+    beside,
+    deciding,
+    interval,
+    judge,
+    null_sources,
+    resamplings,
+    said,
+    series,
+)
+from normprobe.claims.measured import Measured, NotJudged, late_layers, middle_layers
+from normprobe.claims.tables import Tables
+from normprobe.style import GREY, source_line
+
+NAME = "late_spike"
+STATEMENT = "When the model thinks, its reasoning features rise sharply in the last quarter of layers."
+NEEDS = frozenset({"tokens", "signals/model", "dictionary", "z/model"})
+# A late level half as high again as the middle, in features three times as active in thinking as without, gives 0.1.
+SMALLEST_EFFECT = 0.1
+RULE = (
+    "Rise = (ΣΔz per unit norm in the last quarter of layers − in the middle half) / gross activation "
+    "there. Margin = rise − the largest of 0, untrained twin, filler instead of a thought, matched "
+    "non-reasoning features and (where the run has one) early checkpoint. Supported if the 95 % interval of "
+    f"the margin lies above {SMALLEST_EFFECT}, not supported if below, else inconclusive; inconclusive if a "
+    "control cannot be computed."
+)
+FILLER = "filler instead of a thought"
+MATCHED = "matched non-reasoning features"
+PER_NORM = "per unit norm"
+ANSWERS = "second form: identical answer tokens"
+
+
+@dataclass(frozen=True)
+class _Contrast:
+    """One set of features in thinking and without it."""
+
+    raw: Float[np.ndarray, "draw layer"]  # ΣΔz, activation units
+    difference: Float[np.ndarray, "draw layer"]  # ΣΔz per unit norm (D)
+    gross: Float[np.ndarray, "draw layer"]  # Σ of both modes per unit norm (G)
+
+    def rise(self, late: list[int], middle: list[int]) -> Draws:
+        """The estimand in every draw; 0 for a set of features that never fires, since nothing rises."""
+        rise = self.difference[:, late].mean(axis=1) - self.difference[:, middle].mean(axis=1)
+        scale = self.gross[:, late].mean(axis=1) + self.gross[:, middle].mean(axis=1)
+        return np.divide(rise, scale, out=np.zeros_like(rise), where=scale != 0)
+
+
+def _contrast(
+    tables: Tables,
+    measured: Measured,
+    weights: Float[np.ndarray, "draw problem"],
+    masks: tuple[Bool[np.ndarray, " token"], Bool[np.ndarray, " token"]],
+    arm: str = "model",
+    features: str = "z_reasoning",
+) -> _Contrast:
+    """Thinking and not, by the masks of their tokens."""
+    z, norm = tables.z(arm)[features], tables.signals(arm)["norm"][tables.layers(arm)]
+    z_high, z_low = (average(weights, measured.means(z, mask)) for mask in masks)
+    n_high, n_low = (average(weights, measured.means(norm, mask)) for mask in masks)
+    scale = (n_high + n_low) / 2
+    return _Contrast(z_high - z_low, (z_high - z_low) / scale, (z_high + z_low) / scale)
+
+
+def evaluate(tables: Tables, rng: np.random.Generator, seed: int) -> tuple[Evidence, pd.DataFrame]:
+    """Judge the claim on the measurement split; the series hold ΣΔz by layer, raw and per unit norm, for every control.
+
+    Raises NotJudged for too few problems, or dictionaries that leave out the middle or the last quarter of layers.
+    """
+    layers, depth = tables.layers("model"), len(tables.signals("model")["norm"])
+    late, middle = late_layers(layers, depth), middle_layers(layers, depth)
+    if not late or not middle:
+        raise NotJudged("it needs dictionaries in the middle half and in the last quarter of layers")
+    measured = Measured(tables, ["think", "no_think"])
+    weights = resamplings(rng, measured.n_problems)
+    contrast = partial(_contrast, tables, measured, weights)
+
+    think, no_think, filler = (measured.where(mode) for mode in ("think", "no_think", "filler"))
+    answers = measured.identical_answers("think", "no_think")
+    model = contrast((think, no_think))
+    controls: dict[str, _Contrast | None] = {
+        ARM_NAMES[arm]: contrast((think, no_think), arm)
+        if tables.has(f"signals/{arm}") and tables.has(f"z/{arm}")
+        else None
+        for arm in null_sources(tables)
+    }
+    controls[FILLER] = contrast((filler, no_think)) if filler.any() else None
+    controls[MATCHED] = contrast((think, no_think), features="z_matched")
+    second = contrast(answers) if answers[0].any() else None
+
+    estimate = model.rise(late, middle)
+    rises = {name: control and control.rise(late, middle) for name, control in controls.items()}
+    verdict, margin = judge([Form(estimate, rises)], null=0.0, smallest_effect=SMALLEST_EFFECT)
+    evidence = Evidence(
+        claim=NAME,
+        statement=STATEMENT,
+        verdict=verdict,
+        rule=RULE,
+        estimate=float(estimate[0]),
+        unit="rise of ΣΔz per unit norm, share of gross activation",
+        interval=interval(estimate),
+        n=measured.n_problems,
+        n_unit="problems",
+        controls=(
+            *(beside(name, rise) for name, rise in rises.items()),
+            beside(ANSWERS, second and second.rise(late, middle)),
+            deciding(margin),
+        ),
+        seed=seed,
+        note=_note(model.raw[0], estimate, rises, late, middle),
+    )
+    frames = [
+        series(quantity, name, values, layers)
+        for name, shown in {ARM_NAMES["model"]: model, **controls, ANSWERS: second}.items()
+        if shown
+        for quantity, values in (("raw", shown.raw), (PER_NORM, shown.difference))
+    ]
+    return evidence, pd.concat(frames, ignore_index=True)
+
+
+def _note(
+    raw: Float[np.ndarray, " layer"],
+    rise: Draws,
+    controls: dict[str, Draws | None],
+    late: list[int],
+    middle: list[int],
+) -> str:
+    verb = "rise" if rise[0] > 0 else "fall"
+    return (
+        f"From the middle half to the last quarter of layers the raw ΣΔz goes from {raw[middle].mean():.3g} "
+        f"to {raw[late].mean():.3g}; with the growth of the norm undone, the reasoning features {verb}: by "
+        f"{said(rise)} of their activation. An untrained network gives "
+        f"{said(controls[ARM_NAMES['untrained']])}, filler instead of a thought {said(controls[FILLER])}, "
+        f"matched non-reasoning features {said(controls[MATCHED])}."
+    )
+
+
+def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
+    """Reasoning-feature activation by layer (ΣΔz per unit norm), controls in grey; the last quarter is shaded."""
+    layer_axis(axes, series, evidence)
+    axes.axhline(0.0, color=GREY, linewidth=0.6)
+    curve(axes, pick(series, PER_NORM, ARM_NAMES["model"]), "reasoning features", **source_line("model"))
+    for name, dashes in (
+        (ARM_NAMES["untrained"], "--"),
+        (ARM_NAMES["early"], "-."),
+        (FILLER, ":"),
+        (MATCHED, (0, (1, 3))),
+    ):
+        curve(axes, pick(series, PER_NORM, name), name, linestyle=dashes, **CONTROL)
+    axes.set_ylabel("ΣΔz per unit norm (think − no_think)")
+    axes.legend()

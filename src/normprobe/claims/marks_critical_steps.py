@@ -1,0 +1,260 @@
+"""Claim 7: token by token the norm lights up at critical reasoning steps (arXiv 2606.06188, heat map of layer 34).
+
+Estimand: the probability that a token at which something is computed has a higher norm than another token of the same
+thought (AUROC; 0.5 is chance, and below 0.5 is a finding too), mean over problems and over the last quarter of layers.
+Three ways of measuring must agree: all other thought tokens; only tokens of the same string that are copied (a token's
+identity alone moves its norm); and the norm's rest after position, surprisal and frequency are regressed out.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Int
+
+from normprobe.claims.drawing import CONTROL, curve, layer_axis, pick
+from normprobe.claims.evidence import Evidence
+from normprobe.claims.judgement import (
+    ARM_NAMES,
+    Draws,
+    Form,
+    average,
+    beside,
+    deciding,
+    interval,
+    judge,
+    null_sources,
+    resamplings,
+    row,
+    said,
+    series,
+)
+from normprobe.claims.measured import FEWEST_PROBLEMS, Measured, NotJudged, late_layers, ranks_within
+from normprobe.claims.tables import Tables
+from normprobe.style import BLUE, GREEN, ORANGE, PURPLE, SKY, source_line
+
+NAME = "marks_critical_steps"
+STATEMENT = "Token by token, the norm is higher where a reasoning step is computed."
+NEEDS = frozenset({"tokens", "roles", "signals/model"})
+# 55 wins in 100 instead of 50: with less, the tokens that a heat map lights up are no guide to where the steps are.
+SMALLEST_EFFECT = 0.05
+RULE = (
+    "AUROC of the norm for computed against other thought tokens of the same problem, mean over problems "
+    "and the last quarter of layers. In each of three forms (all others; copied tokens of the same string; "
+    "position, surprisal and frequency regressed out) margin = AUROC − the largest of 0.5, untrained twin "
+    "and (where the run has one) early checkpoint. Supported if the 95 % interval of the smallest of the "
+    f"three margins lies above {SMALLEST_EFFECT}, not supported if below, else inconclusive; inconclusive if "
+    "a form or a control cannot be computed."
+)
+CHANCE = 0.5
+MODEL = ARM_NAMES["model"]
+PLAIN, SAME, REST = (
+    "computed against the rest",
+    "computed against copied, same token",
+    "position, surprisal, frequency regressed out",
+)
+SURPRISAL = "surprisal as the score"
+ROLE_COLOURS = {"copied": ORANGE, "plan": GREEN, "connective": PURPLE, "format": SKY}
+
+
+def _auroc(
+    scores: Float[np.ndarray, "layer token"],
+    positive: Bool[np.ndarray, " token"],
+    group: Int[np.ndarray, " token"],
+    problem: Int[np.ndarray, " token"],
+    n_problems: int,
+) -> Float[np.ndarray, "problem layer"]:
+    """AUROC from pairs within groups (each inside one problem), pooled over a problem's groups; NaN without a pair."""
+    ranks = ranks_within(scores, group)
+    n_groups = int(group.max()) + 1
+    n_positive, n_all = (
+        np.bincount(group[positive], minlength=n_groups),
+        np.bincount(group, minlength=n_groups),
+    )
+    owner = np.zeros(n_groups, dtype=np.int64)
+    owner[group] = problem
+
+    def by_problem(per_group: Float[np.ndarray, " group"]) -> Float[np.ndarray, " problem"]:
+        return np.bincount(owner, weights=per_group, minlength=n_problems)
+
+    pairs = by_problem(n_positive * (n_all - n_positive).astype(float))
+    # Mann-Whitney: the positives' rank sum less the least that it can be counts the pairs won, ties as halves.
+    least = n_positive * (n_positive + 1) / 2
+    wins = [
+        by_problem(np.bincount(group[positive], weights=of_layer[positive], minlength=n_groups) - least)
+        for of_layer in ranks
+    ]
+    won = np.stack(wins, axis=1)
+    return np.divide(won, pairs[:, None], out=np.full_like(won, np.nan), where=pairs[:, None] > 0)
+
+
+def _regressed(
+    scores: Float[np.ndarray, "layer token"],
+    covariates: Float[np.ndarray, "token covariate"],
+    problem: Int[np.ndarray, " token"],
+) -> Float[np.ndarray, "layer token"]:
+    """What least squares on the covariates leaves of the scores, fitted to each problem and layer on its own."""
+    rest = np.full(scores.shape, np.nan)
+    for tokens in pd.Series(problem).groupby(problem).indices.values():
+        design = np.column_stack([np.ones(len(tokens)), covariates[tokens]])
+        target = scores[:, tokens].T.astype(float)
+        rest[:, tokens] = (target - design @ np.linalg.lstsq(design, target, rcond=None)[0]).T
+    return rest
+
+
+class _Thoughts:
+    """The measured thought tokens that have a role, in think: `role`, `problem` [token], and AUROCs on them."""
+
+    def __init__(self, tables: Tables) -> None:
+        self.tables = tables
+        self.measured = Measured(tables, ["think"])
+        tokens = self.measured.tokens
+        self.mask = self.measured.where("think", ["thought"]) & tokens["role"].notna().to_numpy(dtype=bool)
+        tokens = tokens[self.mask]
+        self.role = tokens["role"].to_numpy(dtype=str)
+        self.problem = self.measured.problem[self.mask]
+        token, _ = pd.factorize(tokens["token"])
+        self.same_token, _ = pd.factorize(self.problem * (int(token.max(initial=0)) + 1) + token)
+        self.covariates = np.column_stack(
+            [
+                tokens["position"].to_numpy(dtype=float),
+                self.scores("model", "surprisal")[0],
+                np.log(np.bincount(token)[token]) if len(token) else token,
+            ]
+        )
+
+    def scores(self, source: str, signal: str = "norm") -> Float[np.ndarray, "layer token"]:
+        return np.atleast_2d(self.measured.pick(self.tables.signals(source)[signal], self.mask)).astype(float)
+
+    def marks(
+        self, scores: Float[np.ndarray, "layer token"], role: str
+    ) -> Float[np.ndarray, "problem layer"]:
+        """AUROC of one role against all other thought tokens."""
+        return _auroc(scores, self.role == role, self.problem, self.problem, self.measured.n_problems)
+
+    def forms(self, source: str) -> dict[str, Float[np.ndarray, "problem layer"]]:
+        """AUROC of a source's norm in the three forms."""
+        norm, n = self.scores(source), self.measured.n_problems
+        pair = np.isin(self.role, ["computed", "copied"])
+        same = _auroc(
+            norm[:, pair], self.role[pair] == "computed", self.same_token[pair], self.problem[pair], n
+        )
+        return {
+            PLAIN: self.marks(norm, "computed"),
+            SAME: same,
+            REST: self.marks(_regressed(norm, self.covariates, self.problem), "computed"),
+        }
+
+
+def evaluate(tables: Tables, rng: np.random.Generator, seed: int) -> tuple[Evidence, pd.DataFrame]:
+    """Judge the claim on the measurement split; the series hold AUROC by layer, by form, source and role.
+
+    Raises NotJudged for too few problems with computed tokens in their thoughts.
+    """
+    thoughts = _Thoughts(tables)
+    plain = thoughts.marks(thoughts.scores("model"), "computed")
+    kept = np.isfinite(plain).all(axis=1)
+    n = int(kept.sum())
+    if n < FEWEST_PROBLEMS:
+        raise NotJudged(
+            f"it needs at least {FEWEST_PROBLEMS} measured problems with computed tokens, and this run has {n}"
+        )
+    weights = resamplings(rng, n)
+    sources = ["model", *null_sources(tables)]
+    by_layer = {
+        source: {form: average(weights, auroc[kept]) for form, auroc in thoughts.forms(source).items()}
+        for source in sources
+        if tables.has(f"signals/{source}")
+    }
+    depth = plain.shape[1]
+    late = late_layers(range(depth), depth)
+    means: dict[str, dict[str, Draws | None]] = {
+        form: {
+            ARM_NAMES[source]: by_layer[source][form][:, late].mean(axis=1) if source in by_layer else None
+            for source in sources
+        }
+        for form in (PLAIN, SAME, REST)
+    }
+    verdict, margin = judge(
+        [Form.of(named) for named in means.values()], null=CHANCE, smallest_effect=SMALLEST_EFFECT
+    )
+    surprisal = average(weights, thoughts.marks(thoughts.scores("model", "surprisal"), "computed")[kept])
+    estimate = by_layer["model"][PLAIN][:, late].mean(axis=1)
+    evidence = Evidence(
+        claim=NAME,
+        statement=STATEMENT,
+        verdict=verdict,
+        rule=RULE,
+        estimate=float(estimate[0]),
+        unit="AUROC of the norm for computed tokens, last quarter of layers",
+        interval=interval(estimate),
+        n=n,
+        n_unit="problems",
+        controls=(
+            *(beside(name, draws) for name, draws in means[PLAIN].items() if name != MODEL),
+            *(
+                beside(f"{form}: {name}", draws)
+                for form in (SAME, REST)
+                for name, draws in means[form].items()
+            ),
+            beside(SURPRISAL, surprisal[:, 0]),
+            deciding(margin),
+        ),
+        seed=seed,
+        note=_note(means, surprisal[:, 0], by_layer["model"][PLAIN], late),
+    )
+    frames = [
+        series(form, ARM_NAMES[source], values, range(depth))
+        for source, forms_of in by_layer.items()
+        for form, values in forms_of.items()
+    ]
+    frames += [
+        series(
+            role, MODEL, average(weights, thoughts.marks(thoughts.scores("model"), role)[kept]), range(depth)
+        )
+        for role in ROLE_COLOURS
+        if (thoughts.role == role).any()
+    ]
+    frames.append(row(SURPRISAL, MODEL, surprisal[:, 0]))
+    return evidence, pd.concat(frames, ignore_index=True)
+
+
+def _note(
+    means: dict[str, dict[str, Draws | None]],
+    surprisal: Draws,
+    by_layer: Float[np.ndarray, "draw layer"],
+    late: list[int],
+) -> str:
+    estimate = by_layer[:, late].mean(axis=1)
+    place = "above" if estimate[0] > CHANCE else "below"
+    lowest, highest = int(by_layer[0].argmin()), int(by_layer[0].argmax())
+    return (
+        f"In the last quarter of layers computed tokens have norms {place} those of other thought tokens: "
+        f"AUROC {said(estimate)} (0.5 is chance), over all layers from {by_layer[0, lowest]:.2f} (layer "
+        f"{lowest}) to {by_layer[0, highest]:.2f} (layer {highest}). Against copied tokens of the same "
+        f"string it is {said(means[SAME][MODEL])}, with position, surprisal and frequency regressed out "
+        f"{said(means[REST][MODEL])}. An untrained network gives "
+        f"{said(means[PLAIN][ARM_NAMES['untrained']])}; surprisal as the score {said(surprisal)}."
+    )
+
+
+def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
+    """AUROC by layer: computed tokens in both main forms, the other roles thin, the untrained twin grey, chance dotted."""
+    layer_axis(axes, series, evidence)
+    axes.axhline(CHANCE, color="black", linestyle=":", linewidth=0.8)
+    for role, colour in ROLE_COLOURS.items():
+        curve(axes, pick(series, role, MODEL), f"{role} against the rest", color=colour, linewidth=0.8)
+    curve(
+        axes,
+        pick(series, PLAIN, ARM_NAMES["untrained"]),
+        "computed, untrained twin",
+        linestyle="--",
+        **CONTROL,
+    )
+    curve(axes, pick(series, SAME, MODEL), "computed against copied, same token", color=BLUE, linestyle="--")
+    curve(axes, pick(series, PLAIN, MODEL), PLAIN, **source_line("model"))
+    axes.set_ylim(0.0, 1.0)
+    axes.set_ylabel("AUROC of the norm over thought tokens")
+    axes.legend(fontsize=6)

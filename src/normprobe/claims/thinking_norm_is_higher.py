@@ -1,0 +1,165 @@
+"""Claim 2, first half: the norm is higher in thinking, layer by layer (arXiv 2606.06188, norm by layer).
+
+Estimand: the mean over layers of log(mean norm in think / mean norm in no_think), averages over problems of the mean
+over a problem's tokens. A logarithm, so that late layers with their large norms do not drown the others. Three ways of
+measuring must agree: whole responses (the paper's), the answer tokens that both modes wrote identically (whole
+responses hold different tokens, and a token's identity alone moves its norm), and whole responses without sink tokens.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+
+from normprobe.claims.drawing import curve, layer_axis, pick
+from normprobe.claims.evidence import Evidence
+from normprobe.claims.judgement import (
+    ARM_NAMES,
+    Draws,
+    Form,
+    average,
+    beside,
+    deciding,
+    interval,
+    judge,
+    null_sources,
+    resamplings,
+    series,
+)
+from normprobe.claims.measured import Measured
+from normprobe.claims.tables import Tables
+from normprobe.style import mode_line
+
+NAME = "thinking_norm_is_higher"
+STATEMENT = (
+    "The norm of the hidden state is higher when the model thinks than when it does not, layer by layer."
+)
+NEEDS = frozenset({"tokens", "signals/model"})
+# 5 %: a smaller gap could not be read off the paper's figure, and no threshold at Q3 + 1.5 IQR would notice it.
+SMALLEST_EFFECT = 0.05
+RULE = (
+    "Gap = mean over layers of log(mean norm think / no_think). In each of three forms (whole responses, "
+    "identical answer tokens, sinks excluded) margin = gap − the largest of 0, untrained twin, filler "
+    "instead of a thought and (where the run has one) early checkpoint. Supported if the 95 % interval of "
+    f"the smallest of the three margins lies above {SMALLEST_EFFECT}, not supported if below, else "
+    "inconclusive; inconclusive if a control cannot be computed."
+)
+WHOLE, ANSWERS, NO_SINKS = "whole responses", "identical answer tokens", "sinks excluded"
+FILLER = "filler instead of a thought"
+MODEL = ARM_NAMES["model"]
+MODES = ("think", "no_think", "filler")
+_Masks = tuple[Bool[np.ndarray, " token"], Bool[np.ndarray, " token"]]
+
+
+def _masks(measured: Measured, mode: str) -> dict[str, _Masks]:
+    """Per form the tokens of `mode` and those of no_think it is compared with."""
+    whole = measured.where(mode), measured.where("no_think")
+    sink = measured.tokens["sink"].to_numpy(dtype=bool)
+    return {
+        WHOLE: whole,
+        ANSWERS: measured.identical_answers(mode, "no_think"),
+        NO_SINKS: (whole[0] & ~sink, whole[1] & ~sink),
+    }
+
+
+def evaluate(tables: Tables, rng: np.random.Generator, seed: int) -> tuple[Evidence, pd.DataFrame]:
+    """Judge the claim on the measurement split; the series hold norms by layer and mode, gaps by form.
+
+    Raises NotJudged for too few problems answered in both modes.
+    """
+    measured = Measured(tables, ["think", "no_think"])
+    weights = resamplings(rng, measured.n_problems)
+
+    def norms(source: str, mask: Bool[np.ndarray, " token"]) -> Float[np.ndarray, "draw layer"]:
+        return average(weights, measured.means(tables.signals(source)["norm"], mask))
+
+    def ratio(source: str, masks: _Masks) -> Float[np.ndarray, "draw layer"]:
+        return np.log(norms(source, masks[0]) / norms(source, masks[1]))
+
+    def gap(source: str, masks: _Masks) -> Float[np.ndarray, "draw layer"] | None:
+        known = tables.has(f"signals/{source}") and masks[0].any() and masks[1].any()
+        return ratio(source, masks) if known else None
+
+    thinking, filling = _masks(measured, "think"), _masks(measured, "filler")
+    gaps = {
+        form: {
+            MODEL: gap("model", thinking[form]),
+            **{ARM_NAMES[source]: gap(source, thinking[form]) for source in null_sources(tables)},
+            FILLER: gap("model", filling[form]),
+        }
+        for form in thinking
+    }
+    means = {
+        form: {name: _over_layers(values) for name, values in named.items()} for form, named in gaps.items()
+    }
+    verdict, margin = judge(
+        [Form.of(named) for named in means.values()], null=0.0, smallest_effect=SMALLEST_EFFECT
+    )
+    whole = ratio("model", thinking[WHOLE])
+    estimate = whole.mean(axis=1)
+    evidence = Evidence(
+        claim=NAME,
+        statement=STATEMENT,
+        verdict=verdict,
+        rule=RULE,
+        estimate=float(estimate[0]),
+        unit="log ratio of mean norms, think to no_think, mean over layers",
+        interval=interval(estimate),
+        n=measured.n_problems,
+        n_unit="problems",
+        controls=(
+            *(beside(name, draws) for name, draws in means[WHOLE].items() if name != MODEL),
+            *(
+                beside(f"{form}: {name}", draws)
+                for form in (ANSWERS, NO_SINKS)
+                for name, draws in means[form].items()
+            ),
+            deciding(margin),
+        ),
+        seed=seed,
+        note=_note(whole[0], means),
+    )
+    layers = range(len(tables.signals("model")["norm"]))
+    frames = [
+        series(f"norm, {mode}", MODEL, norms("model", mask), layers)
+        for mode in MODES
+        if (mask := measured.where(mode)).any()
+    ]
+    frames += [
+        series(f"log ratio, {form}", name, values, layers)
+        for form, named in gaps.items()
+        for name, values in named.items()
+        if values is not None
+    ]
+    return evidence, pd.concat(frames, ignore_index=True)
+
+
+def _over_layers(values: Float[np.ndarray, "draw layer"] | None) -> Draws | None:
+    return None if values is None else values.mean(axis=1)
+
+
+def _note(gap: Float[np.ndarray, " layer"], means: dict[str, dict[str, Draws | None]]) -> str:
+    return (
+        f"On whole responses the norm in thinking is {_times(means[WHOLE][MODEL])} that without, and higher "
+        f"in {(gap > 0).sum()} of {len(gap)} layers; on the answer tokens that both modes wrote it is "
+        f"{_times(means[ANSWERS][MODEL])}. An untrained network gives "
+        f"{_times(means[WHOLE][ARM_NAMES['untrained']])} on whole responses, filler instead of a thought "
+        f"{_times(means[WHOLE][FILLER])}."
+    )
+
+
+def _times(draws: Draws | None) -> str:
+    return "(not computed)" if draws is None else f"{np.exp(draws[0]):.2f} times"
+
+
+def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
+    """The mean norm by layer in each mode, whole responses; an untrained network's ratio is in the note."""
+    layer_axis(axes, series, evidence)
+    for mode in MODES:
+        curve(axes, pick(series, f"norm, {mode}", MODEL), mode, **mode_line(mode))
+    axes.set_yscale("log")
+    axes.set_ylabel("mean ‖h‖₂ over the response (activation units)")
+    axes.legend()

@@ -1,0 +1,164 @@
+"""Run directories in which each claim's effect is planted or absent, in the formats that a real run has.
+
+Depth growth, length, token identity and a difference between modes are in every source and arm, as in a network that
+only reads: they are what a claim must not mistake for its effect. Effects enter the source "model" alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from safetensors.numpy import save_file
+
+LAYERS, LATE = 8, slice(6, 8)
+SOURCES = ("model", "untrained", "early")
+ARMS = {"model": "model", "random": "model", "untrained": "untrained", "early": "early"}
+ENTROPIES = ("entropy_softmax", "entropy_rms", "entropy_energy", "output_entropy", "attention_entropy")
+STEP = (
+    ("then", "connective"),
+    ("a:", "copied"),
+    ("7", "copied"),
+    ("is", "connective"),
+    ("7", "computed"),
+    (";", "format"),
+)
+THOUGHT = [("plan", "format"), ("b:", "plan"), *STEP * 3]
+ANSWER = ["answer", ":", "7"]
+
+
+@dataclass(frozen=True)
+class Effects:
+    """What is planted. 0 plants nothing; all are logarithms of factors but `tracking` (a weight) and `causal` (points)."""
+
+    late_spike: float = 0.0
+    thinking_norm: float = 0.0
+    tracking: float = 0.0
+    critical: float = 0.0
+    causal: float = 0.0
+
+
+def write_run(
+    path: Path,
+    effects: Effects = Effects(),  # noqa: B008 (frozen)
+    *,
+    seed: int = 0,
+    n_problems: int = 40,
+    sources: tuple[str, ...] = SOURCES,
+    entropies: tuple[str, ...] = ENTROPIES,
+    modes: tuple[str, ...] = ("think", "no_think", "filler"),
+    roles: bool = True,
+) -> Path:
+    rng = np.random.default_rng(seed)
+    tokens = _tokens(n_problems, modes, roles)
+    for stage in ("traces", "reductions", "experiments"):
+        (path / stage).mkdir(parents=True)
+    tokens.to_parquet(path / "traces" / "tokens.parquet")
+    # What norms and features may share from token to token, if `tracking` is planted.
+    drive = rng.normal(size=(LAYERS, len(tokens)))
+    for source in sources:
+        signals = _signals(tokens, effects if source == "model" else Effects(), entropies, drive, rng)
+        save_file(signals, path / "traces" / f"{source}.safetensors")
+    arms = [arm for arm, source in ARMS.items() if source in sources]
+    z = {}
+    for arm in arms:
+        z |= {f"{arm}/{name}": values for name, values in _z(tokens, arm, effects, drive, rng).items()}
+    save_file(z, path / "reductions" / "tokens.safetensors")
+    dictionary = pd.DataFrame([{"arm": arm, "layer": layer} for arm in arms for layer in range(LAYERS)])
+    dictionary.to_parquet(path / "reductions" / "dictionary.parquet")
+    _suppression(n_problems, effects.causal, rng).to_parquet(path / "experiments" / "suppression.parquet")
+    return path
+
+
+def _tokens(n_problems: int, modes: tuple[str, ...], roles: bool) -> pd.DataFrame:
+    rows = []
+    for problem in range(2 * n_problems):
+        split = "measure" if problem % 2 else "select"
+        for mode in modes:
+            thought = {"think": THOUGHT, "filler": [(".", None)] * len(THOUGHT), "no_think": []}[mode]
+            response = [
+                *(("ask", None, "prompt"), ("b:", None, "prompt")),
+                *((text, role, "thought") for text, role in thought),
+                ("</think>", None, "format"),
+                *((text, "answer", "answer") for text in ANSWER),
+                ("<|im_end|>", None, "format"),
+            ]
+            rows += [
+                {
+                    "response_id": f"p{problem:03d}/{mode}/0",
+                    "problem_id": f"p{problem:03d}",
+                    "split": split,
+                    "mode": mode,
+                    "sample": 0,
+                    "position": position,
+                    "token_id": sum(text.encode()),
+                    "token": text,
+                    "segment": segment,
+                    "role": role if roles else None,
+                    "sink": position == 0,
+                }
+                for position, (text, role, segment) in enumerate(response)
+            ]
+    return pd.DataFrame(rows)
+
+
+def _signals(
+    tokens: pd.DataFrame,
+    effects: Effects,
+    entropies: tuple[str, ...],
+    drive: np.ndarray,
+    rng: np.random.Generator,
+) -> dict[str, np.ndarray]:
+    shape = (LAYERS, len(tokens))
+    depth = np.log1p(np.arange(LAYERS))[:, None]
+    identity = (tokens["token_id"].to_numpy() % 7) / 20
+    log_norm = depth + identity + 0.2 * rng.normal(size=shape) + 0.2 * effects.tracking * drive
+    log_norm += effects.thinking_norm * (tokens["mode"] == "think").to_numpy()
+    log_norm[LATE] += effects.critical * (tokens["role"] == "computed").to_numpy()
+    signals = {"norm": np.exp(log_norm), "surprisal": rng.exponential(size=len(tokens))}
+    signals |= {name: rng.exponential(size=shape) for name in entropies}
+    signals["surprisal"][tokens["position"] == 0] = np.nan
+    return {name: values.astype(np.float32) for name, values in signals.items()}
+
+
+def _z(
+    tokens: pd.DataFrame, arm: str, effects: Effects, drive: np.ndarray, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """Codes that grow with depth as the norm does; reasoning features of every arm are thrice as active in thinking."""
+    shape = (LAYERS, len(tokens))
+    scale = np.arange(1, LAYERS + 1)[:, None]
+    noise = drive if arm == "model" else rng.normal(size=shape)
+    thinking = (tokens["mode"] == "think").to_numpy()
+    reasoning = scale * np.exp(0.3 * noise) * np.where(thinking, 3.0, 1.0)
+    if arm == "model":
+        reasoning[LATE] *= np.where(thinking, np.exp(effects.late_spike), 1.0)
+    matched = scale * np.exp(0.3 * rng.normal(size=shape))
+    return {
+        name: values.astype(np.float32)
+        for name, values in (
+            ("z_reasoning", reasoning),
+            ("z_matched", matched),
+            ("z_total", reasoning + matched),
+        )
+    }
+
+
+def _suppression(n_problems: int, drop: float, rng: np.random.Generator) -> pd.DataFrame:
+    arms = {"plain": 0.9, "high_norm": 0.9 - drop, "random_matched": 0.85, "low_norm": 0.9}
+    rows = [
+        {
+            "problem_id": f"p{2 * problem + 1:03d}",
+            "arm": arm,
+            "mode": "think",
+            "factor": np.nan if arm == "random_matched" else 0.1,
+            "correct": bool(rng.random() < accuracy),
+            "n_tokens": 20,
+            "n_suppressed": 0 if arm == "plain" else 6,
+            "delta_norm": 1.0,
+        }
+        for problem in range(n_problems)
+        for arm, accuracy in arms.items()
+    ]
+    return pd.DataFrame(rows).astype({"correct": "boolean"})

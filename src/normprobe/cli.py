@@ -1,4 +1,4 @@
-"""The command `normprobe`: finds the subcommand, hands it its arguments, reports errors in one line.
+"""The command `normprobe`: finds the subcommand and hands it its arguments.
 
 Each subcommand is a module's `main(argv) -> int | None`, imported only when it is asked for: `--help` must not
 wait for torch.
@@ -9,11 +9,9 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-from collections.abc import Callable
 from importlib import metadata
 
-from normprobe.errors import NormprobeError
-from normprobe.runs import refusing_disk_errors
+from normprobe.console import run_main
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "verify": ("normprobe.verify", "put the paper's claims to the test on a model and print the evidence"),
@@ -22,24 +20,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train-saes": ("normprobe.saes.study", "train the sparse autoencoders of a study (sae_training/*.yaml)"),
 }
 """Subcommand: the module whose `main(argv)` it runs, and the line in the help."""
-
-
-def run_main(main: Callable[[list[str] | None], int | None], argv: list[str] | None = None) -> int:
-    """Call `main(argv)` and return the exit code of the process; `argv` None means the process's arguments.
-
-    0 or what `main` returns; 2 and one line on stderr after a NormprobeError, a full disk or a missing
-    permission; 130 and one line after Ctrl-C. Any other exception is a bug and keeps its traceback.
-    A module that also runs alone ends with `if __name__ == "__main__": sys.exit(run_main(main))`.
-    """
-    try:
-        with refusing_disk_errors("the output"):
-            return main(argv) or 0
-    except NormprobeError as error:
-        print(f"normprobe: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("normprobe: interrupted; the same command resumes at the last finished part", file=sys.stderr)
-        return 130
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from normprobe.cli import COMMANDS, main, run_main
+from normprobe.cli import COMMANDS, main
+from normprobe.console import run_main
 from normprobe.errors import NormprobeError
 
 HEAVY = [

@@ -1,0 +1,25 @@
+"""How every program of the package ends: an exit code, and one line on stderr when something was refused."""
+
+import sys
+from collections.abc import Callable
+
+from normprobe.errors import NormprobeError
+from normprobe.runs import refusing_disk_errors
+
+
+def run_main(main: Callable[[list[str] | None], int | None], argv: list[str] | None = None) -> int:
+    """Call `main(argv)` and return the exit code of the process; `argv` None means the process's arguments.
+
+    0 or what `main` returns; 2 and one line on stderr after a NormprobeError, a full disk or a missing
+    permission; 130 and one line after Ctrl-C. Any other exception is a bug and keeps its traceback.
+    A module that also runs alone ends with `if __name__ == "__main__": sys.exit(run_main(main))`.
+    """
+    try:
+        with refusing_disk_errors("the output"):
+            return main(argv) or 0
+    except NormprobeError as error:
+        print(f"normprobe: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("normprobe: interrupted; the same command resumes at the last finished part", file=sys.stderr)
+        return 130

@@ -1,0 +1,348 @@
+"""Put the paper's claims to the test on one model: `python -m normprobe.verify`.
+
+This module alone orders the stages of a run and runs what is missing. A stage whose configuration, and that of
+all stages it builds on, is unchanged is not run again; whether that is so is decided before torch is imported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from normprobe.claims.registry import evaluate_all
+from normprobe.claims.tables import Tables
+from normprobe.console import run_main
+from normprobe.errors import NormprobeError
+from normprobe.layer_profile import LayerProfile
+from normprobe.problem_set import bundled_problem_set, read_problem_set
+from normprobe.report.findings import read_evidence
+from normprobe.report.html import write_report
+from normprobe.report.table import verdict_table
+from normprobe.runs import Run, atomic_write, config_hash, read_config, refusing_disk_errors
+from normprobe.scoring import matches
+from normprobe.testbed import bundled
+from normprobe.testbed.roles import roles
+from normprobe.testbed.scoring import correct
+
+if TYPE_CHECKING:
+    from normprobe.models.open import OpenModel
+
+TESTBED = "testbed"
+MODEL_FILES = (".safetensors", ".json", ".jinja", ".txt", ".model")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The arguments of a run, defaults filled in; config.yaml holds the same keys."""
+
+    model: str = "tiny-thinker"
+    revision: str | None = None
+    dtype: str = "float32"
+    device: str = "cpu"
+    offline: bool = False
+    trust_remote_code: bool = False
+    early: str | None = None
+    saes: str | None = None
+    problems: str | None = None
+    n_sae: int = 640
+    n_select: int = 256
+    n_measure: int = 384
+    max_new_tokens: int | None = None
+    seed: int = 0
+
+    @property
+    def is_bundled(self) -> bool:
+        return self.model in bundled.NAMES
+
+    @property
+    def early_checkpoint(self) -> str | None:
+        """The early checkpoint that serves as a control: the given one, or the bundled one of tiny-thinker."""
+        return self.early or ("tiny-thinker:early" if self.model == "tiny-thinker" else None)
+
+    @property
+    def problem_source(self) -> str:
+        """Where problems come from. Raises NormprobeError if nothing says it."""
+        if self.problems is None and not self.is_bundled:
+            raise NormprobeError(
+                f"expected --problems FILE for the model {self.model}, got none; "
+                f"give .parquet or .jsonl with a 'question' column, or '{TESTBED}' for a model trained on the testbed"
+            )
+        return self.problems or TESTBED
+
+
+QUICK = {"n_sae": 96, "n_select": 64, "n_measure": 64}
+"""`--quick`: a run that shows that everything works, in about two minutes. Too small for verdicts."""
+
+
+def fingerprint(name: str, revision: str | None) -> str:
+    """What tells one model from another without opening it: a hash of the files of a directory, or the hub's name."""
+    directory = bundled.path(name) if name in bundled.NAMES else Path(name).expanduser()
+    if not directory.is_dir():
+        return f"{name}@{revision}"
+    digest = hashlib.sha256(name.partition(":")[2].encode() if name in bundled.NAMES else b"")
+    for file in sorted(directory.iterdir()):
+        if file.suffix in MODEL_FILES:
+            digest.update(file.name.encode())
+            with file.open("rb") as content:
+                digest.update(hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest()
+
+
+@dataclass
+class Study:
+    """One run with its settings; models are opened when a stage first needs them."""
+
+    settings: Settings
+    run: Run
+    progress: bool = True
+    _opened: dict[str, OpenModel] = field(default_factory=dict)
+
+    def model(self, source: str) -> OpenModel:
+        """The model behind a source: "model", "untrained" or "early"."""
+        if source not in self._opened:
+            self._opened[source] = self._open(source)
+            self.run.identify(**{source: self._opened[source].identity.to_dict()})
+        return self._opened[source]
+
+    def _open(self, source: str) -> OpenModel:
+        from normprobe.models.opening import open_model
+
+        if source == "untrained":
+            return self.model("model").untrained(self.settings.seed)
+        chosen = self.settings
+        name = chosen.model if source == "model" else chosen.early_checkpoint
+        assert name is not None
+        return open_model(
+            name,
+            revision=chosen.revision if source == "model" else None,
+            dtype=chosen.dtype,
+            device=chosen.device,
+            offline=chosen.offline,
+            trust_remote_code=chosen.trust_remote_code,
+            attentions=True,
+        )
+
+    @property
+    def source_names(self) -> tuple[str, ...]:
+        return ("model", "untrained", *(["early"] if self.settings.early_checkpoint else []))
+
+    @cached_property
+    def sources(self) -> dict[str, OpenModel]:
+        return {source: self.model(source) for source in self.source_names}
+
+    @property
+    def max_new_tokens(self) -> int:
+        if self.settings.max_new_tokens is not None:
+            return self.settings.max_new_tokens
+        return 160 if self.settings.problem_source == TESTBED else 2048
+
+    def stages(self) -> list[tuple[str, dict[str, Any], Callable[[dict[str, Any]], None]]]:
+        """(name, configuration, what fills it) in order. A configuration holds the hash of the one it builds on."""
+        s = self.settings
+        problems = {"source": s.problem_source, "seed": s.seed}
+        if s.problem_source == TESTBED:
+            problems |= {"sae": s.n_sae, "select": s.n_select, "measure": s.n_measure}
+        else:
+            problems["file"] = _file_hash(Path(s.problem_source))
+        model = {"fingerprint": fingerprint(s.model, s.revision), "dtype": s.dtype, "device": s.device}
+        early = s.early_checkpoint and fingerprint(s.early_checkpoint, None)
+        responses = {
+            "after": config_hash(problems),
+            "model": model,
+            "max_new_tokens": self.max_new_tokens,
+            "seed": s.seed,
+        }
+        traces = {"after": config_hash(responses), "sources": list(self.source_names), "early": early}
+        saes = {"after": config_hash(traces), "given": s.saes, "seed": s.seed}
+        reductions = {"after": config_hash(saes), "seed": s.seed}
+        experiments = {"after": config_hash(traces), "seed": s.seed}
+        evidence = {"after": [config_hash(reductions), config_hash(experiments)], "seed": s.seed}
+        return [
+            ("problems", problems, self._problems),
+            ("responses", responses, self._responses),
+            ("traces", traces, self._traces),
+            ("saes", saes, self._saes),
+            ("reductions", reductions, self._reductions),
+            ("experiments", experiments, self._experiments),
+            ("evidence", evidence, self._evidence),
+        ]
+
+    def _problems(self, config: dict[str, Any]) -> None:
+        s = self.settings
+        if s.problem_source == TESTBED:
+            table = bundled_problem_set(
+                {"sae": s.n_sae, "select": s.n_select, "measure": s.n_measure}, s.seed
+            )
+        else:
+            table = read_problem_set(Path(s.problem_source), s.seed)
+        with (
+            self.run.stage("problems", config) as folder,
+            atomic_write(folder / "problems.parquet") as unfinished,
+        ):
+            table.to_parquet(unfinished, index=False)
+
+    def _responses(self, config: dict[str, Any]) -> None:
+        from normprobe.tracing.stages import stage_responses
+
+        stage_responses(
+            self.run,
+            self.model("model"),
+            config,
+            max_new_tokens=self.max_new_tokens,
+            seed=self.settings.seed,
+            scorer=self._scorer,
+            progress=self.progress,
+        )
+
+    def _traces(self, config: dict[str, Any]) -> None:
+        from normprobe.tracing.stages import stage_traces
+
+        stage_traces(
+            self.run,
+            self.sources,
+            config,
+            roles=roles if self.settings.problem_source == TESTBED else None,
+            progress=self.progress,
+        )
+
+    def _saes(self, config: dict[str, Any]) -> None:
+        from normprobe.saes.stages import stage_saes
+
+        stage_saes(
+            self.run,
+            self.sources,
+            config,
+            given=self.settings.saes,
+            seed=self.settings.seed,
+            progress=self.progress,
+        )
+
+    def _reductions(self, config: dict[str, Any]) -> None:
+        from normprobe.saes.stages import stage_reductions
+
+        stage_reductions(self.run, self.sources, config, progress=self.progress)
+
+    def _experiments(self, config: dict[str, Any]) -> None:
+        from normprobe.evaluation.suppression import stage_experiments
+
+        tables = Tables(self.run.path)
+        identity = self.model("model").identity.to_dict()
+        profile = LayerProfile.measure(tables.tokens, tables.signals("model")["norm"], identity)
+        profile.save(self.run.path / "layer_profile.json")
+        stage_experiments(
+            self.run,
+            self.model("model"),
+            config,
+            profile,
+            max_new_tokens=self.max_new_tokens,
+            seed=self.settings.seed,
+            scorer=self._scorer,
+            progress=self.progress,
+        )
+
+    def _evidence(self, config: dict[str, Any]) -> None:
+        with self.run.stage("evidence", config) as folder:
+            evaluate_all(Tables(self.run.path), self.settings.seed, folder)
+
+    @property
+    def _scorer(self) -> Callable[[str, str], bool]:
+        return correct if self.settings.problem_source == TESTBED else matches
+
+
+def verify(settings: Settings, out: Path, given: Mapping[str, Any], *, progress: bool = True) -> Path:
+    """Run what is missing of a study in `out`; returns the path of its report.
+
+    Raises NormprobeError for everything a user can get wrong, before anything is run where that can be known.
+    """
+    settings.problem_source  # noqa: B018  the one setting that can be missing
+    run = Run.open(out, given, resolved=dataclasses.asdict(settings))
+    study = Study(settings, run, progress)
+    stages = study.stages()
+    for number, (name, config, fill) in enumerate(stages, start=1):
+        if run.stage_complete(name, config):
+            continue
+        start = time.monotonic()
+        if progress:
+            print(f"[{number}/{len(stages)}] {name} …", file=sys.stderr, flush=True)
+        fill(config)
+        (out / "report.html").unlink(missing_ok=True)
+        if progress:
+            print(
+                f"[{number}/{len(stages)}] {name}: {time.monotonic() - start:.0f} s",
+                file=sys.stderr,
+                flush=True,
+            )
+    report = out / "report.html"
+    return report if report.exists() else write_report(out)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line of `python -m normprobe.verify` and `normprobe verify`."""
+    parser = argparse.ArgumentParser(
+        prog="normprobe verify", description=__doc__.partition("\n")[0] if __doc__ else None
+    )
+    parser.add_argument("--model", help="tiny-thinker (the default), a directory, or a hub id")
+    parser.add_argument("--revision", help="branch, tag or commit of a hub model")
+    parser.add_argument("--dtype", help="float32 (the default), bfloat16 or float16")
+    parser.add_argument("--device", help="cpu (the default) or cuda")
+    parser.add_argument("--offline", action="store_true", default=None, help="never ask a hub")
+    parser.add_argument(
+        "--trust-remote-code", action="store_true", default=None, help="run code that comes with a model"
+    )
+    parser.add_argument("--early", metavar="MODEL", help="an early checkpoint of the model, as a control")
+    parser.add_argument(
+        "--saes", metavar="DIR|RELEASE", help="dictionaries to read with instead of training them"
+    )
+    parser.add_argument(
+        "--problems",
+        metavar="FILE",
+        help="problems as .parquet or .jsonl with a 'question' column, or 'testbed'",
+    )
+    parser.add_argument(
+        "--max-new-tokens", type=int, help="limit of a response (160 on the testbed, else 2048)"
+    )
+    parser.add_argument("--n-sae", type=int, help="testbed problems to train the dictionaries on")
+    parser.add_argument("--n-select", type=int, help="testbed problems to select features and thresholds on")
+    parser.add_argument("--n-measure", type=int, help="testbed problems to measure on")
+    parser.add_argument("--seed", type=int, help="seed of everything random (0)")
+    parser.add_argument(
+        "--config", type=Path, help="config.yaml of a run to replay; other arguments override it"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/verify"), help="run directory, made or continued"
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="few problems: shows that everything works, too small for verdicts",
+    )
+    parser.add_argument("--strict", action="store_true", help="exit with 1 if any claim is not supported")
+    arguments = parser.parse_args(argv)
+    keys = {f.name for f in dataclasses.fields(Settings)}
+    given = read_config(arguments.config, keys) if arguments.config else {}
+    given |= QUICK if arguments.quick else {}
+    given |= {key: value for key, value in vars(arguments).items() if key in keys and value is not None}
+    report = verify(Settings(**given), arguments.out, given)
+    evidence = read_evidence(arguments.out)
+    print(verdict_table(evidence))
+    print(f"report: {report}")
+    return 1 if arguments.strict and any(e.verdict != "supported" for e in evidence) else 0
+
+
+def _file_hash(path: Path) -> str:
+    if not path.is_file():
+        raise NormprobeError(f"expected a file of problems, got {path}; check the path")
+    with refusing_disk_errors(path), path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))

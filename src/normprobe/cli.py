@@ -15,7 +15,7 @@ from normprobe.console import run_main
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "verify": ("normprobe.verify", "put the paper's claims to the test on a model and print the evidence"),
-    "report": ("normprobe.report", "write report.html for a finished run"),
+    "report": ("normprobe.report.__main__", "write the report of a finished run again"),
     "train-testbed": ("normprobe.testbed.train", "train the bundled model tiny-thinker from its recipe"),
     "train-saes": ("normprobe.saes.study", "train the sparse autoencoders of a study (sae_training/*.yaml)"),
 }

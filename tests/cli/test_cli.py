@@ -51,7 +51,15 @@ def test_every_command_has_its_own_help(command, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([command, "--help"])
     assert stopped.value.code == 0
-    assert "--" in capsys.readouterr().out
+    assert "usage: " in capsys.readouterr().out
+
+
+def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, capsys):
+    assert main(["report", str(tmp_path / "none")]) == 2
+    shown = capsys.readouterr()
+    assert shown.err.startswith("normprobe: expected ")
+    assert shown.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("argv", [[], ["verfy"], ["--out", "x"]])

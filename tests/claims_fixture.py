@@ -1,7 +1,7 @@
 """Run directories in which each claim's effect is planted or absent, in the formats that a real run has.
 
-Depth growth, length, token identity and a difference between modes are in every source and arm, as in a network that
-only reads: they are what a claim must not mistake for its effect. Effects enter the source "model" alone.
+Growth with depth, length, token identity and a difference between modes are in every source and arm, as in a network
+that only reads: they are what a claim must not mistake for its effect. Effects enter the source "model" alone.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ANSWER = ["answer", ":", "7"]
 
 @dataclass(frozen=True)
 class Effects:
-    """What is planted. 0 plants nothing; all are logarithms of factors but `tracking` (a weight) and `causal` (points)."""
+    """What is planted; 0 plants nothing. Logarithms of factors; `tracking` is a weight, `causal` a lost accuracy."""
 
     late_spike: float = 0.0
     thinking_norm: float = 0.0
@@ -42,7 +42,7 @@ class Effects:
 
 def write_run(
     path: Path,
-    effects: Effects = Effects(),  # noqa: B008 (frozen)
+    effects: Effects = Effects(),
     *,
     seed: int = 0,
     n_problems: int = 40,
@@ -113,7 +113,7 @@ def _signals(
 ) -> dict[str, np.ndarray]:
     shape = (LAYERS, len(tokens))
     depth = np.log1p(np.arange(LAYERS))[:, None]
-    identity = (tokens["token_id"].to_numpy() % 7) / 20
+    identity = (tokens["token_id"].to_numpy() % 7) / 20 + 0.3 * (tokens["segment"] == "thought").to_numpy()
     log_norm = depth + identity + 0.2 * rng.normal(size=shape) + 0.2 * effects.tracking * drive
     log_norm += effects.thinking_norm * (tokens["mode"] == "think").to_numpy()
     log_norm[LATE] += effects.critical * (tokens["role"] == "computed").to_numpy()

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from claims_fixture import Effects, write_run
+
 from normprobe.claims import (
     entropies_do_not,
     high_norm_is_causal,
@@ -51,10 +51,10 @@ def test_absent_effect_is_not_supported(claim, null_run):
     assert evidence.verdict == "not supported"
 
 
-@pytest.mark.parametrize("claim, effects", PLANTED[:1], ids=NAMES[:1])
-def test_opposite_effect_is_not_supported(claim, effects, tmp_path):
-    evidence, _ = judge(claim, write_run(tmp_path / "run", Effects(late_spike=-1.0)))
+def test_fall_in_the_last_quarter_is_not_a_spike(tmp_path):
+    evidence, _ = judge(late_spike, write_run(tmp_path / "run", Effects(late_spike=-1.0)))
     assert evidence.verdict == "not supported"
+    assert evidence.estimate < -0.1
 
 
 @pytest.mark.parametrize("claim, effects", PLANTED[:5], ids=NAMES[:5])
@@ -81,14 +81,17 @@ def test_missing_filler_leaves_the_norm_gap_open(tmp_path):
     assert judge(thinking_norm_is_higher, run)[0].verdict == "inconclusive"
 
 
-def test_layerwise_correlation_is_as_high_in_nulls_as_in_the_model(null_run):
-    """The paper's headline is shown for what it is: high in all arms when only depth grows."""
+def test_layerwise_correlation_is_high_in_every_null(null_run):
+    """The paper's headline is shown for what it is: depth alone drives it up, with no effect planted anywhere."""
     evidence, _ = judge(norm_tracks_features, null_run)
-    naive = {c.name: c.estimate for c in evidence.controls if c.name.startswith("layer-wise ρ:")}
+    naive = {
+        control.name: control.estimate
+        for control in evidence.controls
+        if control.name.startswith("layer-wise ρ:")
+    }
     assert len(naive) == 4
-    estimates = {c.name: c for c in evidence.controls}
-    assert abs(evidence.estimate) < 0.4
-    assert np.isnan(estimates["estimate − strongest control (decides)"].estimate) is np.False_
+    assert min(naive.values()) > 0.9
+    assert evidence.verdict == "not supported"
 
 
 def test_lower_norms_at_computed_tokens_are_told(tmp_path):

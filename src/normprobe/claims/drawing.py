@@ -28,6 +28,11 @@ def curve(axes: Any, rows: pd.DataFrame, label: str, **line: Any) -> None:
     axes.fill_between(rows["layer"], rows["low"], rows["high"], color=line["color"], alpha=0.15, linewidth=0)
 
 
+def legend_below(axes: Any, columns: int) -> None:
+    """A legend that no curve can run into."""
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=columns)
+
+
 def layer_axis(axes: Any, series: pd.DataFrame, evidence: Evidence, *, mark_late: bool = True) -> None:
     """Name the layer axis, shade the last quarter and state n."""
     layers = sorted(int(layer) for layer in series["layer"].unique() if layer >= 0)
@@ -38,7 +43,7 @@ def layer_axis(axes: Any, series: pd.DataFrame, evidence: Evidence, *, mark_late
 
 def forest(axes: Any, rows: Sequence[tuple[str, pd.DataFrame, dict[str, Any]]], evidence: Evidence) -> None:
     """Estimates with their intervals, one named row each from the top; a row without data is left out."""
-    shown = [(name, frame.iloc[0], style) for name, frame, style in rows if not frame.empty]
+    shown = [(name, frame.iloc[0], style) for name, frame, style in rows if frame["estimate"].notna().any()]
     for height, (_, at, style) in zip(range(len(shown), 0, -1), shown, strict=True):
         axes.plot([at["low"], at["high"]], [height, height], color=style["color"], linestyle="-")
         axes.plot(

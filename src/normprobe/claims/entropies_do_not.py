@@ -2,8 +2,9 @@
 
 Estimand, on the footing of `norm_tracks_features`: for each signal ρ with Σ_{i∈I} z_i within one layer over a
 problem's tokens, averaged over problems (with its sign), then |ρ| averaged over layers; the lead is the
-norm's |ρ| minus the best entropy's. The hidden entropy competes in three forms, since that of softmax(h) falls with the scale of h and so
-repeats the norm: softmax(h), softmax(√d·h/‖h‖) and h²/‖h‖² (arXiv 2606.06188 does not say which it used).
+norm's |ρ| minus the best entropy's. (Resampling pushes a |ρ| near 0 up, of all signals alike.) The hidden entropy
+competes in three forms, since that of softmax(h) falls with the scale of h and so repeats the norm: softmax(h),
+softmax(√d·h/‖h‖) and h²/‖h‖² (which of them arXiv 2606.06188 used is not known to us).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
+from normprobe.claims.drawing import legend_below
 from normprobe.claims.evidence import Evidence
 from normprobe.claims.judgement import (
     ARM_NAMES,
@@ -52,7 +54,7 @@ RULE = (
 SIGNALS = {
     "norm": "norm",
     "entropy_softmax": "hidden entropy, softmax(h)",
-    "entropy_rms": "hidden entropy, softmax(√d h/‖h‖)",
+    "entropy_rms": "hidden entropy, unit scale",
     "entropy_energy": "hidden entropy, h²/‖h‖²",
     "output_entropy": "output entropy",
     "attention_entropy": "attention entropy",
@@ -184,7 +186,8 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
         )  # fmt: skip
     axes.set_yticks(list(heights.values()), [SIGNALS[signal] for signal in signals])
     axes.set_xlim(left=0.0)
+    axes.set_ylim(0.4, len(signals) + 0.6)
     axes.set_xlabel(
-        f"|Spearman ρ| with Σz of reasoning features (95 % intervals, n = {evidence.n} {evidence.n_unit})"
+        f"|Spearman ρ| with reasoning features (95 % intervals, n = {evidence.n} {evidence.n_unit})"
     )
-    axes.legend()
+    legend_below(axes, columns=2)

@@ -130,10 +130,10 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
     heights = np.arange(len(arms), 0, -1)
     colours = [{PLAIN: BLUE, HIGH: VERMILION}.get(arm, GREY) for arm in arms]
     axes.barh(heights, shown["estimate"], color=colours, height=0.6, alpha=0.6)
-    axes.hlines(heights, shown["low"], shown["high"], color="black", linewidth=1.0)
+    axes.hlines(heights + 0.12, shown["low"], shown["high"], color="black", linewidth=1.0)
     axes.axvline(shown["estimate"].iloc[0], color=BLUE, linestyle="--", linewidth=0.8)
     for height, rate in zip(heights, shown["suppressed_per_token"], strict=True):
-        axes.text(0.01, height, f"{rate:.2g} states per token", va="center", fontsize=6)
+        axes.text(0.01, height - 0.12, f"{rate:.2g} states per token", va="center", fontsize=6)
     axes.set_yticks(heights, arms)
     axes.set_xlim(0.0, 1.0)
     axes.set_xlabel(f"accuracy in think (95 % intervals, n = {evidence.n} {evidence.n_unit})")

@@ -135,9 +135,9 @@ def row(quantity: str, arm: str, draws: Draws) -> pd.DataFrame:
     return series(quantity, arm, draws[:, None], [-1])
 
 
-def said(draws: Draws | None, form: str = ".2f") -> str:
+def said(draws: Draws | None) -> str:
     """A number with its interval as a note has it: `0.42 [0.31, 0.53]`."""
     if draws is None:
         return "(not computed)"
     low, high = interval(draws)
-    return f"{draws[0]:{form}} [{low:{form}}, {high:{form}}]"
+    return f"{draws[0]:z.2f} [{low:z.2f}, {high:z.2f}]"

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from normprobe.claims.drawing import CONTROL, curve, layer_axis, pick
+from normprobe.claims.drawing import CONTROL, curve, layer_axis, legend_below, pick
 from normprobe.claims.evidence import Evidence
 from normprobe.claims.judgement import (
     ARM_NAMES,
@@ -151,13 +151,12 @@ def _note(
     late: list[int],
     middle: list[int],
 ) -> str:
-    verb = "rise" if rise[0] > 0 else "fall"
     return (
         f"From the middle half to the last quarter of layers the raw ΣΔz goes from {raw[middle].mean():.3g} "
-        f"to {raw[late].mean():.3g}; with the growth of the norm undone, the reasoning features {verb}: by "
-        f"{said(rise)} of their activation. An untrained network gives "
-        f"{said(controls[ARM_NAMES['untrained']])}, filler instead of a thought {said(controls[FILLER])}, "
-        f"matched non-reasoning features {said(controls[MATCHED])}."
+        f"to {raw[late].mean():.3g}; with the growth of the norm undone, the rise is {said(rise)} of the "
+        f"features' gross activation. An untrained network gives {said(controls[ARM_NAMES['untrained']])}, "
+        f"filler instead of a thought {said(controls[FILLER])}, matched non-reasoning features "
+        f"{said(controls[MATCHED])}."
     )
 
 
@@ -174,4 +173,4 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
     ):
         curve(axes, pick(series, PER_NORM, name), name, linestyle=dashes, **CONTROL)
     axes.set_ylabel("ΣΔz per unit norm (think − no_think)")
-    axes.legend()
+    legend_below(axes, columns=3)

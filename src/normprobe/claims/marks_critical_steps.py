@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
-from normprobe.claims.drawing import CONTROL, curve, layer_axis, pick
+from normprobe.claims.drawing import CONTROL, curve, layer_axis, legend_below, pick
 from normprobe.claims.evidence import Evidence
 from normprobe.claims.judgement import (
     ARM_NAMES,
@@ -241,20 +241,20 @@ def _note(
 
 
 def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
-    """AUROC by layer: computed tokens in both main forms, the other roles thin, the untrained twin grey, chance dotted."""
+    """AUROC by layer: computed tokens in two forms, the other roles thin, the untrained twin grey, chance dotted."""
     layer_axis(axes, series, evidence)
     axes.axhline(CHANCE, color="black", linestyle=":", linewidth=0.8)
     for role, colour in ROLE_COLOURS.items():
-        curve(axes, pick(series, role, MODEL), f"{role} against the rest", color=colour, linewidth=0.8)
+        curve(axes, pick(series, role, MODEL), role, color=colour, linewidth=0.8)
     curve(
         axes,
         pick(series, PLAIN, ARM_NAMES["untrained"]),
-        "computed, untrained twin",
+        "untrained twin",
         linestyle="--",
         **CONTROL,
     )
     curve(axes, pick(series, SAME, MODEL), "computed against copied, same token", color=BLUE, linestyle="--")
-    curve(axes, pick(series, PLAIN, MODEL), PLAIN, **source_line("model"))
+    curve(axes, pick(series, PLAIN, MODEL), "computed", **source_line("model"))
     axes.set_ylim(0.0, 1.0)
     axes.set_ylabel("AUROC of the norm over thought tokens")
-    axes.legend(fontsize=6)
+    legend_below(axes, columns=4)

@@ -41,7 +41,7 @@ from normprobe.style import GREY, source_line
 NAME = "norm_tracks_features"
 STATEMENT = "The norm of the hidden state tracks the activation of the reasoning features."
 NEEDS = frozenset({"tokens", "signals/model", "dictionary", "z/model"})
-# A tenth, the least that is commonly called a correlation at all: below it the norm tells 1 % of the features' variance.
+# Below a tenth the norm would tell less than 1 % of the variance of the features' ranks.
 SMALLEST_EFFECT = 0.1
 RULE = (
     "ρ = Spearman's correlation of the norm and Σ z of the reasoning features within a layer over a "
@@ -145,7 +145,7 @@ def _note(within: dict[str, Draws | None], layerwise: dict[str, dict[str, Draws]
         "Within a layer, from token to token, norm and reasoning features correlate at "
         f"{said(within['model'])}; an untrained network gives {said(within['untrained'])}, a random "
         f"dictionary {said(within['random'])}. The paper's layer-wise ρ is {naive['model']:.2f} here, "
-        f"against {' and '.join(nulls) or 'no null that could be computed'}."
+        f"against {', '.join(nulls) or 'no null that could be computed'}."
     )
 
 
@@ -160,4 +160,4 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
         rows.append((form.replace(" ρ", ""), pick(series, form, MODEL), source_line("model")))
     forest(axes, rows, evidence)
     axes.axvline(0.0, color=GREY, linewidth=0.6)
-    axes.set_xlabel("Spearman ρ of norm and Σz of reasoning features (95 % intervals)")
+    axes.set_xlabel("Spearman ρ with reasoning features (95 % intervals)")

@@ -10,12 +10,14 @@ from types import ModuleType
 import numpy as np
 
 from normprobe.claims import (
+    assumptions,
     entropies_do_not,
     high_norm_is_causal,
     late_spike,
     marks_critical_steps,
     norm_tracks_features,
     thinking_norm_is_higher,
+    two_sided_bound,
 )
 from normprobe.claims.evidence import Evidence
 from normprobe.claims.measured import NotJudged
@@ -26,6 +28,8 @@ CLAIMS: tuple[ModuleType, ...] = (
     thinking_norm_is_higher,
     norm_tracks_features,
     entropies_do_not,
+    assumptions,
+    two_sided_bound,
     marks_critical_steps,
     high_norm_is_causal,
 )

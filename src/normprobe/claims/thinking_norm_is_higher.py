@@ -156,10 +156,17 @@ def _times(draws: Draws | None) -> str:
 
 
 def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
-    """The mean norm by layer in each mode, whole responses; an untrained network's ratio is in the note."""
+    """The mean norm by layer in each mode, whole responses; the ratio, and that of the untrained twin, in words."""
+    from matplotlib.ticker import LogFormatter
+
     layer_axis(axes, series, evidence)
     for mode in MODES:
         curve(axes, pick(series, f"norm, {mode}", MODEL), mode, **mode_line(mode))
     axes.set_yscale("log")
+    for format_ticks in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        format_ticks(LogFormatter(minor_thresholds=(2, 0.5)))
     axes.set_ylabel("mean ‖h‖₂ over the response (activation units)")
-    axes.legend()
+    axes.legend(loc="upper left")
+    twin = next(control for control in evidence.controls if control.name == ARM_NAMES["untrained"])
+    ratios = f"think / no_think: {np.exp(evidence.estimate):.2f}; untrained twin: {np.exp(twin.estimate):.2f}"
+    axes.text(0.98, 0.03, ratios, transform=axes.transAxes, ha="right", fontsize=7)

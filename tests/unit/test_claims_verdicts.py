@@ -120,3 +120,14 @@ def test_too_few_problems_are_not_judged(tmp_path):
     for claim, _ in PLANTED:
         with pytest.raises(NotJudged, match="at least 10"):
             judge(claim, run)
+
+
+def test_without_copied_twins_the_marks_stay_open(tmp_path):
+    """No computed token is ever copied as the same string: that form cannot be computed, however high the AUROC."""
+    run = write_run(tmp_path / "run", Effects(critical=1.0))
+    path = run / "traces" / "tokens.parquet"
+    tokens = Tables(run).tokens
+    tokens.assign(token=tokens["token"].mask(tokens["role"] == "copied", "9")).to_parquet(path)
+    evidence, _ = judge(marks_critical_steps, run)
+    assert evidence.verdict == "inconclusive"
+    assert "the same string it is (not computed)" in evidence.note

@@ -137,7 +137,7 @@ def row(quantity: str, arm: str, draws: Draws) -> pd.DataFrame:
 
 def said(draws: Draws | None) -> str:
     """A number with its interval as a note has it: `0.42 [0.31, 0.53]`."""
-    if draws is None:
+    if draws is None or np.isnan(draws[0]):
         return "(not computed)"
     low, high = interval(draws)
     return f"{draws[0]:z.2f} [{low:z.2f}, {high:z.2f}]"

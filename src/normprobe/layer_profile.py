@@ -93,9 +93,10 @@ class LayerProfile:
 
         Raises NormprobeError if it holds impossible numbers (as from NaN norms) or the disk refuses.
         """
-        _validate(self, path)
+        content = asdict(self)
+        _validate(content, path)
         with refusing_disk_errors(path.parent):
-            atomic_write_json(path, asdict(self))
+            atomic_write_json(path, content)
 
     @classmethod
     def load(cls, path: Path) -> LayerProfile:
@@ -121,9 +122,11 @@ class LayerProfile:
         names = {field.name for field in fields(cls)}
         if set(content) != names:
             raise NormprobeError(_damaged(path, f"other fields ({', '.join(sorted(names ^ set(content)))})"))
-        profile = cls(**content)
-        _validate(profile, path)
-        return profile
+        try:
+            _validate(content, path)
+        except (TypeError, AttributeError) as error:
+            raise NormprobeError(_damaged(path, "values of another type")) from error
+        return cls(**content)
 
     def for_model(self, identity: Mapping[str, Any]) -> LayerProfile:
         """This profile, if it was measured on the model of this identity (`ModelIdentity.to_dict()`, or part of it).
@@ -170,34 +173,34 @@ def _onset(quantiles: PerMode) -> int | None:
     half = len(ratio) // 2
     if half == 0:
         return None
-    below = np.flatnonzero(ratio <= ONSET_RISE * np.median(ratio[:half]))
-    onset = max(half, int(below[-1]) + 1)
+    onset = len(ratio)
+    while onset > half and ratio[onset - 1] > ONSET_RISE * np.median(ratio[:half]):
+        onset -= 1
     return onset if onset < len(ratio) else None
 
 
-def _validate(profile: LayerProfile, path: Path) -> None:
-    n_layers = len(profile.tau) if isinstance(profile.tau, list) else 0
-    if (
-        n_layers == 0
-        or not isinstance(profile.model, dict)
-        or profile.model.get("n_layers", n_layers) != n_layers
-    ):
-        raise NormprobeError(_damaged(path, f"τ for {n_layers} layers of the model {profile.model}"))
-    for layer, tau in enumerate(profile.tau):
+def _validate(content: Mapping[str, Any], path: Path) -> None:
+    """Refuse what no measurement can have given. TypeError or AttributeError where a field is not even of its type."""
+    model, taus = content["model"], content["tau"]
+    n_layers = len(taus)
+    if n_layers == 0 or model.get("n_layers", n_layers) != n_layers:
+        raise NormprobeError(_damaged(path, f"τ for {n_layers} layers of a model of {model.get('n_layers')}"))
+    for layer, tau in enumerate(taus):
         if not _is_number(tau) or tau <= 0:
             raise NormprobeError(
                 f"expected finite τ > 0 for every layer in {path}, got {tau} in layer {layer}; make the profile again"
             )
-    for mode, table in (*profile.quantiles.items(), *profile.quantiles_with_sinks.items()):
-        if len(table) != n_layers or any(len(row) != len(profile.quantile_levels) for row in table):
+    for mode, table in (*content["quantiles"].items(), *content["quantiles_with_sinks"].items()):
+        if len(table) != n_layers or any(len(row) != len(content["quantile_levels"]) for row in table):
             raise NormprobeError(_damaged(path, f"quantiles of another shape in mode {mode}"))
         if not all(_is_number(value) and value >= 0 for row in table for value in row):
             raise NormprobeError(_damaged(path, f"quantiles that are not finite norms in mode {mode}"))
-    layers = [*profile.chosen_layers, *([] if profile.spike_onset is None else [profile.spike_onset])]
-    if not all(isinstance(layer, int) and 0 <= layer < n_layers for layer in layers):
-        raise NormprobeError(
-            f"expected layers 0…{n_layers - 1} in {path}, got {layers}; make the profile again"
-        )
+    onset = content["spike_onset"]
+    for layer in (*content["chosen_layers"], *([] if onset is None else [onset])):
+        if not isinstance(layer, int) or not 0 <= layer < n_layers:
+            raise NormprobeError(
+                f"expected layers 0…{n_layers - 1} in {path}, got {layer}; make the profile again"
+            )
 
 
 def _is_number(value: object) -> bool:

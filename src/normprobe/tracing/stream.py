@@ -36,15 +36,22 @@ def stream_states(
     tokens × d floats: 49 MB for 64 responses of 150 tokens, 10 layers and d 128.
     """
     for rows in batch_plan(responses, splits, batch_size):
-        padded = pad(responses, rows)
-        ids, mask = (torch.from_numpy(array).to(opened.device) for array in padded)
-        with torch.no_grad(), record_sites(opened) as sites:  # not inference_mode: SAEs train on these
-            # The base model leaves out the unembedding, which nobody reads here.
-            opened.model.base_model(input_ids=ids, attention_mask=mask, use_cache=False)
-            valid = mask.bool()
-            states = torch.stack([state[valid].float() for state in sites.states])
-        row, position = np.nonzero(padded[1])
-        yield Batch(states, rows[row], position)
+        ids, mask = pad(responses, rows)
+        row, position = np.nonzero(mask)
+        # No name for the batch: the next one is made after this one is gone.
+        yield Batch(_states(opened, torch.from_numpy(ids), torch.from_numpy(mask)), rows[row], position)
+
+
+@torch.no_grad()  # not inference_mode: SAEs train on these
+def _states(
+    opened: OpenModel, ids: Int[torch.Tensor, "row position"], mask: Int[torch.Tensor, "row position"]
+) -> Float[torch.Tensor, "layer n d"]:
+    mask = mask.to(opened.device)
+    with record_sites(opened) as sites:
+        # The base model leaves out the unembedding, which nobody reads here.
+        opened.model.base_model(input_ids=ids.to(opened.device), attention_mask=mask, use_cache=False)
+        valid = mask.bool()
+        return torch.stack([state[valid].float() for state in sites.states])
 
 
 def batch_plan(

@@ -17,7 +17,7 @@ from normprobe.models.open import OpenModel
 from normprobe.tracing import signals
 from normprobe.tracing.stream import Batch, stream_states, token_offsets
 
-Roles = Callable[[Sequence[str]], "list[str | None]"]
+Roles = Callable[[Sequence[str]], Sequence[str | None]]
 """Tokens of a response, without its prompt → the role of each."""
 Signals = dict[str, np.ndarray]
 """Name of the signal → float32 array [layer, token]; `surprisal` is [token]."""
@@ -137,13 +137,12 @@ def token_table(
 def _segments(responses: pd.DataFrame, lengths: Int[np.ndarray, " response"]) -> np.ndarray:
     """A thought or answer is one wherever it stands: filler's dots are a thought although the prompt holds them."""
     parts = []
-    for response, length in zip(responses.itertuples(index=False), lengths, strict=True):
+    for response, length in zip(responses.to_dict("records"), lengths, strict=True):
         part = np.full(length, "format", dtype=object)
-        part[: response.n_prompt] = "prompt"
-        if response.thought_start >= 0:
-            part[response.thought_start : response.thought_end] = "thought"
-        if response.answer_start >= 0:
-            part[response.answer_start : response.answer_end] = "answer"
+        part[: response["n_prompt"]] = "prompt"
+        for span in ("thought", "answer"):
+            if response[f"{span}_start"] >= 0:
+                part[response[f"{span}_start"] : response[f"{span}_end"]] = span
         parts.append(part)
     return np.concatenate(parts)
 
@@ -197,9 +196,11 @@ def _attention_entropies(opened: OpenModel) -> Iterator[list[Float[torch.Tensor,
             latest.clear()
         latest.append(signals.attention_entropy(output[1]))
 
-    handles = []
-    if opened.model.config.get_text_config()._attn_implementation == "eager":
-        handles = [block.get_submodule("self_attn").register_forward_hook(keep) for block in opened.blocks]
+    attentions = [
+        module for block in opened.blocks for name, module in block.named_children() if name == "self_attn"
+    ]
+    eager = opened.model.config.get_text_config()._attn_implementation == "eager"
+    handles = [module.register_forward_hook(keep) for module in attentions] if eager else []
     try:
         yield latest
     finally:

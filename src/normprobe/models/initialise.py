@@ -27,6 +27,7 @@ def initialise(model: PreTrainedModel, generator: torch.Generator) -> None:
 
 
 def _identity_weight(norm: nn.Module, weight: torch.Tensor) -> float:
-    """The weight with which `norm` leaves scales alone: a norm that still speaks at weight 0 computes 1 + weight."""
+    """The weight with which `norm` leaves scales alone: one that still hears its input at 0 computes 1 + weight."""
     weight.zero_()
-    return 0.0 if bool(norm(torch.ones_like(weight)[None]).any()) else 1.0
+    probe = torch.ones_like(weight)[None]
+    return 1.0 if torch.equal(norm(probe), norm(-probe)) else 0.0

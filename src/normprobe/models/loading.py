@@ -49,7 +49,7 @@ class Source:
         return Path(self.location).is_dir()
 
     def model(self, dtype: torch.dtype, attentions: bool) -> PreTrainedModel:
-        """The causal language model, on the CPU, in eval mode; `attentions`: eager, so that it can return its attention.
+        """The causal language model, on the CPU, in eval mode; `attentions`: eager, so that attention can be returned.
 
         Raises NormprobeError if there is no such model, its configuration is missing or of no known architecture, it
         needs code of its own without `trust_remote_code`, or its safetensors are missing, corrupt or incomplete.

@@ -30,7 +30,7 @@ def self_check(opened: OpenModel) -> None:
     try:
         alone = _prove_anatomy(opened, long)
         tolerance = TOLERANCE[opened.model.dtype]
-        _compare(opened, "in a batch", _sites(opened, [long, long], "right")[:, 1], alone, tolerance)
+        _compare(opened, "in a batch", _sites(opened, [long[::-1], long], "right")[:, 1], alone, tolerance)
         alone = _sites(opened, [short], "right")[:, 0]
         n = len(short)
         _compare(

@@ -1,0 +1,112 @@
+"""Each supported architecture, tiny and random: sites found, proved, and equal to what Transformers reports."""
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from normprobe.models.initialise import initialise
+from normprobe.models.open import OpenModel
+from normprobe.models.opening import assemble, open_model
+from normprobe.models.sites import record_sites
+from normprobe.testbed.tokenizer import build_tokenizer
+from normprobe.testbed.vocabulary import END, PAD, VOCABULARY
+
+# A window shorter than the prompts below, where an architecture has one; spread weights, so that layers do something.
+ARCHITECTURES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    "qwen2": (Qwen2Config, Qwen2ForCausalLM, {}),
+    "qwen3": (Qwen3Config, Qwen3ForCausalLM, {"head_dim": 16}),
+    "llama": (LlamaConfig, LlamaForCausalLM, {"num_key_value_heads": 1}),
+    "mistral": (MistralConfig, MistralForCausalLM, {"sliding_window": 8}),
+    "gemma2": (
+        Gemma2Config,
+        Gemma2ForCausalLM,
+        {"head_dim": 16, "sliding_window": 8, "final_logit_softcapping": 2.0},
+    ),
+    "gemma3": (
+        Gemma3TextConfig,
+        Gemma3ForCausalLM,
+        {"head_dim": 16, "sliding_window": 8, "sliding_window_pattern": 2},
+    ),
+    "phi3": (Phi3Config, Phi3ForCausalLM, {"sliding_window": 8}),
+}
+
+
+def build(name: str) -> PreTrainedModel:
+    configuration, architecture, options = ARCHITECTURES[name]
+    sizes = {
+        "vocab_size": len(VOCABULARY),
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 128,
+        "initializer_range": 0.2,
+        "pad_token_id": VOCABULARY.index(PAD),
+        "bos_token_id": None,
+        "eos_token_id": VOCABULARY.index(END),
+    }
+    model = architecture(configuration(**(sizes | options)))
+    initialise(model, torch.Generator().manual_seed(0))
+    return model.eval()
+
+
+@pytest.fixture(params=ARCHITECTURES)
+def opened(request: pytest.FixtureRequest) -> OpenModel:
+    return assemble(build(request.param), build_tokenizer(), request.param)
+
+
+@torch.no_grad()
+def test_sites_equal_hidden_states_and_end_in_the_logits(opened):
+    ids = torch.tensor([opened.chat.prompt_ids("math a: 4 ; b: a +9 ; b ?", "think")])
+    with record_sites(opened) as sites:
+        output = opened.model(ids, output_hidden_states=True)
+        assert len(sites.states) == 3
+        assert all(
+            torch.equal(*pair) for pair in zip(sites.states[:-1], output.hidden_states[1:-1], strict=True)
+        )
+        assert not torch.equal(sites.states[-1], output.hidden_states[-1])
+        torch.testing.assert_close(opened.final_norm(sites.states[-1]), output.hidden_states[-1])
+        torch.testing.assert_close(opened.unembed(sites.states[-1]), output.logits)
+        assert opened.unembed(sites.states[0][0, 3]).shape == (len(VOCABULARY),)
+
+
+def test_a_saved_model_is_recognised(opened, tmp_path):
+    opened.model.save_pretrained(tmp_path)
+    opened.tokenizer.save_pretrained(tmp_path)
+    again = open_model(tmp_path, offline=True)
+    assert again.identity.weights == opened.identity.weights
+    assert again.identity.tokenizer == opened.identity.tokenizer
+
+
+def test_the_untrained_twin_passes_the_self_check_and_is_reproducible(opened):
+    twin = opened.untrained(seed=0)
+    assert twin.identity.weights == opened.identity.weights  # these were drawn so themselves
+    assert assemble(twin.model, twin.tokenizer, "twin").identity.weights == twin.identity.weights
+
+
+@torch.no_grad()
+def test_the_softcap_is_part_of_the_lens():
+    model = build("gemma2")
+    opened = assemble(model, build_tokenizer(), "gemma2")
+    lens = opened.unembed(1e3 * torch.randn(5, 32, generator=torch.Generator().manual_seed(0)))
+    assert lens.abs().max() <= 2.0
+    assert assemble(build("llama"), build_tokenizer(), "llama").anatomy.softcap is None

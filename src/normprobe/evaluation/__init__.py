@@ -1,0 +1,1 @@
+"""Experiments on a running model: what an intervention does to the answers."""

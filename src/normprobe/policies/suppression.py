@@ -1,0 +1,139 @@
+"""Suppression: shorten the states of chosen tokens, and the matched random control of the same experiment.
+
+Source: "The Tell-Tale Norm" (arXiv 2606.06188), causal experiment: states with a norm above a per-layer threshold are
+scaled by 0.1 in the last quarter of the layers; the control shortens as many random tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+
+from normprobe.errors import NormprobeError
+from normprobe.policies.rows import Rows, norms
+
+PAPER_SCALE = 0.1
+"""What is left of a suppressed state in the paper."""
+
+
+@dataclass(frozen=True)
+class Suppression:
+    """h → scale · h for the eligible states whose norm lies strictly inside the window of their layer.
+
+    windows: layer → (low, high), norms in activation units; (τ, ∞) suppresses the high norms, (−∞, q) the low ones.
+    scale: the factor, in [0, 1].
+
+    Raises NormprobeError for no window, a NaN bound, an upper bound that no norm is below, or a scale outside [0, 1].
+    """
+
+    windows: Mapping[int, tuple[float, float]]
+    scale: float = PAPER_SCALE
+
+    def __post_init__(self) -> None:
+        if not self.windows:
+            raise NormprobeError(
+                "expected a norm window for at least one layer, got none; name the layers to suppress"
+            )
+        if not 0 <= self.scale <= 1:
+            raise NormprobeError(
+                f"expected a suppression factor in [0, 1], got {self.scale}; try {PAPER_SCALE}"
+            )
+        for layer, (low, high) in self.windows.items():
+            if math.isnan(low) or not high > 0:
+                raise NormprobeError(
+                    f"expected norm bounds above 0 for layer {layer}, got {low} to {high}; use a layer profile's"
+                )
+
+    @classmethod
+    def above(cls, thresholds: Mapping[int, float], scale: float = PAPER_SCALE) -> Suppression:
+        """Suppress norms above the threshold τ > 0 of their layer: the paper's experiment."""
+        for layer, threshold in thresholds.items():
+            if not threshold > 0:
+                raise NormprobeError(
+                    f"expected τ > 0 for layer {layer}, got {threshold}; take it from a layer profile"
+                )
+        return cls({layer: (threshold, math.inf) for layer, threshold in thresholds.items()}, scale)
+
+    @classmethod
+    def below(cls, thresholds: Mapping[int, float], scale: float = PAPER_SCALE) -> Suppression:
+        """Suppress norms below a bound of their layer: the control that shortens the other end."""
+        return cls({layer: (-math.inf, threshold) for layer, threshold in thresholds.items()}, scale)
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        return tuple(sorted(self.windows))
+
+    def apply(
+        self, rows: Rows, layer: int
+    ) -> tuple[Float[torch.Tensor, "row d"], Bool[torch.Tensor, " row"]]:
+        """The rows with the chosen ones scaled, and which those are."""
+        low, high = self.windows[layer]
+        norm = norms(rows.hidden)
+        chosen = rows.eligible & (norm > low) & (norm < high)
+        return torch.where(chosen[:, None], self.scale * rows.hidden, rows.hidden), chosen
+
+
+@dataclass(frozen=True)
+class Doses:
+    """How much of each state an arm removed: what the matched random arm has to remove elsewhere.
+
+    delta: ‖Δh‖ in activation units by slot, step and chosen layer; 0 where the state was left alone.
+    n_steps: the states each request had, at least 1 (steps beyond it are padding of `delta`).
+    layers: the layer of each column of `delta`.
+    """
+
+    delta: Float[torch.Tensor, "slot step layer"]
+    n_steps: Int[torch.Tensor, " slot"]
+    layers: tuple[int, ...]
+
+    def shuffled(self, requests: Sequence[str], seed: int) -> Doses:
+        """Deal the doses of each request to its tokens at random.
+
+        One permutation of the steps per request, keyed by (seed, the request's name) alone and so independent of the
+        batch and of any norm. All layers of a token move together: the numbers of tokens per layer, the tokens hit in
+        several layers and the sizes ‖Δh‖ stay exactly as they were.
+        """
+        delta = self.delta.clone()
+        for slot, (request, n) in enumerate(zip(requests, self.n_steps.tolist(), strict=True)):
+            key = int.from_bytes(hashlib.blake2b(request.encode(), digest_size=8).digest(), "big")
+            order = torch.from_numpy(np.random.default_rng([seed, key]).permutation(n))
+            delta[slot, :n] = self.delta[slot, order]
+        return Doses(delta, self.n_steps, self.layers)
+
+
+@dataclass(frozen=True)
+class ReplayedSuppression:
+    """Shorten the states that the doses name, whatever their norm: the random control, given shuffled doses.
+
+    doses: by slot; a request that outlives the doses starts them again, so its share of changed tokens stays the same.
+    scale: a factor h → scale · h wherever there is a dose; or None, to take exactly the dose off along h:
+        h → (1 − ‖Δh‖/‖h‖) · h. A dose longer than the state carries it through zero, else no short state could match
+        what a long one lost; it stops at −h (‖Δh‖ = 2‖h‖), so that the control never makes a norm that was not there.
+    """
+
+    doses: Doses
+    scale: float | None = None
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        return self.doses.layers
+
+    def apply(
+        self, rows: Rows, layer: int
+    ) -> tuple[Float[torch.Tensor, "row d"], Bool[torch.Tensor, " row"]]:
+        """The rows with the chosen ones shortened, and which those are."""
+        step = rows.step.clamp_min(0) % self.doses.n_steps[rows.slot]
+        dose = self.doses.delta[rows.slot, step, self.layers.index(layer)]
+        chosen = rows.eligible & (dose > 0)
+        if self.scale is None:
+            # The smallest divisor only guards the zero state, which any factor leaves as it is.
+            factor = (1 - dose / norms(rows.hidden).clamp_min(1e-12)).clamp_min(-1)[:, None]
+        else:
+            factor = torch.tensor(self.scale, device=rows.hidden.device)
+        return torch.where(chosen[:, None], (factor * rows.hidden).to(rows.hidden.dtype), rows.hidden), chosen

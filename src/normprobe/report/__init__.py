@@ -1,0 +1,1 @@
+"""What a run found, made readable: the verdict table, figures, token heat maps and the HTML report. Runs no model."""

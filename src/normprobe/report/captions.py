@@ -1,0 +1,73 @@
+"""What each panel shows, in words: titles and captions of the figures and of the report."""
+
+from __future__ import annotations
+
+from normprobe.claims.evidence import Evidence
+from normprobe.report.table import count, with_interval
+
+# Questions, because a title must not announce what the verdict below it may deny.
+_TITLES = {
+    "late_spike": "Do reasoning features rise in the last quarter of the layers?",
+    "thinking_norm_is_higher": "Is the norm higher when the model thinks?",
+    "norm_tracks_features": "Does the norm track the reasoning features?",
+    "entropies_do_not": "Do the entropies track them less than the norm does?",
+    "assumptions": "Do the theorem's assumptions hold?",
+    "two_sided_bound": "Does the two-sided bound hold on other problems?",
+    "marks_critical_steps": "Is the norm higher where something is computed?",
+    "high_norm_is_causal": "Does suppressing high-norm states hurt more than suppressing matched ones?",
+}
+
+
+_SHOWN = {
+    "late_spike": (
+        "Summed activation of the reasoning features by layer, think minus no_think, divided by the layer's mean norm "
+        "(codes scale with the state, and the state grows with depth). Grey: the controls. Shaded: the last quarter."
+    ),
+    "thinking_norm_is_higher": (
+        "Mean norm over whole responses by layer in each mode, on a logarithmic axis. Shaded: the last quarter."
+    ),
+    "norm_tracks_features": (
+        "Rank correlation of the norm with the summed activation of the reasoning features. Top: within a layer, over "
+        "tokens, which decides. Below: over layers, the paper's form, which depth alone drives up. Grey: null models."
+    ),
+    "entropies_do_not": (
+        "Strength of the rank correlation with the summed reasoning features, within a layer over tokens, for the norm "
+        "and each entropy. Filled: this model. Open: null models."
+    ),
+    "assumptions": (
+        "Each assumption at its threshold, layer by layer: ● holds, × fails. Grey, below each: a random dictionary of "
+        "the same shape."
+    ),
+    "two_sided_bound": (
+        "S, the summed rise of the reasoning features, against the root of the gap of the squared norms, for each "
+        "problem and layer that did not fix the constants, in units of the no_think norm. Curves: both halves of the "
+        "theorem at the median constants."
+    ),
+    "marks_critical_steps": (
+        "Probability that a computed token has a higher norm than another token of the same thought, by layer; 0.5 "
+        "(dotted) is chance. Thin: the same for the other roles. Grey: the untrained twin. Shaded: the last quarter."
+    ),
+    "high_norm_is_causal": (
+        "Accuracy in think with the named states suppressed in the last quarter of layers. Dashed: accuracy with "
+        "nothing suppressed. In the bars: how many states were suppressed per generated token."
+    ),
+}
+
+
+def title(claim: str) -> str:
+    """A claim's title for a reader; its name where nobody wrote one."""
+    return _TITLES.get(claim, claim.replace("_", " ").capitalize())
+
+
+def shown(evidence: Evidence) -> str:
+    """What the claim's panel shows."""
+    return f"{_SHOWN.get(evidence.claim, '')} Intervals are 95 % over {evidence.n_unit}.".lstrip()
+
+
+def caption(evidence: Evidence) -> str:
+    """A figure's caption on one line: what the panel shows, the number it stands for, and how it was judged."""
+    value = with_interval(evidence.estimate, evidence.interval)
+    return (
+        f"{shown(evidence)} Estimate: {value} ({evidence.unit}), "
+        f"n = {count(evidence.n)} {evidence.n_unit}; verdict: {evidence.verdict}."
+    )

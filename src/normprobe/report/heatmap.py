@@ -1,0 +1,231 @@
+"""The token heat map: one response, each token a cell shaded by its norm in one layer, its role marked beneath.
+
+After the paper's token-by-token figure (arXiv 2606.06188, layer 34 of 36). Which response and which layer are shown is
+a fixed rule, so that nobody picks the passage that looks best.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from normprobe.claims.tables import Tables
+from normprobe.report.findings import NothingToDraw
+
+MOST_TOKENS = 240
+# Told apart by shape, for black and white: the marker of matplotlib, the same sign as text, filled or not.
+ROLE_MARKS = {
+    "computed": ("o", "●", True),
+    "copied": ("o", "○", False),
+    "plan": ("^", "△", False),
+    "connective": ("_", "–", True),
+    "format": ("|", "|", True),
+    "answer": ("s", "■", True),
+}
+COLOUR_MAP = "Blues"  # light to dark in print as well
+
+
+@dataclass(frozen=True)
+class Passage:
+    """The tokens of one response after its prompt, `norm[i]` (activation units) belonging to `tokens[i]`.
+
+    `shade` is the norm between the passage's 2nd and 98th percentile, clipped to 0…1; `roles[i]` is None where no
+    role is known; `cut` counts tokens left out at the beginning.
+    """
+
+    response_id: str
+    layer: int
+    n_layers: int
+    tokens: list[str]
+    roles: list[str | None]
+    norm: Float[np.ndarray, " token"]
+    cut: int
+    rule: str
+
+    @property
+    def range(self) -> tuple[float, float]:
+        low, high = np.percentile(self.norm, [2, 98])
+        return float(low), float(high)
+
+    @property
+    def shade(self) -> Float[np.ndarray, " token"]:
+        low, high = self.range
+        return np.clip((self.norm - low) / max(high - low, np.finfo(np.float32).tiny), 0.0, 1.0)
+
+
+def choose(tables: Tables) -> Passage:
+    """The passage to show, by rule: among complete think responses to measurement problems that are correct (all
+    complete ones where nothing is scored), the median by length, ties by id; the last layer but one, as in the paper.
+
+    Raises NothingToDraw when the run has no complete think response to a measurement problem.
+    """
+    responses = tables.responses
+    shown = responses[
+        (responses["split"] == "measure")
+        & (responses["mode"] == "think")
+        & ~responses["truncated"].astype(bool)
+    ]
+    scored = shown["correct"].notna().any()
+    if scored:
+        shown = shown[shown["correct"].fillna(False).astype(bool)]
+    if shown.empty:
+        raise NothingToDraw(
+            "expected a complete think response to a measurement problem for the token heat map, got none; "
+            "trace more problems or allow longer responses"
+        )
+    length = shown["token_ids"].map(len) - shown["n_prompt"]
+    ordered = shown.assign(length=length).sort_values(["length", "response_id"])
+    response_id = str(ordered["response_id"].iloc[len(ordered) // 2])
+
+    norm = tables.signals("model")["norm"]
+    layer = norm.shape[0] - 2
+    rows = np.flatnonzero(
+        (tables.tokens["response_id"] == response_id).to_numpy()
+        & (tables.tokens["segment"] != "prompt").to_numpy()
+    )
+    cut = max(0, len(rows) - MOST_TOKENS)
+    tokens = tables.tokens.iloc[rows[cut:]]
+    return Passage(
+        response_id=response_id,
+        layer=layer,
+        n_layers=norm.shape[0],
+        tokens=[readable(token) for token in tokens["token"]],
+        roles=[None if pd.isna(role) else str(role) for role in tokens["role"]],
+        norm=np.asarray(norm[layer, rows[cut:]], dtype=np.float64),
+        cut=cut,
+        rule=f"the median by length of {len(ordered)} {'correct' if scored else 'complete'} think responses",
+    )
+
+
+def readable(token: str) -> str:
+    """A token as print: the space markers of byte-pair vocabularies dropped, line breaks and odd characters shown."""
+    text = token.replace("Ġ", " ").replace("▁", " ").replace("Ċ", "\n").strip(" ").replace("\n", "↵")
+    printable = (c if c.isprintable() and _in_font(c) else "□" for c in text)
+    return "".join(printable) or "␣"
+
+
+def _in_font(character: str) -> bool:
+    """The figures' font has Latin, Greek, Cyrillic and symbols, but no wide scripts and no emoji."""
+    return unicodedata.east_asian_width(character) not in "WF" and ord(character) < 0x10000
+
+
+def caption(passage: Passage) -> str:
+    low, high = passage.range
+    beginning = f" Its first {passage.cut} tokens are left out." if passage.cut else ""
+    return (
+        f"Response {passage.response_id} token by token, shaded by the norm after layer {passage.layer} of "
+        f"0…{passage.n_layers - 1} (from {low:.3g} to {high:.3g}, the passage's 2nd and 98th percentile; darker is "
+        f"higher). Chosen by rule: {passage.rule} to measurement problems; the last layer but one.{beginning} "
+        "One response illustrates; it is evidence of nothing."
+    )
+
+
+def draw(axes: Any, passage: Passage, columns: int = 92) -> None:
+    """The passage on matplotlib `axes`, flowing in lines of `columns` characters, the roles' marks beneath the cells.
+
+    The y axis counts lines downwards: give the axes about 0.24 inches a line (see `lines`).
+    """
+    from matplotlib.patches import Rectangle
+
+    for cell, shade in zip(_flow(passage, columns), passage.shade, strict=True):
+        corner = (cell.x + 0.1, cell.line)
+        axes.add_patch(Rectangle(corner, cell.width - 0.2, 0.62, facecolor=_colour(shade), linewidth=0))
+        centre = cell.x + cell.width / 2
+        axes.text(
+            centre, cell.line + 0.32, cell.token, color=_ink(shade), ha="center", va="center",
+            family="monospace", fontsize=6.5, parse_math=False,
+        )  # fmt: skip
+        if cell.role in ROLE_MARKS:
+            axes.plot(centre, cell.line + 0.79, **_marker(cell.role))
+    axes.set(xlim=(0, columns), ylim=(lines(passage, columns) + 0.1, -0.1))
+    axes.set_axis_off()
+
+
+def legend(axes: Any, passage: Passage) -> None:
+    """What marks and shades mean: the roles that occur above the passage, the scale of norms beneath it."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import ListedColormap, Normalize
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], label=role, **_marker(role)) for role in ROLE_MARKS if role in passage.roles]
+    if handles:
+        axes.legend(
+            handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(handles), handletextpad=0.2
+        )
+    scale = ScalarMappable(
+        Normalize(*passage.range), ListedColormap([_colour(shade) for shade in np.linspace(0, 1, 64)])
+    )
+    label = f"norm after layer {passage.layer} (0…{passage.n_layers - 1}), activation units"
+    bar = axes.figure.colorbar(
+        scale, ax=axes, location="bottom", label=label, shrink=0.4, aspect=30, pad=0.02
+    )
+    bar.outline.set_visible(False)
+    bar.ax.grid(visible=False)
+
+
+def lines(passage: Passage, columns: int = 92) -> int:
+    """How many lines the passage takes."""
+    return _flow(passage, columns)[-1].line + 1
+
+
+def as_html(passage: Passage) -> str:
+    """The same cells as HTML text that wraps with the page, marks beneath and their legend after."""
+    cells = "".join(
+        f'<span title="{norm:.4g}"><b style="background:{_colour(shade)};color:{_ink(shade)}">{escape(token)}</b>'
+        f"<i>{ROLE_MARKS[role][1] if role in ROLE_MARKS else ''}</i></span>"
+        for token, role, norm, shade in zip(
+            passage.tokens, passage.roles, passage.norm, passage.shade, strict=True
+        )
+    )
+    marks = " · ".join(f"{mark} {role}" for role, (_, mark, _) in ROLE_MARKS.items() if role in passage.roles)
+    return f'<div class="tokens">{cells}</div><p class="soft">{escape(marks)}</p>'
+
+
+@dataclass(frozen=True)
+class _Cell:
+    token: str
+    role: str | None
+    x: float
+    width: float
+    line: int
+
+
+def _flow(passage: Passage, columns: int) -> list[_Cell]:
+    """Cells in reading order, a new line where the next one would not fit; widths in characters."""
+    cells, x, line = [], 0.0, 0
+    for token, role in zip(passage.tokens, passage.roles, strict=True):
+        width = max(len(token), 2) + 1.0
+        if x > 0 and x + width > columns:
+            x, line = 0.0, line + 1
+        cells.append(_Cell(token, role, x, width, line))
+        x += width
+    return cells
+
+
+def _colour(shade: float) -> str:
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    return to_hex(colormaps[COLOUR_MAP](0.04 + 0.88 * shade))
+
+
+def _ink(shade: float) -> str:
+    return "#ffffff" if shade > 0.75 else "#000000"
+
+
+def _marker(role: str) -> dict[str, Any]:
+    marker, _, filled = ROLE_MARKS[role]
+    return {
+        "marker": marker,
+        "markersize": 3.2,
+        "color": "black",
+        "markerfacecolor": "black" if filled else "white",
+        "markeredgewidth": 0.7,
+        "linestyle": "none",
+    }

@@ -1,0 +1,120 @@
+"""The verdict table as aligned plain text (the terminal) and as Markdown (the README).
+
+Every number stands above the controls that could have sunk it, in one column: an estimate alone is not evidence.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Iterable, Sequence
+
+from normprobe.claims.evidence import Control, Evidence
+
+WIDTH = 110
+SHAPES = {"supported": "●", "not supported": "✕", "inconclusive": "◐", "vacuous": "○"}
+_NAME, _VERDICT = 48, 18
+
+
+def number(value: float) -> str:
+    """Three significant digits, thousands in full, a dash for what is not there: 0.0123, 1.20, 14,200, –."""
+    if math.isnan(value):
+        return "–"
+    if math.isinf(value):
+        return "∞" if value > 0 else "-∞"
+    if value == 0:
+        return "0"
+    magnitude = math.floor(math.log10(abs(value)))
+    if magnitude >= 6 or magnitude < -4:
+        return f"{value:.2e}"
+    rounded = round(value, 2 - magnitude)
+    return f"{rounded:,.{max(0, 2 - math.floor(math.log10(abs(rounded))))}f}"
+
+
+def with_interval(estimate: float, interval: Sequence[float]) -> str:
+    """`0.42 [0.31, 0.53]`, to as many decimals as the interval's width deserves (two digits of it); the estimate alone
+    where there is no interval."""
+    low, high = interval
+    if math.isnan(low) and math.isnan(high):
+        return number(estimate)
+    decimals = _decimals(estimate, low, high)
+    if decimals is None:
+        return f"{number(estimate)} [{number(low)}, {number(high)}]"
+    form = f"z,.{decimals}f"  # z: what rounds to zero has no sign
+    value = format(estimate, form) if math.isfinite(estimate) else number(estimate)
+    return f"{value} [{low:{form}}, {high:{form}}]"
+
+
+def _decimals(estimate: float, low: float, high: float) -> int | None:
+    """Decimals for two digits of the interval's width; None where numbers this large or small need an exponent."""
+    sizes = [abs(value) for value in (estimate, low, high) if not math.isnan(value)]
+    if not 0 < high - low < math.inf or max(sizes) >= 1e6:
+        return None
+    decimals = max(0, 1 - math.floor(math.log10(high - low)))
+    return decimals if decimals <= 5 else None
+
+
+def marked(verdict: str) -> str:
+    """The verdict by shape and word, so that it reads without colour."""
+    return f"{SHAPES[verdict]} {verdict}"
+
+
+def verdict_table(evidence: Iterable[Evidence]) -> str:
+    """The table `python -m normprobe.verify` prints, at most `WIDTH` columns: a block per claim.
+
+    A block holds the claim with its verdict, estimate and 95 % interval; n and the unit; in the estimate's column each
+    of its controls, then the margin that decides; and the note in plain words.
+    """
+    lines = [_row("claim, its controls", "verdict", "estimate [95 % interval]"), "─" * WIDTH]
+    for item in evidence:
+        lines.append(_row(item.claim, marked(item.verdict), with_interval(item.estimate, item.interval)))
+        lines += textwrap.wrap(
+            f"  n = {count(item.n)} {item.n_unit}; {item.unit}", WIDTH, subsequent_indent="  "
+        )
+        margin = decisive(item)
+        for control in [*controls(item), *([margin] if margin else [])]:
+            *above, name = textwrap.wrap(control.name, _NAME - 4) or [""]
+            lines += [f"  {part}" for part in above]
+            lines.append(_row(f"  {name}", "", with_interval(control.estimate, control.interval)))
+        lines += textwrap.wrap(item.note, WIDTH, initial_indent="  → ", subsequent_indent="    ")
+        lines.append("")
+    return "\n".join(lines[:-1])
+
+
+def markdown_table(evidence: Iterable[Evidence]) -> str:
+    """The table of a README: one row per claim, its controls and the margin that decides beside the estimate."""
+    lines = [
+        "| claim | verdict | estimate [95 % interval] | controls | margin that decides | n |",
+        "|---|---|---|---|---|---|",
+    ]
+    for item in evidence:
+        margin = decisive(item)
+        cells = (
+            f"`{item.claim}`",
+            marked(item.verdict),
+            f"{with_interval(item.estimate, item.interval)}<br>{item.unit}",
+            "<br>".join(f"{c.name}: {with_interval(c.estimate, c.interval)}" for c in controls(item)) or "–",
+            with_interval(margin.estimate, margin.interval) if margin else "–",
+            f"{count(item.n)} {item.n_unit}",
+        )
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def count(n: int) -> str:
+    return f"{n:,}"
+
+
+def decisive(evidence: Evidence) -> Control | None:
+    """The margin over the strongest control, to which the rule is applied; None for a claim without one."""
+    return next((control for control in evidence.controls if control.name.endswith("(decides)")), None)
+
+
+def controls(evidence: Evidence) -> list[Control]:
+    """Controls of the estimate as it stands. A name with a colon belongs to another form of the estimate."""
+    margin = decisive(evidence)
+    return [control for control in evidence.controls if control is not margin and ": " not in control.name]
+
+
+def _row(name: str, verdict: str, value: str) -> str:
+    return f"{name:<{_NAME}}{verdict:<{_VERDICT}}{value}".rstrip()

@@ -1,0 +1,125 @@
+"""A finished run with planted numbers: the claims' fixture, completed by what reports and figures read besides.
+
+The numbers are invented, and only tests see them. The claims judge them with their own code, so panels draw real
+series.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from claims_fixture import ARMS, LAYERS, Effects, write_run
+
+from normprobe.claims.registry import evaluate_all
+from normprobe.claims.tables import Tables
+from normprobe.runs import Run
+
+DOMAINS = ("arithmetic", "boolean", "pointers", "recall")
+
+
+def write_finished_run(path: Path, seed: int = 0, *, roles: bool = True, suppression: bool = True) -> Path:
+    """Make `path` a run with a manifest, every table that the claims, the report and the figures read, and evidence."""
+    rng = np.random.default_rng(seed)
+    resolved = {"model": "toy", "seed": seed, "problems": None}
+    run = Run.open(path, {"model": "toy", "seed": seed}, resolved=resolved)
+    run.identify(model={"name": "toy", "n_layers": LAYERS, "weights_hash": "0" * 12})
+    write_run(
+        path, Effects(thinking_norm=0.3, critical=0.5, causal=0.5), seed=seed, n_problems=20, roles=roles
+    )
+    tokens = pd.read_parquet(path / "traces" / "tokens.parquet")
+    problems = _problems(tokens)
+    for name, table in (
+        ("problems/problems", problems),
+        ("responses/responses", _responses(tokens, rng)),
+        ("reductions/sums", _sums(problems, rng)),
+        ("reductions/pairs", _pairs(problems, rng)),
+        ("reductions/dictionary", _dictionary(rng)),
+    ):
+        (path / name).parent.mkdir(exist_ok=True)
+        table.to_parquet(path / f"{name}.parquet", index=False)
+    if not suppression:
+        shutil.rmtree(path / "experiments")
+    evaluate_all(Tables(path), seed, path / "evidence")
+    return path
+
+
+def _problems(tokens: pd.DataFrame) -> pd.DataFrame:
+    table = tokens[["problem_id", "split"]].drop_duplicates(ignore_index=True)
+    numbers = np.arange(len(table))
+    return table.assign(
+        domain=[DOMAINS[i % 4] for i in numbers],
+        difficulty=1 + numbers // 4 % 4,
+        question=[f"what is {i} + 7 ?" for i in numbers],
+        answer="7",
+    )
+
+
+def _responses(tokens: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+    """One row per response of the traces."""
+    by_response = tokens.groupby(["response_id", "problem_id", "split", "mode"], sort=False)
+    table = by_response.agg(token_ids=("token_id", list)).reset_index()
+    right = table["mode"].map({"think": 0.95, "no_think": 0.4, "filler": 0.5})
+    return table.assign(
+        n_prompt=2, sample=0, finish="stop", truncated=False, correct=rng.random(len(table)) < right
+    )
+
+
+def _sums(problems: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+    kept = problems[["problem_id", "split"]]
+    keys = pd.MultiIndex.from_product(
+        [
+            ARMS,
+            kept["problem_id"],
+            range(LAYERS),
+            ("response",),
+            ("think", "no_think"),
+            ("reasoning", "plus"),
+        ],
+        names=["arm", "problem_id", "layer", "scope", "mode", "feature_set"],
+    )
+    table = keys.to_frame(index=False).merge(kept, on="problem_id")
+    thinks = (table["mode"] == "think").to_numpy()
+    real, late = (table["arm"] == "model").to_numpy(), (table["layer"] >= 6).to_numpy()
+    scale, noise = 1 + table["layer"].to_numpy() * 0.3, rng.gamma(30, 1 / 30, len(table))
+    share = 0.02 + 0.5 * thinks * (0.3 + real * late)
+    table["n_tokens"] = 13.0
+    table["z_sum"] = scale * share * noise
+    table["z_l1_active"] = np.where(thinks, 5, 3)
+    table["h_sq"] = (scale * (1 + 0.3 * thinks * (0.3 + real * late))) ** 2 * noise
+    table["h_sq_mean"] = table["h_sq"] * 1.05
+    table["norm_mean"] = np.sqrt(table["h_sq"])
+    table["rpart_sq"] = (table["z_sum"] ** 2) * 0.4
+    table["b_sq"] = (table["h_sq"] - table["rpart_sq"]).clip(lower=0.1)
+    table["br"] = 0.02 * np.sqrt(table["b_sq"] * table["rpart_sq"])
+    table["r_sq"] = 0.002 * table["h_sq"]
+    table["r_sq_mean"] = 0.003 * table["h_sq_mean"]
+    return table
+
+
+def _pairs(problems: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+    kept = problems[["problem_id", "split"]]
+    keys = pd.MultiIndex.from_product(
+        [ARMS, kept["problem_id"], range(LAYERS), ("response",), ("reasoning", "plus")],
+        names=["arm", "problem_id", "layer", "scope", "feature_set"],
+    )
+    table = keys.to_frame(index=False).merge(kept, on="problem_id")
+    n = len(table)
+    return table.assign(
+        s=rng.gamma(20, 0.05, n), k_delta=5, k_think=5, leak=rng.uniform(0.01, 0.06, n),
+        overlap=rng.uniform(0.0, 0.2, n), negative_share=rng.uniform(0, 0.3, n),
+    )  # fmt: skip
+
+
+def _dictionary(rng: np.random.Generator) -> pd.DataFrame:
+    table = pd.DataFrame(itertools.product(ARMS, range(LAYERS)), columns=["arm", "layer"])
+    n = len(table)
+    return table.assign(
+        d=128, width=1024, n_selected=5, mean_abs_cos=rng.uniform(0.06, 0.08, n), max_abs_cos=rng.uniform(0.4, 0.6, n),
+        mu_selected=rng.uniform(0.1, 0.2, n), mu_minus_selected=rng.uniform(0.05, 0.1, n),
+        c_star_selected=rng.uniform(0.1, 0.2, n), r2=np.where(table["arm"] == "random", 0.3, 0.96),
+        eps_mean=rng.uniform(0.04, 0.1, n),
+    )  # fmt: skip

@@ -194,6 +194,19 @@ def test_a_stage_is_read_back_and_resumes_source_by_source(
     )
 
 
+def test_damaged_responses_are_refused_in_one_line(opened, problems, responses, tmp_path):
+    run = Run.open(tmp_path / "run", {})
+    for name, table in (("problems", problems), ("responses", responses)):
+        with run.stage(name, {}) as folder:
+            table.to_parquet(folder / f"{name}.parquet", index=False)
+    path = run["responses"] / "responses.parquet"
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(NormprobeError, match=r"expected a readable table .*responses\.parquet") as caught:
+        stage_traces(run, {"model": opened}, {}, progress=False)
+    assert "\n" not in str(caught.value)
+    assert not (run.path / "traces.partial").exists()
+
+
 def test_a_control_with_another_tokenizer_is_refused(opened, problems, responses, make_tiny_qwen3, tmp_path):
     run = Run.open(tmp_path / "run", {})
     tokenizer = build_tokenizer()

@@ -16,8 +16,8 @@ from tqdm import tqdm
 from normprobe.errors import NormprobeError
 from normprobe.models.chat import MODES
 from normprobe.models.open import OpenModel
-from normprobe.runs import atomic_write
 from normprobe.tracing.decode import decode
+from normprobe.tracing.store import read_table, write_table
 
 Scorer = Callable[[str, str], bool]
 """(text of the answer, gold answer) → is it right?"""
@@ -77,7 +77,7 @@ def generate_responses(
                 batch = jobs[start : start + batch_size]
                 path = None if chunks is None else chunks / f"{mode}_{i:05d}.parquet"
                 if path is not None and path.exists():
-                    rows = pd.read_parquet(path)
+                    rows = read_table(path)
                 else:
                     draws = _draws(batch, seed, max_new_tokens) if temperature > 0 else None
                     prompts = [job.prompt for job in batch]
@@ -89,8 +89,7 @@ def generate_responses(
                         ]
                     )
                     if path is not None:
-                        with atomic_write(path) as unfinished:
-                            rows.to_parquet(unfinished)
+                        write_table(path, rows)
                 finished |= {row["response_id"]: row for row in rows.to_dict("records")}
                 keys |= {job.response_id: job.key for job in batch}
                 bar.update(len(batch))

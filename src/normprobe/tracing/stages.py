@@ -6,14 +6,12 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pandas as pd
-
 from normprobe.errors import NormprobeError
 from normprobe.models.chat import MODES
 from normprobe.models.open import OpenModel
-from normprobe.runs import Run, atomic_write
+from normprobe.runs import Run
 from normprobe.tracing.responses import Scorer, generate_responses
-from normprobe.tracing.store import signals_path, write_signals, write_tokens
+from normprobe.tracing.store import read_table, signals_path, write_signals, write_table
 from normprobe.tracing.trace import Roles, replay, trace
 
 
@@ -38,7 +36,7 @@ def stage_responses(
     """
     if run.stage_complete("responses", config):
         return
-    problems = pd.read_parquet(run["problems"] / "problems.parquet")
+    problems = read_table(run["problems"] / "problems.parquet")
     with run.stage("responses", config) as folder:
         chunks = folder / "chunks"
         chunks.mkdir(exist_ok=True)
@@ -55,8 +53,7 @@ def stage_responses(
             chunks=chunks,
             progress=progress,
         )
-        with atomic_write(folder / "responses.parquet") as unfinished:
-            responses.to_parquet(unfinished, index=False)
+        write_table(folder / "responses.parquet", responses)
         shutil.rmtree(chunks)
 
 
@@ -86,8 +83,8 @@ def stage_traces(
                 f"expected source '{source}' to share the model's tokenizer, got another; "
                 "the same token ids would mean other text: use a checkpoint of the same model"
             )
-    responses = pd.read_parquet(run["responses"] / "responses.parquet")
-    problems = pd.read_parquet(run["problems"] / "problems.parquet")
+    responses = read_table(run["responses"] / "responses.parquet")
+    problems = read_table(run["problems"] / "problems.parquet")
     with run.stage("traces", config) as folder:
         for source, opened in sources.items():
             if signals_path(folder, source).exists():
@@ -96,7 +93,9 @@ def stage_traces(
                 tokens, signals = trace(
                     opened, responses, problems, roles=roles, batch_size=batch_size, progress=progress
                 )
-                write_tokens(folder, tokens)  # before the signals: where those are, the table is
+                write_table(
+                    folder / "tokens.parquet", tokens
+                )  # before the signals: where those are, the table is
             else:
                 signals = replay(opened, responses, source=source, batch_size=batch_size, progress=progress)
             write_signals(folder, source, signals)

@@ -1,3 +1,5 @@
+from dataclasses import astuple
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +9,7 @@ from normprobe.theory.bound import slack_free_bound
 from normprobe.theory.disentanglement import overlap
 from normprobe.theory.orthogonality import coherence
 from normprobe.theory.reconstruction import epsilon_from_r2
-from normprobe.theory.synthetic import BROKEN, Pair, atoms_with_cosine, synthetic_pair
+from normprobe.theory.synthetic import BROKEN, Pair, Planted, atoms_with_cosine, synthetic_pair
 
 
 def measured(pair: Pair) -> dict[str, float]:
@@ -43,18 +45,11 @@ def test_with_exact_assumptions_the_slack_free_bound_holds(k: int, seed: int) ->
     st.integers(0, 9999),
 )
 def test_a_pair_has_exactly_the_constants_it_was_asked_for(
-    cosine: float, residual: float, alignment: float, leak: float, drifts: float, seed: int
+    cosine: float, epsilon: float, delta: float, rho: float, kappa: float, seed: int
 ) -> None:
-    pair = synthetic_pair(
-        np.random.default_rng(seed),
-        k=4,
-        cosine=cosine,
-        residual=residual,
-        alignment=alignment,
-        leak=leak,
-        drifts=drifts,
-    )
-    expected = [max(0.0, -cosine), residual, alignment, leak, drifts]
+    planted = Planted(cosine, epsilon, delta, rho, kappa)
+    pair = synthetic_pair(np.random.default_rng(seed), planted, k=4)
+    expected = [max(0.0, -cosine), epsilon, delta, rho, kappa]
     np.testing.assert_allclose(list(measured(pair).values()), expected, atol=1e-6)
     assert (pair.a >= pair.b).all()
 
@@ -62,17 +57,17 @@ def test_a_pair_has_exactly_the_constants_it_was_asked_for(
 @pytest.mark.parametrize("assumption", BROKEN)
 def test_each_broken_assumption_breaks_the_bound_and_only_its_own_check_sees_it(assumption: str) -> None:
     rng = np.random.default_rng(0)
-    pairs = [synthetic_pair(rng, **BROKEN[assumption]) for _ in range(300)]
+    pairs = [synthetic_pair(rng, BROKEN[assumption]) for _ in range(300)]
     assert not all(slack_free_holds(pair) for pair in pairs)
     for name, value in measured(pairs[0]).items():
         assert value == pytest.approx(
-            max(map(abs, BROKEN[assumption].values())) if name == assumption else 0, abs=1e-7
+            max(map(abs, astuple(BROKEN[assumption]))) if name == assumption else 0, abs=1e-7
         )
 
 
 def test_positive_cosines_cannot_break_it() -> None:
     rng = np.random.default_rng(0)
-    assert all(slack_free_holds(synthetic_pair(rng, k=3, cosine=0.3)) for _ in range(300))
+    assert all(slack_free_holds(synthetic_pair(rng, Planted(cosine=0.3), k=3)) for _ in range(300))
 
 
 def test_atoms_that_cannot_exist_are_refused() -> None:

@@ -16,13 +16,25 @@ from normprobe.theory.disentanglement import drift, leakage
 from normprobe.theory.reconstruction import epsilon
 from normprobe.theory.separation import delta
 
-# Keyword arguments of `synthetic_pair`, one assumption each.
-BROKEN: dict[str, dict[str, float]] = {
-    "A1": {"cosine": -0.3},
-    "A2": {"residual": 0.05},
-    "A3": {"alignment": 0.1},
-    "A4 (leakage)": {"leak": 0.2},
-    "A4 (drift)": {"drifts": 0.03},
+
+@dataclass(frozen=True)
+class Planted:
+    """The constants a pair shall have: the `cosine` of all pairs of atoms (A1), ε (A2), δ (A3), ρ and κ (A4)."""
+
+    cosine: float = 0.0
+    epsilon: float = 0.0
+    delta: float = 0.0
+    rho: float = 0.0
+    kappa: float = 0.0
+
+
+EXACT = Planted()
+BROKEN = {
+    "A1": Planted(cosine=-0.3),
+    "A2": Planted(epsilon=0.05),
+    "A3": Planted(delta=0.1),
+    "A4 (leakage)": Planted(rho=0.2),
+    "A4 (drift)": Planted(kappa=0.03),
 }
 
 
@@ -82,39 +94,30 @@ def atoms_with_cosine(k: int, d: int, cosine: float, rng: np.random.Generator) -
 
 
 def synthetic_pair(
-    rng: np.random.Generator,
-    *,
-    k: int = 2,
-    d: int = 16,
-    cosine: float = 0.0,
-    residual: float = 0.0,
-    alignment: float = 0.0,
-    leak: float = 0.0,
-    drifts: float = 0.0,
-    semantic: float = 3.0,
+    rng: np.random.Generator, planted: Planted = EXACT, *, k: int = 2, d: int = 16, semantic: float = 3.0
 ) -> Pair:
-    """A random pair with Δ ≥ 0, ‖B_N‖ = `semantic`, and exactly these constants: `cosine` of all pairs of atoms (A1),
-    ε = `residual` (A2), δ = `alignment` (A3), ρ = `leak` and κ = `drifts` (A4); all but ρ with random signs.
+    """A random pair with Δ ≥ 0, ‖B_N‖ = `semantic` and exactly these constants, the signs of ε, δ and κ at random.
 
     Needs k < d (B has a direction outside the atoms' span) and ε, δ, ρ < 1.
     """
-    atoms = atoms_with_cosine(k, d, cosine, rng)
+    atoms = atoms_with_cosine(k, d, planted.cosine, rng)
     difference, b = rng.exponential(size=k), rng.exponential(size=k)
-    b *= leak / (1 - leak) * difference.sum() / b.sum()
+    b *= planted.rho / (1 - planted.rho) * difference.sum() / b.sum()
     a = difference + b
     sign = rng.choice([-1.0, 1.0], size=5)
     outside = rng.normal(size=d)
-    outside -= np.linalg.pinv(atoms) @ (atoms @ outside)
+    frame, _ = np.linalg.qr(atoms.T)
+    outside -= frame @ (frame.T @ outside)
     outside /= np.linalg.norm(outside)
     rest, residuals = np.empty((2, d)), np.empty((2, d))
-    for mode, (z, squared) in enumerate(((a, 1 + sign[0] * drifts), (b, 1.0))):
+    for mode, (z, squared) in enumerate(((a, 1 + sign[0] * planted.kappa), (b, 1.0))):
         part = z @ atoms
         length = np.linalg.norm(part)
         along = part / length if length > 0 else outside
-        across = np.sqrt(1 - alignment**2) if length > 0 else 0.0
-        towards = sign[1 + mode] * alignment if length > 0 else 1.0
+        across = np.sqrt(1 - planted.delta**2) if length > 0 else 0.0
+        towards = sign[1 + mode] * planted.delta if length > 0 else 1.0
         rest[mode] = semantic * np.sqrt(squared) * (across * outside + towards * along)
         # r = ±ε h exactly, since h − r = x gives h = x/(1 ∓ ε): the direction that moves the norm most.
-        error = sign[3 + mode] * residual
+        error = sign[3 + mode] * planted.epsilon
         residuals[mode] = error / (1 - error) * (rest[mode] + part)
     return Pair(atoms, a, b, rest, residuals)

@@ -1,0 +1,228 @@
+"""Claim 4: the theorem's assumptions A1-A4 hold (arXiv 2606.06188, section 3 and its assumption table).
+
+Estimand: the share of layers in which all four hold, each at the paper's threshold and on the measurement split.
+
+- A1, orthogonality. The paper's "mean |cos| < 0.02" is a statement about width: random directions have sqrt(2/(pi d)),
+  0.0176 at d = 2048 but 0.07 at d = 128. So the threshold is the multiple of that baseline that 0.02 is for the
+  narrowest model of the paper (d = 2048); 0.02 itself stands beside it.
+- A2, reconstruction: R² > 0.95 over tokens. The ε of the theorem (of mean states) stands beside it: they differ.
+- A3, separation: |cos(B, R)| < 0.1, mean over problems of the larger of both modes.
+- A4, disentanglement: overlap of active features < 3 %, mean over problems; leakage ρ and drift κ stand beside it.
+
+A layer without reasoning features has nothing that could hold: it counts as failing. A random dictionary of the same
+shape must fail where the model passes; A1 alone cannot tell the two apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from normprobe.claims.cells import Cells, of_layers, read_cells, shared_problems
+from normprobe.claims.evidence import Evidence
+from normprobe.claims.judgement import (
+    ARM_NAMES,
+    Draws,
+    Form,
+    beside,
+    deciding,
+    interval,
+    judge,
+    resamplings,
+    said,
+)
+from normprobe.claims.measured import FEWEST_PROBLEMS, NotJudged
+from normprobe.claims.tables import ARMS, Tables
+from normprobe.stats.bootstrap import percentile_interval, weighted_means
+from normprobe.style import GREEN, GREY, VERMILION
+from normprobe.theory.orthogonality import random_baseline, welch_bound
+from normprobe.theory.ratio import ratio
+
+NAME = "assumptions"
+STATEMENT = (
+    "The theorem's assumptions A1-A4 hold: orthogonality, reconstruction, separation, disentanglement."
+)
+NEEDS = frozenset({"sums", "pairs", "dictionary"})
+A1_MULTIPLE = 0.02 / random_baseline(2048)
+# "Hold" is a universal statement; one layer in ten may stray.
+SMALLEST_EFFECT = 0.9
+RULE = (
+    f"Share of layers in which all hold: A1 mean |cos| < {A1_MULTIPLE:.2f} × sqrt(2/(pi d)), which is 0.02 at "
+    "d = 2048; A2 R² > 0.95; A3 mean |cos(B, R)| < 0.1; A4 mean overlap < 3 %. Margin = share − that of a random "
+    f"dictionary of the same shape. Supported if the 95 % interval of the margin lies above {SMALLEST_EFFECT}, not "
+    "supported if below, else inconclusive; inconclusive without the random dictionary."
+)
+
+
+@dataclass(frozen=True)
+class _Check:
+    """A measured quantity with its threshold, values [draw, layer]; `judged` ones decide, the others stand beside."""
+
+    assumption: str
+    quantity: str
+    values: np.ndarray
+    threshold: float
+    judged: bool
+    above: bool = False
+
+    @property
+    def passes(self) -> np.ndarray:
+        return self.values > self.threshold if self.above else self.values < self.threshold
+
+
+def _checks(tables: Tables, arm: str, cells: Cells, weights: np.ndarray) -> list[_Check]:
+    def fixed(column: str) -> np.ndarray:
+        """What belongs to the dictionary and is the same in every draw (R² too: it averages thousands of tokens)."""
+        return np.tile(of_layers(tables, arm, column), (len(weights), 1))
+
+    d, width = (int(of_layers(tables, arm, column)[0]) for column in ("d", "width"))
+    constants = cells.constants
+    epsilon, delta, kappa, overlap, a, b = (
+        weighted_means(weights, values)
+        for values in (constants.epsilon, constants.delta, constants.kappa, cells.overlap, cells.a, cells.b)
+    )
+    return [
+        _Check(
+            "A1", "mean |cos| ÷ sqrt(2/(pi d))", fixed("mean_abs_cos") / random_baseline(d), A1_MULTIPLE, True
+        ),
+        _Check("A1", "mean |cos|", fixed("mean_abs_cos"), 0.02, False),
+        _Check(
+            "A1", f"max |cos| (Welch bound {welch_bound(width, d):.3f})", fixed("max_abs_cos"), 0.02, False
+        ),
+        _Check("A2", "R²", fixed("r2"), 0.95, True, above=True),
+        _Check("A2", "ε of mean states", epsilon, 0.05, False),
+        _Check("A2", "mean ‖r‖/‖h‖ over tokens", fixed("eps_mean"), 0.05, False),
+        _Check("A3", "|cos(B, R)|", delta, 0.1, True),
+        _Check("A4", "overlap of active features", overlap, 0.03, True),
+        _Check("A4", "leakage ρ", ratio(b, a), 0.03, False),
+        _Check("A4", "drift κ", kappa, 0.03, False),
+    ]
+
+
+def _all_hold(tables: Tables, arm: str, checks: list[_Check]) -> np.ndarray:
+    """Whether the four hold, [draw, layer]."""
+    judged = [check.passes for check in checks if check.judged]
+    return np.logical_and.reduce(
+        [*judged, np.broadcast_to(of_layers(tables, arm, "n_selected") > 0, judged[0].shape)]
+    )
+
+
+def evaluate(tables: Tables, rng: np.random.Generator, seed: int) -> tuple[Evidence, pd.DataFrame]:
+    """Judge the claim; the series hold one row per quantity, layer and arm: value, interval, threshold, passes, judged.
+
+    Raises NotJudged for too few problems.
+    """
+    arms = [arm for arm in ARMS if len(tables.layers(arm))]
+    problems = shared_problems(tables, arms)
+    if len(problems) < FEWEST_PROBLEMS:
+        raise NotJudged(
+            f"it needs at least {FEWEST_PROBLEMS} measured problems, and this run has {len(problems)}"
+        )
+    weights = resamplings(rng, len(problems))
+    checks = {arm: _checks(tables, arm, read_cells(tables, arm, problems), weights) for arm in arms}
+    shares: dict[str, Draws] = {arm: _all_hold(tables, arm, checks[arm]).mean(axis=1) for arm in arms}
+    named = {ARM_NAMES[arm]: shares.get(arm) for arm in ("model", "random")}
+    verdict, margin = judge([Form.of(named)], null=0.0, smallest_effect=SMALLEST_EFFECT)
+    others = [beside(ARM_NAMES[arm], shares[arm]) for arm in arms if arm not in ("model", "random")]
+    evidence = Evidence(
+        claim=NAME,
+        statement=STATEMENT,
+        verdict=verdict,
+        rule=RULE,
+        estimate=float(shares["model"][0]),
+        unit="share of layers in which A1-A4 all hold",
+        interval=interval(shares["model"]),
+        n=len(problems),
+        n_unit="problems",
+        controls=(beside(ARM_NAMES["random"], shares.get("random")), *others, deciding(margin)),
+        seed=seed,
+        note=_note(tables, checks),
+    )
+    return evidence, pd.concat([_series(tables, arm, checks[arm]) for arm in arms], ignore_index=True)
+
+
+def _series(tables: Tables, arm: str, checks: list[_Check]) -> pd.DataFrame:
+    frames = []
+    for check in checks:
+        low, high = percentile_interval(check.values[1:])
+        frames.append(
+            pd.DataFrame(
+                {
+                    "assumption": check.assumption,
+                    "quantity": check.quantity,
+                    "arm": arm,
+                    "layer": tables.layers(arm),
+                    "value": check.values[0],
+                    "low": low,
+                    "high": high,
+                    "threshold": check.threshold,
+                    "direction": ">" if check.above else "<",
+                    "passes": check.passes[0],
+                    "judged": check.judged,
+                }
+            )
+        )
+    return pd.concat(frames, ignore_index=True)
+
+
+def _note(tables: Tables, checks: dict[str, list[_Check]]) -> str:
+    def held(arm: str) -> dict[str, float]:
+        return {check.assumption: float(check.passes[0].mean()) for check in checks[arm] if check.judged}
+
+    ours = held("model")
+    text = (
+        "Layers in which each holds: "
+        + ", ".join(f"{name} {share:.0%}" for name, share in ours.items())
+        + ". "
+    )
+    if "random" in checks:
+        theirs = held("random")
+        text += (
+            "A random dictionary of the same shape: "
+            + ", ".join(f"{n} {s:.0%}" for n, s in theirs.items())
+            + ". "
+        )
+        model, random = (of_layers(tables, arm, "mean_abs_cos").mean() for arm in ("model", "random"))
+        better = (
+            "no closer to orthogonal than random directions, so A1 says nothing about training"
+            if model >= random
+            else ("closer to orthogonal than random directions")
+        )
+        text += f"Mean |cos| is {model:.4f} against {random:.4f} at random: {better}. "
+    empty = int((of_layers(tables, "model", "n_selected") == 0).sum())
+    if empty:
+        text += f"{empty} layers have no reasoning features and count as failing. "
+    beside_them = {check.quantity: check.values.mean(axis=1) for check in checks["model"] if not check.judged}
+    return text + (
+        f"Beside them, averaged over layers: ε {said(beside_them['ε of mean states'])}, "
+        f"ρ {said(beside_them['leakage ρ'])}, κ {said(beside_them['drift κ'])}."
+    )
+
+
+def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
+    """A strip per judged assumption and layer: ● holds, × fails; the random dictionary in grey below each."""
+    judged = series[series["judged"]]
+    names, heights = [], []
+    for index, (quantity, rows) in enumerate(judged.groupby("quantity", sort=False)):
+        for offset, arm in enumerate(("model", "random")):
+            mine = rows[rows["arm"] == arm]
+            if mine.empty:
+                continue
+            height = -index - 0.38 * offset
+            holds = mine["passes"].to_numpy(dtype=bool)
+            for mask, marker, colour in ((holds, "o", GREEN), (~holds, "x", VERMILION)):
+                colour = colour if arm == "model" else GREY
+                axes.plot(
+                    mine["layer"][mask], np.full(mask.sum(), height), marker, color=colour, markersize=4
+                )
+            first = mine.iloc[0]
+            span = f"{mine['value'].min():.3g} to {mine['value'].max():.3g}"
+            label = f"{first['assumption']} {quantity} {first['direction']} {first['threshold']:.3g}"
+            names.append(f"{label}\nis {span}" if arm == "model" else f"random: {span}")
+            heights.append(height)
+    axes.set_yticks(heights, names)
+    axes.set_ylim(min(heights) - 0.4, 0.5)
+    axes.set_xlabel(f"layer (● holds, × fails; n = {evidence.n} {evidence.n_unit})")

@@ -1,0 +1,109 @@
+"""The reductions as arrays [problem, layer]: what A1-A4 and the bound are measured on.
+
+Only the split "measure" is looked at, over whole responses (thought and answer), on *mean states*: the mean of h over a
+response's tokens and its parts B, R and r, for which the theorem holds without the spread of the tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from normprobe.claims.tables import Tables
+from normprobe.theory.bound import Constants, Lengths
+from normprobe.theory.disentanglement import drift
+from normprobe.theory.ratio import ratio
+from normprobe.theory.reconstruction import epsilon
+from normprobe.theory.separation import delta
+
+_MODES = ("think", "no_think")
+_OF_SUMS = ("z_sum", "z_l1_active", "h_sq", "b_sq", "rpart_sq", "br", "r_sq")
+_OF_PAIRS = ("k_delta", "overlap")
+Array = Float[np.ndarray, "problem layer"]
+
+
+@dataclass(frozen=True)
+class Cells:
+    """One arm, one feature set.
+
+    constants: of each cell, the larger of both modes for ε and δ; a, b: ‖a‖₁ and ‖b‖₁, summed activations in think and
+    no_think; k_think, k_delta: features active in think, features with Δ ≠ 0; overlap: features active in both modes
+    over features active in either.
+    """
+
+    lengths: Lengths
+    constants: Constants
+    a: Array
+    b: Array
+    k_think: Array
+    k_delta: Array
+    overlap: Array
+
+    @property
+    def s(self) -> Array:
+        """S = ΣΔ."""
+        return self.a - self.b
+
+
+def shared_problems(tables: Tables, arms: Sequence[str]) -> list[str]:
+    """Measured problems that every arm has in both modes and all its layers; arms are compared on these alone."""
+    sums = _measured(tables.sums)
+    sums = sums[(sums["feature_set"] == "reasoning") & sums["mode"].isin(list(_MODES))]
+    shared: set[str] | None = None
+    for arm in arms:
+        counts = sums[sums["arm"] == arm].groupby("problem_id").size()
+        complete = set(counts.index[counts == len(_MODES) * len(tables.layers(arm))])
+        shared = complete if shared is None else shared & complete
+    return sorted(shared or set())
+
+
+def read_cells(tables: Tables, arm: str, problems: Sequence[str], feature_set: str = "reasoning") -> Cells:
+    """The cells of one arm and feature set ("reasoning", or "plus" for I⁺) on these problems."""
+    layers = tables.layers(arm)
+
+    def array(table: pd.DataFrame, column: str) -> Array:
+        wide = table.pivot(index="problem_id", columns="layer", values=column)
+        return wide.reindex(index=list(problems), columns=layers).to_numpy(dtype=np.float64)
+
+    def of(table: pd.DataFrame) -> pd.DataFrame:
+        table = _measured(table)
+        return table[(table["arm"] == arm) & (table["feature_set"] == feature_set)]
+
+    sums, pairs = of(tables.sums), of(tables.pairs)
+    think, no_think = (
+        {column: array(sums[sums["mode"] == mode], column) for column in _OF_SUMS} for mode in _MODES
+    )
+    paired = {column: array(pairs, column) for column in _OF_PAIRS}
+    lengths = Lengths(
+        *(part[column] for column in ("h_sq", "b_sq", "rpart_sq") for part in (think, no_think))
+    )
+    constants = Constants(
+        epsilon=np.maximum(*(epsilon(part["r_sq"], part["h_sq"]) for part in (think, no_think))),
+        delta=np.maximum(*(delta(part["br"], part["b_sq"], part["rpart_sq"]) for part in (think, no_think))),
+        # Activations are not negative, so a sum over features is the ‖·‖₁ of A4.
+        rho=ratio(no_think["z_sum"], think["z_sum"]),
+        kappa=drift(lengths.b_think, lengths.b_no_think),
+    )
+    return Cells(
+        lengths,
+        constants,
+        a=think["z_sum"],
+        b=no_think["z_sum"],
+        k_think=think["z_l1_active"],
+        k_delta=paired["k_delta"],
+        overlap=paired["overlap"],
+    )
+
+
+def of_layers(tables: Tables, arm: str, column: str) -> Float[np.ndarray, " layer"]:
+    """A column of the dictionary table, layer by layer."""
+    rows = tables.dictionary[tables.dictionary["arm"] == arm].set_index("layer")
+    return rows.loc[tables.layers(arm), column].to_numpy(dtype=np.float64)
+
+
+def _measured(table: pd.DataFrame) -> pd.DataFrame:
+    return table[(table["split"] == "measure") & (table["scope"] == "response")]

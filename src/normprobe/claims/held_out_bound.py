@@ -1,0 +1,117 @@
+"""The bound in every held-out cell (problem × layer), with constants fixed on other problems.
+
+Each of ε, δ, ρ and κ is fixed per layer at the level that a new problem stays within with probability 95 %. c⋆ belongs
+to the dictionary and to the choice of I, which saw none of these problems.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import fields
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from normprobe.claims.cells import Cells, of_layers, read_cells
+from normprobe.claims.tables import Tables
+from normprobe.theory.bound import (
+    PAPER,
+    PAPER_MU,
+    Bound,
+    Constants,
+    coherence_constant,
+    observable_slack,
+    ordered_bound,
+    signed_bound,
+    slack,
+    slack_free_bound,
+)
+
+COVERED = 0.95
+SIGNED, PLUS, PAPERS, NORMS = "signed", "I⁺", "paper's thresholds", "norms alone"
+
+
+def fix(values: Float[np.ndarray, "problem layer"]) -> Float[np.ndarray, " layer"]:
+    """The level per layer that a new problem exceeds with probability at most 5 %: the order statistic ⌈0.95 (n + 1)⌉
+    of n exchangeable problems, or the largest where n < 19."""
+    n = len(values)
+    return np.sort(values, axis=0)[min(math.ceil(COVERED * (n + 1)), n) - 1]
+
+
+def held_out_bounds(tables: Tables, arm: str, fixing: Sequence[str], held_out: Sequence[str]) -> pd.DataFrame:
+    """One row per form, held-out problem and layer of an arm.
+
+    Forms: "signed" (I as chosen, any sign of Δ), "I⁺" (the theorem's Δ ≥ 0), "paper's thresholds" (signed, with the
+    paper's constants and each cell's own number of active features) and "norms alone" (signed, with Ω_obs). Columns:
+    gap, s and the bound in (squared) activation units; holds; vacuous and why; whether √g ≤ S ≤ √(kg) holds.
+    """
+    layers = tables.layers(arm)
+    constants, constants_plus = (
+        _fixed(read_cells(tables, arm, fixing, name)) for name in ("reasoning", "plus")
+    )
+    whole, plus = (read_cells(tables, arm, held_out, name) for name in ("reasoning", "plus"))
+    lengths, gap = whole.lengths, whole.lengths.gap
+    # c⋆ of all of I bounds that of every subset from below, so it needs no look at which features are active.
+    c, mu = of_layers(tables, arm, "c_star_selected"), of_layers(tables, arm, "mu_minus_selected")
+    c = np.where(of_layers(tables, arm, "n_selected") > 0, c, 0.0)
+    c_paper = coherence_constant(whole.k_think, PAPER_MU)
+    omega, omega_plus, omega_paper = (
+        slack(constants, lengths),
+        slack(constants_plus, plus.lengths),
+        slack(PAPER, lengths),
+    )
+    omega_norms = observable_slack(constants, lengths.h_think, lengths.h_no_think)
+    rho, rho_plus = constants.rho, constants_plus.rho
+    ordered = ordered_bound(plus.lengths.gap, omega_plus, rho_plus, c, mu)
+    frames = [
+        _rows(SIGNED, whole, signed_bound(gap, omega, rho, c), omega, rho, c),
+        _rows(PLUS, plus, ordered, omega_plus, rho_plus, c),
+        _rows(
+            PAPERS, whole, signed_bound(gap, omega_paper, PAPER.rho, c_paper), omega_paper, PAPER.rho, c_paper
+        ),
+        _rows(NORMS, whole, signed_bound(gap, omega_norms, rho, c), omega_norms, rho, c),
+    ]
+    keys = {
+        "arm": arm,
+        "problem_id": np.repeat(np.array(held_out), len(layers)),
+        "layer": np.tile(layers, len(held_out)),
+    }
+    return pd.concat([frame.assign(**keys) for frame in frames], ignore_index=True)
+
+
+def _fixed(cells: Cells) -> Constants:
+    return Constants(*(fix(getattr(cells.constants, field.name)) for field in fields(Constants)))
+
+
+def _rows(
+    form: str, cells: Cells, bound: Bound, omega: np.ndarray, rho: np.ndarray, c: np.ndarray
+) -> pd.DataFrame:
+    silent = cells.k_think == 0
+    reasons = {
+        "no active reasoning feature": silent,
+        "leakage ρ ≥ 1": rho >= 1,
+        "slack exceeds the gap, and c ≤ 0": bound.lower_vacuous & bound.upper_vacuous,
+        "slack exceeds the gap": bound.lower_vacuous,
+        "c ≤ 0: too many or too coherent atoms": bound.upper_vacuous,
+    }
+    columns = {
+        "gap": cells.lengths.gap,
+        "s": cells.s,
+        "h_no_think_sq": cells.lengths.h_no_think,
+        "k": cells.k_delta,
+        "omega": omega,
+        "rho": rho,
+        "c": c,
+        "lower": bound.lower,
+        "upper": bound.upper,
+        "holds": bound.holds(cells.s),
+        "vacuous": bound.vacuous | silent,
+        "why_vacuous": np.select(
+            [np.broadcast_to(reason, silent.shape) for reason in reasons.values()], list(reasons), ""
+        ),
+        "slack_free_holds": slack_free_bound(cells.lengths.gap, cells.k_delta).holds(cells.s),
+    }
+    flat = {name: np.broadcast_to(values, silent.shape).ravel() for name, values in columns.items()}
+    return pd.DataFrame(flat).assign(form=form)

@@ -17,8 +17,8 @@ LAYERS, D, K = 5, 24, 4
 
 @dataclass(frozen=True)
 class Arm:
-    """overlap: mean over problems. c_star: what the dictionary table claims, None for the truth. The last `empty` layers
-    have no reasoning feature."""
+    """overlap: mean over problems. c_star: what the dictionary table claims, None for the truth. The last
+    `empty` layers have no reasoning feature."""
 
     planted: Planted = EXACT
     mean_abs_cos: float = 0.16  # the random baseline at d = 24 is 0.163

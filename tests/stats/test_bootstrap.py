@@ -89,10 +89,10 @@ def test_a_band_is_wider_where_the_curve_is_noisier() -> None:
 
 
 def test_a_thousand_resamples_of_a_layered_statistic_take_well_under_a_second() -> None:
-    from time import perf_counter
+    from time import process_time
 
     rng = np.random.default_rng(0)
     per_problem = rng.normal(size=(200, 10, 4))
-    start = perf_counter()
+    start = process_time()
     cluster_bootstrap(per_problem, lambda m: (m[..., 0] - m[..., 1:].max(axis=-1)).mean(axis=1), rng, unit="")
-    assert perf_counter() - start < 1
+    assert process_time() - start < 1

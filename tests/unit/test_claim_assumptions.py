@@ -71,7 +71,7 @@ def test_without_the_random_dictionary_it_stays_open(tmp_path):
 def test_a_layer_without_reasoning_features_counts_as_failing(tmp_path):
     evidence, _ = judge(tmp_path, USUAL | {"model": replace(GOOD, empty=1)})
     assert evidence.estimate == pytest.approx(1 - 1 / LAYERS)
-    assert "1 layers have no reasoning features" in evidence.note
+    assert "which count as failing: 1." in evidence.note
 
 
 def test_a_quantity_near_its_threshold_leaves_it_open(tmp_path):

@@ -194,7 +194,7 @@ def _note(tables: Tables, checks: dict[str, list[_Check]]) -> str:
         text += f"Mean |cos| is {model:.4f} against {random:.4f} at random: {better}. "
     empty = int((of_layers(tables, "model", "n_selected") == 0).sum())
     if empty:
-        text += f"{empty} layers have no reasoning features and count as failing. "
+        text += f"Layers without reasoning features, which count as failing: {empty}. "
     beside_them = {check.quantity: check.values.mean(axis=1) for check in checks["model"] if not check.judged}
     return text + (
         f"Beside them, averaged over layers: ε {said(beside_them['ε of mean states'])}, "
@@ -224,5 +224,6 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
             names.append(f"{label}\nis {span}" if arm == "model" else f"random: {span}")
             heights.append(height)
     axes.set_yticks(heights, names)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_ylim(min(heights) - 0.4, 0.5)
     axes.set_xlabel(f"layer (● holds, × fails; n = {evidence.n} {evidence.n_unit})")

@@ -64,20 +64,18 @@ def shared_problems(tables: Tables, arms: Sequence[str]) -> list[str]:
 def read_cells(tables: Tables, arm: str, problems: Sequence[str], feature_set: str = "reasoning") -> Cells:
     """The cells of one arm and feature set ("reasoning", or "plus" for I⁺) on these problems."""
     layers = tables.layers(arm)
+    grid = pd.MultiIndex.from_product([list(problems), layers])
 
-    def array(table: pd.DataFrame, column: str) -> Array:
-        wide = table.pivot(index="problem_id", columns="layer", values=column)
-        return wide.reindex(index=list(problems), columns=layers).to_numpy(dtype=np.float64)
+    def arrays(table: pd.DataFrame, columns: Sequence[str], mode: str | None = None) -> dict[str, Array]:
+        rows = _measured(table)
+        rows = rows[(rows["arm"] == arm) & (rows["feature_set"] == feature_set)]
+        rows = rows if mode is None else rows[rows["mode"] == mode]
+        laid = rows.set_index(["problem_id", "layer"]).reindex(grid)
+        shape = (len(problems), len(layers))
+        return {column: laid[column].to_numpy(dtype=np.float64).reshape(shape) for column in columns}
 
-    def of(table: pd.DataFrame) -> pd.DataFrame:
-        table = _measured(table)
-        return table[(table["arm"] == arm) & (table["feature_set"] == feature_set)]
-
-    sums, pairs = of(tables.sums), of(tables.pairs)
-    think, no_think = (
-        {column: array(sums[sums["mode"] == mode], column) for column in _OF_SUMS} for mode in _MODES
-    )
-    paired = {column: array(pairs, column) for column in _OF_PAIRS}
+    think, no_think = (arrays(tables.sums, _OF_SUMS, mode) for mode in _MODES)
+    paired = arrays(tables.pairs, _OF_PAIRS)
     lengths = Lengths(
         *(part[column] for column in ("h_sq", "b_sq", "rpart_sq") for part in (think, no_think))
     )

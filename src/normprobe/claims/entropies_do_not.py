@@ -187,7 +187,5 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
     axes.set_yticks(list(heights.values()), [SIGNALS[signal] for signal in signals])
     axes.set_xlim(left=0.0)
     axes.set_ylim(0.4, len(signals) + 0.6)
-    axes.set_xlabel(
-        f"|Spearman ρ| with reasoning features (95 % intervals, n = {evidence.n} {evidence.n_unit})"
-    )
+    axes.set_xlabel(f"|Spearman ρ| with reasoning features (n = {evidence.n} {evidence.n_unit})")
     legend_below(axes, columns=2)

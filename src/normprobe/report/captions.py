@@ -21,18 +21,21 @@ _TITLES = {
 _SHOWN = {
     "late_spike": (
         "Summed activation of the reasoning features by layer, think minus no_think, divided by the layer's mean norm "
-        "(codes scale with the state, and the state grows with depth). Grey: the controls. Shaded: the last quarter."
+        "(codes scale with the state, and the state grows with depth). Grey: the controls. Bands: 95 % intervals. "
+        "Shaded: the last quarter of the layers."
     ),
     "thinking_norm_is_higher": (
-        "Mean norm over whole responses by layer in each mode, on a logarithmic axis. Shaded: the last quarter."
+        "Mean norm over whole responses by layer in each mode, on a logarithmic axis. Bands: 95 % intervals. Shaded: "
+        "the last quarter of the layers."
     ),
     "norm_tracks_features": (
         "Rank correlation of the norm with the summed activation of the reasoning features. Top: within a layer, over "
-        "tokens, which decides. Below: over layers, the paper's form, which depth alone drives up. Grey: null models."
+        "tokens, which decides. Below: over layers, the paper's form, which depth alone drives up. Grey: null models. "
+        "Lines: 95 % intervals."
     ),
     "entropies_do_not": (
         "Strength of the rank correlation with the summed reasoning features, within a layer over tokens, for the norm "
-        "and each entropy. Filled: this model. Open: null models."
+        "and each entropy. Filled: this model. Open: null models. Lines: 95 % intervals."
     ),
     "assumptions": (
         "Each assumption at its threshold, layer by layer: ● holds, × fails. Grey, below each: a random dictionary of "
@@ -45,11 +48,12 @@ _SHOWN = {
     ),
     "marks_critical_steps": (
         "Probability that a computed token has a higher norm than another token of the same thought, by layer; 0.5 "
-        "(dotted) is chance. Thin: the same for the other roles. Grey: the untrained twin. Shaded: the last quarter."
+        "(dotted) is chance. Thin: the same for the other roles. Grey: the untrained twin. Bands: 95 % intervals. "
+        "Shaded: the last quarter of the layers."
     ),
     "high_norm_is_causal": (
-        "Accuracy in think with the named states suppressed in the last quarter of layers. Dashed: accuracy with "
-        "nothing suppressed. In the bars: how many states were suppressed per generated token."
+        "Accuracy in think while the named states are suppressed. Dashed: nothing suppressed. In the bars: states "
+        "suppressed per generated token. Lines: 95 % intervals."
     ),
 }
 
@@ -61,7 +65,7 @@ def title(claim: str) -> str:
 
 def shown(evidence: Evidence) -> str:
     """What the claim's panel shows."""
-    return f"{_SHOWN.get(evidence.claim, '')} Intervals are 95 % over {evidence.n_unit}.".lstrip()
+    return _SHOWN.get(evidence.claim, evidence.statement)
 
 
 def caption(evidence: Evidence) -> str:

@@ -138,7 +138,12 @@ def _assumptions(findings: Findings) -> Iterator[str]:
     except NothingToDraw as error:
         yield paragraph(str(error))
         return
-    yield table(head, [[escape(cell) for cell in row] for row in rows], "Lowest to highest layer", cards=True)
+    yield table(
+        head,
+        [[escape(cell) for cell in row] for row in rows],
+        "Lowest to highest over layers (layers in which it holds / all)",
+        cards=True,
+    )
 
 
 def _heat_map(tables: Tables) -> Iterator[str]:

@@ -32,6 +32,7 @@ th, td { text-align: left; vertical-align: top; padding: .4rem 1.2rem .4rem 0; }
 thead th { border-bottom: 1.5px solid var(--ink); }
 thead th { font-weight: 600; }
 tbody th { font-weight: 400; }
+.cards tbody th { min-width: 10rem; }
 tbody { border-bottom: 1px solid var(--line); }
 .note td { padding: 0 0 .8rem; }
 .number { white-space: nowrap; }
@@ -42,8 +43,9 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; ma
 dd { margin: 0; }
 .rule { border-left: 3px solid var(--line); padding-left: .8rem; margin-left: 0; }
 .tokens { line-height: 1.2; margin: 1rem 0; }
-.tokens span { display: inline-block; text-align: center; margin: 0 2px 6px 0; font: .75rem ui-monospace,
-  "DejaVu Sans Mono", Menlo, Consolas, monospace; print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+.tokens span { display: inline-block; vertical-align: top; text-align: center; margin: 0 2px 6px 0;
+  font: .75rem ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace;
+  print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 .tokens b { display: block; font-weight: 400; padding: 3px 4px; }
 .tokens i { display: block; font-style: normal; height: 1.2em; }
 @media (max-width: 44rem) {
@@ -57,7 +59,8 @@ dd { margin: 0; }
 }
 @media print {
   body { max-width: none; padding: 0; font-size: 10pt; }
-  h2 { break-after: avoid; }
+  table { font-size: .85rem; }
+  h2, caption, thead { break-after: avoid; }
   figure, tbody, .rule { break-inside: avoid; }
   a { text-decoration: none; }
 }

@@ -74,13 +74,17 @@ def _cells(
     cells = {
         mode: {name: float((vectors[row] ** 2).sum()) for name, vectors in parts.items()}
         | {
+            "h_sq_mean": float((pair.states[row] ** 2).sum() * rng.uniform(1, 1.01)),
             "br": float(pair.semantic[row] @ pair.reasoning[row]) * on,
             "z_sum": float(z[row].sum()),
             "z_l1_active": int((z[row] > 0).sum()),
         }
         for row, mode in enumerate(("think", "no_think"))
     }
-    return cells, {"k_delta": int((z[0] != z[1]).sum()), "overlap": arm.overlap * rng.uniform(0.5, 1.5) * on}
+    return cells, {
+        "k_delta": int((z[0] != z[1]).sum()),
+        "overlap": arm.overlap * rng.uniform(0.5, 1.5) if on else np.nan,
+    }
 
 
 def _dictionary(arm: Arm, features: int, rng: np.random.Generator) -> dict[str, float]:

@@ -15,7 +15,7 @@ from normprobe.claims.cells import read_cells, shared_problems
 from normprobe.claims.held_out_bound import fix
 from normprobe.claims.measured import NotJudged
 from normprobe.claims.tables import Tables
-from normprobe.theory.bound import signed_bound, slack
+from normprobe.theory.bound import averaged_slack, signed_bound, slack
 
 
 def judge(path: Path, arms: dict[str, Arm], **options):
@@ -97,8 +97,10 @@ def test_with_its_own_constants_no_cell_can_violate_the_bound(arm, tmp_path):
     tables = Tables(write_bound_run(tmp_path / "run", {"model": arm}))
     cells = read_cells(tables, "model", shared_problems(tables, ["model"]))
     c = np.full(cells.s.shape, tables.dictionary["c_star_selected"].iloc[0])
-    bound = signed_bound(cells.lengths.gap, slack(cells.constants, cells.lengths), cells.constants.rho, c)
-    assert bound.holds(cells.s).all()
+    gap, omega, rho = cells.lengths.gap, slack(cells.constants, cells.lengths), cells.constants.rho
+    assert signed_bound(gap, omega, rho, c).holds(cells.s).all()
+    room = averaged_slack(omega, cells.spread_think, cells.spread_no_think)
+    assert signed_bound(gap + cells.spread_think - cells.spread_no_think, room, rho, c).holds(cells.s).all()
 
 
 @given(st.integers(1, 200), st.integers(0, 1000))

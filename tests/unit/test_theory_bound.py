@@ -131,7 +131,8 @@ def test_the_mean_of_squared_norms_needs_the_spread() -> None:
 def test_where_the_theorem_says_nothing_it_says_so() -> None:
     gap, omega, one = np.array([4.0]), np.array([1.0]), np.array([1.0])
     assert signed_bound(gap, omega, np.array([1.0]), one).vacuous.all()
-    assert np.isneginf(signed_bound(gap, omega, np.array([1.5]), one).lower).all()
+    for rho in (1.5, np.inf):
+        assert np.isneginf(signed_bound(gap, omega * 9, np.array([rho]), one).lower).all()
     assert ordered_bound(gap, omega, np.array([np.inf]), one, one * 0).vacuous.all()
     too_much_slack = signed_bound(gap, np.array([5.0]), one * 0, one)
     assert too_much_slack.lower_vacuous.all()

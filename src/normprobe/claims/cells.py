@@ -21,7 +21,7 @@ from normprobe.theory.reconstruction import epsilon
 from normprobe.theory.separation import delta
 
 _MODES = ("think", "no_think")
-_OF_SUMS = ("z_sum", "z_l1_active", "h_sq", "b_sq", "rpart_sq", "br", "r_sq")
+_OF_SUMS = ("z_sum", "z_l1_active", "h_sq", "h_sq_mean", "b_sq", "rpart_sq", "br", "r_sq")
 _OF_PAIRS = ("k_delta", "overlap")
 Array = Float[np.ndarray, "problem layer"]
 
@@ -30,13 +30,15 @@ Array = Float[np.ndarray, "problem layer"]
 class Cells:
     """One arm, one feature set.
 
-    constants: of each cell, the larger of both modes for ε and δ; a, b: ‖a‖₁ and ‖b‖₁, summed activations in think and
-    no_think; k_think, k_delta: features active in think, features with Δ ≠ 0; overlap: features active in both modes
-    over features active in either.
+    constants: of each cell, the larger of both modes for ε and δ; spread_…: mean ‖h‖² − ‖h̄‖² over tokens; a, b: ‖a‖₁,
+    ‖b‖₁, summed activations in think and no_think; k_think, k_delta: features active in think, features with Δ ≠ 0;
+    overlap: features active in both modes over features active in either.
     """
 
     lengths: Lengths
     constants: Constants
+    spread_think: Array
+    spread_no_think: Array
     a: Array
     b: Array
     k_think: Array
@@ -72,7 +74,11 @@ def read_cells(tables: Tables, arm: str, problems: Sequence[str], feature_set: s
         rows = rows if mode is None else rows[rows["mode"] == mode]
         laid = rows.set_index(["problem_id", "layer"]).reindex(grid)
         shape = (len(problems), len(layers))
-        return {column: laid[column].to_numpy(dtype=np.float64).reshape(shape) for column in columns}
+        values = {column: laid[column].to_numpy(dtype=np.float64).reshape(shape) for column in columns}
+        # Squared norms of differences come out of differences of large numbers: rounding may leave less than 0.
+        return {
+            name: np.maximum(value, 0) if name.endswith("_sq") else value for name, value in values.items()
+        }
 
     think, no_think = (arrays(tables.sums, _OF_SUMS, mode) for mode in _MODES)
     paired = arrays(tables.pairs, _OF_PAIRS)
@@ -89,11 +95,14 @@ def read_cells(tables: Tables, arm: str, problems: Sequence[str], feature_set: s
     return Cells(
         lengths,
         constants,
+        spread_think=think["h_sq_mean"] - think["h_sq"],
+        spread_no_think=no_think["h_sq_mean"] - no_think["h_sq"],
         a=think["z_sum"],
         b=no_think["z_sum"],
         k_think=think["z_l1_active"],
         k_delta=paired["k_delta"],
-        overlap=paired["overlap"],
+        # Nothing active in either mode: nothing overlaps.
+        overlap=np.where(think["z_sum"] + no_think["z_sum"] > 0, paired["overlap"], 0.0),
     )
 
 

@@ -21,6 +21,7 @@ from normprobe.theory.bound import (
     PAPER_MU,
     Bound,
     Constants,
+    averaged_slack,
     coherence_constant,
     observable_slack,
     ordered_bound,
@@ -30,7 +31,13 @@ from normprobe.theory.bound import (
 )
 
 COVERED = 0.95
-SIGNED, PLUS, PAPERS, NORMS = "signed", "I⁺", "paper's thresholds", "norms alone"
+SIGNED, PLUS, PAPERS, NORMS, SQUARES = (
+    "signed",
+    "I⁺",
+    "paper's thresholds",
+    "norms alone",
+    "mean squared norms",
+)
 
 
 def fix(values: Float[np.ndarray, "problem layer"]) -> Float[np.ndarray, " layer"]:
@@ -44,8 +51,9 @@ def held_out_bounds(tables: Tables, arm: str, fixing: Sequence[str], held_out: S
     """One row per form, held-out problem and layer of an arm.
 
     Forms: "signed" (I as chosen, any sign of Δ), "I⁺" (the theorem's Δ ≥ 0), "paper's thresholds" (signed, with the
-    paper's constants and each cell's own number of active features) and "norms alone" (signed, with Ω_obs). Columns:
-    gap, s and the bound in (squared) activation units; holds; vacuous and why; whether √g ≤ S ≤ √(kg) holds.
+    paper's constants and each cell's own number of active features), "norms alone" (signed, with Ω_obs) and "mean
+    squared norms" (signed, for the gap of mean ‖h‖² in place of that of the mean states: |V_T − V_N| is added to Ω).
+    Columns: gap, s and the bound in (squared) activation units; holds; vacuous and why; whether √g ≤ S ≤ √(kg) holds.
     """
     layers = tables.layers(arm)
     constants, constants_plus = (
@@ -63,15 +71,31 @@ def held_out_bounds(tables: Tables, arm: str, fixing: Sequence[str], held_out: S
         slack(PAPER, lengths),
     )
     omega_norms = observable_slack(constants, lengths.h_think, lengths.h_no_think)
+    omega_squares = averaged_slack(omega, whole.spread_think, whole.spread_no_think)
+    gap_squares = gap + whole.spread_think - whole.spread_no_think
     rho, rho_plus = constants.rho, constants_plus.rho
-    ordered = ordered_bound(plus.lengths.gap, omega_plus, rho_plus, c, mu)
     frames = [
-        _rows(SIGNED, whole, signed_bound(gap, omega, rho, c), omega, rho, c),
-        _rows(PLUS, plus, ordered, omega_plus, rho_plus, c),
+        _rows(SIGNED, whole, gap, omega, rho, c, signed_bound(gap, omega, rho, c)),
+        _rows(PLUS, plus, gap, omega_plus, rho_plus, c, ordered_bound(gap, omega_plus, rho_plus, c, mu)),
         _rows(
-            PAPERS, whole, signed_bound(gap, omega_paper, PAPER.rho, c_paper), omega_paper, PAPER.rho, c_paper
+            PAPERS,
+            whole,
+            gap,
+            omega_paper,
+            PAPER.rho,
+            c_paper,
+            signed_bound(gap, omega_paper, PAPER.rho, c_paper),
         ),
-        _rows(NORMS, whole, signed_bound(gap, omega_norms, rho, c), omega_norms, rho, c),
+        _rows(NORMS, whole, gap, omega_norms, rho, c, signed_bound(gap, omega_norms, rho, c)),
+        _rows(
+            SQUARES,
+            whole,
+            gap_squares,
+            omega_squares,
+            rho,
+            c,
+            signed_bound(gap_squares, omega_squares, rho, c),
+        ),
     ]
     keys = {
         "arm": arm,
@@ -86,7 +110,13 @@ def _fixed(cells: Cells) -> Constants:
 
 
 def _rows(
-    form: str, cells: Cells, bound: Bound, omega: np.ndarray, rho: np.ndarray, c: np.ndarray
+    form: str,
+    cells: Cells,
+    gap: np.ndarray,
+    omega: np.ndarray,
+    rho: np.ndarray,
+    c: np.ndarray,
+    bound: Bound,
 ) -> pd.DataFrame:
     silent = cells.k_think == 0
     reasons = {
@@ -97,7 +127,7 @@ def _rows(
         "c ≤ 0: too many or too coherent atoms": bound.upper_vacuous,
     }
     columns = {
-        "gap": cells.lengths.gap,
+        "gap": gap,
         "s": cells.s,
         "h_no_think_sq": cells.lengths.h_no_think,
         "k": cells.k_delta,
@@ -111,7 +141,7 @@ def _rows(
         "why_vacuous": np.select(
             [np.broadcast_to(reason, silent.shape) for reason in reasons.values()], list(reasons), ""
         ),
-        "slack_free_holds": slack_free_bound(cells.lengths.gap, cells.k_delta).holds(cells.s),
+        "slack_free_holds": slack_free_bound(gap, cells.k_delta).holds(cells.s),
     }
     flat = {name: np.broadcast_to(values, silent.shape).ravel() for name, values in columns.items()}
     return pd.DataFrame(flat).assign(form=form)

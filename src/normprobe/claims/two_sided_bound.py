@@ -16,7 +16,7 @@ from scipy.stats import binomtest
 
 from normprobe.claims.cells import shared_problems
 from normprobe.claims.evidence import VACUOUS, Control, Evidence
-from normprobe.claims.held_out_bound import NORMS, PAPERS, PLUS, SIGNED, held_out_bounds
+from normprobe.claims.held_out_bound import NORMS, PAPERS, PLUS, SIGNED, SQUARES, held_out_bounds
 from normprobe.claims.judgement import (
     ARM_NAMES,
     Draws,
@@ -86,7 +86,7 @@ def evaluate(tables: Tables, rng: np.random.Generator, seed: int) -> tuple[Evide
         "beside: vacuous": vacuous,
         **{
             f"beside: {form}: holds and says something": share("model", form, "says")
-            for form in (PLUS, PAPERS, NORMS)
+            for form in (PLUS, PAPERS, NORMS, SQUARES)
         },
         "beside: paper's thresholds: holds, counting vacuous cells": share("model", PAPERS, "holds"),
         "beside: without slack, √g ≤ S ≤ √(k g) on I⁺": share("model", PLUS, "slack_free_holds"),

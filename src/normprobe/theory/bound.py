@@ -120,8 +120,9 @@ def signed_bound(gap: Cells, omega: Cells, rho: Cells, c: Cells) -> Bound:
     |supp a|, or c⋆ of any atoms that include supp a. For ρ ≥ 1 the theorem says nothing.
     """
     applies = rho < 1
-    lower = np.where(applies, (1 - rho) * np.sqrt(np.maximum(gap - omega, 0)), -np.inf)
-    return Bound(lower, _upper(gap, omega, np.where(applies, c - rho**2, 0.0)))
+    inside = np.where(applies, rho, 0.0)
+    lower = np.where(applies, (1 - inside) * np.sqrt(np.maximum(gap - omega, 0)), -np.inf)
+    return Bound(lower, _upper(gap, omega, np.where(applies, c - inside**2, 0.0)))
 
 
 def ordered_bound(gap: Cells, omega: Cells, rho: Cells, c: Cells, mu: Cells) -> Bound:

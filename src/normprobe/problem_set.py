@@ -52,9 +52,13 @@ def read_problem_set(path: Path, seed: int) -> pd.DataFrame:
         table = readers[path.suffix](path)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise NormprobeError(f"expected readable problems in {path}, got an error ({reason}); check the file") from error
+        raise NormprobeError(
+            f"expected readable problems in {path}, got an error ({reason}); check the file"
+        ) from error
     if "question" not in table or table["question"].isna().any() or not len(table):
-        raise NormprobeError(f"expected a 'question' in every row of {path}, got {_questions(table)}; add the column")
+        raise NormprobeError(
+            f"expected a 'question' in every row of {path}, got {_questions(table)}; add the column"
+        )
     if "problem_id" not in table:
         table["problem_id"] = [f"{path.stem}-{i:05d}" for i in range(len(table))]
     table["problem_id"] = table["problem_id"].astype(str)
@@ -71,14 +75,20 @@ def _split(key: str) -> str:
 
 
 def _questions(table: pd.DataFrame) -> str:
-    return f"{int(table['question'].notna().sum())} in {len(table)} rows" if "question" in table else "no such column"
+    return (
+        f"{int(table['question'].notna().sum())} in {len(table)} rows"
+        if "question" in table
+        else "no such column"
+    )
 
 
 def _checked(table: pd.DataFrame, source: str) -> pd.DataFrame:
     if twice := table.loc[table["problem_id"].duplicated(), "problem_id"].tolist():
         raise NormprobeError(f"expected unique problem ids in {source}, got {twice[0]!r} twice; rename them")
     if unknown := set(table["split"]) - set(SPLITS):
-        raise NormprobeError(f"expected splits {', '.join(SPLITS)} in {source}, got {sorted(unknown)}; correct them")
+        raise NormprobeError(
+            f"expected splits {', '.join(SPLITS)} in {source}, got {sorted(unknown)}; correct them"
+        )
     for split in SPLITS:
         n = int((table["split"] == split).sum())
         if n < FEWEST:

@@ -50,7 +50,10 @@ class Settings:
     offline: bool = False
     trust_remote_code: bool = False
     early: str | None = None
+    layers: str | None = None
     saes: str | None = None
+    sae_width: int = 512
+    sae_samples: int = 80_000
     problems: str | None = None
     n_sae: int = 640
     n_select: int = 256
@@ -77,8 +80,21 @@ class Settings:
             )
         return self.problems or TESTBED
 
+    @property
+    def layer_list(self) -> list[int] | None:
+        """The layers that dictionaries read, from `20-23,27`; None for all. Raises NormprobeError for another form."""
+        if self.layers is None:
+            return None
+        chosen: list[int] = []
+        for part in str(self.layers).split(","):
+            first, _, last = part.strip().partition("-")
+            if not first.isdecimal() or not (last or first).isdecimal() or int(last or first) < int(first):
+                raise NormprobeError(f"expected --layers as in 20-23,27, got {self.layers!r}; correct it")
+            chosen += range(int(first), int(last or first) + 1)
+        return sorted(set(chosen))
 
-QUICK = {"n_sae": 96, "n_select": 64, "n_measure": 64}
+
+QUICK = {"n_sae": 96, "n_select": 64, "n_measure": 64, "sae_width": 256, "sae_samples": 20_000}
 """`--quick`: a run that shows that everything works, in about two minutes. Too small for verdicts."""
 
 
@@ -161,7 +177,8 @@ class Study:
             "seed": s.seed,
         }
         traces = {"after": config_hash(responses), "sources": list(self.source_names), "early": early}
-        saes = {"after": config_hash(traces), "given": s.saes, "seed": s.seed}
+        saes = {"after": config_hash(traces), "given": s.saes, "layers": s.layer_list, "seed": s.seed}
+        saes |= {"width": s.sae_width, "samples": s.sae_samples}
         reductions = {"after": config_hash(saes), "seed": s.seed}
         experiments = {"after": config_hash(traces), "seed": s.seed}
         evidence = {"after": [config_hash(reductions), config_hash(experiments)], "seed": s.seed}
@@ -215,13 +232,17 @@ class Study:
 
     def _saes(self, config: dict[str, Any]) -> None:
         from normprobe.saes.stages import stage_saes
+        from normprobe.saes.training import SaeSettings
 
+        s = self.settings
         stage_saes(
             self.run,
             self.sources,
             config,
-            given=self.settings.saes,
-            seed=self.settings.seed,
+            layers=s.layer_list,
+            given=s.saes,
+            settings=SaeSettings(width=s.sae_width, n_samples=s.sae_samples),
+            seed=s.seed,
             progress=self.progress,
         )
 
@@ -299,6 +320,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--early", metavar="MODEL", help="an early checkpoint of the model, as a control")
     parser.add_argument(
+        "--layers", metavar="LIST", help="layers that dictionaries read, as in 20-23,27 (all)"
+    )
+    parser.add_argument(
         "--saes", metavar="DIR|RELEASE", help="dictionaries to read with instead of training them"
     )
     parser.add_argument(
@@ -312,6 +336,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--n-sae", type=int, help="testbed problems to train the dictionaries on")
     parser.add_argument("--n-select", type=int, help="testbed problems to select features and thresholds on")
     parser.add_argument("--n-measure", type=int, help="testbed problems to measure on")
+    parser.add_argument("--sae-width", type=int, help="atoms of each dictionary (512)")
+    parser.add_argument(
+        "--sae-samples", type=int, help="activations shown to each dictionary in training (80000)"
+    )
     parser.add_argument("--seed", type=int, help="seed of everything random (0)")
     parser.add_argument(
         "--config", type=Path, help="config.yaml of a run to replay; other arguments override it"

@@ -63,7 +63,7 @@ def read_problem_set(path: Path, seed: int) -> pd.DataFrame:
         table["problem_id"] = [f"{path.stem}-{i:05d}" for i in range(len(table))]
     table["problem_id"] = table["problem_id"].astype(str)
     for name in ("domain", "difficulty", "answer"):
-        table[name] = table[name] if name in table else None
+        table[name] = table.get(name)
     table["answer"] = table["answer"].map(lambda answer: None if pd.isna(answer) else str(answer))
     if "split" not in table:
         table["split"] = [_split(f"{seed}/{problem_id}") for problem_id in table["problem_id"]]

@@ -36,11 +36,13 @@ SMALLEST_EFFECT = 0.1
 RULE = (
     "Drop = accuracy without suppression − accuracy under an arm. Margin = drop of high_norm (norms above "
     "the threshold × 0.1) − the largest of 0 and the drops of random_matched (as many random states, same "
-    "‖Δh‖) and low_norm, paired by problem. Supported if the 95 % interval of the margin lies above "
-    f"{SMALLEST_EFFECT}, not supported if below, else inconclusive; inconclusive if an arm is missing, if no "
-    "state was ever suppressed, or if plain accuracy leaves no room for such a drop."
+    "‖Δh‖) and random_same_factor (as many random states × 0.1), paired by problem. Supported if the 95 % "
+    f"interval of the margin lies above {SMALLEST_EFFECT}, not supported if below, else inconclusive; "
+    "inconclusive if an arm is missing, if no state was ever suppressed, or if plain accuracy leaves no room "
+    "for such a drop. low_norm stands beside: it cannot be matched in number, since a state made short stays short."
 )
 PLAIN, HIGH, RANDOM, LOW = "plain", "high_norm", "random_matched", "low_norm"
+RANDOM_SAME_FACTOR = "random_same_factor"
 # The same contrast for models in which the threshold marks few states: the tenth with the highest norms.
 TOP, TOP_RANDOM = "top10", "random10"
 
@@ -67,7 +69,7 @@ def evaluate(tables: Tables, rng: np.random.Generator, seed: int) -> tuple[Evide
     suppressed = _suppressed_per_token(rows[rows["problem_id"].isin(accuracy.index)])
 
     verdict, margin = judge(
-        [Form(drop[HIGH], {arm: drop.get(arm) for arm in (RANDOM, LOW)})],
+        [Form(drop[HIGH], {arm: drop.get(arm) for arm in (RANDOM, RANDOM_SAME_FACTOR)})],
         null=0.0,
         smallest_effect=SMALLEST_EFFECT,
     )

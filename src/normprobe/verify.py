@@ -12,6 +12,7 @@ import hashlib
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -55,9 +56,9 @@ class Settings:
     sae_width: int = 512
     sae_samples: int = 80_000
     problems: str | None = None
-    n_sae: int = 640
-    n_select: int = 256
-    n_measure: int = 384
+    n_sae: int = 512
+    n_select: int = 160
+    n_measure: int = 256
     max_new_tokens: int | None = None
     seed: int = 0
 
@@ -143,7 +144,6 @@ class Study:
             device=chosen.device,
             offline=chosen.offline,
             trust_remote_code=chosen.trust_remote_code,
-            attentions=True,
         )
 
     @property
@@ -222,13 +222,16 @@ class Study:
     def _traces(self, config: dict[str, Any]) -> None:
         from normprobe.tracing.stages import stage_traces
 
-        stage_traces(
-            self.run,
-            self.sources,
-            config,
-            roles=roles if self.settings.problem_source == TESTBED else None,
-            progress=self.progress,
-        )
+        with ExitStack() as eager:
+            for opened in self.sources.values():
+                eager.enter_context(opened.returning_attentions())
+            stage_traces(
+                self.run,
+                self.sources,
+                config,
+                roles=roles if self.settings.problem_source == TESTBED else None,
+                progress=self.progress,
+            )
 
     def _saes(self, config: dict[str, Any]) -> None:
         from normprobe.saes.stages import stage_saes

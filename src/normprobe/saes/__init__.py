@@ -1,1 +1,1 @@
-"""Sparse autoencoders per layer: trained or published, the reasoning features they hold, and what claims read of them."""
+"""Sparse autoencoders of a run: trained or published, the features that reasoning raises, what is kept of the codes."""

@@ -1,7 +1,9 @@
-"""Dictionaries on disk: SAELens's format in and out, published ones, and the random one that serves as a control."""
+"""A saved sparse autoencoder as the theorem sees it: codes z ≥ 0 over unit atoms d_i, in activation units."""
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,162 +12,180 @@ import torch
 from jaxtyping import Float
 
 from normprobe.errors import NormprobeError
+from normprobe.models.identity import ModelIdentity
 
 if TYPE_CHECKING:
-    from sae_lens import SAE
+    from sae_lens import SAE, TopKSAE, TopKTrainingSAE
+
+CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
+NON_NEGATIVE = ("topk", "batchtopk", "jumprelu", "standard", "gated")
+PRESERVES_NORM = ("none", "expected_average_only_in")
+
+
+def layer_folder(folder: Path, layer: int) -> Path:
+    """Where the dictionary of one layer lies in a folder of dictionaries."""
+    return folder / f"layer_{layer:02d}"
+
+
+def hook_name(layer: int) -> str:
+    """TransformerLens's name of the site resid_post[layer]."""
+    return f"blocks.{layer}.hook_resid_post"
+
+
+def describe(identity: ModelIdentity, layer: int, source: str, seed: int) -> dict[str, Any]:
+    """What a dictionary of this model and layer says about itself in its cfg.json."""
+    return {
+        "model_name": identity.name,
+        "hook_name": hook_name(layer),
+        "layer": layer,
+        "source": source,
+        "seed": seed,
+        "model": identity.to_dict(),
+    }
 
 
 @dataclass(frozen=True)
 class Dictionary:
-    """A sparse autoencoder that reads raw activations of one layer. Codes are in activation units: atoms have length one.
+    """Wraps a SAELens autoencoder. h = reconstruct(z) + r with reconstruct(z) = bias + Σ_i z_i · atoms_i.
 
-    `sae` is SAELens's own object; `length` holds the lengths its decoder's atoms have there (all one for ours).
+    atoms are unit vectors; where the saved decoder's are not, their lengths move into z, which leaves z_i·d_i as it
+    was.
     """
 
     sae: SAE[Any]
-    length: Float[torch.Tensor, " width"]
+    atoms: Float[torch.Tensor, "feature d"]
+    bias: Float[torch.Tensor, " d"]
+    _lengths: Float[torch.Tensor, " feature"] | None
+
+    @classmethod
+    def of(cls, sae: SAE[Any]) -> Dictionary:
+        """Raises NormprobeError if codes can be negative or do not follow the norm, weights are not finite or atoms
+        zero."""
+        where = str(sae.cfg.metadata.hook_name)
+        if sae.cfg.architecture() not in NON_NEGATIVE:
+            raise NormprobeError(
+                f"expected a dictionary of type {', '.join(NON_NEGATIVE)}, got {sae.cfg.architecture()!r} at {where}; "
+                "the theorem needs non-negative codes: use another dictionary"
+            )
+        if sae.cfg.normalize_activations not in PRESERVES_NORM:
+            raise NormprobeError(
+                f"expected a dictionary whose codes follow the norm ({' or '.join(PRESERVES_NORM)}), got "
+                f"normalize_activations={sae.cfg.normalize_activations!r} at {where}; use another dictionary"
+            )
+        atoms, bias = sae.W_dec.detach().float(), sae.b_dec.detach().float()
+        lengths = torch.linalg.vector_norm(atoms, dim=1)
+        finite = all(parameter.isfinite().all() for parameter in sae.parameters())
+        if not finite or not bool((lengths > 0).all()):
+            raise NormprobeError(
+                f"expected finite weights and no zero atoms in the dictionary at {where}, got others; train it again"
+            )
+        if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False):
+            return cls(sae, atoms / lengths[:, None], bias, None)  # the code counts unit atoms already
+        if bool(((lengths - 1).abs() < 1e-5).all()):
+            return cls(sae, atoms, bias, None)  # as this package saves them: SAELens and we agree to the bit
+        return cls(sae, atoms / lengths[:, None], bias, lengths)
 
     @property
     def width(self) -> int:
-        return len(self.length)
-
-    @property
-    def atoms(self) -> Float[torch.Tensor, "width d"]:
-        """Decoder directions of length one."""
-        return self.sae.W_dec.detach() / self.length[:, None]
-
-    @property
-    def bias(self) -> Float[torch.Tensor, " d"]:
-        """What the decoder adds to every reconstruction."""
-        return self.sae.b_dec.detach()
+        return self.atoms.shape[0]
 
     @torch.no_grad()
-    def encode(self, states: Float[torch.Tensor, "n d"]) -> Float[torch.Tensor, "n width"]:
-        """z ≥ 0 with states ≈ z @ atoms + bias."""
-        return self.sae.encode(states) * self.length
+    def encode(self, h: Float[torch.Tensor, "token d"]) -> Float[torch.Tensor, "token feature"]:
+        """Codes of raw activations, in float32."""
+        z = self.sae.encode(h).float()
+        return z if self._lengths is None else z * self._lengths
 
-    @torch.no_grad()
-    def decode(self, z: Float[torch.Tensor, "n width"]) -> Float[torch.Tensor, "n d"]:
+    def reconstruct(self, z: Float[torch.Tensor, "token feature"]) -> Float[torch.Tensor, "token d"]:
+        """bias + Σ_i z_i · atoms_i."""
         return z @ self.atoms + self.bias
 
 
-def hook_name(layer: int) -> str:
-    """The site's name in TransformerLens, by which SAELens's metadata tells layers apart."""
-    return f"blocks.{layer}.hook_resid_post"
-
-
-def save_topk(
-    folder: Path,
-    *,
-    w_enc: Float[torch.Tensor, "d width"],
-    b_enc: Float[torch.Tensor, " width"],
-    w_dec: Float[torch.Tensor, "width d"],
-    b_dec: Float[torch.Tensor, " d"],
-    k: int,
-    metadata: dict[str, Any],
-) -> None:
-    """Write cfg.json and sae_weights.safetensors; `sae_lens.SAE.load_from_disk(folder)` gives the same weights bit by bit."""
-    from sae_lens import TopKSAE, TopKSAEConfig, __version__
+def random_dictionary(
+    d: int, width: int, k: int, metadata: Mapping[str, Any], generator: torch.Generator
+) -> TopKSAE:
+    """Random unit atoms (isotropic), the encoder their transpose, TopK, no biases: the null model of a dictionary."""
+    from sae_lens import TopKSAE, TopKSAEConfig
     from sae_lens.saes.sae import SAEMetadata
 
-    d, width = w_enc.shape
+    atoms = torch.randn(width, d, generator=generator)
+    atoms /= torch.linalg.vector_norm(atoms, dim=1, keepdim=True)
     config = TopKSAEConfig(
         d_in=d,
         d_sae=width,
         k=k,
-        apply_b_dec_to_input=True,
         normalize_activations="none",
         rescale_acts_by_decoder_norm=False,
-        # Without its version SAELens drops all metadata silently.
-        metadata=SAEMetadata(sae_lens_version=__version__, **metadata),
+        metadata=SAEMetadata(**metadata),
     )
     with torch.random.fork_rng(devices=[]):  # its constructor draws weights, which are replaced at once
         sae = TopKSAE(config)
-    weights = {"W_enc": w_enc, "b_enc": b_enc, "W_dec": w_dec, "b_dec": b_dec}
-    sae.load_state_dict({name: weight.cpu() for name, weight in weights.items()})
-    sae.save_model(str(folder))
+    sae.W_dec.data = atoms
+    sae.W_enc.data = atoms.T.contiguous()
+    return sae
 
 
-def save_random(
-    folder: Path, d: int, width: int, k: int, generator: torch.Generator, metadata: dict[str, Any]
+def save(sae: SAE[Any] | TopKTrainingSAE, folder: Path) -> None:
+    """Write SAELens's format, cfg.json and sae_weights.safetensors; `folder` appears only when it is complete."""
+    from sae_lens.saes.sae import TrainingSAE
+
+    unfinished = folder.with_name(f"{folder.name}.tmp")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(sae, TrainingSAE):
+        sae.save_inference_model(unfinished)
+    else:
+        sae.save_model(unfinished)
+    unfinished.replace(folder)
+
+
+def load(folder: Path, identity: ModelIdentity, layer: int, device: torch.device) -> Dictionary:
+    """The dictionary in `folder`, proved to belong to this model's layer.
+
+    Raises NormprobeError if the folder is no SAELens dictionary or damaged, or as `check` and `Dictionary.of` do.
+    """
+    from sae_lens import SAE
+
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise NormprobeError(
+                f"expected a SAELens dictionary in {folder}, got no {name}; name a folder that has it"
+            )
+    try:
+        sae = SAE.load_from_disk(folder, device=str(device))
+    except Exception as error:  # JSON, safetensors, SAELens's own checks and torch's: no base class in common
+        raise NormprobeError(
+            f"expected a readable dictionary in {folder}, got {type(error).__name__} ({' '.join(str(error).split())}); "
+            "train or copy it again"
+        ) from error
+    check(sae, identity, layer, str(folder))
+    return Dictionary.of(sae)
+
+
+def check(
+    sae: SAE[Any], identity: ModelIdentity, layer: int, place: str, *, model_name: str | None = None
 ) -> None:
-    """A control of the same shape that learned nothing: random unit atoms, the encoder their transpose, TopK."""
-    atoms = torch.randn(width, d, generator=generator)
-    atoms /= atoms.norm(dim=-1, keepdim=True)
-    save_topk(
-        folder,
-        w_enc=atoms.T.contiguous(),
-        b_enc=torch.zeros(width),
-        w_dec=atoms,
-        b_dec=torch.zeros(d),
-        k=k,
-        metadata=metadata,
-    )
+    """Raises NormprobeError if the dictionary is of another width, layer, site or model, naming expected and got.
+
+    Ours carry the model's fingerprint; of others the name has to do (`model_name`, else what the metadata say), and
+    its last part must be that of the model's name or directory.
+    """
+    metadata = sae.cfg.metadata
+    model = metadata.model or {}
+    found: list[tuple[str, object, object]] = [
+        ("d_in", identity.d_model, sae.cfg.d_in),
+        ("the hook", hook_name(layer), metadata.hook_name),
+    ]
+    if "weights" in model:
+        found.append(("the model's fingerprint", identity.weights[:12], model["weights"][:12]))
+    else:
+        found.append(("the model", _last(identity.name), _last(model_name or str(metadata.model_name))))
+    for what, expected, got in found:
+        if expected != got:
+            raise NormprobeError(
+                f"expected a dictionary with {what} {expected}, got {got} in {place}; "
+                "name the dictionaries of this model and layer"
+            )
 
 
-def load_dictionary(folder: Path, device: str | torch.device = "cpu") -> Dictionary:
-    """A dictionary in SAELens's format. Raises NormprobeError if it is missing or damaged."""
-    from sae_lens import SAE
-
-    try:
-        sae = SAE.load_from_disk(str(folder), device=str(device))
-    except Exception as error:  # SAELens lets KeyError, OSError, SafetensorError … through
-        raise NormprobeError(
-            f"expected a dictionary in SAELens's format (cfg.json, sae_weights.safetensors) in {folder}, "
-            f"got an unreadable one ({' '.join(str(error).split())[:120]}); train or copy it again"
-        ) from error
-    return _checked(sae, str(folder))
-
-
-def load_published(release: str, sae_id: str, device: str | torch.device = "cpu") -> Dictionary:
-    """A published dictionary through `SAE.from_pretrained` (asks a hub). Raises NormprobeError if it cannot be had."""
-    from sae_lens import SAE
-
-    try:
-        sae = SAE.from_pretrained(release, sae_id, device=str(device))
-    except Exception as error:
-        raise NormprobeError(
-            f"expected a published dictionary {release}/{sae_id}, got none ({' '.join(str(error).split())[:120]}); "
-            "check release, id and network, or train your own"
-        ) from error
-    return _checked(sae, f"{release}/{sae_id}")
-
-
-def require_fit(dictionary: Dictionary, *, layer: int, d: int, model: str | None, where: str) -> None:
-    """Raise NormprobeError unless the dictionary was made for this layer, width and (where it says so) model."""
-    config = dictionary.sae.cfg
-    if config.d_in != d:
-        raise NormprobeError(
-            f"expected a dictionary of width {d} for {where}, got one of width {config.d_in}; choose another"
-        )
-    hook = str(config.metadata.hook_name or "")
-    sites = {hook_name(layer), f"model.layers.{layer}", f"blocks.{layer}.hook_out"}
-    if hook and hook not in sites:
-        raise NormprobeError(
-            f"expected a dictionary of {hook_name(layer)} for {where}, got one of {hook}; choose another"
-        )
-    made_for = str(config.metadata.model_name or "")
-    if (
-        model is not None
-        and made_for
-        and made_for.rpartition("/")[2].lower() != model.rpartition("/")[2].lower()
-    ):
-        raise NormprobeError(
-            f"expected a dictionary of the model {model} for {where}, got one of {made_for}; choose another"
-        )
-
-
-def _checked(sae: SAE[Any], where: str) -> Dictionary:
-    if sae.cfg.normalize_activations in ("constant_norm_rescale", "layer_norm"):
-        raise NormprobeError(
-            f"expected a dictionary that reads norms, got normalize_activations={sae.cfg.normalize_activations!r} in {where}, "
-            "which rescales every token; choose one with 'none' or 'expected_average_only_in'"
-        )
-    if not all(bool(torch.isfinite(p).all()) for p in sae.parameters()):
-        raise NormprobeError(
-            f"expected finite weights in the dictionary {where}, got NaN or infinity; train it again"
-        )
-    length = sae.W_dec.detach().norm(dim=-1)
-    if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False):
-        length = torch.ones_like(length)  # such codes are in units of length-one atoms already
-    return Dictionary(sae.eval(), length)
+def _last(name: str) -> str:
+    return name.rstrip("/").rpartition("/")[2].lower()

@@ -1,68 +1,124 @@
-"""Reasoning features: chosen by a fixed false-discovery rule on problems that are measured nowhere else."""
+"""Reasoning features: which features of a dictionary are more active when the model thinks. Pure numpy.
+
+A feature belongs to I if, over the problems of the split "select", its mean activation over the think response
+exceeds that over the no_think response: one-sided paired t-test, problems as units, Benjamini-Hochberg within the
+layer (q < 0.05). The rule is fixed, so |I| is an outcome; the measurement split plays no part.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
-from scipy.stats import false_discovery_control
-from scipy.stats import t as student
+from scipy import stats
+
+from normprobe.errors import NormprobeError
 
 FALSE_DISCOVERY_RATE = 0.05
 
 
-def select_features(
-    think: Float[np.ndarray, "problem feature"], no_think: Float[np.ndarray, "problem feature"]
-) -> pd.DataFrame:
-    """The features of one layer that are more active in thinking, and for each a like one that is not.
+class PairedMoments:
+    """What the test needs, summed over problems, so that problems can be added and forgotten: arrays [layer,
+    feature]."""
 
-    think, no_think: mean activation of each feature over the tokens of each problem's response, in activation units.
-    A feature is selected if a one-sided paired t-test over problems has a Benjamini–Hochberg q < 0.05 within the layer
-    (arXiv 2606.06188 compares modes too, but does not state its rule). One row per feature: feature, mean_think,
-    mean_no_think, delta, p, q, selected, matched.
+    def __init__(self, n_layers: int, width: int) -> None:
+        self.n = 0
+        self._think = np.zeros((n_layers, width))
+        self._no_think = np.zeros((n_layers, width))
+        self._squares = np.zeros((n_layers, width))
+
+    def add(
+        self,
+        think: Float[np.ndarray, "layer problem feature"],
+        no_think: Float[np.ndarray, "layer problem feature"],
+    ) -> None:
+        """Add problems, given each one's mean activations over its response in either mode."""
+        self.n += think.shape[1]
+        self._think += think.sum(axis=1)
+        self._no_think += no_think.sum(axis=1)
+        self._squares += np.square(think - no_think).sum(axis=1)
+
+    def table(self, layers: Sequence[int]) -> pd.DataFrame:
+        """One row per layer and feature: layer, feature, mean_think, mean_no_think, delta, p, q, selected, matched.
+
+        Raises NormprobeError for fewer than two problems.
+        """
+        if self.n < 2:
+            raise NormprobeError(
+                f"expected at least 2 problems answered in think and no_think to select features on, got {self.n}; "
+                "give more problems"
+            )
+        frames = []
+        for layer, think, no_think, squares in zip(
+            layers, self._think / self.n, self._no_think / self.n, self._squares, strict=True
+        ):
+            delta = think - no_think
+            p = one_sided_p(delta, squares, self.n)
+            q = stats.false_discovery_control(p)
+            selected = (q < FALSE_DISCOVERY_RATE) & (delta > 0)
+            matched = np.zeros(len(delta), dtype=bool)
+            matched[match((think + no_think) / 2, selected)] = True
+            columns = {
+                "layer": layer,
+                "feature": np.arange(len(delta)),
+                "mean_think": think,
+                "mean_no_think": no_think,
+                "delta": delta,
+                "p": p,
+                "q": q,
+                "selected": selected,
+                "matched": matched,
+            }
+            frames.append(pd.DataFrame(columns))
+        return pd.concat(frames, ignore_index=True)
+
+
+def one_sided_p(
+    mean: Float[np.ndarray, " feature"], squares: Float[np.ndarray, " feature"], n: int
+) -> Float[np.ndarray, " feature"]:
+    """P of the paired t-test that the mean difference is > 0, from the mean and the sum of squares of n differences.
+
+    Differences that do not vary give 0, or 1 if they are not positive (a feature that never fires differs by 0).
     """
-    difference = think.astype(np.float64) - no_think.astype(np.float64)
-    n = len(difference)
-    delta = difference.mean(axis=0)
-    spread = difference.std(axis=0, ddof=1) / np.sqrt(n)
-    # A feature that differs nowhere has no spread: it is no discovery.
-    t = np.divide(delta, spread, out=np.zeros_like(delta), where=spread > 0)
-    p = np.where(spread > 0, student.sf(t, n - 1), 1.0)
-    q = false_discovery_control(p)
-    selected = (q < FALSE_DISCOVERY_RATE) & (delta > 0)
-    means = think.mean(axis=0, dtype=np.float64), no_think.mean(axis=0, dtype=np.float64)
-    return pd.DataFrame(
-        {
-            "feature": np.arange(len(delta)),
-            "mean_think": means[0],
-            "mean_no_think": means[1],
-            "delta": delta,
-            "p": p,
-            "q": q,
-            "selected": selected,
-            "matched": match_features((means[0] + means[1]) / 2, selected),
-        }
-    )
+    variance = np.maximum(squares - n * mean**2, 0) / (n - 1)
+    # Below this the variance is the rounding error of the line above.
+    variance[variance <= 1e-12 * squares / n] = 0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = mean / np.sqrt(variance / n)
+    return np.where(np.isnan(t), 1.0, stats.t.sf(t, n - 1))
 
 
-def match_features(
-    activity: Float[np.ndarray, " feature"], selected: Bool[np.ndarray, " feature"]
-) -> Bool[np.ndarray, " feature"]:
-    """For each selected feature, from the most active on, the unselected one nearest in mean activation, none twice.
+def match(
+    activation: Float[np.ndarray, " feature"], selected: Bool[np.ndarray, " feature"]
+) -> Int[np.ndarray, " matched"]:
+    """For each selected feature, the most active first, the nearest other one in mean activation not yet taken.
 
-    Fewer are matched than selected if the unselected run out.
+    Greedy, without replacement, never a selected one; the lower index wins a tie. As many as there are selected ones,
+    or all the others if those are fewer.
     """
-    matched = np.zeros(len(activity), dtype=bool)
-    free = ~selected
-    for feature in sorted(np.flatnonzero(selected), key=lambda i: (-activity[i], i)):
-        if not free.any():
-            break
-        candidates = np.flatnonzero(free)
-        nearest = candidates[np.argmin(np.abs(activity[candidates] - activity[feature]))]
-        matched[nearest], free[nearest] = True, False
-    return matched
+    wanted = activation[selected]
+    free = np.flatnonzero(~selected)
+    taken = []
+    for value in np.sort(wanted)[::-1][: len(free)]:
+        nearest = int(np.argmin(np.abs(activation[free] - value)))
+        taken.append(free[nearest])
+        free = np.delete(free, nearest)
+    return np.array(taken, dtype=np.int64)
 
 
-def top_features(features: pd.DataFrame, n: int) -> Int[np.ndarray, " n"]:
-    """The n features of one layer with the smallest p (ties by index): fixed sizes of I, for the sensitivity table."""
-    return features.sort_values(["p", "feature"], kind="stable")["feature"].to_numpy()[:n]
+def feature_sets(
+    features: pd.DataFrame, tops: Mapping[str, int]
+) -> dict[str, Bool[np.ndarray, "layer feature"]]:
+    """The sets of an arm's feature table as masks, layers ascending: "reasoning", "matched", and for each of `tops`
+    the so many features of smallest p with delta > 0 (of equal p those of larger delta): how much hangs on |I|."""
+    by_layer = [rows.sort_values("feature") for _, rows in features.groupby("layer")]
+
+    def column(name: str) -> np.ndarray:
+        return np.stack([rows[name].to_numpy() for rows in by_layer])
+
+    p, delta = column("p"), column("delta")
+    rank = np.argsort(np.lexsort((-delta, p), axis=1), axis=1)
+    sets = {name: (rank < n) & (delta > 0) for name, n in tops.items()}
+    return {"reasoning": column("selected"), "matched": column("matched"), **sets}

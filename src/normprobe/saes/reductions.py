@@ -1,161 +1,40 @@
-"""What claims read of a dictionary: sums per token, and the mean states' norms and inner products per problem.
+"""What claims read of the dictionaries: sums per token, and mean states per problem. Two passes over the responses.
 
-Two passes over the responses of the splits select and measure: the first chooses the reasoning features on "select",
-the second reduces both splits. A response lies within one batch, so hidden states never leave it.
+The first pass selects the reasoning features on the split "select"; the second reduces "select" and "measure".
+Problems go through in blocks, states and codes in parts: besides the tables that are written, memory does not grow
+with the run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int
-from tqdm import tqdm
+from jaxtyping import Bool, Float, Int
 
-from normprobe.errors import NormprobeError
 from normprobe.models.open import OpenModel
+from normprobe.saes.activations import PAIRED
+from normprobe.saes.codes import Cells, Part, Sums, blocks, codes_per_problem, parts
 from normprobe.saes.dictionary import Dictionary
-from normprobe.saes.features import select_features, top_features
-from normprobe.saes.mean_states import CONTRASTED, SCOPES, MeanStates, pairs_table, sums_table
+from normprobe.saes.features import PairedMoments, feature_sets
+from normprobe.saes.mean_states import NO_THINK, THINK, MeanStates, pairs_table, sums_table
 from normprobe.theory.orthogonality import c_star, coherence
-from normprobe.tracing.stream import Batch, stream_states, token_offsets
+from normprobe.tracing.stream import token_offsets
 
 SPLITS = ("select", "measure")
-TOP = (8, 32, 128)
+TOPS = {"top8": 8, "top32": 32, "top128": 128}
+SCOPES = {"response": slice(0, 2), "answer": slice(1, 2)}
+"""Scope → the segments (thought, answer) it consists of."""
+Arms = Mapping[str, Mapping[int, Dictionary]]
+"""Arm → layer → dictionary, for arms that read the same source in the same layers with the same width."""
 
 
 @dataclass(frozen=True)
-class LayerSet:
-    """One layer's dictionary with its sets of features: columns into `union`, the features kept per response."""
-
-    layer: int
-    dictionary: Dictionary
-    features: pd.DataFrame
-    union: Int[torch.Tensor, " kept"]
-    sets: dict[str, Int[np.ndarray, " members"]]
-
-    @property
-    def kept_atoms(self) -> Float[torch.Tensor, "kept d"]:
-        """Unit atoms of the union."""
-        return self.dictionary.atoms[self.union.to(self.dictionary.atoms.device)]
-
-    def describe(self, moments: _Moments) -> pd.DataFrame:
-        """The row of dictionary.parquet: coherence of all atoms and of the selected ones (A1), and the fit (A2)."""
-        atoms = self.dictionary.atoms.cpu().double().numpy()
-        chosen = atoms[np.flatnonzero(self.features["selected"])]
-        whole, selected = coherence(atoms), coherence(chosen) if len(chosen) > 1 else None
-        return pd.DataFrame(
-            {
-                "d": [atoms.shape[1]],
-                "width": [len(atoms)],
-                "n_selected": [len(chosen)],
-                "mean_abs_cos": [whole.mean_abs],
-                "max_abs_cos": [whole.max_abs],
-                "mu_selected": [selected.mu if selected else 0.0],
-                "mu_minus_selected": [selected.mu_minus if selected else 0.0],
-                "c_star_selected": [c_star(chosen @ chosen.T)],
-                "r2": [moments.r2],
-                "eps_mean": [moments.eps_mean],
-            }
-        )
-
-    @classmethod
-    def of(cls, layer: int, dictionary: Dictionary, features: pd.DataFrame) -> LayerSet:
-        sets = {
-            "reasoning": np.flatnonzero(features["selected"]),
-            "matched": np.flatnonzero(features["matched"]),
-            **{f"top{n}": top_features(features, n) for n in TOP},
-        }
-        union = np.unique(np.concatenate(list(sets.values())))
-        return cls(
-            layer,
-            dictionary,
-            features,
-            torch.from_numpy(union),
-            {name: np.searchsorted(union, members) for name, members in sets.items()},
-        )
-
-
-class Spans:
-    """Which tokens of a response belong to a scope: "response" is thought and answer, "answer" the answer alone."""
-
-    def __init__(self, responses: pd.DataFrame) -> None:
-        names = ("thought_start", "thought_end", "answer_start", "answer_end")
-        self._bounds = {name: responses[name].to_numpy(dtype=np.int64) for name in names}
-
-    def mask(self, batch: Batch, scope: str) -> Float[torch.Tensor, " n"]:
-        """1 for the batch's tokens in the scope, else 0 (float64, to be summed with)."""
-        bounds = {name: values[batch.response_index] for name, values in self._bounds.items()}
-        inside = (batch.position >= bounds["answer_start"]) & (batch.position < bounds["answer_end"])
-        if scope == "response":
-            inside |= (batch.position >= bounds["thought_start"]) & (batch.position < bounds["thought_end"])
-        return torch.from_numpy(inside.astype(np.float64))
-
-
-def choose_features(
-    opened: OpenModel,
-    responses: pd.DataFrame,
-    dictionaries: Mapping[int, Dictionary],
-    progress: str | None = None,
-) -> dict[int, pd.DataFrame]:
-    """First pass: `select_features` of every layer, on the split select. Memory: 2 × problems × layers × width floats.
-
-    Raises NormprobeError if fewer than two problems were answered with tokens in both modes.
-    """
-    chosen = responses[
-        (responses["split"] == "select") & responses["mode"].isin(CONTRASTED) & (responses["sample"] == 0)
-    ]
-    chosen = chosen.reset_index(drop=True)
-    problems = pd.Index(chosen["problem_id"].unique())
-    row = problems.get_indexer(pd.Index(chosen["problem_id"]))
-    column = chosen["mode"].map(CONTRASTED.index).to_numpy()
-    width = next(iter(dictionaries.values())).width
-    means = {layer: np.full((2, len(problems), width), np.nan, dtype=np.float32) for layer in dictionaries}
-    spans = Spans(chosen)
-    for batch in _stream(opened, chosen, ["select"], progress):
-        local, index = np.unique(batch.response_index, return_inverse=True)
-        member = _membership(index, len(local), spans.mask(batch, "response"))
-        count = member.sum(dim=1, keepdim=True)
-        for layer, dictionary in dictionaries.items():
-            z = dictionary.encode(batch.states[layer]).double().cpu()
-            means[layer][column[local], row[local]] = (member @ z / count).numpy()  # NaN without a token
-    result = {}
-    for layer, values in means.items():
-        known = np.isfinite(values).all(axis=(0, 2))
-        if known.sum() < 2:
-            raise NormprobeError(
-                f"expected at least 2 problems of the split 'select' answered in both modes, got {int(known.sum())}; "
-                "give more problems or a larger max_new_tokens"
-            )
-        result[layer] = select_features(values[0, known], values[1, known])
-    return result
-
-
-def _membership(
-    index: Int[np.ndarray, " n"], n_responses: int, mask: Float[torch.Tensor, " n"]
-) -> Float[torch.Tensor, "response n"]:
-    """member[r, t] = 1 where token t is in the scope of response r."""
-    member = torch.zeros(n_responses, len(index), dtype=torch.float64)
-    member[torch.from_numpy(index), torch.arange(len(index))] = mask
-    return member
-
-
-def _stream(
-    opened: OpenModel, responses: pd.DataFrame, splits: Sequence[str], progress: str | None
-) -> Iterator[Batch]:
-    n = int(responses["split"].isin(list(splits)).sum())
-    with tqdm(total=n, desc=progress, unit="response", disable=progress is None) as bar:
-        for batch in stream_states(opened, responses, splits):
-            yield batch
-            bar.update(len(np.unique(batch.response_index)))
-
-
-@dataclass(frozen=True)
-class Reduction:
-    """What one arm leaves: see the tables in `normprobe.saes.stages`."""
+class Reduced:
+    """One arm's tables, as in reductions/; tokens: z_reasoning, z_matched and z_total [layer, token]."""
 
     features: pd.DataFrame
     sums: pd.DataFrame
@@ -164,93 +43,195 @@ class Reduction:
     tokens: dict[str, Float[np.ndarray, "layer token"]]
 
 
-def reduce_arm(
-    arm: str,
+def reduce_source(
     opened: OpenModel,
     responses: pd.DataFrame,
-    dictionaries: Mapping[int, Dictionary],
+    arms: Arms,
+    source: str,
     *,
-    progress: bool = True,
-) -> Reduction:
-    """Both passes for the dictionaries (layer → dictionary) of one arm."""
-    label = f"{arm}: select features" if progress else None
-    features = choose_features(opened, responses, dictionaries, label)
-    layers = [LayerSet.of(layer, dictionary, features[layer]) for layer, dictionary in dictionaries.items()]
-    offsets, n_tokens = token_offsets(responses, SPLITS)
-    names = {"z_reasoning": "reasoning", "z_matched": "matched", "z_total": None}
-    tokens = {name: np.zeros((len(layers), n_tokens), dtype=np.float32) for name in names}
-    spans, moments = Spans(responses), [_Moments() for _ in layers]
-    states = [MeanStates.empty(len(responses), one.kept_atoms.cpu().numpy()) for one in layers]
-    counted = (responses["split"].eq("measure") & responses["mode"].isin(CONTRASTED)).to_numpy()
-    for batch in _stream(opened, responses, SPLITS, f"{arm}: reduce" if progress else None):
-        local, index = np.unique(batch.response_index, return_inverse=True)
-        place = offsets[batch.response_index] + batch.position
-        masks = {scope: spans.mask(batch, scope) for scope in SCOPES}
-        spoken = masks["response"].bool() & torch.from_numpy(counted[batch.response_index])
-        for i, one in enumerate(layers):
-            z = one.dictionary.encode(batch.states[one.layer])
-            kept = z[:, one.union.to(z.device)].cpu().double()
-            for name, members in names.items():
-                values = z.sum(dim=1).cpu() if members is None else kept[:, one.sets[members]].sum(dim=1)
-                tokens[name][i, place] = values.numpy()
-            reconstruction = one.dictionary.decode(z).cpu().double()
-            hidden = batch.states[one.layer].cpu().double()
-            moments[i].add(hidden[spoken], reconstruction[spoken])
-            for scope, name in enumerate(SCOPES):
-                member = _membership(index, len(local), masks[name])
-                states[i].fill(
-                    scope, local, member, hidden, reconstruction, kept, one.kept_atoms.cpu().double()
+    batch_size: int = 64,
+    on_tokens: Callable[[int], object] = lambda _tokens: None,
+) -> dict[str, Reduced]:
+    """Both passes over the responses of the splits select and measure, for all arms that read `source`.
+
+    Tokens are in the order of traces/tokens.parquet. `on_tokens` is told how many tokens × layers of the `work` are
+    done. Raises NormprobeError if states are not finite, or fewer than two problems of "select" are answered in both
+    modes.
+    """
+    layers = sorted(next(iter(arms.values())))
+    readers = {
+        arm: _Reader(arm, layers, [dictionaries[layer] for layer in layers])
+        for arm, dictionaries in arms.items()
+    }
+    selecting = responses[(responses["split"] == "select") & responses["mode"].isin(list(PAIRED))]
+    reducing = responses[responses["split"].isin(list(SPLITS))]
+    offsets, n = token_offsets(responses, SPLITS)
+    width = next(iter(readers.values())).width
+    size = codes_per_problem(next(iter(readers.values())).dictionaries, len(arms))
+
+    for block in blocks(selecting, size):
+        cells = Cells(block)
+        sums = {arm: Sums(cells, reader.dictionaries) for arm, reader in readers.items()}
+        for part in parts(opened, block, layers, width, source, batch_size):
+            for arm, reader in readers.items():
+                sums[arm].add_codes(part, reader.dictionaries[part.layer_row].encode(part.h))
+            on_tokens(len(part.h))
+        for arm, reader in readers.items():
+            reader.moments.add(*_paired_means(cells, sums[arm]))
+    for reader in readers.values():
+        reader.select(n)
+
+    for block in blocks(reducing, size):
+        cells = Cells(block)
+        columns = offsets[block.index.to_numpy()]
+        sums = {arm: Sums(cells, reader.dictionaries) for arm, reader in readers.items()}
+        for part in parts(opened, block, layers, width, source, batch_size):
+            for arm, reader in readers.items():
+                reader.read(part, columns[part.response] + part.position, sums[arm])
+            on_tokens(len(part.h))
+        for arm, reader in readers.items():
+            reader.summarise(cells, sums[arm])
+    return {arm: reader.result() for arm, reader in readers.items()}
+
+
+def work(responses: pd.DataFrame, n_layers: int) -> int:
+    """Tokens × layers that `reduce_source` reads in both passes."""
+    lengths = responses["token_ids"].map(len)
+    selecting = (responses["split"] == "select") & responses["mode"].isin(list(PAIRED))
+    return n_layers * int(lengths[selecting].sum() + lengths[responses["split"].isin(list(SPLITS))].sum())
+
+
+class _Reader:
+    """One arm on its way through both passes."""
+
+    def __init__(self, arm: str, layers: Sequence[int], dictionaries: Sequence[Dictionary]) -> None:
+        self.arm, self.layers, self.dictionaries = arm, list(layers), list(dictionaries)
+        self.width = dictionaries[0].width
+        self.moments = PairedMoments(len(layers), self.width)
+        self._sums: list[pd.DataFrame] = []
+        self._pairs: list[pd.DataFrame] = []
+        self._fit = [_Fit(dictionary.atoms.shape[1]) for dictionary in dictionaries]
+
+    def select(self, n_tokens: int) -> None:
+        """End the first pass."""
+        self.features = self.moments.table(self.layers)
+        self.sets = feature_sets(self.features, TOPS)
+        shape = (len(self.layers), n_tokens)
+        self._tokens = {
+            name: np.zeros(shape, dtype=np.float32) for name in ("z_reasoning", "z_matched", "z_total")
+        }
+        everything = np.ones_like(self.sets["reasoning"])
+        picks = np.stack([self.sets["reasoning"], self.sets["matched"], everything], axis=-1)
+        device = self.dictionaries[0].atoms.device
+        self._picks = torch.from_numpy(picks).to(device, torch.float32)
+
+    def read(self, part: Part, columns: np.ndarray, sums: Sums) -> None:
+        dictionary = self.dictionaries[part.layer_row]
+        z = dictionary.encode(part.h)
+        picked = (z @ self._picks[part.layer_row]).cpu().numpy()
+        for name, values in zip(self._tokens, picked.T, strict=True):
+            self._tokens[name][part.layer_row, columns] = values
+        sums.add(part, z, dictionary.reconstruct(z))
+
+    def summarise(self, cells: Cells, sums: Sums) -> None:
+        """End a block: its mean states become rows."""
+        scalars, splits = sums.of_tokens, np.array(cells.splits)
+        measured = splits == "measure"
+        for row, (layer, dictionary) in enumerate(zip(self.layers, self.dictionaries, strict=True)):
+            self._fit[row].add(
+                sums.h[row][measured],
+                {name: values[row][measured] for name, values in scalars.items()},
+                cells.n_tokens[measured],
+            )
+            sets = {name: masks[row] for name, masks in self.sets.items()}
+            atoms, bias = (tensor.cpu().double().numpy() for tensor in (dictionary.atoms, dictionary.bias))
+            for scope, segments in SCOPES.items():
+                means = MeanStates.of_sums(
+                    sums.z[row][:, :, segments].sum(axis=2),
+                    sums.h[row][:, :, segments].sum(axis=2),
+                    {name: values[row][:, :, segments].sum(axis=2) for name, values in scalars.items()},
+                    cells.n_tokens[:, :, segments].sum(axis=2),
                 )
-    parts = list(zip(layers, states, moments, strict=True))
-    return Reduction(
-        features=_stack(arm, ((one.layer, one.features) for one in layers)),
-        sums=_stack(arm, ((one.layer, sums_table(means, responses, one.sets)) for one, means, _ in parts)),
-        pairs=_stack(
-            arm,
-            ((one.layer, pairs_table(means, responses, one.sets["reasoning"])) for one, means, _ in parts),
-        ),
-        dictionary=_stack(arm, ((one.layer, one.describe(moment)) for one, _, moment in parts)),
-        tokens=tokens,
-    )
+                label = {"arm": self.arm, "layer": layer, "scope": scope}
+                for tables, table in (
+                    (self._sums, sums_table(means, sets, atoms, bias)),
+                    (self._pairs, pairs_table(means, sets["reasoning"])),
+                ):
+                    problem = table.pop("problem").to_numpy()
+                    names = {"problem_id": np.array(cells.problems)[problem], "split": splits[problem]}
+                    tables.append(table.assign(**label, **names))
+
+    def result(self) -> Reduced:
+        keys = ["arm", "problem_id", "split", "layer", "scope", "feature_set"]
+        sums, pairs = (pd.concat(tables, ignore_index=True) for tables in (self._sums, self._pairs))
+        return Reduced(
+            features=self.features.assign(arm=self.arm)[["arm", *self.features.columns]],
+            sums=sums[
+                [*keys[:5], "mode", "feature_set", *sums.columns.difference([*keys, "mode"], sort=False)]
+            ],
+            pairs=pairs[[*keys, *pairs.columns.difference(keys, sort=False)]],
+            dictionary=pd.DataFrame([self._describe(row) for row in range(len(self.layers))]),
+            tokens=self._tokens,
+        )
+
+    def _describe(self, row: int) -> dict[str, object]:
+        atoms = self.dictionaries[row].atoms.cpu().double().numpy()
+        chosen = atoms[self.sets["reasoning"][row]]
+        whole, selected = coherence(atoms), coherence(chosen)
+        return {
+            "arm": self.arm,
+            "layer": self.layers[row],
+            "d": atoms.shape[1],
+            "width": len(atoms),
+            "n_selected": len(chosen),
+            "mean_abs_cos": whole.mean_abs,
+            "max_abs_cos": whole.max_abs,
+            "mu_selected": selected.mu,
+            "mu_minus_selected": selected.mu_minus,
+            "c_star_selected": c_star(chosen @ chosen.T),
+            "r2": self._fit[row].r2,
+            "eps_mean": self._fit[row].eps_mean,
+        }
 
 
-def _stack(arm: str, tables: Iterable[tuple[int, pd.DataFrame]]) -> pd.DataFrame:
-    """The layers' tables below each other, labelled with arm and layer in front."""
-    frames = []
-    for layer, table in tables:
-        labelled = table.copy()
-        labelled.insert(0, "arm", arm)
-        labelled.insert(1, "layer", layer)
-        frames.append(labelled)
-    return pd.concat(frames, ignore_index=True)
+class _Fit:
+    """A2 over single tokens: thought and answer of think and no_think (what dictionaries are trained on) in
+    "measure"."""
 
+    def __init__(self, d: int) -> None:
+        self._h = np.zeros(d)
+        self._n = 0
+        self._h_sq = self._r_sq = self._ratio = 0.0
 
-@dataclass
-class _Moments:
-    """Running sums for R² = 1 − Σ‖r‖²/Σ‖h − h̄‖² and the mean of ‖r‖/‖h‖."""
-
-    n: int = 0
-    total: Float[torch.Tensor, " d"] | None = None
-    square: float = 0.0
-    residual: float = 0.0
-    ratio: float = 0.0
-
-    def add(self, states: Float[torch.Tensor, "n d"], reconstruction: Float[torch.Tensor, "n d"]) -> None:
-        residual = (states - reconstruction).square().sum(dim=1)
-        square = states.square().sum(dim=1)
-        summed = states.sum(dim=0)
-        self.total = summed if self.total is None else self.total + summed
-        self.n += len(states)
-        self.square += float(square.sum())
-        self.residual += float(residual.sum())
-        self.ratio += float((residual / square).sqrt().sum())
+    def add(
+        self,
+        h: Float[np.ndarray, "problem mode segment d"],
+        scalars: Mapping[str, Float[np.ndarray, "problem mode segment"]],
+        n_tokens: Int[np.ndarray, "problem mode segment"],
+    ) -> None:
+        modes = [THINK, NO_THINK]
+        self._h += h[:, modes].sum(axis=(0, 1, 2))
+        self._n += int(n_tokens[:, modes].sum())
+        h_sq, r_sq, ratio = (float(scalars[name][:, modes].sum()) for name in ("h_sq", "r_sq", "ratio"))
+        self._h_sq, self._r_sq, self._ratio = self._h_sq + h_sq, self._r_sq + r_sq, self._ratio + ratio
 
     @property
     def r2(self) -> float:
-        if self.total is None or not self.n:
-            return float("nan")
-        return 1 - self.residual / (self.square - float(self.total.square().sum()) / self.n)
+        """1 − Σ‖r‖² / Σ‖h − h̄‖², sums over tokens; NaN without tokens."""
+        return float(1 - self._r_sq / (self._h_sq - self._h @ self._h / self._n)) if self._n else float("nan")
 
     @property
     def eps_mean(self) -> float:
-        return self.ratio / self.n if self.n else float("nan")
+        """Mean ‖r‖/‖h‖; NaN without tokens."""
+        return float(self._ratio / self._n) if self._n else float("nan")
+
+
+def _paired_means(
+    cells: Cells, sums: Sums
+) -> tuple[Float[np.ndarray, "layer problem feature"], Float[np.ndarray, "layer problem feature"]]:
+    """Mean codes over the response in think and in no_think, of the problems that have both."""
+    n = cells.n_tokens.sum(axis=-1)
+    both: Bool[np.ndarray, " problem"] = (n[:, THINK] > 0) & (n[:, NO_THINK] > 0)
+    z = sums.z[:, both].sum(axis=3)
+    think, no_think = (z[:, :, mode].astype(np.float64) / n[both, mode, None] for mode in (THINK, NO_THINK))
+    return think, no_think

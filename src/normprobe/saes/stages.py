@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import io
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from safetensors.numpy import load_file, save_file
@@ -20,18 +16,22 @@ from tqdm import tqdm
 from normprobe.errors import NormprobeError
 from normprobe.models.open import OpenModel
 from normprobe.runs import Run, atomic_write, atomic_write_json
+from normprobe.saes.activations import draw_tokens, layer_groups, sample_states, training_responses
 from normprobe.saes.dictionary import (
+    CONFIG,
     Dictionary,
-    hook_name,
-    load_dictionary,
-    load_published,
-    require_fit,
-    save_random,
+    describe,
+    layer_folder,
+    load,
+    random_dictionary,
+    save,
 )
-from normprobe.saes.reductions import reduce_arm
-from normprobe.saes.training import SaeSettings, collect, train_layer, training_tokens
+from normprobe.saes.published import layers_of, open_given
+from normprobe.saes.reductions import reduce_source, work
+from normprobe.saes.training import SaeSettings, generator_for, quality, train_sae
 
 GIVEN = "given.json"
+RANDOM = "random"
 TABLES = ("features", "sums", "pairs", "dictionary")
 
 
@@ -48,69 +48,42 @@ def stage_saes(
 ) -> None:
     """Fill saes/: a folder per source and layer, a random dictionary of the same shape, and training.parquet.
 
-    `given` names dictionaries to read the model with instead of training them: a directory with `layer_NN` folders in
-    SAELens's format, or a published release as `RELEASE:ID`, where ID holds `{layer}`. The controls are trained all the
-    same, with the given width. Nothing to do if the stage is complete with `config`; resumes layer by layer.
+    `given` names dictionaries to read the model with instead of training them: a folder with `layer_NN` folders in
+    SAELens's format, or a published release as `RELEASE:ID`, where ID holds `{layer}`; saes/model/ then holds
+    given.json, and the controls are trained with the same width and k. `layers`: all by default, or all that a given
+    folder has. Nothing to do if the stage is complete with `config`; resumes layer by layer.
 
-    Raises NormprobeError for layers that the model lacks, dictionaries that do not fit, or activations that are not finite.
+    Raises NormprobeError for layers that the model lacks, given dictionaries that do not fit, nothing to train on, or
+    states that are not finite.
     """
     if run.stage_complete("saes", config):
         return
     model = sources["model"]
     chosen = _layers(layers, model.identity.n_layers)
-    responses = pd.read_parquet(run["responses"] / "responses.parquet")
-    with run.stage("saes", config) as folder:
+    if given is not None:
+        chosen = layers_of(given, chosen)
+        settings = _like_given(given, chosen, model, settings)
+    responses = training_responses(pd.read_parquet(run["responses"] / "responses.parquet"))
+    trained = [source for source in sources if source != "model" or given is None]
+    with (
+        run.stage("saes", config) as folder,
+        tqdm(
+            total=len(trained) * len(chosen) * settings.n_samples,
+            desc="train SAEs",
+            unit="token",
+            unit_scale=True,
+            disable=not progress,
+        ) as bar,
+    ):
         if given is not None:
-            first = [_given(given, layer, model) for layer in chosen][0]
-            settings = dataclasses.replace(
-                settings, width=first.width, k=getattr(first.sae.cfg, "k", settings.k)
-            )
             (folder / "model").mkdir(exist_ok=True)
             atomic_write_json(folder / "model" / GIVEN, {"given": given, "layers": chosen})
-        kept = training_tokens(responses, settings.max_tokens, np.random.default_rng([seed, 0]))
-        trained = [source for source in sources if source != "model" or given is None]
-        with tqdm(
-            total=len(trained) * len(chosen), desc="train SAEs", unit="SAE", disable=not progress
-        ) as bar:
-            for source in trained:
-                _train_source(folder / source, sources[source], responses, kept, chosen, settings, seed, bar)
+        for source in trained:
+            _train(folder / source, sources[source], responses, chosen, settings, seed, bar)
         for layer in chosen:
-            generator = torch.Generator().manual_seed(seed * 1000 + layer)
-            metadata = _metadata(model, layer, "random control")
-            path = folder / "random" / f"layer_{layer:02d}"
-            save_random(path, model.identity.d_model, settings.width, settings.k, generator, metadata)
-        rows = [json.loads(path.read_text()) for path in sorted(folder.glob("*/layer_*/quality.json"))]
+            _save_random(layer_folder(folder / RANDOM, layer), model, layer, settings, seed)
         with atomic_write(folder / "training.parquet") as unfinished:
-            pd.DataFrame(rows).to_parquet(unfinished, index=False)
-
-
-def _train_source(
-    folder: Path,
-    opened: OpenModel,
-    responses: pd.DataFrame,
-    kept: np.ndarray,
-    layers: Sequence[int],
-    settings: SaeSettings,
-    seed: int,
-    bar: Any,
-) -> None:
-    """Every missing layer of one source; a layer's folder is there only when it is whole."""
-    missing = [layer for layer in layers if not (folder / f"layer_{layer:02d}").exists()]
-    bar.update(len(layers) - len(missing))
-    if not missing:
-        return
-    states = collect(opened, responses, kept)
-    for layer in missing:
-        partial = folder / f"layer_{layer:02d}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        generator = torch.Generator().manual_seed(seed * 1000 + layer)
-        metadata = _metadata(opened, layer, folder.name)
-        with contextlib.redirect_stderr(io.StringIO()):  # SAELens's own bar: one per layer is noise
-            quality = train_layer(states[layer], partial, settings, generator, metadata)
-        row = {"source": folder.name, "layer": layer, **quality, "tokens": int(states.shape[1])}
-        atomic_write_json(partial / "quality.json", row)
-        partial.rename(folder / f"layer_{layer:02d}")
-        bar.update()
+            _training_table(folder, trained, chosen).to_parquet(unfinished, index=False)
 
 
 def stage_reductions(
@@ -118,91 +91,138 @@ def stage_reductions(
 ) -> None:
     """Fill reductions/: the tables features, sums, pairs and dictionary, and tokens.safetensors, for every arm.
 
-    An arm is a source with its own dictionary, or "random": the model read with a random dictionary. Nothing to do if
-    the stage is complete with `config`; resumes arm by arm. Raises NormprobeError if responses have several samples.
+    An arm is a source with its own dictionaries, or "random": the model read with random ones. Nothing to do if the
+    stage is complete with `config`; resumes source by source. Raises NormprobeError as `reduce_source` does, or if a
+    dictionary is missing, damaged or not that source's.
     """
     if run.stage_complete("reductions", config):
         return
     responses = pd.read_parquet(run["responses"] / "responses.parquet")
-    if responses["sample"].max() > 0:
-        raise NormprobeError(
-            "expected one sample per problem and mode, got several; run the study with samples = 1"
-        )
     with run.stage("reductions", config) as folder:
-        arms = [*sources, "random"]
-        for arm in arms:
-            if not (folder / f"{arm}.safetensors").exists():
-                opened = sources["model" if arm == "random" else arm]
-                dictionaries = load_arm(run["saes"], arm, opened)
-                reduction = reduce_arm(arm, opened, responses, dictionaries, progress=progress)
+        arms = []
+        for source, opened in sources.items():
+            names = [source, RANDOM] if source == "model" else [source]
+            arms += names
+            if all((folder / f"{arm}.safetensors").exists() for arm in names):
+                continue
+            dictionaries = {arm: load_arm(run["saes"], arm, opened) for arm in names}
+            total = work(responses, len(dictionaries[source]))
+            with tqdm(
+                total=total, desc=f"reduce {source}", unit="token", unit_scale=True, disable=not progress
+            ) as bar:
+                reduced = reduce_source(opened, responses, dictionaries, source, on_tokens=bar.update)
+            for arm, tables in reduced.items():
                 for name in TABLES:
-                    getattr(reduction, name).to_parquet(folder / f"{arm}.{name}.parquet", index=False)
-                with atomic_write(
-                    folder / f"{arm}.safetensors"
-                ) as unfinished:  # last: it says that the arm is whole
-                    save_file(reduction.tokens, unfinished)
-        for name in TABLES:
-            paths = [folder / f"{arm}.{name}.parquet" for arm in arms]
-            pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True).to_parquet(
-                folder / f"{name}.parquet", index=False
-            )
-        tensors = {
-            f"{arm}/{name}": values
-            for arm in arms
-            for name, values in load_file(folder / f"{arm}.safetensors").items()
-        }
-        save_file(tensors, folder / "tokens.safetensors")
-        for arm in arms:
-            for path in folder.glob(f"{arm}.*"):
-                path.unlink()
+                    getattr(tables, name).to_parquet(folder / f"{arm}.{name}.parquet", index=False)
+                # Last: where this file is, the arm is whole.
+                with atomic_write(folder / f"{arm}.safetensors") as unfinished:
+                    save_file(tables.tokens, unfinished)
+        _merge(folder, arms)
 
 
 def load_arm(saes: Path, arm: str, opened: OpenModel) -> dict[int, Dictionary]:
-    """Layer → dictionary of an arm of a run's saes/. Raises NormprobeError if one does not fit the opened model."""
+    """Layer → dictionary of an arm, out of a run's saes/. Raises NormprobeError if one is damaged or does not fit."""
     given = saes / arm / GIVEN
     if given.exists():
-        content = json.loads(given.read_text())
-        return {layer: _given(content["given"], layer, opened) for layer in content["layers"]}
-    dictionaries = {}
-    for path in sorted((saes / arm).glob("layer_*")):
-        layer = int(path.name.removeprefix("layer_"))
-        dictionaries[layer] = load_dictionary(path, opened.device)
-        require_fit(dictionaries[layer], layer=layer, d=opened.identity.d_model, model=None, where=str(path))
-    return dictionaries
+        content = json.loads(given.read_text(encoding="utf-8"))
+        return {
+            layer: open_given(content["given"], opened.identity, layer, opened.device)
+            for layer in content["layers"]
+        }
+    layers = layers_of(str(saes / arm), range(opened.identity.n_layers))
+    return {
+        layer: load(layer_folder(saes / arm, layer), opened.identity, layer, opened.device)
+        for layer in layers
+    }
 
 
-def _given(given: str, layer: int, opened: OpenModel) -> Dictionary:
-    """One of the user's dictionaries, checked against the model."""
-    directory = Path(given).expanduser()
-    if directory.is_dir():
-        dictionary = load_dictionary(directory / f"layer_{layer:02d}", opened.device)
-    elif ":" in given:
-        release, _, pattern = given.partition(":")
-        dictionary = load_published(release, pattern.format(layer=layer), opened.device)
-    else:
-        raise NormprobeError(
-            f"expected --saes as a directory with layer_NN folders or RELEASE:ID with {{layer}} in it, got {given!r}; check it"
+def _train(
+    folder: Path,
+    opened: OpenModel,
+    responses: pd.DataFrame,
+    layers: Sequence[int],
+    settings: SaeSettings,
+    seed: int,
+    bar: tqdm[Any],
+) -> None:
+    """Every missing layer of one source; a layer's folder is there only when it is whole."""
+    missing = [layer for layer in layers if not layer_folder(folder, layer).exists()]
+    bar.update((len(layers) - len(missing)) * settings.n_samples)
+    bytes_per_token = opened.identity.d_model * opened.model.dtype.itemsize
+    n = min(settings.n_samples, settings.memory // bytes_per_token)
+    # Every source and layer learns from the same tokens.
+    rows = draw_tokens(responses, n, generator_for(seed, "tokens"))
+    for group in layer_groups(missing, len(rows) * bytes_per_token, settings.memory):
+        states = sample_states(opened, responses, rows, group, folder.name)
+        for row, layer in enumerate(group):
+            # A generator of its own: a resumed layer comes out as it would have without the interruption.
+            generator = generator_for(seed, folder.name, layer)
+            metadata = describe(opened.identity, layer, folder.name, seed)
+            sae = train_sae(states[row], settings, metadata, generator, opened.device, bar.update)
+            for name, value in quality(Dictionary.of(sae), states[row]).items():
+                sae.cfg.metadata[name] = value
+            save(sae, layer_folder(folder, layer))
+
+
+def _save_random(folder: Path, model: OpenModel, layer: int, settings: SaeSettings, seed: int) -> None:
+    if not folder.exists():
+        metadata = describe(model.identity, layer, RANDOM, seed)
+        generator = generator_for(seed, RANDOM, layer)
+        save(
+            random_dictionary(model.identity.d_model, settings.width, settings.k, metadata, generator), folder
         )
-    where = f"layer {layer} of {opened.identity.name}"
-    require_fit(dictionary, layer=layer, d=opened.identity.d_model, model=opened.identity.name, where=where)
-    return dictionary
+
+
+def _training_table(folder: Path, sources: Sequence[str], layers: Sequence[int]) -> pd.DataFrame:
+    """source, layer, r2, l0, dead_fraction, tokens: what the dictionaries say of their own training."""
+    rows = []
+    for source in sources:
+        for layer in layers:
+            path = layer_folder(folder / source, layer) / CONFIG
+            metadata = json.loads(path.read_text(encoding="utf-8"))["metadata"]
+            numbers = {name: metadata[name] for name in ("r2", "l0", "dead_fraction")}
+            rows.append({"source": source, "layer": layer, **numbers, "tokens": metadata["training_tokens"]})
+    return pd.DataFrame(rows, columns=["source", "layer", "r2", "l0", "dead_fraction", "tokens"])
+
+
+def _merge(folder: Path, arms: Sequence[str]) -> None:
+    """One file per table out of one per arm and table."""
+    for name in TABLES:
+        tables = [pd.read_parquet(folder / f"{arm}.{name}.parquet") for arm in arms]
+        with atomic_write(folder / f"{name}.parquet") as unfinished:
+            pd.concat(tables, ignore_index=True).to_parquet(unfinished, index=False)
+    tokens = {
+        f"{arm}/{name}": values
+        for arm in arms
+        for name, values in load_file(folder / f"{arm}.safetensors").items()
+    }
+    with atomic_write(folder / "tokens.safetensors") as unfinished:
+        save_file(tokens, unfinished)
+    for arm in arms:
+        for path in folder.glob(f"{arm}.*"):
+            path.unlink()
 
 
 def _layers(layers: Sequence[int] | None, depth: int) -> list[int]:
     if layers is None:
         return list(range(depth))
-    if absent := [layer for layer in layers if not 0 <= layer < depth]:
+    if not layers or any(not 0 <= layer < depth for layer in layers):
         raise NormprobeError(
-            f"expected layers 0…{depth - 1}, got {', '.join(map(str, absent))}; correct --layers"
+            f"expected layers between 0 and {depth - 1}, got {', '.join(map(str, layers)) or 'none'}; "
+            "correct the list"
         )
     return sorted(set(layers))
 
 
-def _metadata(opened: OpenModel, layer: int, source: str) -> dict[str, Any]:
-    identity = opened.identity
-    return {
-        "model_name": identity.name,
-        "hook_name": hook_name(layer),
-        "model_weights": identity.weights,
-        "normprobe_source": source,
-    }
+def _like_given(given: str, layers: Sequence[int], model: OpenModel, settings: SaeSettings) -> SaeSettings:
+    """The settings with the width and k of the given dictionaries, all of which are opened and checked here."""
+    shapes = set()
+    for layer in layers:
+        dictionary = open_given(given, model.identity, layer, torch.device("cpu"))
+        shapes.add((dictionary.width, getattr(dictionary.sae.cfg, "k", settings.k)))
+    if len(shapes) > 1:
+        raise NormprobeError(
+            f"expected dictionaries of one width and k in {given}, got {sorted(shapes)}; leave layers out"
+        )
+    width, k = shapes.pop()
+    return dataclasses.replace(settings, width=width, k=k)

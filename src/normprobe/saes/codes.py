@@ -1,0 +1,156 @@
+"""Codes of a stream of states, summed by problem, mode and segment as they pass: no state or code is kept per
+token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+
+from normprobe.models.chat import MODES
+from normprobe.models.open import OpenModel
+from normprobe.saes.activations import check_finite
+from normprobe.saes.dictionary import Dictionary
+from normprobe.tracing.stream import stream_states
+
+SEGMENTS = ("thought", "answer")
+SCALARS = ("h_sq", "norm", "r_sq", "ratio")
+_CODES_AT_ONCE = 2**24
+_CODES_PER_BLOCK = 2**26
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some tokens of one layer: h [n, d], the token's response (a row of the block) and its position in the
+    sequence."""
+
+    layer_row: int
+    h: Float[torch.Tensor, "n d"]
+    response: Int[np.ndarray, " n"]
+    position: Int[np.ndarray, " n"]
+
+
+def parts(
+    opened: OpenModel, block: pd.DataFrame, layers: Sequence[int], width: int, source: str, batch_size: int
+) -> Iterator[Part]:
+    """Every token of a block of responses in every layer of `layers`, in parts whose codes (n × width) fit in memory.
+
+    Raises NormprobeError if a state is NaN or infinite.
+    """
+    size = max(1, _CODES_AT_ONCE // width)
+    for batch in stream_states(opened, block, set(block["split"]), batch_size):
+        check_finite(batch, layers, source)
+        for start in range(0, len(batch.position), size):
+            some = slice(start, start + size)
+            for row, layer in enumerate(layers):
+                yield Part(row, batch.states[layer, some], batch.response_index[some], batch.position[some])
+
+
+def blocks(responses: pd.DataFrame, codes_per_problem: int) -> Iterator[pd.DataFrame]:
+    """The responses in blocks of whole problems, in table order, each so small that its summed codes fit in memory.
+
+    All of a problem's responses are in one block: when it ends, the problem's pairs are complete. The index of a
+    block is that of `responses`.
+    """
+    problems = responses["problem_id"].drop_duplicates().to_numpy()
+    size = max(1, _CODES_PER_BLOCK // codes_per_problem)
+    for start in range(0, len(problems), size):
+        yield responses[responses["problem_id"].isin(problems[start : start + size])]
+
+
+class Cells:
+    """The cells (problem, mode, segment) of a block, and the cell of each token: −1 outside thought and answer."""
+
+    def __init__(self, block: pd.DataFrame) -> None:
+        self._spans = block[["thought_start", "thought_end", "answer_start", "answer_end"]].to_numpy()
+        problem, problems = pd.factorize(block["problem_id"])
+        self.problems: list[str] = list(problems)
+        splits = block.drop_duplicates("problem_id").set_index("problem_id")["split"]
+        self.splits: list[str] = splits.loc[self.problems].tolist()
+        mode = block["mode"].map(MODES.index).to_numpy()
+        self._first = (problem * len(MODES) + mode) * len(SEGMENTS)
+        counts = np.zeros(int(np.prod(self.shape)), dtype=np.int64)
+        for segment in range(len(SEGMENTS)):
+            np.add.at(
+                counts, self._first + segment, np.diff(self._spans[:, 2 * segment : 2 * segment + 2])[:, 0]
+            )
+        self.n_tokens: Int[np.ndarray, "problem mode segment"] = counts.reshape(self.shape)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return len(self.problems), len(MODES), len(SEGMENTS)
+
+    def of(self, part: Part) -> Int[np.ndarray, " n"]:
+        spans, position = self._spans[part.response], part.position
+        cell = np.full(len(position), -1)
+        for segment in range(len(SEGMENTS)):
+            inside = (spans[:, 2 * segment] <= position) & (position < spans[:, 2 * segment + 1])
+            cell[inside] = self._first[part.response[inside]] + segment
+        return cell
+
+
+class Sums:
+    """Sums over the tokens of each cell, [layer, problem, mode, segment, …], on the CPU, for one dictionary per
+    layer.
+
+    z: codes, float32; the others float64: h, and of each token ‖h‖², ‖h‖, ‖r‖² and ‖r‖/‖h‖ (r: SAE residual).
+    """
+
+    def __init__(self, cells: Cells, dictionaries: Sequence[Dictionary]) -> None:
+        atoms = dictionaries[0].atoms
+        shape = (len(dictionaries), int(np.prod(cells.shape)))
+        self._cells = cells
+        self._z = torch.zeros(*shape, atoms.shape[0])
+        self._h = torch.zeros(*shape, atoms.shape[1], dtype=torch.float64)
+        self._of_tokens = torch.zeros(*shape, len(SCALARS), dtype=torch.float64)
+
+    def add_codes(self, part: Part, z: Float[torch.Tensor, "n feature"]) -> None:
+        """Add the codes alone (all that selecting features needs)."""
+        self._add(self._z, part, z)
+
+    def add(self, part: Part, z: Float[torch.Tensor, "n feature"], x: Float[torch.Tensor, "n d"]) -> None:
+        """Add everything, given the codes and the reconstruction x of the part's states."""
+        h_sq = part.h.square().sum(dim=1)
+        r_sq = (part.h - x).square().sum(dim=1)
+        of_tokens = torch.stack([h_sq, h_sq.sqrt(), r_sq, (r_sq / h_sq).sqrt()], dim=1)
+        self.add_codes(part, z)
+        self._add(self._h, part, part.h)
+        self._add(self._of_tokens, part, of_tokens)
+
+    def _add(self, total: torch.Tensor, part: Part, values: Float[torch.Tensor, "n column"]) -> None:
+        cell = self._cells.of(part)
+        # Tokens of a cell follow one another: sums over runs, which are deterministic on every device.
+        starts = np.flatnonzero(np.diff(cell, prepend=-2))
+        lengths = np.diff(starts, append=len(cell))
+        runs = torch.segment_reduce(
+            values, "sum", lengths=torch.from_numpy(lengths).to(values.device), axis=0
+        )
+        inside = np.flatnonzero(cell[starts] >= 0)
+        total[part.layer_row].index_add_(
+            0, torch.from_numpy(cell[starts[inside]]), runs.cpu()[inside].to(total.dtype)
+        )
+
+    @property
+    def z(self) -> Float[np.ndarray, "layer problem mode segment feature"]:
+        return self._shaped(self._z)
+
+    @property
+    def h(self) -> Float[np.ndarray, "layer problem mode segment d"]:
+        return self._shaped(self._h)
+
+    @property
+    def of_tokens(self) -> dict[str, Float[np.ndarray, "layer problem mode segment"]]:
+        """The sums of `SCALARS` by name."""
+        return dict(zip(SCALARS, np.moveaxis(self._shaped(self._of_tokens), -1, 0), strict=True))
+
+    def _shaped(self, total: torch.Tensor) -> np.ndarray:
+        return total.numpy().reshape(len(total), *self._cells.shape, -1)
+
+
+def codes_per_problem(dictionaries: Sequence[Dictionary], arms: int) -> int:
+    """How many summed codes a problem needs in memory."""
+    return arms * len(dictionaries) * len(MODES) * len(SEGMENTS) * dictionaries[0].width

@@ -16,12 +16,19 @@ from normprobe.tracing.stream import Batch, stream_states, token_offsets
 SPLIT = "sae"
 PAIRED = ("think", "no_think")
 """The modes whose difference is studied, and that dictionaries are trained on."""
+_STATES_AT_ONCE = 2**28
 
 
 def layer_groups(layers: Sequence[int], bytes_per_layer: int, memory: int) -> list[list[int]]:
     """The layers in consecutive groups whose samples fit into `memory` bytes together (one layer, if none fits)."""
     size = max(1, memory // bytes_per_layer)
     return [list(layers[start : start + size]) for start in range(0, len(layers), size)]
+
+
+def responses_at_once(opened: OpenModel, responses: pd.DataFrame) -> int:
+    """How many responses to read in one batch: 64, or so few that a batch's states of all layers take at most 1 GB."""
+    floats = len(opened.blocks) * opened.identity.d_model * int(responses["token_ids"].map(len).max())
+    return min(64, max(1, _STATES_AT_ONCE // floats))
 
 
 def training_responses(responses: pd.DataFrame) -> pd.DataFrame:
@@ -54,7 +61,6 @@ def sample_states(
     rows: Int[np.ndarray, " row"],
     layers: Sequence[int],
     source: str,
-    batch_size: int = 64,
 ) -> Float[torch.Tensor, "layer row d"]:
     """resid_post of these layers at the tokens `rows`, on the CPU, in the model's own dtype (which loses nothing).
 
@@ -64,7 +70,7 @@ def sample_states(
     place = np.full(n, -1)
     place[rows] = np.arange(len(rows))
     states: torch.Tensor | None = None
-    for batch in stream_states(opened, responses, [SPLIT], batch_size):
+    for batch in stream_states(opened, responses, [SPLIT], responses_at_once(opened, responses)):
         check_finite(batch, layers, source)
         target = place[offsets[batch.response_index] + batch.position]
         kept = np.flatnonzero(target >= 0)

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 
 from normprobe.models.chat import MODES
 from normprobe.models.open import OpenModel
-from normprobe.saes.activations import check_finite
+from normprobe.saes.activations import check_finite, responses_at_once
 from normprobe.saes.dictionary import Dictionary
 from normprobe.tracing.stream import stream_states
 
@@ -35,14 +35,14 @@ class Part:
 
 
 def parts(
-    opened: OpenModel, block: pd.DataFrame, layers: Sequence[int], width: int, source: str, batch_size: int
+    opened: OpenModel, block: pd.DataFrame, layers: Sequence[int], width: int, source: str
 ) -> Iterator[Part]:
     """Every token of a block of responses in every layer of `layers`, in parts whose codes (n × width) fit in memory.
 
     Raises NormprobeError if a state is NaN or infinite.
     """
     size = max(1, _CODES_AT_ONCE // width)
-    for batch in stream_states(opened, block, set(block["split"]), batch_size):
+    for batch in stream_states(opened, block, set(block["split"]), responses_at_once(opened, block)):
         check_finite(batch, layers, source)
         for start in range(0, len(batch.position), size):
             some = slice(start, start + size)

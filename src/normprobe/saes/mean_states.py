@@ -21,7 +21,7 @@ from normprobe.theory.ratio import ratio
 THINK, NO_THINK = MODES.index("think"), MODES.index("no_think")
 _IN_ALL_SETS = ("n_tokens", "z_sum", "norm_mean")
 Values = Float[np.ndarray, "problem mode"]
-Mask = Bool[np.ndarray, "problem #mode feature"]
+Mask = Bool[np.ndarray, "#problem #mode feature"]
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,6 @@ def reduce_source(
     arms: Arms,
     source: str,
     *,
-    batch_size: int = 64,
     on_tokens: Callable[[int], object] = lambda _tokens: None,
 ) -> dict[str, Reduced]:
     """Both passes over the responses of the splits select and measure, for all arms that read `source`.
@@ -58,6 +57,7 @@ def reduce_source(
     done. Raises NormprobeError if states are not finite, or fewer than two problems of "select" are answered in both
     modes.
     """
+    responses = responses.reset_index(drop=True)
     layers = sorted(next(iter(arms.values())))
     readers = {
         arm: _Reader(arm, layers, [dictionaries[layer] for layer in layers])
@@ -72,7 +72,7 @@ def reduce_source(
     for block in blocks(selecting, size):
         cells = Cells(block)
         sums = {arm: Sums(cells, reader.dictionaries) for arm, reader in readers.items()}
-        for part in parts(opened, block, layers, width, source, batch_size):
+        for part in parts(opened, block, layers, width, source):
             for arm, reader in readers.items():
                 sums[arm].add_codes(part, reader.dictionaries[part.layer_row].encode(part.h))
             on_tokens(len(part.h))
@@ -85,7 +85,7 @@ def reduce_source(
         cells = Cells(block)
         columns = offsets[block.index.to_numpy()]
         sums = {arm: Sums(cells, reader.dictionaries) for arm, reader in readers.items()}
-        for part in parts(opened, block, layers, width, source, batch_size):
+        for part in parts(opened, block, layers, width, source):
             for arm, reader in readers.items():
                 reader.read(part, columns[part.response] + part.position, sums[arm])
             on_tokens(len(part.h))

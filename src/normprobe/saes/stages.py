@@ -63,8 +63,10 @@ def stage_saes(
     if given is not None:
         chosen = layers_of(given, chosen)
         settings = _like_given(given, chosen, model, settings)
-    responses = training_responses(pd.read_parquet(run["responses"] / "responses.parquet"))
     trained = [source for source in sources if source != "model" or given is None]
+    responses = pd.DataFrame()
+    if trained:
+        responses = training_responses(pd.read_parquet(run["responses"] / "responses.parquet"))
     with (
         run.stage("saes", config) as folder,
         tqdm(

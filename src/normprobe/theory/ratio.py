@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Real
 
 
 def ratio(
-    numerator: Float[np.ndarray, "*cell"], denominator: Float[np.ndarray, "*cell"]
+    numerator: Real[np.ndarray, "*cell"], denominator: Real[np.ndarray, "*cell"]
 ) -> Float[np.ndarray, "*cell"]:
     """numerator / denominator in float64; 0/0 = 0, because an assumption on a part that is absent asks for nothing,
     and x/0 = ∞, because no finite constant covers it."""

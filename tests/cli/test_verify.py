@@ -1,0 +1,125 @@
+"""The whole study, small: what it writes, that it is not run twice, that it replays, and what it refuses."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from normprobe import verify
+from normprobe.console import run_main
+from normprobe.layer_profile import LayerProfile
+from normprobe.testbed import bundled
+
+SMALL = [
+    "--n-sae",
+    "32",
+    "--n-select",
+    "32",
+    "--n-measure",
+    "32",
+    "--sae-width",
+    "64",
+    "--sae-samples",
+    "2048",
+]
+FIELDS = "claim statement verdict rule estimate unit interval n n_unit controls seed".split()
+TABLES = [
+    "problems/problems.parquet",
+    "responses/responses.parquet",
+    "traces/tokens.parquet",
+    "reductions/sums.parquet",
+    "reductions/pairs.parquet",
+    "experiments/suppression.parquet",
+]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "small"
+    assert verify.main([*SMALL, "--out", str(out)]) == 0
+    return out
+
+
+def test_a_run_leaves_evidence_profile_and_report(run: Path) -> None:
+    verdicts = json.loads((run / "evidence" / "verdicts.json").read_text())
+    assert len(verdicts) == 8
+    for entry in verdicts:
+        assert set(FIELDS) <= set(entry)
+        assert entry["verdict"] in {"supported", "not supported", "inconclusive", "vacuous"}
+        assert entry["controls"]
+    assert json.loads((run / "evidence" / "skipped.json").read_text()) == []
+    profile = LayerProfile.load(run / "layer_profile.json")
+    assert len(profile.tau) == 12
+    assert (run / "report.html").read_text().startswith("<!")
+    assert not list(run.glob("*.partial"))
+
+
+def test_a_finished_run_is_not_run_again_and_loads_no_model(run: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*.parquet")}
+    program = (
+        "import sys; from normprobe.verify import main; "
+        f"code = main({[*SMALL, '--out', str(run)]!r}); assert code == 0; assert 'torch' not in sys.modules"
+    )
+    again = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert "norm_tracks_features" in again.stdout
+    assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*.parquet")}
+
+
+def test_a_replayed_run_gives_the_same_tables_and_verdicts(run: Path, tmp_path: Path) -> None:
+    assert set(yaml.safe_load((run / "config.yaml").read_text())) == {
+        "n_sae",
+        "n_select",
+        "n_measure",
+        "sae_width",
+        "sae_samples",
+    }
+    again = tmp_path / "again"
+    assert verify.main(["--config", str(run / "config.yaml"), "--out", str(again)]) == 0
+    for name in TABLES:
+        pd.testing.assert_frame_equal(pd.read_parquet(run / name), pd.read_parquet(again / name))
+    assert (run / "evidence/verdicts.json").read_text() == (again / "evidence/verdicts.json").read_text()
+
+
+def test_strict_fails_where_a_claim_does(run: Path) -> None:
+    verdicts = {e["verdict"] for e in json.loads((run / "evidence" / "verdicts.json").read_text())}
+    assert verify.main([*SMALL, "--out", str(run), "--strict"]) == (0 if verdicts == {"supported"} else 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "tiny-thinker:late", "--problems", "testbed"], "expected a bundled model"),
+        (["--model", "/nowhere"], "expected --problems FILE for the model /nowhere"),
+        (["--model", "/nowhere", "--problems", "testbed"], "expected"),
+        (["--problems", "/nowhere.parquet"], "expected a file of problems"),
+        (["--layers", "9-7"], "expected --layers as in 20-23,27"),
+        (["--layers", "40", *SMALL], "expected layers between 0 and 11"),
+        (["--n-measure", "3"], "expected at least 8 problems in split 'measure'"),
+        (["--config", "/nowhere.yaml"], "expected a config.yaml"),
+        (["--device", "abacus", *SMALL], "expected"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert run_main(verify.main, [*arguments, "--out", str(out)]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("normprobe: ")]
+    assert len(lines) == 1
+    assert message in lines[0]
+    assert not (out / "evidence").exists()
+    assert not (out / "report.html").exists()
+
+
+def test_the_untrained_twin_is_the_recorded_initialisation() -> None:
+    from normprobe.models.opening import open_model
+    from normprobe.testbed.train import untrained_model
+
+    twin = open_model("tiny-thinker:untrained", check=False).model.state_dict()
+    exact = untrained_model(bundled.initial_seed()).state_dict()
+    assert all(bool((twin[name] == exact[name]).all()) for name in exact)

@@ -32,8 +32,9 @@ check: $(READY)  ## lint, format, types, import directions
 test: $(READY)  ## run the tests, one process per core (PYTEST_ARGS="-k runs" selects some)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 $(PYTEST_ARGS)
 
+# One thread: the bundled model's tensors are so small that two threads mostly wait for each other.
 reproduce-figures: $(READY)  ## run the study on the bundled model: evidence, figures, report (QUICK=1: a reduced one)
-	$(BIN)/python -m normprobe.verify --out $(RUN) $(if $(QUICK),--quick)
+	OMP_NUM_THREADS=1 $(BIN)/python -m normprobe.verify --out $(RUN) $(if $(QUICK),--quick)
 	$(BIN)/python figures/make_all.py --run $(RUN)
 
 clean:  ## remove .venv, caches and build products; runs/ stays

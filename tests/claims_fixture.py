@@ -146,7 +146,13 @@ def _z(
 
 
 def _suppression(n_problems: int, drop: float, rng: np.random.Generator) -> pd.DataFrame:
-    arms = {"plain": 0.9, "high_norm": 0.9 - drop, "random_matched": 0.85, "random_same_factor": 0.88, "low_norm": 0.9}
+    arms = {
+        "plain": 0.9,
+        "high_norm": 0.9 - drop,
+        "random_matched": 0.85,
+        "random_same_factor": 0.88,
+        "low_norm": 0.9,
+    }
     rows = [
         {
             "problem_id": f"p{2 * problem + 1:03d}",

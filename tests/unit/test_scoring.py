@@ -23,7 +23,13 @@ def test_right_answers(answer: str, gold: str) -> None:
 
 @pytest.mark.parametrize(
     ("answer", "gold"),
-    [("42 or 43", "42"), (r"\boxed{41} 42", "42"), ("I will not say Paris today", "Paris"), ("", "0"), ("7", "-7")],
+    [
+        ("42 or 43", "42"),
+        (r"\boxed{41} 42", "42"),
+        ("I will not say Paris today", "Paris"),
+        ("", "0"),
+        ("7", "-7"),
+    ],
 )
 def test_wrong_answers(answer: str, gold: str) -> None:
     assert not matches(answer, gold)

@@ -52,7 +52,7 @@ class OpenModel:
     @contextmanager
     def returning_attentions(self) -> Iterator[None]:
         """Eager attention inside the block: slower, and the only kind that can return its weights."""
-        before = self.model.config._attn_implementation
+        before = self.model.config._attn_implementation or "eager"
         self.model.set_attn_implementation("eager")
         try:
             yield

@@ -46,7 +46,7 @@ def accuracy(
             [prompt(tokenizer, problems[i], mode) for i in rows], return_tensors="pt", padding=True
         ).to(model.device)
         length = inputs["input_ids"].shape[1]
-        output = model.generate(
+        output = model.generate(  # pyright: ignore[reportCallIssue]  its mixin is typed as a tensor
             input_ids=inputs["input_ids"],
             attention_mask=inputs["attention_mask"],
             max_new_tokens=MAX_NEW_TOKENS if mode == "think" else 8,

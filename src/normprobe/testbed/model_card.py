@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
+import torch
 from scipy.stats import binomtest
 from tqdm import tqdm
 from transformers import AutoTokenizer, Qwen3ForCausalLM
@@ -30,7 +31,8 @@ def measure(checkpoint: Path, *, per_cell: int, device: str) -> pd.DataFrame:
             f"expected a checkpoint with model.safetensors, got {checkpoint}; train one first"
         )
     tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
-    model = Qwen3ForCausalLM.from_pretrained(checkpoint, local_files_only=True).eval().to(device)
+    model = Qwen3ForCausalLM.from_pretrained(checkpoint, local_files_only=True).eval()
+    model.to(torch.device(device))  # pyright: ignore[reportArgumentType]  typed as unbound
     cells = [(domain, difficulty) for difficulty in range(1, MAX_DIFFICULTY + 1) for domain in DOMAINS]
     parts = []
     for domain, difficulty in tqdm(cells, desc="cells", disable=None):

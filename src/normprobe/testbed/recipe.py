@@ -84,7 +84,7 @@ def model_config() -> Qwen3Config:
         num_key_value_heads=2,
         head_dim=32,
         max_position_embeddings=512,
-        rope_theta=10_000.0,
+        rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=IDS[END],

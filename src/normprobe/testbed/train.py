@@ -6,7 +6,9 @@ import dataclasses
 import itertools
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -54,7 +56,7 @@ def collate(
 
 
 def train_step(
-    body: torch.nn.Module,
+    body: Callable[..., Any],
     model: Qwen3ForCausalLM,
     optimisers: list[torch.optim.Optimizer],
     microbatches: list[list[Sequence]],
@@ -101,7 +103,8 @@ def train(
     if (out / "final").exists():
         return out / "final"
 
-    model = untrained_model(recipe.seed).to(device)
+    model = untrained_model(recipe.seed)
+    model.to(torch.device(device))  # pyright: ignore[reportArgumentType]  typed as unbound
     tokenizer = build_tokenizer()
     optimiser_list = optimisers(model, recipe)
     first, tokens = load_state(out / "state", model, optimiser_list)

@@ -179,6 +179,6 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
     axes.axvspan(left, silent, color="#EEEEEE", zorder=0, linewidth=0, label="slack exceeds the gap")
     axes.set_xlim(left, grid[-1])
     axes.set_ylim(bottom, max(float(y.max()), grid[-1]) * 1.15)
-    axes.set_xlabel(f"√g / ‖h_N‖ (n = {evidence.n} {evidence.n_unit})")
+    axes.set_xlabel(f"√g / ‖h_N‖, −√−g where g < 0 (n = {evidence.n} {evidence.n_unit})")
     axes.set_ylabel("S / ‖h_N‖")
     axes.legend()

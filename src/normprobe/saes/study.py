@@ -54,7 +54,7 @@ class Study:
     k: int = 16
     n_samples: int = 80_000
     batch_size: int = 256
-    memory_gb: float = 0.5
+    memory_gb: int | float = 0.5
     seed: int = 0
 
     @property
@@ -79,7 +79,7 @@ def read_study(path: Path, **overrides: Any) -> Study:
             raise NormprobeError(
                 f"expected {key} of type {types[key]} in {path}, got {value!r}; correct the line"
             )
-        if str(types[key]) in ("int", "float") and key != "seed" and value <= 0:
+        if str(types[key]) in ("int", "int | float") and key != "seed" and value <= 0:
             raise NormprobeError(f"expected {key} above 0 in {path}, got {value}; correct the line")
     return Study(**values)
 
@@ -174,7 +174,7 @@ def _is(value: object, kind: str) -> bool:
             return isinstance(value, bool)
         case "int":
             return isinstance(value, int) and not isinstance(value, bool)
-        case "float":
+        case "int | float":
             return isinstance(value, int | float) and not isinstance(value, bool)
         case _:
             return isinstance(value, list) and all(_is(item, "int") for item in value)

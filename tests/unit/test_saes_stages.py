@@ -83,7 +83,7 @@ def test_a_whole_study(run, sources):
     dictionary = load_arm(run["saes"], "model", sources["model"])[2]
     last = tables.responses.iloc[-1]
     with torch.no_grad():
-        states = sources["model"].model(torch.from_numpy(last["token_ids"])[None], output_hidden_states=True)
+        states = sources["model"].model(torch.tensor(last["token_ids"])[None], output_hidden_states=True)
     z = dictionary.encode(states.hidden_states[3][0]).sum(dim=1).numpy()
     rows = tables.tokens["response_id"] == last["response_id"]
     np.testing.assert_allclose(tables.z("model")["z_total"][2, rows], z, rtol=1e-3)

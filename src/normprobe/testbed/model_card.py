@@ -10,22 +10,20 @@ import pandas as pd
 import torch
 from scipy.stats import binomtest
 from tqdm import tqdm
-from transformers import AutoTokenizer, Qwen3ForCausalLM
+from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from normprobe.errors import NormprobeError
 from normprobe.testbed.accuracy import accuracy
 from normprobe.testbed.problems import make_problems
-from normprobe.testbed.vocabulary import DOMAINS, MAX_DIFFICULTY
+from normprobe.testbed.recipe import dialogue
+from normprobe.testbed.vocabulary import DOMAINS, MAX_DIFFICULTY, THINK, VOCABULARY
 
 MODES = ("think", "no_think", "filler")
 CARD_SEED = 2026  # of the card's problems; no other program draws problems from this seed
 
 
-def measure(checkpoint: Path, *, per_cell: int, device: str) -> pd.DataFrame:
-    """Greedy answers of a checkpoint: one row per mode and problem with domain, difficulty and correct.
-
-    The problems are held out by construction, `per_cell` for each domain and difficulty, the same in every mode.
-    """
+def open_checkpoint(checkpoint: Path, device: str) -> tuple[Qwen3ForCausalLM, PreTrainedTokenizerFast]:
+    """Model (eval mode) and tokenizer of a training run's checkpoint. Raises NormprobeError if there is none."""
     if not (checkpoint / "model.safetensors").exists():
         raise NormprobeError(
             f"expected a checkpoint with model.safetensors, got {checkpoint}; train one first"
@@ -33,6 +31,14 @@ def measure(checkpoint: Path, *, per_cell: int, device: str) -> pd.DataFrame:
     tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
     model = Qwen3ForCausalLM.from_pretrained(checkpoint, local_files_only=True).eval()
     model.to(torch.device(device))  # pyright: ignore[reportArgumentType]  typed as unbound
+    return model, tokenizer
+
+
+def measure(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, *, per_cell: int) -> pd.DataFrame:
+    """Greedy answers: one row per mode and problem with mode, domain, difficulty and correct.
+
+    The problems are held out by construction, `per_cell` for each domain and difficulty, the same in every mode.
+    """
     cells = [(domain, difficulty) for difficulty in range(1, MAX_DIFFICULTY + 1) for domain in DOMAINS]
     parts = []
     for domain, difficulty in tqdm(cells, desc="cells", disable=None):
@@ -43,6 +49,35 @@ def measure(checkpoint: Path, *, per_cell: int, device: str) -> pd.DataFrame:
                 pd.DataFrame({"mode": mode, "domain": domain, "difficulty": difficulty, "correct": right})
             )
     return pd.concat(parts, ignore_index=True)
+
+
+@torch.inference_mode()
+def next_token_accuracy(model: Qwen3ForCausalLM, *, per_cell: int) -> pd.DataFrame:
+    """Where a thought goes wrong: one row per token of reference thoughts with domain, role and correct.
+
+    The model reads the reference (so no mistake is inherited) and its likeliest next token is compared. Connectives are
+    free choices and are left out.
+    """
+    rows = []
+    for problem in make_problems(per_cell * len(DOMAINS) * MAX_DIFFICULTY, CARD_SEED):
+        ids = torch.tensor([dialogue(problem, "think").ids], device=model.device)
+        first = int((ids[0] == VOCABULARY.index(THINK)).nonzero()[0]) + 1
+        guesses = model(input_ids=ids).logits[0, first - 1 : first - 1 + len(problem.thought)].argmax(dim=-1)
+        for token, guess in zip(problem.thought, guesses.tolist(), strict=True):
+            if token.role != "connective":
+                rows.append((problem.domain, token.role, VOCABULARY[guess] == token.text))
+    return pd.DataFrame(rows, columns=["domain", "role", "correct"])
+
+
+def role_table(tokens: pd.DataFrame) -> str:
+    """Markdown: a row per domain, a column per role, percent of tokens."""
+    shares = 100 * tokens.pivot_table(index="domain", columns="role", values="correct")
+    lines = ["| domain | " + " | ".join(shares.columns) + " |", "|---" * (len(shares.columns) + 1) + "|"]
+    lines += [
+        f"| {domain} | " + " | ".join(f"{share:.1f}" for share in row) + " |"
+        for domain, row in zip(shares.index, shares.to_numpy(), strict=True)
+    ]
+    return "\n".join(lines)
 
 
 def percent(correct: Iterable[bool]) -> str:
@@ -76,7 +111,9 @@ def plateau(log: Path) -> str:
 
 def write_card(checkpoint: Path, training: Path, out: Path, *, per_cell: int, device: str) -> None:
     """Measure and write `out` (Markdown) with the answers beside it (`accuracy.csv`: correct and n for each cell)."""
-    answers = measure(checkpoint, per_cell=per_cell, device=device)
+    model, tokenizer = open_checkpoint(checkpoint, device)
+    answers = measure(model, tokenizer, per_cell=per_cell)
+    thoughts = next_token_accuracy(model, per_cell=max(1, per_cell // 10))
     cells = answers.groupby(["mode", "domain", "difficulty"])["correct"].agg(correct="sum", n="size")
     cells.to_csv(out.with_name("accuracy.csv"))
     recipe = json.loads((training / "recipe.json").read_text())
@@ -91,6 +128,10 @@ def write_card(checkpoint: Path, training: Path, out: Path, *, per_cell: int, de
         "difficulties (dependent steps). A blind guess is right in 9 % of arithmetic, 13 % of boolean and 2 % of\n"
         "recall problems.\n\n"
         f"{tables}\n\n"
+        "## Where a thought goes wrong\n\n"
+        "Percent of next tokens right when the reference thought is read along, connectives aside. `copied` is\n"
+        "retrieval from the question or the thought; `computed` is the result of a step.\n\n"
+        f"{role_table(thoughts)}\n\n"
         "## Has every mode reached its plateau?\n\n"
         "Accuracy on 128 held-out problems of all difficulties while training:\n\n"
         f"{plateau(training / 'log.csv')}\n"

@@ -160,3 +160,9 @@ def test_nothing_to_train_on_is_refused(opened):
     for table in (responses[responses["split"] != "sae"], responses[responses["mode"] == "filler"]):
         with pytest.raises(NormprobeError, match=r"expected responses in split 'sae' .* got none"):
             training_responses(table)
+
+
+@pytest.mark.parametrize("k", [0, 65])
+def test_more_active_features_than_features_are_refused(k):
+    with pytest.raises(NormprobeError, match=f"expected between 1 and 64 .* got k = {k}"):
+        SaeSettings(width=64, k=k)

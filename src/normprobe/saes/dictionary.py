@@ -170,10 +170,12 @@ def check(
     its last part must be that of the model's name or directory.
     """
     metadata = sae.cfg.metadata
-    model = metadata.model or {}
+    model = metadata.model if isinstance(metadata.model, dict) else {}
+    # A TransformerBridge calls the same site hook_out.
+    hook = str(metadata.hook_name).replace("hook_out", "hook_resid_post")
     found: list[tuple[str, object, object]] = [
         ("d_in", identity.d_model, sae.cfg.d_in),
-        ("the hook", hook_name(layer), metadata.hook_name),
+        ("the hook", hook_name(layer), hook),
     ]
     if "weights" in model:
         found.append(("the model's fingerprint", identity.weights[:12], model["weights"][:12]))

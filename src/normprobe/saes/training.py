@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Float, Int
 
+from normprobe.errors import NormprobeError
 from normprobe.saes.dictionary import Dictionary
 
 if TYPE_CHECKING:
@@ -40,6 +41,13 @@ class SaeSettings:
     n_samples: int = 80_000
     batch_size: int = 256
     memory: int = 2**29
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.k <= self.width:
+            raise NormprobeError(
+                f"expected between 1 and {self.width} (the width) active features per token, got k = {self.k}; "
+                "correct one of them"
+            )
 
     @property
     def lr(self) -> float:
@@ -71,7 +79,7 @@ def train_sae(
     from sae_lens.saes.sae import SAEMetadata
 
     d = states.shape[1]
-    scale = math.sqrt(d) / float(torch.linalg.vector_norm(states.float(), dim=1).mean())
+    scale = math.sqrt(d) / float(torch.linalg.vector_norm(states, dim=1, dtype=torch.float32).mean())
     # SAELens initialises from the global generator only: fork it, so that nothing outside sees the seed.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
@@ -124,8 +132,7 @@ def shuffled(n: int, size: int, generator: torch.Generator) -> Iterator[Int[torc
 
 @torch.no_grad()
 def fold(sae: TopKTrainingSAE, scale: float) -> TopKTrainingSAE:
-    """Move the input's scale and the atoms' lengths into the weights, in place; z_i·d_i and the k active features
-    stay.
+    """Move the input's scale and the atoms' lengths into the weights, in place; z_i·d_i and the active features stay.
 
     Afterwards `rescale_acts_by_decoder_norm` is False: with unit atoms it would only multiply by a rounding error.
     """

@@ -50,7 +50,7 @@ class Study:
     responses_at_once: int = 128
     layers: list[int] | None = None
     release: str | None = None
-    width: int = 1024
+    width: int = 512
     k: int = 16
     n_samples: int = 80_000
     batch_size: int = 256

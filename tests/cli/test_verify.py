@@ -116,6 +116,18 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert not (out / "report.html").exists()
 
 
+def test_a_configuration_of_another_kind_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.yaml").write_text("seed: many\n")
+    arguments = ["--config", str(tmp_path / "config.yaml"), "--out", str(tmp_path / "run")]
+    assert run_main(verify.main, arguments) == 2
+    assert "expected seed as" in capsys.readouterr().err
+    (tmp_path / "config.yaml").write_text("sede: 1\n")
+    assert run_main(verify.main, arguments) == 2
+    assert "got sede" in capsys.readouterr().err
+
+
 def test_the_untrained_twin_is_the_recorded_initialisation() -> None:
     from normprobe.models.opening import open_model
     from normprobe.testbed.train import untrained_model

@@ -38,7 +38,7 @@ class Settings:
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> "Settings":
-        """The settings of some arguments. Raises NormprobeError for a value of another kind (a config.yaml may hold it)."""
+        """The settings of some arguments. Raises NormprobeError for a value of another kind than its field."""
         kinds = get_type_hints(cls)
         for name, value in given.items():
             if not isinstance(value, kinds[name]):

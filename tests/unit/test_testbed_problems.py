@@ -31,11 +31,19 @@ def solve(question: str) -> str:
             case [constant]:
                 return int(constant, 10 if heading == "math" else 2)
             case [source, operation]:
-                left, right = int(value(source)), int(operation[1:])
-                return (left + right if operation[0] == "+" else left * right) % MODULUS
-            case [a, gate, b]:
-                left, right = int(value(a)), int(value(b))
-                return {"and": left & right, "or": left | right, "xor": left ^ right}[gate]
+                left, operand = int(value(source)), operation[1:]
+                right = int(value(operand)) if heading == "bool" else int(operand)
+                match operation[0]:
+                    case "+":
+                        return (left + right) % MODULUS
+                    case "*":
+                        return (left * right) % MODULUS
+                    case "&":
+                        return left & right
+                    case "|":
+                        return left | right
+                    case "^":
+                        return left ^ right
             case other:
                 raise AssertionError(other)
 

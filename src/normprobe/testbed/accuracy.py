@@ -1,4 +1,4 @@
-"""Greedy accuracy of a model on testbed problems, per problem."""
+"""Accuracy of a model on testbed problems, per problem: greedy, or sampled at temperature 1."""
 
 from collections.abc import Sequence
 
@@ -36,8 +36,12 @@ def accuracy(
     mode: str,
     *,
     batch_size: int = 256,
+    sampling_seed: int | None = None,
 ) -> Bool[np.ndarray, " problem"]:
-    """Whether the greedy answer to each problem is right. An answer counts only after the thought was closed."""
+    """Whether the answer to each problem is right: greedy, or sampled at temperature 1 from a seed.
+
+    An answer counts only after the thought was closed.
+    """
     order = sorted(range(len(problems)), key=lambda i: (len(problems[i].thought), i))
     right = np.zeros(len(problems), dtype=bool)
     for start in range(0, len(order), batch_size):
@@ -46,12 +50,18 @@ def accuracy(
             [prompt(tokenizer, problems[i], mode) for i in rows], return_tensors="pt", padding=True
         ).to(model.device)
         length = inputs["input_ids"].shape[1]
-        output = model.generate(  # pyright: ignore[reportCallIssue]  its mixin is typed as a tensor
-            input_ids=inputs["input_ids"],
-            attention_mask=inputs["attention_mask"],
-            max_new_tokens=MAX_NEW_TOKENS if mode == "think" else 8,
-            do_sample=False,
-        )
+        how = {} if sampling_seed is None else {"temperature": 1.0, "top_k": 0, "top_p": 1.0}
+        # transformers samples from the global generators only: fork them, so that nothing outside sees the seed.
+        with torch.random.fork_rng():
+            if sampling_seed is not None:
+                torch.manual_seed(sampling_seed + start)
+            output = model.generate(  # pyright: ignore[reportCallIssue]  its mixin is typed as a tensor
+                input_ids=inputs["input_ids"],
+                attention_mask=inputs["attention_mask"],
+                max_new_tokens=MAX_NEW_TOKENS if mode == "think" else 8,
+                do_sample=sampling_seed is not None,
+                **how,
+            )
         for i, text in zip(
             rows, tokenizer.batch_decode(output[:, length:], skip_special_tokens=True), strict=True
         ):

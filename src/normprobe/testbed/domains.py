@@ -84,15 +84,19 @@ def _apply(value: int, operation: str) -> int:
 
 
 def _arithmetic(rng: random.Random, difficulty: int) -> Draft:
-    """`a= 7 ; b: a +9 ; c: b *3 ; ? c`, modulo 11. Distractors define further names from those of the chain."""
-    names = rng.sample(NAMES, difficulty + 1 + MAX_DISTRACTORS)
+    """`a= 7 ; b: a +9 ; c: b *3 ; ? c`, modulo 11. A distractor is a short chain of its own.
+
+    Were a name of the chain the operand of a distractor too, no single earlier token would tell which operation
+    follows it: an earlier form of this testbed had that, and retrieval by tiny models failed there.
+    """
+    names = rng.sample(NAMES, difficulty + 1 + 2 * MAX_DISTRACTORS)
     chain, spare = names[: difficulty + 1], names[difficulty + 1 :]
     values = [rng.randrange(MODULUS)]
     operations = [rng.choice(ADDITIONS + PRODUCTS) for _ in range(difficulty)]
-    needed = [[f"{chain[0]}=", str(values[0])]]
+    definitions = [[f"{chain[0]}=", str(values[0])]]
     thought = _plan(rng, chain[::-1])
-    for source, target, operation in zip(chain, chain[1:], operations, strict=False):
-        needed.append([f"{target}:", source, operation])
+    for (source, target), operation in zip(pairwise(chain), operations, strict=True):
+        definitions.append([f"{target}:", source, operation])
         result = _apply(values[-1], operation)
         thought += _step(
             rng,
@@ -100,17 +104,22 @@ def _arithmetic(rng: random.Random, difficulty: int) -> Draft:
             [rng.choice(RESULT_LINKS), f"{target}=", str(result)],
         )
         values.append(result)
-    distractors = [
-        [f"{name}:", rng.choice(chain), rng.choice(ADDITIONS + PRODUCTS)]
-        for name in spare[: rng.randint(0, MAX_DISTRACTORS)]
-    ]
-    question = _question(rng, "arithmetic", needed + distractors, [chain[-1]])
+    for source, target in _distractor_names(rng, spare):
+        definitions.append([f"{source}=", str(rng.randrange(MODULUS))])
+        definitions.append([f"{target}:", source, rng.choice(ADDITIONS + PRODUCTS)])
+    question = _question(rng, "arithmetic", definitions, [chain[-1]])
     key = ("arithmetic", str(values[0]), *operations, *chain)
     return Draft(question, thought, str(values[-1]), key)
 
 
+def _distractor_names(rng: random.Random, spare: list[str]) -> list[tuple[str, str]]:
+    """The names of 0…3 distractors: a given value, and what is defined by it."""
+    pairs = list(zip(spare[::2], spare[1::2], strict=True))
+    return pairs[: rng.randint(0, MAX_DISTRACTORS)]
+
+
 def _gate(left: int, gate: str, right: int) -> int:
-    return {"and": left & right, "or": left | right, "xor": left ^ right}[gate]
+    return {"&": left & right, "|": left | right, "^": left ^ right}[gate]
 
 
 def _bits(value: int) -> str:
@@ -118,40 +127,41 @@ def _bits(value: int) -> str:
 
 
 def _boolean(rng: random.Random, difficulty: int) -> Draft:
-    """A circuit on three assignments at once: `p= 101 ; q= 011 ; r: p xor q ; ? r`, gates acting bit by bit.
+    """A circuit on three assignments at once: `p= 101 ; q= 011 ; r: p ^q ; ? r`, gates acting bit by bit.
 
     Each gate takes the last gate's output and some earlier wire, so that depth is the difficulty. Three bits,
     since with one a guess is right half of the time and the room between modes is too small to see an effect;
-    half the gates are `xor`, since `and` and `or` alone drive deep circuits to a constant.
+    half the gates are `^`, since `&` and `|` alone drive deep circuits to a constant. A distractor is a given
+    wire of its own and a gate on it.
     """
     n_inputs = rng.randint(2, 3)
-    names = rng.sample(NAMES, n_inputs + difficulty + MAX_DISTRACTORS)
+    names = rng.sample(NAMES, n_inputs + difficulty + 2 * MAX_DISTRACTORS)
     inputs, gates, spare = (
         names[:n_inputs],
         names[n_inputs : n_inputs + difficulty],
         names[n_inputs + difficulty :],
     )
     value = {name: rng.randrange(2**N_BITS) for name in inputs}
-    needed = [[f"{name}=", _bits(value[name])] for name in inputs]
+    definitions = [[f"{name}=", _bits(value[name])] for name in inputs]
     thought = _plan(rng, [*gates[::-1], inputs[0]])
     previous, key = inputs[0], ["boolean"]
     for name in gates:
         other = rng.choice([wire for wire in value if wire != previous])
-        gate = rng.choice([*GATES, "xor"])
-        needed.append([f"{name}:", previous, gate, other])
+        gate = rng.choice([*GATES, "^"])
+        definitions.append([f"{name}:", previous, gate + other])
         value[name] = _gate(value[previous], gate, value[other])
         restated = [
-            [f"{name}:", previous, gate, other],
+            [f"{name}:", previous, gate + other],
             *([f"{w}=", _bits(value[w])] for w in (previous, other)),
         ]
         thought += _step(rng, restated, [rng.choice(RESULT_LINKS), f"{name}=", _bits(value[name])])
-        key += [name, previous, gate, other]
+        key += [name, previous, gate + other]
         previous = name
-    distractors = [
-        [f"{name}:", rng.choice(list(value)), rng.choice(GATES), rng.choice(inputs)]
-        for name in spare[: rng.randint(0, MAX_DISTRACTORS)]
-    ]
-    question = _question(rng, "boolean", needed + distractors, [gates[-1]])
+    wires = list(value)
+    for source, target in _distractor_names(rng, spare):
+        definitions.append([f"{source}=", _bits(rng.randrange(2**N_BITS))])
+        definitions.append([f"{target}:", source, rng.choice(GATES) + rng.choice(wires)])
+    question = _question(rng, "boolean", definitions, [gates[-1]])
     return Draft(question, thought, _bits(value[gates[-1]]), (*key, *(_bits(value[name]) for name in inputs)))
 
 

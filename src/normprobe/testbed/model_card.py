@@ -20,6 +20,8 @@ from normprobe.testbed.vocabulary import DOMAINS, MAX_DIFFICULTY, THINK, VOCABUL
 
 MODES = ("think", "no_think", "filler")
 CARD_SEED = 2026  # of the card's problems; no other program draws problems from this seed
+HARDEST = (7, 8)
+COMPUTING = ("arithmetic", "boolean")  # what cannot be recalled or pointed at: here a thought must help
 
 
 def open_checkpoint(checkpoint: Path, device: str) -> tuple[Qwen3ForCausalLM, PreTrainedTokenizerFast]:
@@ -47,6 +49,21 @@ def measure(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, *, per_
             right = accuracy(model, tokenizer, problems, mode)
             parts.append(
                 pd.DataFrame({"mode": mode, "domain": domain, "difficulty": difficulty, "correct": right})
+            )
+    return pd.concat(parts, ignore_index=True)
+
+
+def measure_sampled(
+    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, *, per_cell: int
+) -> pd.DataFrame:
+    """Answers in think sampled at temperature 1 to the hardest problems of each domain; columns as `measure`."""
+    parts = []
+    for domain in DOMAINS:
+        for difficulty in HARDEST:
+            problems = make_problems(per_cell, CARD_SEED, domains=[domain], difficulties=[difficulty])
+            right = accuracy(model, tokenizer, problems, "think", sampling_seed=CARD_SEED)
+            parts.append(
+                pd.DataFrame({"mode": "think", "domain": domain, "difficulty": difficulty, "correct": right})
             )
     return pd.concat(parts, ignore_index=True)
 
@@ -100,6 +117,36 @@ def accuracy_table(answers: pd.DataFrame, mode: str) -> str:
     return "\n".join(lines)
 
 
+def summary(answers: pd.DataFrame, sampled: pd.DataFrame) -> str:
+    """Markdown: what an instrument must show. think solves, thinking is needed, and there is room above and below."""
+
+    def chosen(mode: str, difficulties: Iterable[int], domains: Iterable[str] = DOMAINS) -> pd.DataFrame:
+        rows = answers[(answers["mode"] == mode) & answers["difficulty"].isin(list(difficulties))]
+        return rows[rows["domain"].isin(list(domains))]
+
+    def each_domain(rows: pd.DataFrame) -> str:
+        shares = (f"{domain} {percent(rows.loc[rows['domain'] == domain, 'correct'])}" for domain in DOMAINS)
+        return "; ".join(shares)
+
+    needing = range(4, MAX_DIFFICULTY + 1)
+    cells = [
+        chosen(mode, needing, COMPUTING).groupby(["domain", "difficulty"])["correct"].mean()
+        for mode in ("think", "no_think")
+    ]
+    gaps = 100 * (cells[0] - cells[1])
+    domain, difficulty = gaps.index[int(gaps.argmin())]
+    return "\n".join(
+        [
+            f"- think, difficulty 1–4, all domains: {percent(chosen('think', range(1, 5))['correct'])}.",
+            f"- think, difficulty 5–6, all domains: {percent(chosen('think', (5, 6))['correct'])}.",
+            f"- think less no_think in {' and '.join(COMPUTING)} from difficulty 4 on: {gaps.mean():.0f} points on "
+            f"average,\n  {gaps.min():.0f} in the cell where it is least ({domain}, {difficulty}).",
+            f"- think at difficulty {HARDEST[0]}–{HARDEST[1]}: greedy {each_domain(chosen('think', HARDEST))};\n"
+            f"  sampled at temperature 1 {each_domain(sampled)}.",
+        ]
+    )
+
+
 def plateau(log: Path) -> str:
     """Markdown: greedy accuracy by mode as training went on, from the training log."""
     with log.open(newline="") as file:
@@ -113,6 +160,7 @@ def write_card(checkpoint: Path, training: Path, out: Path, *, per_cell: int, de
     """Measure and write `out` (Markdown) with the answers beside it (`accuracy.csv`: correct and n for each cell)."""
     model, tokenizer = open_checkpoint(checkpoint, device)
     answers = measure(model, tokenizer, per_cell=per_cell)
+    sampled = measure_sampled(model, tokenizer, per_cell=per_cell)
     thoughts = next_token_accuracy(model, per_cell=max(1, per_cell // 10))
     cells = answers.groupby(["mode", "domain", "difficulty"])["correct"].agg(correct="sum", n="size")
     cells.to_csv(out.with_name("accuracy.csv"))
@@ -127,7 +175,7 @@ def write_card(checkpoint: Path, training: Path, out: Path, *, per_cell: int, de
         f"## Accuracy\n\nGreedy, percent with exact 95 % intervals, {per_cell} held-out problems a cell; columns are\n"
         "difficulties (dependent steps). A blind guess is right in 9 % of arithmetic, 13 % of boolean and 2 % of\n"
         "recall problems.\n\n"
-        f"{tables}\n\n"
+        f"{summary(answers, sampled)}\n\n{tables}\n\n"
         "## Where a thought goes wrong\n\n"
         "Percent of next tokens right when the reference thought is read along, connectives aside. `copied` is\n"
         "retrieval from the question or the thought; `computed` is the result of a step.\n\n"

@@ -2,7 +2,7 @@
 
 It resembles practice where two cores allow: pretraining on all tokens of the testbed's text (worked solutions,
 bare answers and pages of facts, easier problems first), then the three modes with loss on responses only, every
-mode on the same problems, so that `no_think` gets as many answer updates as `think`. Where it departs from
+mode on the same problems, so that `no_think` gets as many answer updates as `think`, of the same weight. Where it departs from
 common practice, time forced it: Muon for the matrices (in an earlier trial on a smaller testbed it reached in
 200 steps a loss that AdamW was far from), AdamW for the embedding and norms, both with weight decay 0.1.
 """
@@ -37,10 +37,10 @@ class Recipe:
     """Everything that decides the trained weights, together with the code, the machine and its thread count."""
 
     seed: int = 0
-    n_steps: int = 3000
-    pretraining_share: float = 0.35  # of the steps; the rest trains the three modes
+    n_steps: int = 4000
+    pretraining_share: float = 0.4375  # of the steps; the rest trains the three modes
     curriculum_share: float = 0.5  # of pretraining, over which the hardest difficulty rises from 2 to 8
-    early_share: float = 0.15  # of the steps, after which the early checkpoint is kept
+    early_share: float = 0.1875  # of the steps, after which the early checkpoint is kept
     microbatches: int = 3  # per step, each of one length class
     microbatch_tokens: int = 4096  # with padding
     steps_per_pool: int = 20  # sequences are drawn and sorted by length this many steps at a time
@@ -114,7 +114,7 @@ def dialogue(problem: Problem, mode: str) -> Sequence:
     """A chat in one mode, as the chat template renders it.
 
     Only the response is predicted, never what the template inserts (else the model learns to close its thought at
-    once), and every response weighs the same however long it is.
+    once). Every token weighs the same, as is usual, so that an answer counts alike in every mode.
     """
     prompt = f"{START} user {problem.question} {END} {START} assistant {THINK}"
     answer = f"answer : {problem.answer} {END}"
@@ -124,7 +124,7 @@ def dialogue(problem: Problem, mode: str) -> Sequence:
         dots = f" {FILLER}" * len(problem.thought) if mode == "filler" else ""
         prompt, response = f"{prompt}{dots} {END_THINK}", answer
     prompt_ids, response_ids = _encode(prompt), _encode(response)
-    weights = [0.0] * len(prompt_ids) + [1 / len(response_ids)] * len(response_ids)
+    weights = [0.0] * len(prompt_ids) + [1.0] * len(response_ids)
     return Sequence(prompt_ids + response_ids, weights)
 
 

@@ -1,8 +1,8 @@
 """The words of the testbed, and the fixed table of facts.
 
 Every definition has a key token of its own (`c:` defines, `c=` gives a value, `c` refers), and an operator is
-one token with its constant (`+9`), so that one step of induction retrieves a definition: retrieval, not
-arithmetic, limits small models.
+one token with what it is applied to (`+9`, `^q`), so that one step of induction retrieves each part of a
+definition: retrieval, not computing, limits small models.
 """
 
 import random
@@ -28,7 +28,7 @@ NUMBERS = tuple(str(n) for n in range(MODULUS))
 WORDS = tuple(f"{n:0{N_BITS}b}" for n in range(2**N_BITS))
 ADDITIONS = tuple(f"+{n}" for n in range(1, MODULUS))
 PRODUCTS = tuple(f"*{n}" for n in range(2, MODULUS))
-GATES = ("and", "or", "xor")
+GATES = ("&", "|", "^")
 
 PEOPLE = tuple(
     (
@@ -56,7 +56,7 @@ VOCABULARY = (
     *WORDS,
     *ADDITIONS,
     *PRODUCTS,
-    *GATES,
+    *(f"{gate}{name}" for gate in GATES for name in NAMES),
     *NAMES,
     *(f"{name}:" for name in NAMES),
     *(f"{name}=" for name in NAMES),

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from normprobe.errors import NormprobeError
-from normprobe.testbed.domains import DRAW
+from normprobe.testbed.domains import CROWDED, DRAW
 from normprobe.testbed.problems import draw_problem, make_problems, side_of
 from normprobe.testbed.roles import roles
 from normprobe.testbed.scoring import correct
@@ -63,9 +63,11 @@ def solve(question: str) -> str:
             return person
 
 
-@given(seeds, domains, difficulties)
-def test_the_answer_is_what_an_independent_solver_finds(seed: int, domain: str, difficulty: int) -> None:
-    problem = draw_problem(random.Random(seed), domain, difficulty, "eval")
+@given(seeds, domains, difficulties, st.none() | st.integers(0, CROWDED))
+def test_the_answer_is_what_an_independent_solver_finds(
+    seed: int, domain: str, difficulty: int, distractors: int | None
+) -> None:
+    problem = draw_problem(random.Random(seed), domain, difficulty, "eval", distractors)
     assert solve(problem.question) == problem.answer
     assert correct(f"answer : {problem.answer}", problem.answer)
 
@@ -103,10 +105,24 @@ def test_every_word_is_in_the_vocabulary(seed: int, domain: str, difficulty: int
 
 @given(seeds, domains, difficulties)
 def test_sides_ignore_distractors_and_never_mix(seed: int, domain: str, difficulty: int) -> None:
-    draft = DRAW[domain](random.Random(seed), difficulty)
+    draft = DRAW[domain](random.Random(seed), difficulty, None)
     side = side_of(draft)
     problem = draw_problem(random.Random(seed), domain, difficulty, side)
     assert problem.question == " ".join(draft.question)
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+@pytest.mark.parametrize("distractors", [0, CROWDED])
+def test_a_problem_has_as_many_distractors_as_asked_for(domain: str, distractors: int) -> None:
+    for problem in make_problems(8, 0, domains=[domain], distractors=distractors):
+        definitions = problem.question.split("?")[0].split(";")[:-1]
+        needed = {"arithmetic": problem.difficulty + 1, "pointer": problem.difficulty + 1, "recall": 0}
+        each = 2 if domain in ("arithmetic", "boolean") else 1
+        if domain == "boolean":
+            asked = [text.split()[-2:] for text in definitions if ":" in text.split("bool :")[-1]]
+            assert len(asked) == problem.difficulty + distractors
+        else:
+            assert len(definitions) == needed[domain] + each * distractors
 
 
 def test_one_hop_recall_leaves_enough_to_ask_about_on_the_evaluation_side() -> None:
@@ -136,7 +152,9 @@ def test_problems_are_reproducible_and_balanced_over_cells() -> None:
     assert all(a.id < b.id for a, b in pairwise(first))
 
 
-@pytest.mark.parametrize("arguments", [{"n": 0}, {"domains": ["poetry"]}, {"difficulties": [9]}])
+@pytest.mark.parametrize(
+    "arguments", [{"n": 0}, {"domains": ["poetry"]}, {"difficulties": [9]}, {"distractors": 8}]
+)
 def test_bad_requests_are_refused_in_one_line(arguments: dict) -> None:
     with pytest.raises(NormprobeError, match=r"^expected .*, got .*; .*$"):
         make_problems(**{"n": 4, "seed": 0, **arguments})

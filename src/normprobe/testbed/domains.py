@@ -23,7 +23,8 @@ from normprobe.testbed.vocabulary import (
 )
 
 Role = Literal["computed", "copied", "plan", "connective", "format", "answer"]
-MAX_DISTRACTORS = 3
+MAX_DISTRACTORS = 3  # in training; their number is drawn
+CROWDED = 7  # as many as the alphabet has names for in every domain at every difficulty
 
 
 class Token(NamedTuple):
@@ -83,13 +84,13 @@ def _apply(value: int, operation: str) -> int:
     return (value + constant if operation[0] == "+" else value * constant) % MODULUS
 
 
-def _arithmetic(rng: random.Random, difficulty: int) -> Draft:
+def _arithmetic(rng: random.Random, difficulty: int, distractors: int | None) -> Draft:
     """`a= 7 ; b: a +9 ; c: b *3 ; ? c`, modulo 11. A distractor is a short chain of its own.
 
     Were a name of the chain the operand of a distractor too, no single earlier token would tell which operation
     follows it: an earlier form of this testbed had that, and retrieval by tiny models failed there.
     """
-    names = rng.sample(NAMES, difficulty + 1 + 2 * MAX_DISTRACTORS)
+    names = rng.sample(NAMES, difficulty + 1 + 2 * _room(distractors))
     chain, spare = names[: difficulty + 1], names[difficulty + 1 :]
     values = [rng.randrange(MODULUS)]
     operations = [rng.choice(ADDITIONS + PRODUCTS) for _ in range(difficulty)]
@@ -104,7 +105,7 @@ def _arithmetic(rng: random.Random, difficulty: int) -> Draft:
             [rng.choice(RESULT_LINKS), f"{target}=", str(result)],
         )
         values.append(result)
-    for source, target in _distractor_names(rng, spare):
+    for source, target in _distractor_names(rng, spare, distractors):
         definitions.append([f"{source}=", str(rng.randrange(MODULUS))])
         definitions.append([f"{target}:", source, rng.choice(ADDITIONS + PRODUCTS)])
     question = _question(rng, "arithmetic", definitions, [chain[-1]])
@@ -112,10 +113,19 @@ def _arithmetic(rng: random.Random, difficulty: int) -> Draft:
     return Draft(question, thought, str(values[-1]), key)
 
 
-def _distractor_names(rng: random.Random, spare: list[str]) -> list[tuple[str, str]]:
-    """The names of 0…3 distractors: a given value, and what is defined by it."""
+def _room(distractors: int | None) -> int:
+    return MAX_DISTRACTORS if distractors is None else distractors
+
+
+def _count(rng: random.Random, distractors: int | None) -> int:
+    """As many as asked for, or as in training."""
+    return rng.randint(0, MAX_DISTRACTORS) if distractors is None else distractors
+
+
+def _distractor_names(rng: random.Random, spare: list[str], distractors: int | None) -> list[tuple[str, str]]:
+    """The names of each distractor: a given value, and what is defined by it."""
     pairs = list(zip(spare[::2], spare[1::2], strict=True))
-    return pairs[: rng.randint(0, MAX_DISTRACTORS)]
+    return pairs[: _count(rng, distractors)]
 
 
 def _gate(left: int, gate: str, right: int) -> int:
@@ -126,7 +136,7 @@ def _bits(value: int) -> str:
     return f"{value:0{N_BITS}b}"
 
 
-def _boolean(rng: random.Random, difficulty: int) -> Draft:
+def _boolean(rng: random.Random, difficulty: int, distractors: int | None) -> Draft:
     """A circuit on three assignments at once: `p= 101 ; q= 011 ; r: p ^q ; ? r`, gates acting bit by bit.
 
     Each gate takes the last gate's output and some earlier wire, so that depth is the difficulty. Three bits,
@@ -135,7 +145,7 @@ def _boolean(rng: random.Random, difficulty: int) -> Draft:
     wire of its own and a gate on it.
     """
     n_inputs = rng.randint(2, 3)
-    names = rng.sample(NAMES, n_inputs + difficulty + 2 * MAX_DISTRACTORS)
+    names = rng.sample(NAMES, n_inputs + difficulty + 2 * _room(distractors))
     inputs, gates, spare = (
         names[:n_inputs],
         names[n_inputs : n_inputs + difficulty],
@@ -158,16 +168,16 @@ def _boolean(rng: random.Random, difficulty: int) -> Draft:
         key += [name, previous, gate + other]
         previous = name
     wires = list(value)
-    for source, target in _distractor_names(rng, spare):
+    for source, target in _distractor_names(rng, spare, distractors):
         definitions.append([f"{source}=", _bits(rng.randrange(2**N_BITS))])
         definitions.append([f"{target}:", source, rng.choice(GATES) + rng.choice(wires)])
     question = _question(rng, "boolean", definitions, [gates[-1]])
     return Draft(question, thought, _bits(value[gates[-1]]), (*key, *(_bits(value[name]) for name in inputs)))
 
 
-def _pointer(rng: random.Random, difficulty: int) -> Draft:
+def _pointer(rng: random.Random, difficulty: int, distractors: int | None) -> Draft:
     """`a: f ; f: k ; k: m ; ? a 3` asks where three pointers lead from `a`. Distractors are pointers off the path."""
-    n_distractors = rng.randint(0, MAX_DISTRACTORS)
+    n_distractors = _count(rng, distractors)
     names = rng.sample(NAMES, difficulty + 2 + n_distractors)
     path, spare = names[: difficulty + 1], names[difficulty + 1 :]
     links = list(pairwise(path))
@@ -183,7 +193,7 @@ def _pointer(rng: random.Random, difficulty: int) -> Draft:
     return Draft(question, thought, path[-1], ("pointer", *path))
 
 
-def _recall(rng: random.Random, difficulty: int) -> Draft:
+def _recall(rng: random.Random, difficulty: int, distractors: int | None) -> Draft:
     """`? teacher of mother of Ada` over the fixed table of facts. Distractors are other true facts of the table."""
     person, relations = rng.choice(PEOPLE), [rng.choice(RELATIONS) for _ in range(difficulty)]
     key = ("recall", person, *relations)
@@ -193,14 +203,14 @@ def _recall(rng: random.Random, difficulty: int) -> Draft:
         target = FACTS[relation][person]
         thought += _step(rng, [[person, relation, "is"]], [target])
         person = target
-    distractors = []
-    for _ in range(rng.randint(0, MAX_DISTRACTORS)):
+    notes = []
+    for _ in range(_count(rng, distractors)):
         other, relation = rng.choice(PEOPLE), rng.choice(RELATIONS)
-        distractors.append(["note", other, relation, "is", FACTS[relation][other]])
-    return Draft(_question(rng, "recall", distractors, asked), thought, person, key)
+        notes.append(["note", other, relation, "is", FACTS[relation][other]])
+    return Draft(_question(rng, "recall", notes, asked), thought, person, key)
 
 
-DRAW: dict[str, Callable[[random.Random, int], Draft]] = {
+DRAW: dict[str, Callable[[random.Random, int, int | None], Draft]] = {
     "arithmetic": _arithmetic,
     "boolean": _boolean,
     "pointer": _pointer,

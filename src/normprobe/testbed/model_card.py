@@ -4,6 +4,7 @@ import argparse
 import csv
 import json
 from collections.abc import Iterable
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +15,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3ForCausalL
 
 from normprobe.errors import NormprobeError
 from normprobe.testbed.accuracy import accuracy
+from normprobe.testbed.domains import CROWDED
 from normprobe.testbed.problems import make_problems
 from normprobe.testbed.recipe import dialogue
 from normprobe.testbed.vocabulary import DOMAINS, MAX_DIFFICULTY, THINK, VOCABULARY
@@ -53,19 +55,34 @@ def measure(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, *, per_
     return pd.concat(parts, ignore_index=True)
 
 
-def measure_sampled(
+def measure_hardest(
     model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, *, per_cell: int
 ) -> pd.DataFrame:
-    """Answers in think sampled at temperature 1 to the hardest problems of each domain; columns as `measure`."""
+    """Answers in think to the hardest problems of each domain, as in training and crowded with distractors.
+
+    Columns distractors ("0–3" or the number), sampled (at temperature 1, else greedy), domain, difficulty, correct.
+    """
     parts = []
-    for domain in DOMAINS:
-        for difficulty in HARDEST:
-            problems = make_problems(per_cell, CARD_SEED, domains=[domain], difficulties=[difficulty])
-            right = accuracy(model, tokenizer, problems, "think", sampling_seed=CARD_SEED)
-            parts.append(
-                pd.DataFrame({"mode": "think", "domain": domain, "difficulty": difficulty, "correct": right})
-            )
+    for distractors, domain, difficulty in product((None, CROWDED), DOMAINS, HARDEST):
+        problems = make_problems(
+            per_cell, CARD_SEED, domains=[domain], difficulties=[difficulty], distractors=distractors
+        )
+        cell = {"distractors": distractors or "0–3", "domain": domain, "difficulty": difficulty}
+        for sampled in (False, True):
+            seed = CARD_SEED if sampled else None
+            right = accuracy(model, tokenizer, problems, "think", sampling_seed=seed)
+            parts.append(pd.DataFrame({**cell, "sampled": sampled, "correct": right}))
     return pd.concat(parts, ignore_index=True)
+
+
+def room_table(hardest: pd.DataFrame) -> str:
+    """Markdown: a row per number of distractors and way of answering, a column per domain."""
+    lines = ["| distractors | answers | " + " | ".join(DOMAINS) + " |", "|---" * (len(DOMAINS) + 2) + "|"]
+    for (distractors, sampled), rows in hardest.groupby(["distractors", "sampled"], sort=False):
+        cells = (percent(rows.loc[rows["domain"] == domain, "correct"]) for domain in DOMAINS)
+        how = "sampled" if sampled else "greedy"
+        lines.append(f"| {distractors} | {how} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 @torch.inference_mode()
@@ -117,16 +134,12 @@ def accuracy_table(answers: pd.DataFrame, mode: str) -> str:
     return "\n".join(lines)
 
 
-def summary(answers: pd.DataFrame, sampled: pd.DataFrame) -> str:
-    """Markdown: what an instrument must show. think solves, thinking is needed, and there is room above and below."""
+def summary(answers: pd.DataFrame) -> str:
+    """Markdown: what an instrument must show. think solves its problems, and thinking is needed."""
 
     def chosen(mode: str, difficulties: Iterable[int], domains: Iterable[str] = DOMAINS) -> pd.DataFrame:
         rows = answers[(answers["mode"] == mode) & answers["difficulty"].isin(list(difficulties))]
         return rows[rows["domain"].isin(list(domains))]
-
-    def each_domain(rows: pd.DataFrame) -> str:
-        shares = (f"{domain} {percent(rows.loc[rows['domain'] == domain, 'correct'])}" for domain in DOMAINS)
-        return "; ".join(shares)
 
     needing = range(4, MAX_DIFFICULTY + 1)
     cells = [
@@ -141,8 +154,6 @@ def summary(answers: pd.DataFrame, sampled: pd.DataFrame) -> str:
             f"- think, difficulty 5–6, all domains: {percent(chosen('think', (5, 6))['correct'])}.",
             f"- think less no_think in {' and '.join(COMPUTING)} from difficulty 4 on: {gaps.mean():.0f} points on "
             f"average,\n  {gaps.min():.0f} in the cell where it is least ({domain}, {difficulty}).",
-            f"- think at difficulty {HARDEST[0]}–{HARDEST[1]}: greedy {each_domain(chosen('think', HARDEST))};\n"
-            f"  sampled at temperature 1 {each_domain(sampled)}.",
         ]
     )
 
@@ -160,7 +171,7 @@ def write_card(checkpoint: Path, training: Path, out: Path, *, per_cell: int, de
     """Measure and write `out` (Markdown) with the answers beside it (`accuracy.csv`: correct and n for each cell)."""
     model, tokenizer = open_checkpoint(checkpoint, device)
     answers = measure(model, tokenizer, per_cell=per_cell)
-    sampled = measure_sampled(model, tokenizer, per_cell=per_cell)
+    hardest = measure_hardest(model, tokenizer, per_cell=per_cell)
     thoughts = next_token_accuracy(model, per_cell=max(1, per_cell // 10))
     cells = answers.groupby(["mode", "domain", "difficulty"])["correct"].agg(correct="sum", n="size")
     cells.to_csv(out.with_name("accuracy.csv"))
@@ -175,7 +186,12 @@ def write_card(checkpoint: Path, training: Path, out: Path, *, per_cell: int, de
         f"## Accuracy\n\nGreedy, percent with exact 95 % intervals, {per_cell} held-out problems a cell; columns are\n"
         "difficulties (dependent steps). A blind guess is right in 9 % of arithmetic, 13 % of boolean and 2 % of\n"
         "recall problems.\n\n"
-        f"{summary(answers, sampled)}\n\n{tables}\n\n"
+        f"{summary(answers)}\n\n{tables}\n\n"
+        "## Where there is room to see help or harm\n\n"
+        f"think at difficulty {HARDEST[0]}–{HARDEST[1]}, greedy and sampled at temperature 1, with the distractors of\n"
+        f"training and with more (`make_problems(…, distractors={CROWDED})`), {len(HARDEST) * per_cell} problems\n"
+        "a cell.\n\n"
+        f"{room_table(hardest)}\n\n"
         "## Where a thought goes wrong\n\n"
         "Percent of next tokens right when the reference thought is read along, connectives aside. `copied` is\n"
         "retrieval from the question or the thought; `computed` is the result of a step.\n\n"

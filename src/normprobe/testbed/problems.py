@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from normprobe.errors import NormprobeError
-from normprobe.testbed.domains import DRAW, Draft, Token
+from normprobe.testbed.domains import CROWDED, DRAW, Draft, Token
 from normprobe.testbed.vocabulary import DOMAINS, MAX_DIFFICULTY
 
 Side = Literal["train", "eval"]
@@ -48,10 +48,15 @@ def side_of(draft: Draft) -> Side:
     return "eval" if int.from_bytes(digest, "big") < EVALUATION_SHARE * 2**64 else "train"
 
 
-def draw_problem(rng: random.Random, domain: str, difficulty: int, side: Side) -> Problem:
-    """Draw problems until one lies on the wanted side. The id is left to the caller's counting."""
+def draw_problem(
+    rng: random.Random, domain: str, difficulty: int, side: Side, distractors: int | None = None
+) -> Problem:
+    """Draw problems until one lies on the wanted side. The id is left to the caller's counting.
+
+    distractors: how many; None draws 0…3, as in training.
+    """
     while True:
-        draft = DRAW[domain](rng, difficulty)
+        draft = DRAW[domain](rng, difficulty, distractors)
         if side_of(draft) == side:
             return Problem(
                 "", domain, difficulty, " ".join(draft.question), tuple(draft.thought), draft.answer
@@ -65,10 +70,13 @@ def make_problems(
     split: Side = "eval",
     domains: Sequence[str] = DOMAINS,
     difficulties: Sequence[int] = tuple(range(1, MAX_DIFFICULTY + 1)),
+    distractors: int | None = None,
 ) -> list[Problem]:
     """Draw `n` problems, domains and difficulties in turn, deterministic from `seed`.
 
-    Errors: NormprobeError for an unknown domain, a difficulty outside 1…8, or n < 1.
+    distractors: how many in each problem (up to `CROWDED`, more than training has: there tiny-thinker errs, and an
+    intervention can be seen to help or harm); None draws 0…3, as in training.
+    Errors: NormprobeError for an unknown domain, a difficulty outside 1…8, too many distractors, or n < 1.
     """
     if n < 1:
         raise NormprobeError(f"expected at least one problem, got n = {n}; ask for n ≥ 1")
@@ -78,12 +86,16 @@ def make_problems(
         )
     if outside := [d for d in difficulties if not 1 <= d <= MAX_DIFFICULTY]:
         raise NormprobeError(f"expected difficulties in 1…{MAX_DIFFICULTY}, got {outside}; correct the list")
+    if distractors is not None and not 0 <= distractors <= CROWDED:
+        raise NormprobeError(
+            f"expected between 0 and {CROWDED} distractors, got {distractors}; correct the number"
+        )
     rng = random.Random(f"{split} {seed}")
     cells = [(domain, difficulty) for difficulty in difficulties for domain in domains]
     problems = []
     for i in range(n):
         domain, difficulty = cells[i % len(cells)]
-        problem = draw_problem(rng, domain, difficulty, split)
+        problem = draw_problem(rng, domain, difficulty, split, distractors)
         problems.append(
             Problem(
                 f"{split}-{seed}-{i:05d}",

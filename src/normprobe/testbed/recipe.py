@@ -2,9 +2,9 @@
 
 It resembles practice where two cores allow: pretraining on all tokens of the testbed's text (worked solutions,
 bare answers and pages of facts, easier problems first), then the three modes with loss on responses only, every
-mode on the same problems, so that `no_think` gets as many answer updates as `think`, of the same weight. Where it departs from
-common practice, time forced it: Muon for the matrices (in an earlier trial on a smaller testbed it reached in
-200 steps a loss that AdamW was far from), AdamW for the embedding and norms, both with weight decay 0.1.
+mode on the same problems, so that `no_think` gets as many answer updates as `think`, of the same weight. Where it
+departs from common practice, time forced it: Muon for the matrices (in an earlier trial on a smaller testbed it
+reached in 200 steps a loss that AdamW was far from), AdamW for the embedding and norms, both with weight decay 0.1.
 """
 
 import random

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from normprobe.claims.evidence import VERDICTS, Control, Evidence
+from normprobe.claims.evidence import VERDICTS, Control, Decision, Evidence
 from normprobe.claims.tables import Tables
 from normprobe.errors import NormprobeError
 from normprobe.report import heatmap
@@ -23,7 +23,6 @@ from normprobe.report.html import write_report
 from normprobe.report.table import (
     WIDTH,
     controls,
-    decisive,
     markdown_table,
     number,
     verdict_table,
@@ -47,8 +46,8 @@ EVIDENCE = Evidence(
             "matched features | of the same mean activation as the reasoning features", -0.5, (-0.6, -0.4)
         ),
         Control("sinks excluded: this model", 0.9, (0.8, 1.0)),
-        Control("estimate − strongest control (decides)", -0.0635, (-0.07, -0.05)),
     ),
+    decision=Decision(-0.0635, (-0.07, -0.05), 0.02, "untrained twin", (), 1.0),
     seed=0,
     note="The untrained twin shows more of it than the model does, so the model's own part cannot be told from depth.",
 )
@@ -120,12 +119,8 @@ def test_the_markdown_table_has_one_unbroken_row_per_claim():
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {7}
 
 
-def test_controls_of_other_forms_and_the_margin_are_told_from_the_estimates_own():
-    margin = decisive(EVIDENCE)
-    assert margin is not None
-    assert margin.estimate == -0.0635
+def test_controls_of_other_forms_are_told_from_the_estimates_own():
     assert [control.name.split()[0] for control in controls(EVIDENCE)] == ["untrained", "early", "matched"]
-    assert decisive(replace(EVIDENCE, controls=())) is None
 
 
 def test_evidence_is_read_as_it_was_written(tmp_path):

@@ -28,7 +28,6 @@ from normprobe.claims.judgement import (
     Draws,
     Form,
     beside,
-    deciding,
     interval,
     judge,
     resamplings,
@@ -124,7 +123,7 @@ def evaluate(tables: Tables, rng: np.random.Generator, seed: int) -> tuple[Evide
     checks = {arm: _checks(tables, arm, read_cells(tables, arm, problems), weights) for arm in arms}
     shares: dict[str, Draws] = {arm: _all_hold(checks[arm]).mean(axis=1) for arm in arms}
     named = {ARM_NAMES[arm]: shares.get(arm) for arm in ("model", "random")}
-    verdict, margin = judge([Form.of(named)], null=0.0, smallest_effect=SMALLEST_EFFECT)
+    verdict, decision = judge({"": Form.of(named)}, null=0.0, smallest_effect=SMALLEST_EFFECT)
     others = [beside(ARM_NAMES[arm], shares[arm]) for arm in arms if arm not in ("model", "random")]
     evidence = Evidence(
         claim=NAME,
@@ -136,7 +135,8 @@ def evaluate(tables: Tables, rng: np.random.Generator, seed: int) -> tuple[Evide
         interval=interval(shares["model"]),
         n=len(problems),
         n_unit="problems",
-        controls=(beside(ARM_NAMES["random"], shares.get("random")), *others, deciding(margin)),
+        controls=(beside(ARM_NAMES["random"], shares.get("random")), *others),
+        decision=decision,
         seed=seed,
         note=_note(tables, checks),
     )

@@ -23,7 +23,6 @@ from normprobe.claims.judgement import (
     Form,
     average,
     beside,
-    deciding,
     interval,
     judge,
     null_arms,
@@ -124,7 +123,7 @@ def evaluate(tables: Tables, rng: np.random.Generator, seed: int) -> tuple[Evide
         ARM_NAMES[arm]: _lead(strength[arm]) if arm in known else None for arm in arms if arm != "model"
     }
     lacking = {SIGNALS[entropy]: None for entropy in ENTROPIES if entropy not in strength["model"]}
-    verdict, margin = judge([Form(lead, controls | lacking)], null=0.0, smallest_effect=SMALLEST_EFFECT)
+    verdict, decision = judge({"": Form(lead, controls | lacking)}, null=0.0, smallest_effect=SMALLEST_EFFECT)
     evidence = Evidence(
         claim=NAME,
         statement=STATEMENT,
@@ -138,8 +137,8 @@ def evaluate(tables: Tables, rng: np.random.Generator, seed: int) -> tuple[Evide
         controls=(
             *(beside(f"lead, {name}", draws) for name, draws in controls.items()),
             *(beside(f"|ρ|, {name}", strength["model"].get(signal)) for signal, name in SIGNALS.items()),
-            deciding(margin),
         ),
+        decision=decision,
         seed=seed,
         note=_note(strength["model"], lead, controls),
     )

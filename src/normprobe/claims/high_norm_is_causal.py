@@ -17,7 +17,6 @@ from normprobe.claims.judgement import (
     Form,
     average,
     beside,
-    deciding,
     interval,
     judge,
     resamplings,
@@ -68,8 +67,8 @@ def evaluate(tables: Tables, rng: np.random.Generator, seed: int) -> tuple[Evide
     drop = {arm: right[PLAIN] - draws for arm, draws in right.items() if arm != PLAIN}
     suppressed = _suppressed_per_token(rows[rows["problem_id"].isin(accuracy.index)])
 
-    verdict, margin = judge(
-        [Form(drop[HIGH], {arm: drop.get(arm) for arm in (RANDOM, RANDOM_SAME_FACTOR)})],
+    verdict, decision = judge(
+        {"": Form(drop[HIGH], {arm: drop.get(arm) for arm in (RANDOM, RANDOM_SAME_FACTOR)})},
         null=0.0,
         smallest_effect=SMALLEST_EFFECT,
     )
@@ -92,8 +91,8 @@ def evaluate(tables: Tables, rng: np.random.Generator, seed: int) -> tuple[Evide
             *(beside(f"drop, {arm}", drop.get(arm)) for arm in (HIGH, RANDOM, LOW)),
             *(beside(f"drop, {arm}", draws) for arm, draws in drop.items() if arm not in (HIGH, RANDOM, LOW)),
             beside(f"second form: drop of {TOP} beyond {TOP_RANDOM}", contrast_of_top),
-            deciding(margin),
         ),
+        decision=decision,
         seed=seed,
         note=_note(right, drop, suppressed),
     )

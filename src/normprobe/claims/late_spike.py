@@ -27,7 +27,6 @@ from normprobe.claims.judgement import (
     Form,
     average,
     beside,
-    deciding,
     interval,
     judge,
     null_sources,
@@ -116,7 +115,7 @@ def evaluate(tables: Tables, rng: np.random.Generator, seed: int) -> tuple[Evide
 
     estimate = model.rise(late, middle)
     rises = {name: control and control.rise(late, middle) for name, control in controls.items()}
-    verdict, margin = judge([Form(estimate, rises)], null=0.0, smallest_effect=SMALLEST_EFFECT)
+    verdict, decision = judge({"": Form(estimate, rises)}, null=0.0, smallest_effect=SMALLEST_EFFECT)
     evidence = Evidence(
         claim=NAME,
         statement=STATEMENT,
@@ -130,8 +129,8 @@ def evaluate(tables: Tables, rng: np.random.Generator, seed: int) -> tuple[Evide
         controls=(
             *(beside(name, rise) for name, rise in rises.items()),
             beside(ANSWERS, second and second.rise(late, middle)),
-            deciding(margin),
         ),
+        decision=decision,
         seed=seed,
         note=_note(model.raw[0], estimate, rises, late, middle),
     )

@@ -22,7 +22,6 @@ from normprobe.claims.judgement import (
     Form,
     average,
     beside,
-    deciding,
     interval,
     judge,
     null_sources,
@@ -177,8 +176,8 @@ def evaluate(tables: Tables, rng: np.random.Generator, seed: int) -> tuple[Evide
         }
         for form in (PLAIN, SAME, REST)
     }
-    verdict, margin = judge(
-        [Form.of(named) for named in means.values()], null=CHANCE, smallest_effect=SMALLEST_EFFECT
+    verdict, decision = judge(
+        {form: Form.of(named) for form, named in means.items()}, null=CHANCE, smallest_effect=SMALLEST_EFFECT
     )
     surprisal = average(weights, thoughts.marks(thoughts.scores("model", "surprisal"), "computed")[kept])
     estimate = by_layer["model"][PLAIN][:, late].mean(axis=1)
@@ -200,8 +199,8 @@ def evaluate(tables: Tables, rng: np.random.Generator, seed: int) -> tuple[Evide
                 for name, draws in means[form].items()
             ),
             beside(SURPRISAL, surprisal[:, 0]),
-            deciding(margin),
         ),
+        decision=decision,
         seed=seed,
         note=_note(means, surprisal[:, 0], by_layer["model"][PLAIN], late),
     )

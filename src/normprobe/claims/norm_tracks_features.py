@@ -23,7 +23,6 @@ from normprobe.claims.judgement import (
     Form,
     average,
     beside,
-    deciding,
     interval,
     judge,
     null_arms,
@@ -107,7 +106,7 @@ def evaluate(tables: Tables, rng: np.random.Generator, seed: int) -> tuple[Evide
     within = {arm: by_layer[arm].mean(axis=1) if arm in known else None for arm in arms}
     estimate = by_layer["model"].mean(axis=1)
     controls = {ARM_NAMES[arm]: within[arm] for arm in arms if arm != "model"}
-    verdict, margin = judge([Form(estimate, controls)], null=0.0, smallest_effect=SMALLEST_EFFECT)
+    verdict, decision = judge({"": Form(estimate, controls)}, null=0.0, smallest_effect=SMALLEST_EFFECT)
     evidence = Evidence(
         claim=NAME,
         statement=STATEMENT,
@@ -123,8 +122,8 @@ def evaluate(tables: Tables, rng: np.random.Generator, seed: int) -> tuple[Evide
             beside(NO_SINKS, no_sinks.mean(axis=1)),
             *(beside(f"{LAYERWISE}: {ARM_NAMES[arm]}", layerwise[arm][LAYERWISE]) for arm in known),
             *(beside(form, layerwise["model"][form]) for form in (NO_SCALE, NO_DEPTH)),
-            deciding(margin),
         ),
+        decision=decision,
         seed=seed,
         note=_note(within, layerwise),
     )

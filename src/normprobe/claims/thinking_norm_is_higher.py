@@ -22,7 +22,6 @@ from normprobe.claims.judgement import (
     Form,
     average,
     beside,
-    deciding,
     interval,
     judge,
     null_sources,
@@ -95,8 +94,8 @@ def evaluate(tables: Tables, rng: np.random.Generator, seed: int) -> tuple[Evide
     means = {
         form: {name: _over_layers(values) for name, values in named.items()} for form, named in gaps.items()
     }
-    verdict, margin = judge(
-        [Form.of(named) for named in means.values()], null=0.0, smallest_effect=SMALLEST_EFFECT
+    verdict, decision = judge(
+        {form: Form.of(named) for form, named in means.items()}, null=0.0, smallest_effect=SMALLEST_EFFECT
     )
     whole = ratio("model", thinking[WHOLE])
     estimate = whole.mean(axis=1)
@@ -117,8 +116,8 @@ def evaluate(tables: Tables, rng: np.random.Generator, seed: int) -> tuple[Evide
                 for form in (ANSWERS, NO_SINKS)
                 for name, draws in means[form].items()
             ),
-            deciding(margin),
         ),
+        decision=decision,
         seed=seed,
         note=_note(whole[0], means),
     )

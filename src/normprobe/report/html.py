@@ -17,7 +17,7 @@ from normprobe.report.captions import shown, title
 from normprobe.report.figure import canvas
 from normprobe.report.findings import Finding, Findings, NothingToDraw
 from normprobe.report.page import badge, heading, image, page, paragraph, table
-from normprobe.report.table import controls, count, decisive, with_interval
+from normprobe.report.table import controls, count, margin, with_interval
 from normprobe.runs import Run, atomic_write_text, refusing_disk_errors
 from normprobe.style import MODE_COLOURS
 
@@ -92,12 +92,11 @@ def _opening(name: str, findings: Findings) -> Iterator[str]:
 
 
 def _verdict_row(evidence: Evidence) -> list[str]:
-    margin = decisive(evidence)
     return [
         f'<b><a href="#{escape(evidence.claim)}">{escape(title(evidence.claim))}</a></b>',
         badge(evidence.verdict),
         f'{_value(evidence)}<br><span class="soft">{escape(evidence.unit)}</span>',
-        _value(margin) if margin else "–",
+        f'<span class="number">{margin(evidence.decision)}</span>',
         f'<span class="number">{count(evidence.n)} {escape(evidence.n_unit)}</span>',
     ]
 
@@ -123,11 +122,9 @@ def _claim(finding: Finding) -> Iterator[str]:
 
 def _controls(evidence: Evidence) -> str:
     """Every row of the evidence, the estimate and the deciding one in bold."""
-    margin = decisive(evidence)
     rows = [["<b>the estimate</b>", f"<b>{_value(evidence)}</b>"]]
-    for control in evidence.controls:
-        cells = [escape(control.name), _value(control)]
-        rows.append([f"<b>{cell}</b>" for cell in cells] if control is margin else cells)
+    rows += [[escape(control.name), _value(control)] for control in evidence.controls]
+    rows.append(["<b>estimate − strongest control (decides)</b>", f"<b>{margin(evidence.decision)}</b>"])
     return table(("Measured", "[95 % interval]"), rows, f"The estimate ({evidence.unit}) and its controls")
 
 

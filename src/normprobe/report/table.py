@@ -9,7 +9,7 @@ import math
 import textwrap
 from collections.abc import Iterable, Sequence
 
-from normprobe.claims.evidence import Control, Evidence
+from normprobe.claims.evidence import Control, Decision, Evidence
 
 WIDTH = 110
 SHAPES = {"supported": "●", "not supported": "✕", "inconclusive": "◐", "vacuous": "○"}
@@ -71,11 +71,11 @@ def verdict_table(evidence: Iterable[Evidence]) -> str:
         lines += textwrap.wrap(
             f"  n = {count(item.n)} {item.n_unit}; {item.unit}", WIDTH, subsequent_indent="  "
         )
-        margin = decisive(item)
-        for control in [*controls(item), *([margin] if margin else [])]:
+        for control in controls(item):
             *above, name = textwrap.wrap(control.name, _NAME - 4) or [""]
             lines += [f"  {part}" for part in above]
             lines.append(_row(f"  {name}", "", with_interval(control.estimate, control.interval)))
+        lines.append(_row("  estimate − strongest control (decides)", "", margin(item.decision)))
         lines += textwrap.wrap(item.note, WIDTH, initial_indent="  → ", subsequent_indent="    ")
         lines.append("")
     return "\n".join(lines[:-1])
@@ -88,13 +88,12 @@ def markdown_table(evidence: Iterable[Evidence]) -> str:
         "|---|---|---|---|---|---|",
     ]
     for item in evidence:
-        margin = decisive(item)
         cells = (
             f"`{item.claim}`",
             marked(item.verdict),
             f"{with_interval(item.estimate, item.interval)}<br>{item.unit}",
             "<br>".join(f"{c.name}: {with_interval(c.estimate, c.interval)}" for c in controls(item)) or "–",
-            with_interval(margin.estimate, margin.interval) if margin else "–",
+            margin(item.decision),
             f"{count(item.n)} {item.n_unit}",
         )
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
@@ -105,15 +104,14 @@ def count(n: int) -> str:
     return f"{n:,}"
 
 
-def decisive(evidence: Evidence) -> Control | None:
-    """The margin over the strongest control, to which the rule is applied; None for a claim without one."""
-    return next((control for control in evidence.controls if control.name.endswith("(decides)")), None)
-
-
 def controls(evidence: Evidence) -> list[Control]:
     """Controls of the estimate as it stands. A name with a colon belongs to another form of the estimate."""
-    margin = decisive(evidence)
-    return [control for control in evidence.controls if control is not margin and ": " not in control.name]
+    return [control for control in evidence.controls if ": " not in control.name]
+
+
+def margin(decision: Decision) -> str:
+    """The margin that decides, with its interval."""
+    return with_interval(decision.margin, decision.interval)
 
 
 def _row(name: str, verdict: str, value: str) -> str:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float
 
 from normprobe.stats.verdict import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, VACUOUS
 
@@ -37,7 +40,8 @@ class Decision:
 
     strongest: the control that bounds the margin (`form: control` where there are several forms), "no effect" if no
     control reaches that; missing: controls that could not be computed, which leave no margin (NaN); p: one-sided,
-    of a margin no larger than `smallest_effect` (share of resamples, NaN without a margin).
+    of a margin no larger than `smallest_effect` (share of resamples, NaN without a margin); draws: the margin in every
+    resample, the sample itself first (not written to files).
     """
 
     margin: float
@@ -46,6 +50,7 @@ class Decision:
     strongest: str
     missing: tuple[str, ...]
     p: float
+    draws: Float[np.ndarray, " draw"] = field(default_factory=lambda: np.empty(0), repr=False, compare=False)
 
     def to_dict(self) -> dict[str, object]:
         return {

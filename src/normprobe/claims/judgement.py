@@ -31,9 +31,15 @@ NO_EFFECT = "no effect"
 Draws = Float[np.ndarray, " draw"]
 
 
-def resamplings(rng: np.random.Generator, n_problems: int) -> Float[np.ndarray, "draw problem"]:
-    """How often each problem counts in each draw; the first row is the sample itself."""
-    return np.vstack([np.ones((1, n_problems)), bootstrap_weights(n_problems, REPLICATES, rng)])
+@dataclass(frozen=True)
+class Resampling:
+    """How a claim draws: called with a number of problems it says how often each counts in each draw (the first row is
+    the sample itself); `rng` is for whatever else is random in a claim."""
+
+    rng: np.random.Generator
+
+    def __call__(self, n_problems: int) -> Float[np.ndarray, "draw problem"]:
+        return np.vstack([np.ones((1, n_problems)), bootstrap_weights(n_problems, REPLICATES, self.rng)])
 
 
 def average(
@@ -112,7 +118,7 @@ def judge(forms: Mapping[str, Form], null: float, smallest_effect: float) -> tup
     # The sample counts as one of its resamples, so p is never 0; a draw without a value counts against the claim.
     p = (1 + int((~(weakest[1:] > smallest_effect)).sum())) / len(weakest)
     ends = interval(weakest)
-    decision = Decision(float(weakest[0]), ends, smallest_effect, strongest, (), p)
+    decision = Decision(float(weakest[0]), ends, smallest_effect, strongest, (), p, weakest)
     return decide(ends, smallest_effect), decision
 
 

@@ -20,12 +20,12 @@ from normprobe.claims.judgement import (
     ARM_NAMES,
     Draws,
     Form,
+    Resampling,
     average,
     beside,
     interval,
     judge,
     null_sources,
-    resamplings,
     series,
 )
 from normprobe.claims.measured import Measured
@@ -64,13 +64,13 @@ def _masks(measured: Measured, mode: str) -> dict[str, _Masks]:
     }
 
 
-def evaluate(tables: Tables, rng: np.random.Generator, seed: int) -> tuple[Evidence, pd.DataFrame]:
+def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence, pd.DataFrame]:
     """Judge the claim on the measurement split; the series hold norms by layer and mode, gaps by form.
 
     Raises NotJudged for too few problems answered in both modes.
     """
     measured = Measured(tables, ["think", "no_think"])
-    weights = resamplings(rng, measured.n_problems)
+    weights = resample(measured.n_problems)
 
     def norms(source: str, mask: Bool[np.ndarray, " token"]) -> Float[np.ndarray, "draw layer"]:
         return average(weights, measured.means(tables.signals(source)["norm"], mask))

@@ -25,19 +25,26 @@ STEP = (
     ("7", "computed"),
     (";", "format"),
 )
-THOUGHT = [("plan", "format"), ("b:", "plan"), *STEP * 3]
+PLAN = (("plan", "format"), ("b:", "plan"))
 ANSWER = ["answer", ":", "7"]
+DOMAINS = ("arithmetic", "boolean", "pointer", "recall")
 
 
 @dataclass(frozen=True)
 class Effects:
-    """What is planted; 0 plants nothing. Logarithms of factors; `tracking` is a weight, `causal` a lost accuracy."""
+    """What is planted; 0 plants nothing. Logarithms of factors (`difficulty` and `domain` per step, `hard` per nat of
+    early surprisal); `tracking` is a weight, `causal` a lost accuracy.
+    """
 
     late_spike: float = 0.0
     thinking_norm: float = 0.0
     tracking: float = 0.0
+    words: float = 0.0
     critical: float = 0.0
     causal: float = 0.0
+    difficulty: float = 0.0
+    domain: float = 0.0
+    hard: float = 0.0
 
 
 def write_run(
@@ -53,13 +60,19 @@ def write_run(
 ) -> Path:
     rng = np.random.default_rng(seed)
     tokens = _tokens(n_problems, modes, roles)
-    for stage in ("traces", "reductions", "experiments"):
+    for stage in ("problems", "traces", "reductions", "experiments"):
         (path / stage).mkdir(parents=True)
+    about = tokens[["problem_id", "domain", "difficulty", "split"]].drop_duplicates(ignore_index=True)
+    about.to_parquet(path / "problems" / "problems.parquet")
     tokens.to_parquet(path / "traces" / "tokens.parquet")
     # What norms and features may share from token to token, if `tracking` is planted.
     drive = rng.normal(size=(LAYERS, len(tokens)))
+    hardness = rng.exponential(size=len(tokens))
     for source in sources:
-        signals = _signals(tokens, effects if source == "model" else Effects(), entropies, drive, rng)
+        planted = effects if source == "model" else Effects()
+        signals = _signals(tokens, planted, entropies, drive, hardness, rng)
+        if source == "early":
+            signals["surprisal"] = np.where(tokens["position"] == 0, np.nan, hardness).astype(np.float32)
         save_file(signals, path / "traces" / f"{source}.safetensors")
     arms = [arm for arm, source in ARMS.items() if source in sources]
     z = {}
@@ -76,8 +89,10 @@ def _tokens(n_problems: int, modes: tuple[str, ...], roles: bool) -> pd.DataFram
     rows = []
     for problem in range(2 * n_problems):
         split = "measure" if problem % 2 else "select"
+        domain, difficulty = DOMAINS[problem // 2 % 4], 1 + problem // 8 % 4
+        steps = [*PLAN, *STEP * (1 + difficulty)]
         for mode in modes:
-            thought = {"think": THOUGHT, "filler": [(".", None)] * len(THOUGHT), "no_think": []}[mode]
+            thought = {"think": steps, "filler": [(".", None)] * len(steps), "no_think": []}[mode]
             response = [
                 *(("ask", None, "prompt"), ("b:", None, "prompt")),
                 *((text, role, "thought") for text, role in thought),
@@ -90,6 +105,8 @@ def _tokens(n_problems: int, modes: tuple[str, ...], roles: bool) -> pd.DataFram
                     "response_id": f"p{problem:03d}/{mode}/0",
                     "problem_id": f"p{problem:03d}",
                     "split": split,
+                    "domain": domain,
+                    "difficulty": difficulty,
                     "mode": mode,
                     "sample": 0,
                     "position": position,
@@ -109,18 +126,28 @@ def _signals(
     effects: Effects,
     entropies: tuple[str, ...],
     drive: np.ndarray,
+    hardness: np.ndarray,
     rng: np.random.Generator,
 ) -> dict[str, np.ndarray]:
     shape = (LAYERS, len(tokens))
     depth = np.log1p(np.arange(LAYERS))[:, None]
     identity = (tokens["token_id"].to_numpy() % 7) / 20 + 0.3 * (tokens["segment"] == "thought").to_numpy()
     log_norm = depth + identity + 0.2 * rng.normal(size=shape) + 0.2 * effects.tracking * drive
-    log_norm += effects.thinking_norm * (tokens["mode"] == "think").to_numpy()
+    thinking = (tokens["mode"] == "think").to_numpy()
+    log_norm += thinking * (effects.thinking_norm + effects.difficulty * tokens["difficulty"].to_numpy())
+    log_norm[LATE] += effects.domain * thinking * tokens["domain"].map(DOMAINS.index).to_numpy()
+    log_norm += effects.words * _word(tokens)
+    log_norm += effects.hard * np.roll(hardness, -1)  # at the state that predicts the hard token
     log_norm[LATE] += effects.critical * (tokens["role"] == "computed").to_numpy()
     signals = {"norm": np.exp(log_norm), "surprisal": rng.exponential(size=len(tokens))}
     signals |= {name: rng.exponential(size=shape) for name in entropies}
     signals["surprisal"][tokens["position"] == 0] = np.nan
     return {name: values.astype(np.float32) for name, values in signals.items()}
+
+
+def _word(tokens: pd.DataFrame) -> np.ndarray:
+    """A number between 0 and 1 that depends on the token's identity alone."""
+    return (tokens["token_id"].to_numpy() % 11) / 10
 
 
 def _z(
@@ -133,6 +160,7 @@ def _z(
     thinking = (tokens["mode"] == "think").to_numpy()
     reasoning = scale * np.exp(0.3 * noise) * np.where(thinking, 3.0, 1.0)
     if arm == "model":
+        reasoning *= np.exp(effects.words * _word(tokens))
         reasoning[LATE] *= np.where(thinking, np.exp(effects.late_spike), 1.0)
     matched = scale * np.exp(0.3 * rng.normal(size=shape))
     return {
@@ -146,25 +174,32 @@ def _z(
 
 
 def _suppression(n_problems: int, drop: float, rng: np.random.Generator) -> pd.DataFrame:
-    arms = {
-        "plain": 0.9,
-        "high_norm": 0.9 - drop,
-        "random_matched": 0.85,
-        "random_same_factor": 0.88,
-        "low_norm": 0.9,
+    """Answers drawn with each arm's accuracy; what keeps more of the high-norm states loses less of `drop`."""
+    arms = {  # accuracy, factor
+        "plain": (0.9, 1.0),
+        "high_norm": (0.9 - drop, 0.1),
+        "random_matched": (0.85, np.nan),
+        "random_same_factor": (0.88, 0.1),
+        "class_matched": (0.86, np.nan),
+        "rotation": (0.9 - drop / 2, 1.0),
+        "direction_only": (0.9 - drop / 4, np.nan),
+        "low_norm": (0.9, 0.1),
+        "high_norm_0.5": (0.9 - drop / 2, 0.5),
+        "random_same_factor_0.5": (0.89, 0.5),
     }
     rows = [
         {
             "problem_id": f"p{2 * problem + 1:03d}",
             "arm": arm,
             "mode": "think",
-            "factor": np.nan if arm == "random_matched" else 0.1,
+            "factor": factor,
+            "on_same_tokens": 0.3 if arm == "class_matched" else np.nan,
             "correct": bool(rng.random() < accuracy),
             "n_tokens": 20,
             "n_suppressed": 0 if arm == "plain" else 6,
             "delta_norm": 1.0,
         }
         for problem in range(n_problems)
-        for arm, accuracy in arms.items()
+        for arm, (accuracy, factor) in arms.items()
     ]
     return pd.DataFrame(rows).astype({"correct": "boolean"})

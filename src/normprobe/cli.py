@@ -15,6 +15,10 @@ from normprobe.console import run_main
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "verify": ("normprobe.verify", "put the paper's claims to the test on a model and print the evidence"),
+    "audit": (
+        "normprobe.audit.__main__",
+        "audit a finished run: null networks, planted effects, coverage, power",
+    ),
     "report": ("normprobe.report.__main__", "write the report of a finished run again"),
     "train-testbed": ("normprobe.testbed.train", "train the bundled model tiny-thinker from its recipe"),
     "train-saes": ("normprobe.saes.study", "train the sparse autoencoders of a study (sae_training/*.yaml)"),

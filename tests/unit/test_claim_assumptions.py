@@ -10,6 +10,7 @@ from bound_fixture import GOOD, LAYERS, USUAL, Arm, write_bound_run
 
 from normprobe.claims import assumptions
 from normprobe.claims.evidence import Evidence
+from normprobe.claims.judgement import Resampling
 from normprobe.claims.measured import NotJudged
 from normprobe.claims.tables import Tables
 from normprobe.theory.synthetic import Planted
@@ -24,7 +25,7 @@ BREAKS = {
 
 def judge(path: Path, arms: dict[str, Arm], **options):
     tables = Tables(write_bound_run(path / "run", arms, **options))
-    return assumptions.evaluate(tables, np.random.default_rng(0), 0)
+    return assumptions.evaluate(tables, Resampling(np.random.default_rng(0)), 0)
 
 
 def control(evidence: Evidence, name: str):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from normprobe.claims import two_sided_bound
 from normprobe.claims.cells import read_cells, shared_problems
 from normprobe.claims.held_out_bound import fix
+from normprobe.claims.judgement import Resampling
 from normprobe.claims.measured import NotJudged
 from normprobe.claims.tables import Tables
 from normprobe.theory.bound import averaged_slack, signed_bound, slack
@@ -20,7 +21,7 @@ from normprobe.theory.bound import averaged_slack, signed_bound, slack
 
 def judge(path: Path, arms: dict[str, Arm], **options):
     tables = Tables(write_bound_run(path / "run", arms, **options))
-    return two_sided_bound.evaluate(tables, np.random.default_rng(0), 0)
+    return two_sided_bound.evaluate(tables, Resampling(np.random.default_rng(0)), 0)
 
 
 def of_model(series, form="signed"):

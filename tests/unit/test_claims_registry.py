@@ -25,6 +25,7 @@ SCHEMA = {
     "n": int,
     "n_unit": str,
     "controls": list,
+    "decision": dict,
     "seed": int,
 }
 
@@ -67,11 +68,11 @@ def test_every_judged_claim_draws_its_series(run):
     style.apply()
     from matplotlib.figure import Figure
 
+    judged = {evidence.claim: evidence for evidence in evaluate_all(Tables(run), 3, run / "evidence")}
     for claim in CLAIMS:
-        series = run / "evidence" / f"{claim.NAME}.parquet"
-        if not series.exists():
+        if claim.NAME not in judged:
             continue
-        entry = next(e for e in evaluate_all(Tables(run), 3, run / "evidence") if e.claim == claim.NAME)
+        series, entry = run / "evidence" / f"{claim.NAME}.parquet", judged[claim.NAME]
         figure = Figure()
         axes = figure.subplots()
         claim.panel(axes, pd.read_parquet(series), entry)

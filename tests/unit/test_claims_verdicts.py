@@ -5,15 +5,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from claims_fixture import Effects, write_run
+from safetensors.numpy import save_file
 
 from normprobe.claims import (
+    domain_and_difficulty,
     entropies_do_not,
+    hard_tokens_grow_norm,
     high_norm_is_causal,
     late_spike,
     marks_critical_steps,
     norm_tracks_features,
     thinking_norm_is_higher,
 )
+from normprobe.claims.judgement import Resampling
 from normprobe.claims.measured import NotJudged
 from normprobe.claims.tables import Tables
 
@@ -24,12 +28,14 @@ PLANTED = [
     (entropies_do_not, Effects(tracking=2.0)),
     (marks_critical_steps, Effects(critical=0.6)),
     (high_norm_is_causal, Effects(causal=0.7)),
+    (domain_and_difficulty, Effects(difficulty=0.1, domain=0.2)),
+    (hard_tokens_grow_norm, Effects(hard=0.2)),
 ]
 NAMES = [claim.NAME for claim, _ in PLANTED]
 
 
 def judge(claim, path: Path):
-    return claim.evaluate(Tables(path), np.random.default_rng(0), 0)
+    return claim.evaluate(Tables(path), Resampling(np.random.default_rng(0)), 0)
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +100,49 @@ def test_layerwise_correlation_is_high_in_every_null(null_run):
     assert evidence.verdict == "not supported"
 
 
+def test_tracking_of_words_alone_is_not_tracking_of_features(tmp_path):
+    """The same words have high norms and active features: that leaves nothing once the words are regressed out."""
+    evidence, _ = judge(norm_tracks_features, write_run(tmp_path / "run", Effects(words=3.0)))
+    plain_controls = [control.estimate for control in evidence.controls if ": " not in control.name]
+    assert evidence.estimate > max(plain_controls) + 0.3
+    assert evidence.verdict == "not supported"
+    assert evidence.decision.strongest.startswith("token identity, position, surprisal regressed out")
+
+
+def test_a_lead_through_words_is_a_lead_over_the_entropies_and_its_rest_is_shown(tmp_path):
+    """Whether words explain the norm is asked of `norm_tracks_features`; here what they leave stands beside."""
+    evidence, _ = judge(entropies_do_not, write_run(tmp_path / "run", Effects(words=3.0)))
+    assert evidence.verdict == "supported"
+    rest = "token identity, position, surprisal regressed out: lead, this model"
+    (left,) = (control for control in evidence.controls if control.name == rest)
+    assert left.interval[1] < 0.1
+
+
+@pytest.mark.parametrize("claim", [norm_tracks_features, entropies_do_not])
+def test_what_holds_at_sinks_alone_is_not_supported(claim, tmp_path):
+    run = write_run(tmp_path / "run", Effects(tracking=2.0))
+    tokens, signals = Tables(run).tokens, dict(Tables(run).signals("model"))
+    rng = np.random.default_rng(0)
+    sink = rng.random(len(tokens)) < 0.6
+    noise = np.exp(rng.normal(size=signals["norm"].shape)).astype(np.float32)
+    signals["norm"] = np.where(sink, signals["norm"], noise)
+    save_file(signals, run / "traces" / "model.safetensors")
+    tokens.assign(sink=sink).to_parquet(run / "traces" / "tokens.parquet")
+    evidence, _ = judge(claim, run)
+    assert evidence.estimate > 0.1
+    assert evidence.verdict == "not supported"
+    assert evidence.decision.strongest.startswith("sinks excluded")
+
+
+def test_every_layerwise_form_has_every_null(null_run):
+    evidence, series = judge(norm_tracks_features, null_run)
+    shown = [control.name for control in evidence.controls if control.name.startswith("layer-wise ρ")]
+    assert len(shown) == len(set(shown)) == 3 * 4
+    means = series[series["layer"] < 0]
+    assert (means.groupby("quantity")["arm"].nunique() == 4).all()
+    assert means["quantity"].nunique() == 6
+
+
 def test_lower_norms_at_computed_tokens_are_told(tmp_path):
     evidence, _ = judge(marks_critical_steps, write_run(tmp_path / "run", Effects(critical=-1.0)))
     assert evidence.verdict == "not supported"
@@ -109,6 +158,52 @@ def test_nothing_suppressed_says_nothing(tmp_path):
     evidence, _ = judge(high_norm_is_causal, run)
     assert evidence.verdict == "inconclusive"
     assert "nothing was suppressed" in evidence.note
+
+
+def test_each_deciding_control_can_sink_the_causal_claim_and_none_beside_can(tmp_path):
+    run = write_run(tmp_path / "run", Effects(causal=0.7))
+    path = run / "experiments" / "suppression.parquet"
+    table = Tables(run).suppression
+
+    def verdict_if_it_hurts_as_much(arm):
+        like = table.loc[table["arm"] == "high_norm", "correct"]
+        copied = table.copy()
+        copied.loc[copied["arm"] == arm, "correct"] = like.to_numpy()
+        copied.to_parquet(path)
+        return judge(high_norm_is_causal, run)[0].verdict
+
+    for arm in ("random_matched", "random_same_factor", "class_matched"):
+        assert verdict_if_it_hurts_as_much(arm) == "not supported"
+    for arm in ("rotation", "direction_only", "low_norm"):
+        assert verdict_if_it_hurts_as_much(arm) == "supported"
+    table[table["arm"] != "class_matched"].to_parquet(path)
+    assert judge(high_norm_is_causal, run)[0].verdict == "inconclusive"
+
+
+def test_a_control_that_repeats_the_treatment_denies_nothing(tmp_path):
+    """class_matched as harmful as high_norm, and most of its doses on high_norm's own tokens."""
+    run = write_run(tmp_path / "run", Effects(causal=0.7))
+    path = run / "experiments" / "suppression.parquet"
+    table = Tables(run).suppression
+    matched = table["arm"] == "class_matched"
+    table.loc[matched, "correct"] = table.loc[table["arm"] == "high_norm", "correct"].to_numpy()
+    table.loc[matched, "on_same_tokens"] = 0.8
+    table.to_parquet(path)
+    evidence, _ = judge(high_norm_is_causal, run)
+    assert evidence.decision.strongest == "class_matched"
+    assert evidence.decision.interval[1] < 0.1
+    assert evidence.verdict == "inconclusive"
+    (share,) = (control for control in evidence.controls if control.name.startswith("share of class_matched"))
+    assert share.estimate == pytest.approx(0.8)
+
+
+def test_the_causal_series_hold_the_dose_of_every_arm(tmp_path):
+    run = write_run(tmp_path / "run", Effects(causal=0.7))
+    _, series = judge(high_norm_is_causal, run)
+    accuracy = series[series["quantity"] == "accuracy"].set_index("arm")
+    dose = accuracy.loc[["plain", "high_norm_0.5", "high_norm"]]
+    assert dose["factor"].tolist() == [1.0, 0.5, 0.1]
+    assert dose["estimate"].is_monotonic_decreasing
 
 
 def test_same_seed_same_evidence(null_run):

@@ -1,6 +1,5 @@
 """The suppression experiment on a small random model: its arms, its table, and what it refuses."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from normprobe.errors import NormprobeError
-from normprobe.evaluation.arms import ARMS, SOURCE_OF, in_order, quantile, share_above_tau
+from normprobe.evaluation.arms import ARMS, MILDER, SOURCE_OF, in_order, quantile, share_above_tau
 from normprobe.evaluation.suppression import stage_experiments
 from normprobe.layer_profile import LayerProfile
 from normprobe.models.initialise import initialise
@@ -23,7 +22,7 @@ from normprobe.testbed.problems import make_problems
 from normprobe.testbed.tokenizer import build_tokenizer
 from normprobe.testbed.vocabulary import PAD, VOCABULARY
 from normprobe.tracing.responses import generate_responses
-from normprobe.tracing.trace import trace
+from normprobe.tracing.trace import Signals, trace
 
 NEW_TOKENS = 16
 
@@ -66,12 +65,22 @@ def problems() -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def profile(opened: OpenModel, problems: pd.DataFrame) -> LayerProfile:
-    """Measured on the split `select`, and with a τ that some norms exceed."""
+def traced(opened: OpenModel, problems: pd.DataFrame) -> tuple[pd.DataFrame, Signals]:
     responses = generate_responses(
         opened, problems, modes=["think"], max_new_tokens=NEW_TOKENS, seed=0, progress=False
     )
-    tokens, signals = trace(opened, responses, problems, progress=False)
+    return trace(opened, responses, problems, progress=False)
+
+
+@pytest.fixture(scope="module")
+def tokens(traced: tuple[pd.DataFrame, Signals]) -> pd.DataFrame:
+    return traced[0]
+
+
+@pytest.fixture(scope="module")
+def profile(opened: OpenModel, traced: tuple[pd.DataFrame, Signals]) -> LayerProfile:
+    """Measured on the split `select`, and with a τ that some norms exceed."""
+    tokens, signals = traced
     measured = LayerProfile.measure(tokens, signals["norm"], opened.identity.to_dict())
     return replace(measured, tau=[quantile(measured, layer, 0.8) for layer in range(8)])
 
@@ -80,6 +89,7 @@ def conduct(
     path: Path,
     opened: OpenModel,
     problems: pd.DataFrame,
+    tokens: pd.DataFrame,
     profile: LayerProfile,
     scorer=lambda text, gold: len(text) % 2 == 0,
     arms: Sequence[str] = ARMS,
@@ -87,9 +97,10 @@ def conduct(
     batch_size: int = 8,
 ) -> pd.DataFrame:
     run = Run.open(path, {})
-    if not run.stage_complete("problems", {}):
-        with run.stage("problems", {}) as folder:
-            problems.to_parquet(folder / "problems.parquet")
+    for name, file, content in (("problems", "problems", problems), ("traces", "tokens", tokens)):
+        if not run.stage_complete(name, {}):
+            with run.stage(name, {}) as folder:
+                content.to_parquet(folder / f"{file}.parquet")
     stage_experiments(
         run,
         opened,
@@ -108,9 +119,13 @@ def conduct(
 
 @pytest.fixture(scope="module")
 def table(
-    tmp_path_factory: pytest.TempPathFactory, opened: OpenModel, problems: pd.DataFrame, profile: LayerProfile
+    tmp_path_factory: pytest.TempPathFactory,
+    opened: OpenModel,
+    problems: pd.DataFrame,
+    tokens: pd.DataFrame,
+    profile: LayerProfile,
 ) -> pd.DataFrame:
-    return conduct(tmp_path_factory.mktemp("run"), opened, problems, profile)
+    return conduct(tmp_path_factory.mktemp("run"), opened, problems, tokens, profile)
 
 
 def test_one_row_per_measured_problem_and_arm(table: pd.DataFrame, problems: pd.DataFrame) -> None:
@@ -121,9 +136,10 @@ def test_one_row_per_measured_problem_and_arm(table: pd.DataFrame, problems: pd.
     assert set(table["mode"]) == {"think"}
     assert table["n_tokens"].between(1, NEW_TOKENS).all()
     factor = table.groupby("arm")["factor"].first()
-    assert factor["plain"] == 1.0
+    assert factor["plain"] == factor["rotation"] == 1.0
     assert factor["high_norm"] == factor["random_same_factor"] == 0.1
-    assert math.isnan(factor["random_matched"])
+    assert [factor[f"high_norm_{milder}"] for milder in MILDER] == list(MILDER)
+    assert factor[["random_matched", "class_matched", "direction_only"]].isna().all()
 
 
 def test_plain_is_untouched_and_every_other_arm_acts(table: pd.DataFrame, profile: LayerProfile) -> None:
@@ -135,17 +151,36 @@ def test_plain_is_untouched_and_every_other_arm_acts(table: pd.DataFrame, profil
     assert (acted.drop("plain") > 0).all()
 
 
+def test_the_plain_arm_repeats_the_traced_responses(table: pd.DataFrame, tokens: pd.DataFrame) -> None:
+    """What lets the traces' tokens name the classes of its steps."""
+    said = tokens[(tokens["split"] == "measure") & (tokens["segment"] != "prompt")]
+    plain = table[table["arm"] == "plain"].set_index("problem_id")["n_tokens"]
+    assert plain.to_dict() == said.groupby("problem_id").size().to_dict()
+
+
+def test_random_arms_tell_how_many_tokens_they_share_with_their_source(table: pd.DataFrame) -> None:
+    shared = table["on_same_tokens"]
+    random, acted = table["arm"].isin(list(SOURCE_OF)), shared.notna()
+    assert not acted[~random].any()
+    assert acted[random].any()
+    assert shared[acted].between(0, 1).all()
+    by_arm = shared.groupby(table["arm"]).mean()
+    assert by_arm["random_matched"] == by_arm["random_same_factor"]
+    assert by_arm["random_matched"] < by_arm["class_matched"] < 1  # fewer tokens to move to
+
+
 @pytest.mark.parametrize("arm", SOURCE_OF)
 def test_random_arms_change_the_same_share_of_states_by_as_much(table: pd.DataFrame, arm: str) -> None:
     """Equal counts per problem where the responses are equally long. ‖Δh‖, matched, is equal there too, but for doses
     beyond twice the state, which are cut: within 15 % on average over problems."""
     random, source = (table[table["arm"] == name].reset_index(drop=True) for name in (arm, SOURCE_OF[arm]))
+    by_factor = "same_factor" in arm
     same = (random["n_tokens"] == source["n_tokens"]) & (source["n_suppressed"] > 0)
     assert same.sum() >= 4
     assert (random["n_suppressed"] == source["n_suppressed"])[same].all()
     ratio = (random["delta_norm"] / source["delta_norm"])[same]
-    assert (ratio <= 1 + 1e-5).all() or arm.endswith("same_factor")
-    if not arm.endswith("same_factor"):
+    assert by_factor or (ratio <= 1 + 1e-5).all()
+    if not by_factor:
         assert ratio.mean() == pytest.approx(1, abs=0.15)
 
 
@@ -158,10 +193,14 @@ def test_low_norm_mirrors_the_share_above_tau(profile: LayerProfile) -> None:
 
 
 def test_a_threshold_that_nothing_reaches_is_recorded_as_plain(
-    tmp_path: Path, opened: OpenModel, problems: pd.DataFrame, profile: LayerProfile
+    tmp_path: Path,
+    opened: OpenModel,
+    problems: pd.DataFrame,
+    tokens: pd.DataFrame,
+    profile: LayerProfile,
 ) -> None:
-    arms = ["plain", "high_norm", "random_matched", "random_same_factor"]
-    got = conduct(tmp_path, opened, problems, replace(profile, tau=[1e9] * 8), arms=arms)
+    arms = ["plain", "high_norm", "random_matched", "class_matched", "rotation", "direction_only"]
+    got = conduct(tmp_path, opened, problems, tokens, replace(profile, tau=[1e9] * 8), arms=arms)
     assert (got["n_suppressed"] == 0).all()
     by_arm = [group.drop(columns=["arm", "factor"]).reset_index(drop=True) for _, group in got.groupby("arm")]
     for other in by_arm[1:]:
@@ -169,45 +208,61 @@ def test_a_threshold_that_nothing_reaches_is_recorded_as_plain(
 
 
 def test_an_interrupted_experiment_resumes_to_the_same_table(
-    tmp_path: Path, opened: OpenModel, problems: pd.DataFrame, profile: LayerProfile, table: pd.DataFrame
+    tmp_path: Path,
+    opened: OpenModel,
+    problems: pd.DataFrame,
+    tokens: pd.DataFrame,
+    profile: LayerProfile,
+    table: pd.DataFrame,
 ) -> None:
     calls = 0
 
     def interrupted(text: str, gold: str) -> bool:
         nonlocal calls
         calls += 1
-        if calls == 45:  # in the third arm
+        if calls == 105:  # in the sixth arm
             raise KeyboardInterrupt
         return len(text) % 2 == 0
 
     with pytest.raises(KeyboardInterrupt):
-        conduct(tmp_path, opened, problems, profile, scorer=interrupted)
-    assert sorted(file.stem for file in (tmp_path / "experiments.partial" / "arms").glob("*.parquet")) == [
-        "high_norm",
-        "plain",
-    ]
-    pd.testing.assert_frame_equal(conduct(tmp_path, opened, problems, profile), table)
+        conduct(tmp_path, opened, problems, tokens, profile, scorer=interrupted)
+    finished = (tmp_path / "experiments.partial" / "arms").glob("*.parquet")
+    assert {file.stem for file in finished} == set(ARMS[:5])
+    pd.testing.assert_frame_equal(conduct(tmp_path, opened, problems, tokens, profile), table)
 
 
 def test_the_seed_deals_the_random_arms_only(
-    tmp_path: Path, opened: OpenModel, problems: pd.DataFrame, profile: LayerProfile, table: pd.DataFrame
+    tmp_path: Path,
+    opened: OpenModel,
+    problems: pd.DataFrame,
+    tokens: pd.DataFrame,
+    profile: LayerProfile,
+    table: pd.DataFrame,
 ) -> None:
-    other = conduct(tmp_path, opened, problems, profile, seed=1, batch_size=12)
-    keyed = table["arm"].isin(list(SOURCE_OF))
+    other = conduct(tmp_path, opened, problems, tokens, profile, seed=1, batch_size=12)
+    keyed = table["arm"].isin([*SOURCE_OF, "rotation"])
     # Another batch size, too: in float32 the answers stay, sums differ in their last digits.
     pd.testing.assert_frame_equal(other[~keyed], table[~keyed], rtol=1e-4)
     assert not np.array_equal(other["delta_norm"][keyed], table["delta_norm"][keyed], equal_nan=True)
 
 
 def test_without_gold_answers_correct_is_missing(
-    tmp_path: Path, opened: OpenModel, problems: pd.DataFrame, profile: LayerProfile
+    tmp_path: Path,
+    opened: OpenModel,
+    problems: pd.DataFrame,
+    tokens: pd.DataFrame,
+    profile: LayerProfile,
 ) -> None:
-    got = conduct(tmp_path, opened, problems.assign(answer=None), profile, arms=["plain"])
+    got = conduct(tmp_path, opened, problems.assign(answer=None), tokens, profile, arms=["plain"])
     assert got["correct"].isna().all()
 
 
 def test_bad_input_is_refused_and_leaves_nothing(
-    tmp_path: Path, opened: OpenModel, problems: pd.DataFrame, profile: LayerProfile
+    tmp_path: Path,
+    opened: OpenModel,
+    problems: pd.DataFrame,
+    tokens: pd.DataFrame,
+    profile: LayerProfile,
 ) -> None:
     cases = [
         ({"arms": ["plain", "loud"]}, "got loud"),
@@ -219,7 +274,7 @@ def test_bad_input_is_refused_and_leaves_nothing(
         ({"problems": problems.assign(split="select")}, "expected problems in the split measure, got none"),
     ]
     for i, (change, message) in enumerate(cases):
-        given = {"opened": opened, "problems": problems, "profile": profile} | change
+        given = {"opened": opened, "problems": problems, "tokens": tokens, "profile": profile} | change
         with pytest.raises(NormprobeError, match=message) as error:
             conduct(tmp_path / str(i), **given)
         assert "\n" not in str(error.value)

@@ -13,17 +13,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from normprobe.claims.evidence import VERDICTS, Control, Evidence
+from normprobe.claims.evidence import VERDICTS, Control, Decision, Evidence
+from normprobe.claims.signals import NAMES
 from normprobe.claims.tables import Tables
 from normprobe.errors import NormprobeError
-from normprobe.report import heatmap
+from normprobe.report import heatmap, signals
+from normprobe.report.__main__ import main as report
 from normprobe.report.accuracy import accuracy_table
 from normprobe.report.findings import Findings, NothingToDraw, read_evidence
 from normprobe.report.html import write_report
 from normprobe.report.table import (
+    HOLM,
     WIDTH,
     controls,
-    decisive,
+    holm_p,
     markdown_table,
     number,
     verdict_table,
@@ -47,8 +50,8 @@ EVIDENCE = Evidence(
             "matched features | of the same mean activation as the reasoning features", -0.5, (-0.6, -0.4)
         ),
         Control("sinks excluded: this model", 0.9, (0.8, 1.0)),
-        Control("estimate − strongest control (decides)", -0.0635, (-0.07, -0.05)),
     ),
+    decision=Decision(-0.0635, (-0.07, -0.05), 0.02, "untrained twin", (), 1.0),
     seed=0,
     note="The untrained twin shows more of it than the model does, so the model's own part cannot be told from depth.",
 )
@@ -114,18 +117,76 @@ def test_the_table_states_controls_and_margin_in_the_estimates_column():
     assert "● supported" in second
 
 
+def test_p_is_adjusted_by_holm_over_the_claims_judged_by_a_margin():
+    """Smallest first: 0.01 × 3, 0.02 × 2, and the last not below the one before; without a margin there is no p."""
+    items = [
+        replace(EVIDENCE, decision=replace(EVIDENCE.decision, p=p)) for p in (0.02, float("nan"), 0.01, 0.03)
+    ]
+    expected = ["Holm p 0.040", "", "Holm p 0.030", "Holm p 0.040"]
+    assert holm_p(items) == expected
+    text = verdict_table(items)
+    shown = [
+        line.split("(decides)")[1].split("-0.064")[0].strip()
+        for line in text.splitlines()
+        if "(decides)" in line
+    ]
+    assert shown == expected
+    assert " ".join(text.splitlines()[-2:]) == HOLM
+    assert all(p in row for row, p in zip(markdown_table(items).splitlines()[2:], expected, strict=True))
+
+
+def test_the_readmes_table_is_printed_and_no_report_is_written(copy, capsys):
+    report(["--markdown", str(copy)])
+    assert capsys.readouterr().out == f"{markdown_table(read_evidence(copy))}\n\n{HOLM}\n"
+    assert not (copy / "report.html").exists()
+
+
+def test_the_signals_table_and_its_sentences_agree_on_who_tells_most(whole_run):
+    compared = signals.read_signals(whole_run)
+    head, rows = signals.signal_table(compared)
+    sentences = signals.told(compared)
+    targets = list(head[1:])
+    assert [sentence.split(" (")[0].lower() for sentence in sentences] == targets
+    assert [row[0][0] for row in rows] == list(NAMES.values())
+    for column, (target, sentence) in enumerate(zip(targets, sentences, strict=True), start=1):
+        (best,) = [row[0][0] for row in rows if row[column][1]]
+        model = compared[(compared["target"] == target) & (compared["arm"] == "this model")]
+        strongest = model.loc[model["strength"].idxmax(), "signal"]
+        assert NAMES[strongest] == best
+        assert f"problems): {best} " in sentence
+    # Planted in the norm of computed tokens, and in nothing else.
+    assert "computed tokens (20 problems): norm" in sentences[targets.index("computed tokens")].lower()
+
+
+def test_where_another_signal_tells_most_the_norm_is_given_its_place(whole_run):
+    compared = signals.read_signals(whole_run)
+    compared.loc[compared["signal"] == "norm", "strength"] = 0.0
+    assert all(
+        f"ahead of the norm (0, place {len(NAMES)} of {len(NAMES)}) by " in text
+        for text in signals.told(compared)
+    )
+    alone = signals.told(compared[compared["signal"] == "norm"])
+    assert all(text.endswith("no other signal was recorded.") for text in alone)
+
+
+def test_a_run_without_compared_signals_says_so(copy):
+    (copy / signals.FILE).write_bytes(b"PAR1")
+    with pytest.raises(NormprobeError, match="expected readable rows"):
+        signals.read_signals(copy)
+    (copy / signals.FILE).unlink()
+    with pytest.raises(NothingToDraw, match="which this run does not have"):
+        signals.read_signals(copy)
+    assert "nothing that signals could tell" in write_report(copy).read_text(encoding="utf-8")
+
+
 def test_the_markdown_table_has_one_unbroken_row_per_claim():
     lines = markdown_table([EVIDENCE, replace(EVIDENCE, controls=())]).splitlines()
     assert len(lines) == 4
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {7}
 
 
-def test_controls_of_other_forms_and_the_margin_are_told_from_the_estimates_own():
-    margin = decisive(EVIDENCE)
-    assert margin is not None
-    assert margin.estimate == -0.0635
+def test_controls_of_other_forms_are_told_from_the_estimates_own():
     assert [control.name.split()[0] for control in controls(EVIDENCE)] == ["untrained", "early", "matched"]
-    assert decisive(replace(EVIDENCE, controls=())) is None
 
 
 def test_evidence_is_read_as_it_was_written(tmp_path):
@@ -229,7 +290,7 @@ def test_the_report_is_one_self_contained_page(copy):
     assert all(f'id="{anchor}"' in text for anchor in anchors)
     judged = Findings(copy).judged
     images = [base64.b64decode(data) for data in re.findall(r'base64,([^"]+)"', text)]
-    assert len(images) == len(judged)
+    assert len(images) == len(judged) + 2  # the margins, the signals
     assert all(image.startswith(b"\x89PNG") for image in images)
 
 

@@ -1,14 +1,18 @@
 """The bound is algebra: measured on the same pair it can never fail, and at the extremal pairs it is met exactly."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import minimize
 
 from normprobe.theory.bound import (
     PAPER,
     PAPER_MU,
+    ROUNDING,
     Bound,
     Constants,
+    Lengths,
     averaged_slack,
     coherence_constant,
     observable_slack,
@@ -69,7 +73,29 @@ def test_the_ordered_form_never_fails(seed: int) -> None:
     coherence_c, sharp_c, mu = constants_of_atoms(pair, pair.a - pair.b > 0)
     omega = slack(constants, lengths)
     for c in (coherence_c, sharp_c):
-        assert ordered_bound(lengths.gap, omega, constants.rho, c, mu).holds(pair.s).all()
+        for allowed in (omega, observable_slack(constants, lengths.h_think, lengths.h_no_think)):
+            assert ordered_bound(lengths.gap, allowed, constants.rho, c, mu).holds(pair.s).all()
+
+
+@settings(max_examples=200, deadline=None)
+@given(seeds, st.booleans())
+def test_the_gap_of_mean_squared_norms_never_fails_with_the_averaged_slack(seed: int, ordered: bool) -> None:
+    """Tokens scatter around the mean states; what is seen are mean ‖h‖² and not ‖h̄‖²."""
+    rng = np.random.default_rng(seed)
+    pair = random_pair(seed, ordered)
+    measured = []
+    for state in pair.states:
+        scatter = rng.normal(size=(int(rng.integers(1, 30)), len(state))) * rng.uniform(0, 5)
+        tokens = state + scatter - scatter.mean(axis=0)
+        measured.append((tokens**2).sum(axis=1).mean(keepdims=True))
+    constants, lengths = pair.constants(), pair.lengths()
+    spreads = measured[0] - lengths.h_think, measured[1] - lengths.h_no_think
+    omega = averaged_slack(slack(constants, lengths), *spreads)
+    gap = measured[0] - measured[1]
+    _, c, mu = constants_of_atoms(pair, pair.a > 0)
+    assert signed_bound(gap, omega, constants.rho, c).holds(pair.s).all()
+    if ordered:
+        assert ordered_bound(gap, omega, constants.rho, c, mu).holds(pair.s).all()
 
 
 @given(seeds)
@@ -115,6 +141,83 @@ def test_the_lower_half_is_met_by_a_single_leaking_feature(rho: float, size: flo
         lengths.gap, slack(constants, lengths), constants.rho, np.array(1.0), np.array(0.0)
     )
     np.testing.assert_allclose(ordered.lower, pair.s, rtol=1e-6)
+
+
+@given(st.floats(0.0, 0.9), st.floats(0.1, 10))
+def test_the_signed_lower_half_is_met_where_the_leak_cancels(rho: float, size: float) -> None:
+    """a on one atom; b on two opposite ones, so that R_N = 0 while ‖b‖₁ = ρ‖a‖₁."""
+    atoms = np.eye(4)[[0, 1, 1]] * np.array([[1], [1], [-1]])
+    a, b = np.array([size, 0, 0]), np.array([0, 0.5, 0.5]) * rho * size
+    pair = Pair(atoms, a, b, np.tile(np.eye(4)[3], (2, 1)), np.zeros((2, 4)))
+    constants, lengths = pair.constants(), pair.lengths()
+    signed = signed_bound(lengths.gap, slack(constants, lengths), constants.rho, np.array(1.0))
+    np.testing.assert_allclose(signed.lower, pair.s, rtol=1e-6)
+
+
+@pytest.mark.parametrize("half", ["lower", "upper"])
+def test_a_search_over_all_pairs_comes_within_one_percent_of_each_half(half: str) -> None:
+    """So neither half can be improved by more, with two atoms in three dimensions and all constants free."""
+
+    def pair_at(x: np.ndarray) -> Pair:
+        atoms, b, rise, rest = (
+            unit_atoms(x[:6].reshape(2, 3)),
+            x[6:8] ** 2,
+            x[8:10] ** 2,
+            x[10:].reshape(4, 3),
+        )
+        return Pair(atoms, rise + b, b, rest[:2], rest[2:])
+
+    def untightness(x: np.ndarray) -> float:
+        pair = pair_at(x)
+        constants, lengths = pair.constants(), pair.lengths()
+        mu = np.maximum(-pair.atoms[0] @ pair.atoms[1], np.zeros(1))
+        c = coherence_constant(np.array([2.0]), mu)
+        bound = ordered_bound(lengths.gap, slack(constants, lengths), constants.rho, c, mu)
+        return -float((bound.lower / pair.s if half == "lower" else pair.s / bound.upper)[0])
+
+    rng = np.random.default_rng(2)
+    starts = rng.normal(size=(40, 22)) * np.repeat([1.0, 0.2], [10, 12])  # small semantic parts and residuals
+    found = minimize(untightness, min(starts, key=untightness), method="L-BFGS-B", options={"maxfun": 800})
+    assert 0.99 <= -found.fun <= 1 + ROUNDING
+
+
+constant_values = st.floats(0, 0.9)
+
+
+@given(st.tuples(*[constant_values] * 4), st.tuples(*[st.floats(0.01, 100)] * 6), constant_values)
+def test_the_slack_grows_with_each_constant(
+    values: tuple[float, ...], squares: tuple[float, ...], more: float
+) -> None:
+    lengths = Lengths(*(np.array([square]) for square in squares))
+
+    def slacks(constants: dict[str, float]) -> np.ndarray:
+        measured = Constants(**{name: np.array([value]) for name, value in constants.items()})
+        return np.array(
+            [slack(measured, lengths), observable_slack(measured, lengths.h_think, lengths.h_no_think)]
+        )
+
+    constants = dict(zip(("epsilon", "delta", "rho", "kappa"), values, strict=True))
+    for name, value in constants.items():
+        larger = constants | {name: value + more * (0.99 - value)}
+        assert (slacks(larger) >= slacks(constants) * (1 - 1e-12)).all()
+
+
+@given(
+    st.floats(-5, 5), st.floats(0, 2), constant_values, st.floats(0.01, 1), constant_values, st.floats(0, 1)
+)
+def test_both_halves_widen_with_slack_leakage_and_coherence(
+    gap: float, omega: float, rho: float, c: float, mu: float, more: float
+) -> None:
+    def halves(**changed: float) -> tuple[Bound, Bound]:
+        of = {"gap": gap, "omega": omega, "rho": rho, "c": c, "mu": mu} | changed
+        cells = {name: np.array([value]) for name, value in of.items()}
+        return ordered_bound(**cells), signed_bound(*(cells[name] for name in ("gap", "omega", "rho", "c")))
+
+    looser = {"omega": omega + more, "rho": rho + more * (0.95 - rho), "c": c * (1 - more), "mu": mu + more}
+    for name, value in looser.items():
+        for narrow, wide in zip(halves(), halves(**{name: value}), strict=True):
+            assert wide.lower <= narrow.lower + 1e-12
+            assert wide.upper >= narrow.upper * (1 - 1e-12)
 
 
 def test_the_mean_of_squared_norms_needs_the_spread() -> None:

@@ -1,5 +1,8 @@
+from dataclasses import astuple
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
@@ -19,10 +22,18 @@ def test_tiles_give_what_the_whole_gram_matrix_gives(n: int, d: int, tile: int, 
     atoms = np.random.default_rng(seed).normal(size=(n, d)) * 3
     unit = unit_atoms(atoms)
     cosines = (unit @ unit.T)[np.triu_indices(n, 1)]
-    found = coherence(atoms, tile=tile)
-    np.testing.assert_allclose(found.mean_abs, np.abs(cosines).mean(), atol=1e-12)
-    np.testing.assert_allclose(found.mu, np.abs(cosines).max(), atol=1e-12)
-    np.testing.assert_allclose(found.mu_minus, max(0.0, -cosines.min()), atol=1e-12)
+    for found in (coherence(atoms, tile=tile), coherence(torch.from_numpy(atoms), tile=tile)):
+        np.testing.assert_allclose(found.mean_abs, np.abs(cosines).mean(), atol=1e-12)
+        np.testing.assert_allclose(found.mu, np.abs(cosines).max(), atol=1e-12)
+        np.testing.assert_allclose(found.mu_minus, max(0.0, -cosines.min()), atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_torch_and_numpy_agree_in_every_precision(dtype: torch.dtype) -> None:
+    atoms = torch.from_numpy(random_atoms(300, 64)).to(dtype)
+    assert unit_atoms(atoms).dtype == torch.float32  # cosines are never taken in half precision
+    theirs, ours = coherence(atoms, tile=128), coherence(atoms.float().numpy(), tile=128)
+    np.testing.assert_allclose(astuple(theirs), astuple(ours), atol=1e-6)
 
 
 def test_random_directions_meet_their_baseline_and_no_dictionary_beats_welch() -> None:
@@ -49,8 +60,9 @@ def test_one_atom_has_no_pair() -> None:
 def test_a_dead_or_broken_atom_is_refused(bad: float) -> None:
     atoms = np.ones((5, 3))
     atoms[2] = bad
-    with pytest.raises(NormprobeError, match="got 1 of 5 that are not"):
-        coherence(atoms)
+    for array in (atoms, torch.from_numpy(atoms)):
+        with pytest.raises(NormprobeError, match="got 1 of 5 that are not"):
+            coherence(array)
 
 
 @settings(max_examples=40, deadline=None)

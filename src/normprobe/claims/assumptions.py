@@ -27,11 +27,10 @@ from normprobe.claims.judgement import (
     ARM_NAMES,
     Draws,
     Form,
+    Resampling,
     beside,
-    deciding,
     interval,
     judge,
-    resamplings,
     said,
 )
 from normprobe.claims.measured import FEWEST_PROBLEMS, NotJudged
@@ -109,7 +108,7 @@ def _all_hold(checks: list[_Check]) -> np.ndarray:
     return np.logical_and.reduce([check.passes for check in checks if check.judged])
 
 
-def evaluate(tables: Tables, rng: np.random.Generator, seed: int) -> tuple[Evidence, pd.DataFrame]:
+def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence, pd.DataFrame]:
     """Judge the claim; the series hold one row per quantity, layer and arm: value, interval, threshold, passes, judged.
 
     Raises NotJudged for too few problems.
@@ -120,11 +119,11 @@ def evaluate(tables: Tables, rng: np.random.Generator, seed: int) -> tuple[Evide
         raise NotJudged(
             f"it needs at least {FEWEST_PROBLEMS} measured problems, and this run has {len(problems)}"
         )
-    weights = resamplings(rng, len(problems))
+    weights = resample(len(problems))
     checks = {arm: _checks(tables, arm, read_cells(tables, arm, problems), weights) for arm in arms}
     shares: dict[str, Draws] = {arm: _all_hold(checks[arm]).mean(axis=1) for arm in arms}
     named = {ARM_NAMES[arm]: shares.get(arm) for arm in ("model", "random")}
-    verdict, margin = judge([Form.of(named)], null=0.0, smallest_effect=SMALLEST_EFFECT)
+    verdict, decision = judge({"": Form.of(named)}, null=0.0, smallest_effect=SMALLEST_EFFECT)
     others = [beside(ARM_NAMES[arm], shares[arm]) for arm in arms if arm not in ("model", "random")]
     evidence = Evidence(
         claim=NAME,
@@ -136,7 +135,8 @@ def evaluate(tables: Tables, rng: np.random.Generator, seed: int) -> tuple[Evide
         interval=interval(shares["model"]),
         n=len(problems),
         n_unit="problems",
-        controls=(beside(ARM_NAMES["random"], shares.get("random")), *others, deciding(margin)),
+        controls=(beside(ARM_NAMES["random"], shares.get("random")), *others),
+        decision=decision,
         seed=seed,
         note=_note(tables, checks),
     )

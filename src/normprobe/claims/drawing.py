@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from normprobe.claims.evidence import Evidence
+from normprobe.claims.judgement import ARM_NAMES
 from normprobe.claims.measured import late_layers
-from normprobe.style import GREY
+from normprobe.style import GREY, SOURCE_COLOURS, source_line
 
 CONTROL = {"color": GREY, "linewidth": 1.0}
 
@@ -41,22 +41,25 @@ def layer_axis(axes: Any, series: pd.DataFrame, evidence: Evidence, *, mark_late
     axes.set_xlabel(f"layer (0…{layers[-1]}; 95 % intervals, n = {evidence.n} {evidence.n_unit})")
 
 
-def forest(axes: Any, rows: Sequence[tuple[str, pd.DataFrame, dict[str, Any]]], evidence: Evidence) -> None:
-    """Estimates with their intervals, one named row each from the top; a row without data is left out."""
-    shown = [(name, frame.iloc[0], style) for name, frame, style in rows if frame["estimate"].notna().any()]
-    for height, (_, at, style) in zip(range(len(shown), 0, -1), shown, strict=True):
-        axes.plot([at["low"], at["high"]], [height, height], color=style["color"], linestyle="-")
+def by_arm(axes: Any, series: pd.DataFrame, labels: Mapping[str, str]) -> None:
+    """One labelled row per quantity, from the top: this model's number filled, beneath it its nulls' grey and open.
+
+    Drawn are the rows of the series at layer −1; a quantity without any is left out.
+    """
+    means = series[(series["layer"] < 0) & series["estimate"].notna()]
+    quantities = [quantity for quantity in labels if quantity in set(means["quantity"])]
+    heights = dict(zip(quantities, range(len(quantities), 0, -1), strict=True))
+    means = means[means["quantity"].isin(quantities)]
+    arms = [arm for arm in ARM_NAMES if ARM_NAMES[arm] in set(means["arm"])]
+    for place, arm in enumerate(arms):
+        shown = means[means["arm"] == ARM_NAMES[arm]]
+        height = shown["quantity"].map(heights) + 0.25 - 0.5 * place / max(len(arms) - 1, 1)
+        colour = SOURCE_COLOURS["model"] if arm == "model" else GREY
+        axes.hlines(height, shown["low"], shown["high"], color=colour, linewidth=1.0)
         axes.plot(
-            at["estimate"], height, color=style["color"], marker=style.get("marker", "o"), linestyle="none"
-        )
-    axes.set_yticks(np.arange(len(shown), 0, -1), [name for name, _, _ in shown])
-    axes.set_ylim(0.4, len(shown) + 0.6)
-    axes.text(
-        1.0,
-        1.01,
-        f"n = {evidence.n} {evidence.n_unit}",
-        transform=axes.transAxes,
-        ha="right",
-        va="bottom",
-        fontsize=7,
-    )
+            shown["estimate"], height, color=colour, marker=source_line(arm)["marker"], linestyle="none",
+            markerfacecolor=colour if arm == "model" else "white", label=ARM_NAMES[arm],
+        )  # fmt: skip
+    axes.set_yticks(list(heights.values()), [labels[quantity] for quantity in quantities])
+    axes.set_ylim(0.4, len(quantities) + 0.6)
+    legend_below(axes, columns=4)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float
 
 from normprobe.stats.verdict import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, VACUOUS
 
@@ -32,6 +35,35 @@ class Control:
 
 
 @dataclass(frozen=True)
+class Decision:
+    """What the rule was applied to: the margin of the estimate over its strongest control, in the estimate's unit.
+
+    strongest: the control that bounds the margin (`form: control` where there are several forms), "no effect" if no
+    control reaches that; missing: controls that could not be computed, which leave no margin (NaN); p: one-sided,
+    of a margin no larger than `smallest_effect` (share of resamples, NaN without a margin); draws: the margin in every
+    resample, the sample itself first (not written to files).
+    """
+
+    margin: float
+    interval: tuple[float, float]
+    smallest_effect: float
+    strongest: str
+    missing: tuple[str, ...]
+    p: float
+    draws: Float[np.ndarray, " draw"] = field(default_factory=lambda: np.empty(0), repr=False, compare=False)
+
+    def to_dict(self) -> dict[str, object]:
+        return {
+            "margin": _number(self.margin),
+            "interval": [_number(end) for end in self.interval],
+            "smallest_effect": self.smallest_effect,
+            "strongest": self.strongest,
+            "missing": list(self.missing),
+            "p": _number(self.p),
+        }
+
+
+@dataclass(frozen=True)
 class Evidence:
     """One claim, judged.
 
@@ -50,6 +82,7 @@ class Evidence:
     n: int
     n_unit: str
     controls: tuple[Control, ...]
+    decision: Decision
     seed: int
     note: str
 
@@ -70,6 +103,7 @@ class Evidence:
             "n": int(self.n),
             "n_unit": self.n_unit,
             "controls": [control.to_dict() for control in self.controls],
+            "decision": self.decision.to_dict(),
             "seed": int(self.seed),
             "note": self.note,
         }

@@ -2,6 +2,13 @@
 
 Estimand: the accuracy lost when states with a norm above the layer's threshold are scaled by 0.1, minus the accuracy
 lost when as many random states are shortened by the same ‖Δh‖. Paired: every problem is answered under every arm.
+
+Three controls decide, each of which disturbs as many states elsewhere: by the same ‖Δh‖, by the same factor, and by the
+same ‖Δh‖ among tokens of the same class and place, since high norms sit at tokens of certain kinds and harm there may
+cost more whatever the norm. Two arms stand beside, because they disturb the *same* states and so ask other questions:
+`rotation`, whether any disturbance of these states hurts as much; `direction_only`, whether it is the norm as such. So
+does `low_norm`: it cannot be matched in number, since a state made short stays short in the layers after it. Which arms
+decide was settled before the final model was traced.
 """
 
 from __future__ import annotations
@@ -11,44 +18,52 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from normprobe.claims.evidence import INCONCLUSIVE, Evidence
+from normprobe.claims.evidence import INCONCLUSIVE, NOT_SUPPORTED, Evidence
 from normprobe.claims.judgement import (
     Draws,
     Form,
+    Resampling,
     average,
     beside,
-    deciding,
     interval,
     judge,
-    resamplings,
     row,
     said,
 )
 from normprobe.claims.measured import FEWEST_PROBLEMS, NotJudged
 from normprobe.claims.tables import Tables
+from normprobe.stats.paired import mcnemar
 from normprobe.style import BLUE, GREY, VERMILION
 
 NAME = "high_norm_is_causal"
 STATEMENT = "Suppressing high-norm states makes accuracy collapse; suppressing as many other states does not."
 NEEDS = frozenset({"suppression"})
+PLAIN, HIGH, RANDOM, LOW = "plain", "high_norm", "random_matched", "low_norm"
+RANDOM_SAME_FACTOR, CLASS_MATCHED = "random_same_factor", "class_matched"
+ROTATION, DIRECTION_ONLY = "rotation", "direction_only"
+CONTROLS = (RANDOM, RANDOM_SAME_FACTOR, CLASS_MATCHED)
+BESIDE = (ROTATION, DIRECTION_ONLY, LOW)
+# The same contrast for models in which the threshold marks few states: the tenth with the highest norms.
+TOP, TOP_RANDOM = "top10", "random10"
 # Ten points: the paper speaks of a collapse, and prompts worded differently already move accuracy by several points.
 SMALLEST_EFFECT = 0.1
+# A class of few tokens leaves a dose nowhere else to go. Beyond a half, the arm repeats the treatment more than not.
+LARGEST_OVERLAP = 0.5
 RULE = (
     "Drop = accuracy without suppression − accuracy under an arm. Margin = drop of high_norm (norms above "
     "the threshold × 0.1) − the largest of 0 and the drops of random_matched (as many random states, same "
-    "‖Δh‖) and random_same_factor (as many random states × 0.1), paired by problem. Supported if the 95 % "
+    "‖Δh‖), random_same_factor (as many random states × 0.1) and class_matched (same ‖Δh‖, dealt only among tokens of "
+    "the same class and place), paired by problem. Supported if the 95 % "
     f"interval of the margin lies above {SMALLEST_EFFECT}, not supported if below, else inconclusive; "
-    "inconclusive if an arm is missing, if no state was ever suppressed, or if plain accuracy leaves no room "
-    "for such a drop. low_norm stands beside: it cannot be matched in number, since a state made short stays short."
+    "inconclusive if an arm is missing, if no state was ever suppressed, if plain accuracy leaves no room "
+    "for such a drop, or if what denies the claim is class_matched with more than half of its doses on tokens that "
+    "high_norm changed itself. rotation, direction_only and low_norm stand beside: the first two disturb the same "
+    "states, and the last cannot be matched in number, since a state made short stays short."
 )
-PLAIN, HIGH, RANDOM, LOW = "plain", "high_norm", "random_matched", "low_norm"
-RANDOM_SAME_FACTOR = "random_same_factor"
-# The same contrast for models in which the threshold marks few states: the tenth with the highest norms.
-TOP, TOP_RANDOM = "top10", "random10"
 
 
-def evaluate(tables: Tables, rng: np.random.Generator, seed: int) -> tuple[Evidence, pd.DataFrame]:
-    """Judge the claim; the series hold accuracy, drop and suppressed states per token by arm (column `arm`).
+def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence, pd.DataFrame]:
+    """Judge the claim; the series hold accuracy, drop, factor and suppressed states per token by arm (column `arm`).
 
     Raises NotJudged where no answer is scored, an arm of the estimand is missing, or too few problems are paired.
     """
@@ -62,18 +77,23 @@ def evaluate(tables: Tables, rng: np.random.Generator, seed: int) -> tuple[Evide
         raise NotJudged(
             f"it needs at least {FEWEST_PROBLEMS} problems answered under every arm, and this run has {len(accuracy)}"
         )
-    weights = resamplings(rng, len(accuracy))
+    rows = rows[rows["problem_id"].isin(accuracy.index)]
+    weights = resample(len(accuracy))
     means = average(weights, accuracy.to_numpy(dtype=float))
     right: dict[str, Draws] = {arm: means[:, i] for i, arm in enumerate(accuracy.columns)}
     drop = {arm: right[PLAIN] - draws for arm, draws in right.items() if arm != PLAIN}
-    suppressed = _suppressed_per_token(rows[rows["problem_id"].isin(accuracy.index)])
+    suppressed = _suppressed_per_token(rows)
+    overlap = _overlap(rows, accuracy.index, weights)
 
-    verdict, margin = judge(
-        [Form(drop[HIGH], {arm: drop.get(arm) for arm in (RANDOM, RANDOM_SAME_FACTOR)})],
+    verdict, decision = judge(
+        {"": Form(drop[HIGH], {arm: drop.get(arm) for arm in CONTROLS})},
         null=0.0,
         smallest_effect=SMALLEST_EFFECT,
     )
     if suppressed[HIGH] == 0 or right[PLAIN][0] < SMALLEST_EFFECT:
+        verdict = INCONCLUSIVE
+    repeats = overlap is not None and overlap[0] > LARGEST_OVERLAP
+    if verdict == NOT_SUPPORTED and decision.strongest == CLASS_MATCHED and repeats:
         verdict = INCONCLUSIVE
     estimate = drop[HIGH] - drop[RANDOM]
     contrast_of_top = drop[TOP] - drop[TOP_RANDOM] if {TOP, TOP_RANDOM} <= drop.keys() else None
@@ -89,18 +109,22 @@ def evaluate(tables: Tables, rng: np.random.Generator, seed: int) -> tuple[Evide
         n_unit="problems",
         controls=(
             beside("accuracy, plain", right[PLAIN]),
-            *(beside(f"drop, {arm}", drop.get(arm)) for arm in (HIGH, RANDOM, LOW)),
-            *(beside(f"drop, {arm}", draws) for arm, draws in drop.items() if arm not in (HIGH, RANDOM, LOW)),
+            *(beside(f"drop, {arm}", drop.get(arm)) for arm in (HIGH, *CONTROLS)),
+            beside("share of class_matched's doses on tokens of high_norm", overlap),
+            *(beside(f"drop, {arm} (beside)", drop.get(arm)) for arm in BESIDE),
             beside(f"second form: drop of {TOP} beyond {TOP_RANDOM}", contrast_of_top),
-            deciding(margin),
         ),
+        decision=decision,
         seed=seed,
-        note=_note(right, drop, suppressed),
+        note=_note(accuracy, drop, suppressed, overlap),
     )
     frames = [row("accuracy", arm, draws) for arm, draws in right.items()]
     frames += [row("drop", arm, draws) for arm, draws in drop.items()]
     series = pd.concat(frames, ignore_index=True)
-    return evidence, series.assign(suppressed_per_token=series["arm"].map(suppressed))
+    factor = rows.groupby("arm")["factor"].first()
+    return evidence, series.assign(
+        factor=series["arm"].map(factor), suppressed_per_token=series["arm"].map(suppressed)
+    )
 
 
 def _suppressed_per_token(rows: pd.DataFrame) -> dict[str, float]:
@@ -112,30 +136,87 @@ def _suppressed_per_token(rows: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def _note(right: dict[str, Draws], drop: dict[str, Draws], suppressed: dict[str, float]) -> str:
+def _overlap(rows: pd.DataFrame, problems: pd.Index, weights: np.ndarray) -> Draws | None:
+    """Share of class_matched's dealt tokens that high_norm changed itself; None where the run does not tell."""
+    if "on_same_tokens" not in rows:
+        return None
+    share = rows[rows["arm"] == CLASS_MATCHED].set_index("problem_id")["on_same_tokens"]
+    return average(weights, share.reindex(problems).to_numpy(dtype=float)[:, None])[:, 0]
+
+
+def _note(
+    accuracy: pd.DataFrame, drop: dict[str, Draws], suppressed: dict[str, float], overlap: Draws | None
+) -> str:
     if suppressed[HIGH] == 0:
         return "No state had a norm above its layer's threshold, so nothing was suppressed and nothing can be said."
+    right = accuracy.mean()
+
+    def p(first: str, second: str) -> str:
+        result = mcnemar(accuracy[first].to_numpy() == 1, accuracy[second].to_numpy() == 1)
+        return f"McNemar p = {result.p:.2g}"
+
     text = (
         f"With {suppressed[HIGH]:.3g} high-norm states suppressed per generated token, accuracy goes from "
-        f"{right[PLAIN][0]:.0%} to {right[HIGH][0]:.0%}; as many random states, shortened as much, give "
-        f"{right[RANDOM][0]:.0%}. The drops are {said(drop[HIGH])} and {said(drop[RANDOM])}"
+        f"{right[PLAIN]:.0%} to {right[HIGH]:.0%} ({p(PLAIN, HIGH)}); as many random states, shortened as much, give "
+        f"{right[RANDOM]:.0%} ({p(HIGH, RANDOM)} against high_norm). "
+        f"The drops are {said(drop[HIGH])} and {said(drop[RANDOM])}."
     )
-    return text + (f", that of low-norm states {said(drop[LOW])}." if LOW in drop else ".")
+    if CLASS_MATCHED in drop:
+        text += f" Among tokens of the same class and place the drop is {said(drop[CLASS_MATCHED])}"
+        text += "." if overlap is None else f", but {overlap[0]:.0%} of those doses hit tokens of high_norm."
+    if ROTATION in drop:
+        text += (
+            f" Turned as far at the same norm, the high-norm states ({suppressed[ROTATION]:.3g} per token, since they "
+            f"stay long) cost {said(drop[ROTATION])}: what any disturbance of them costs."
+        )
+    if DIRECTION_ONLY in drop:
+        text += (
+            f" Set to the layer's median norm, they cost {said(drop[DIRECTION_ONLY])}: what losing the norm's message "
+            "costs."
+        )
+    return text + (f" Suppressing low-norm states costs {said(drop[LOW])}." if LOW in drop else "")
 
 
 def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
-    """Accuracy under every arm with its interval; the line is plain accuracy."""
+    """Accuracy under every arm, with its interval, but for the milder factors; the line is plain accuracy."""
     accuracy = series[series["quantity"] == "accuracy"].set_index("arm")
-    arms = [arm for arm in (PLAIN, HIGH, RANDOM, LOW) if arm in accuracy.index]
-    arms += sorted(set(accuracy.index) - set(arms))
+    arms = [arm for arm in (PLAIN, HIGH, *CONTROLS, *BESIDE) if arm in accuracy.index]
+    milder = {arm for curve in (HIGH, RANDOM_SAME_FACTOR) for arm in _milder(accuracy, curve)}
+    arms += sorted(set(accuracy.index) - set(arms) - milder)
     shown = accuracy.loc[arms]
     heights = np.arange(len(arms), 0, -1)
-    colours = [{PLAIN: BLUE, HIGH: VERMILION}.get(arm, GREY) for arm in arms]
-    axes.barh(heights, shown["estimate"], color=colours, height=0.6, alpha=0.6)
-    axes.hlines(heights + 0.12, shown["low"], shown["high"], color="black", linewidth=1.0)
+    strong = {PLAIN: BLUE, HIGH: VERMILION} | dict.fromkeys(CONTROLS, GREY)
+    colours = [(strong[arm], 0.6) if arm in strong else (GREY, 0.25) for arm in arms]
+    axes.barh(heights, shown["estimate"], color=colours, height=0.75)
+    axes.hlines(heights + 0.18, shown["low"], shown["high"], color="black", linewidth=1.0)
     axes.axvline(shown["estimate"].iloc[0], color=BLUE, linestyle="--", linewidth=0.8)
     for height, rate in zip(heights, shown["suppressed_per_token"], strict=True):
         axes.text(0.01, height - 0.12, f"{rate:.2g} states per token", va="center", fontsize=6)
     axes.set_yticks(heights, arms)
+    axes.set_ylim(0.4, len(arms) + 0.6)
     axes.set_xlim(0.0, 1.0)
     axes.set_xlabel(f"accuracy in think (95 % intervals, n = {evidence.n} {evidence.n_unit})")
+
+
+def dose_panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
+    """Accuracy against the factor on each suppressed state, for high norms and for as many random states."""
+    accuracy = series[series["quantity"] == "accuracy"].set_index("arm")
+    lines = ((HIGH, VERMILION, "o", "-", 0.004), (RANDOM_SAME_FACTOR, GREY, "s", "--", -0.004))
+    for curve, colour, marker, line, aside in lines:  # aside: or one interval hides the other
+        arms = [arm for arm in (PLAIN, curve, *_milder(accuracy, curve)) if arm in accuracy.index]
+        shown = accuracy.loc[arms].sort_values("factor")
+        at = shown["factor"] + aside
+        axes.plot(at, shown["estimate"], color=colour, marker=marker, linestyle=line, label=curve)
+        axes.vlines(at, shown["low"], shown["high"], color=colour, linewidth=1.0)
+    axes.set_xlim(1.03, 0.07)
+    axes.set_ylim(0.0, 1.0)
+    axes.set_ylabel("accuracy in think")
+    axes.set_xlabel(
+        f"what is left of each suppressed state (95 % intervals, n = {evidence.n} {evidence.n_unit})"
+    )
+    axes.legend(loc="lower left")
+
+
+def _milder(accuracy: pd.DataFrame, curve: str) -> list[str]:
+    """The arms that repeat `curve` at a milder factor: `high_norm_0.5` repeats high_norm."""
+    return [arm for arm in accuracy.index if arm.startswith(f"{curve}_")]

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from normprobe.claims.evidence import Control
+from normprobe.claims.evidence import Control, Decision
 from normprobe.claims.tables import Tables
 from normprobe.stats.bootstrap import REPLICATES, bootstrap_weights, percentile_interval, weighted_means
 from normprobe.stats.verdict import decide
@@ -26,12 +26,20 @@ ARM_NAMES = {
     "early": "early checkpoint",
 }
 
+NO_EFFECT = "no effect"
+
 Draws = Float[np.ndarray, " draw"]
 
 
-def resamplings(rng: np.random.Generator, n_problems: int) -> Float[np.ndarray, "draw problem"]:
-    """How often each problem counts in each draw; the first row is the sample itself."""
-    return np.vstack([np.ones((1, n_problems)), bootstrap_weights(n_problems, REPLICATES, rng)])
+@dataclass(frozen=True)
+class Resampling:
+    """How a claim draws: called with a number of problems it says how often each counts in each draw (the first row is
+    the sample itself); `rng` is for whatever else is random in a claim."""
+
+    rng: np.random.Generator
+
+    def __call__(self, n_problems: int) -> Float[np.ndarray, "draw problem"]:
+        return np.vstack([np.ones((1, n_problems)), bootstrap_weights(n_problems, REPLICATES, self.rng)])
 
 
 def average(
@@ -66,24 +74,52 @@ class Form:
             {name: draws for name, draws in named.items() if name != ARM_NAMES["model"]},
         )
 
+    def beaten_by(self, null: float) -> dict[str, Draws]:
+        """`null` (the value of no effect) and the controls that could be computed: what the estimate must exceed."""
+        known = {name: draws for name, draws in self.controls.items() if draws is not None}
+        size = next(
+            (len(draws) for draws in known.values()), 1 if self.estimate is None else len(self.estimate)
+        )
+        return {NO_EFFECT: np.full(size, null), **known}
+
+    @property
+    def missing(self) -> list[str]:
+        """What could not be computed."""
+        lacking = [name for name, draws in self.controls.items() if draws is None]
+        return [*(["the estimate"] if self.estimate is None else []), *lacking]
+
     def margin(self, null: float) -> Draws | None:
-        """Estimate − the strongest of `null` (the value of no effect) and the controls; None if anything is missing."""
-        known = [control for control in self.controls.values() if control is not None]
-        if self.estimate is None or len(known) < len(self.controls):
+        """Estimate − the strongest of what it must exceed, found anew in every draw; None if anything is missing."""
+        if self.estimate is None or self.missing:
             return None
-        return self.estimate - np.maximum.reduce([np.full_like(self.estimate, null), *known])
+        return self.estimate - np.maximum.reduce(list(self.beaten_by(null).values()))
 
 
-def judge(forms: Sequence[Form], null: float, smallest_effect: float) -> tuple[str, Draws | None]:
-    """The verdict, and the draws of the margin it rests on: that of the weakest form, found anew in every draw.
+def judge(forms: Mapping[str, Form], null: float, smallest_effect: float) -> tuple[str, Decision]:
+    """The verdict, and the margin it rests on: that of the weakest form (by name), found anew in every draw.
 
     Inconclusive, without a margin, if a form or a control cannot be computed.
     """
-    margins = [margin for form in forms if (margin := form.margin(null)) is not None]
-    if len(margins) < len(forms):
-        return decide(None, smallest_effect), None
-    weakest = np.minimum.reduce(margins)
-    return decide(interval(weakest), smallest_effect), weakest
+
+    def full(form: str, control: str) -> str:
+        return f"{form}: {control}" if form else control
+
+    missing = tuple(full(name, lacking) for name, form in forms.items() for lacking in form.missing)
+    margins = {name: margin for name, form in forms.items() if (margin := form.margin(null)) is not None}
+    if missing:
+        nothing = (float("nan"), float("nan"))
+        return decide(None, smallest_effect), Decision(
+            float("nan"), nothing, smallest_effect, "", missing, float("nan")
+        )
+    weakest = np.minimum.reduce(list(margins.values()))
+    name = min(margins, key=lambda form: margins[form][0])
+    rivals = forms[name].beaten_by(null)
+    strongest = full(name, max(rivals, key=lambda rival: rivals[rival][0]))
+    # The sample counts as one of its resamples, so p is never 0; a draw without a value counts against the claim.
+    p = (1 + int((~(weakest[1:] > smallest_effect)).sum())) / len(weakest)
+    ends = interval(weakest)
+    decision = Decision(float(weakest[0]), ends, smallest_effect, strongest, (), p, weakest)
+    return decide(ends, smallest_effect), decision
 
 
 def beside(name: str, draws: Draws | None) -> Control:
@@ -91,11 +127,6 @@ def beside(name: str, draws: Draws | None) -> Control:
     if draws is None:
         return Control(name, float("nan"), (float("nan"), float("nan")))
     return Control(name, float(draws[0]), interval(draws))
-
-
-def deciding(margin: Draws | None) -> Control:
-    """The row that the verdict rests on."""
-    return beside("estimate − strongest control (decides)", margin)
 
 
 def null_sources(tables: Tables) -> list[str]:

@@ -25,13 +25,12 @@ from normprobe.claims.judgement import (
     ARM_NAMES,
     Draws,
     Form,
+    Resampling,
     average,
     beside,
-    deciding,
     interval,
     judge,
     null_sources,
-    resamplings,
     said,
     series,
 )
@@ -88,7 +87,7 @@ def _contrast(
     return _Contrast(z_high - z_low, (z_high - z_low) / scale, (z_high + z_low) / scale)
 
 
-def evaluate(tables: Tables, rng: np.random.Generator, seed: int) -> tuple[Evidence, pd.DataFrame]:
+def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence, pd.DataFrame]:
     """Judge the claim on the measurement split; the series hold ΣΔz by layer, raw and per unit norm, for every control.
 
     Raises NotJudged for too few problems, or dictionaries that leave out the middle or the last quarter of layers.
@@ -98,7 +97,7 @@ def evaluate(tables: Tables, rng: np.random.Generator, seed: int) -> tuple[Evide
     if not late or not middle:
         raise NotJudged("it needs dictionaries in the middle half and in the last quarter of layers")
     measured = Measured(tables, ["think", "no_think"])
-    weights = resamplings(rng, measured.n_problems)
+    weights = resample(measured.n_problems)
     contrast = partial(_contrast, tables, measured, weights)
 
     think, no_think, filler = (measured.where(mode) for mode in ("think", "no_think", "filler"))
@@ -116,7 +115,7 @@ def evaluate(tables: Tables, rng: np.random.Generator, seed: int) -> tuple[Evide
 
     estimate = model.rise(late, middle)
     rises = {name: control and control.rise(late, middle) for name, control in controls.items()}
-    verdict, margin = judge([Form(estimate, rises)], null=0.0, smallest_effect=SMALLEST_EFFECT)
+    verdict, decision = judge({"": Form(estimate, rises)}, null=0.0, smallest_effect=SMALLEST_EFFECT)
     evidence = Evidence(
         claim=NAME,
         statement=STATEMENT,
@@ -130,8 +129,8 @@ def evaluate(tables: Tables, rng: np.random.Generator, seed: int) -> tuple[Evide
         controls=(
             *(beside(name, rise) for name, rise in rises.items()),
             beside(ANSWERS, second and second.rise(late, middle)),
-            deciding(margin),
         ),
+        decision=decision,
         seed=seed,
         note=_note(model.raw[0], estimate, rises, late, middle),
     )

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 
 from normprobe.claims.drawing import CONTROL, curve, layer_axis, legend_below, pick
 from normprobe.claims.evidence import Evidence
@@ -20,19 +20,19 @@ from normprobe.claims.judgement import (
     ARM_NAMES,
     Draws,
     Form,
+    Resampling,
     average,
     beside,
-    deciding,
     interval,
     judge,
     null_sources,
-    resamplings,
     row,
     said,
     series,
 )
-from normprobe.claims.measured import FEWEST_PROBLEMS, Measured, NotJudged, late_layers, ranks_within
+from normprobe.claims.measured import FEWEST_PROBLEMS, Measured, NotJudged, late_layers
 from normprobe.claims.tables import Tables
+from normprobe.claims.within_groups import auroc_within, residuals_within
 from normprobe.style import BLUE, GREEN, ORANGE, PURPLE, SKY, source_line
 
 NAME = "marks_critical_steps"
@@ -59,51 +59,6 @@ SURPRISAL = "surprisal as the score"
 ROLE_COLOURS = {"copied": ORANGE, "plan": GREEN, "connective": PURPLE, "format": SKY}
 
 
-def _auroc(
-    scores: Float[np.ndarray, "layer token"],
-    positive: Bool[np.ndarray, " token"],
-    group: Int[np.ndarray, " token"],
-    problem: Int[np.ndarray, " token"],
-    n_problems: int,
-) -> Float[np.ndarray, "problem layer"]:
-    """AUROC from pairs within groups (each inside one problem), pooled over a problem's groups; NaN without a pair."""
-    ranks = ranks_within(scores, group)
-    n_groups = int(group.max()) + 1
-    n_positive, n_all = (
-        np.bincount(group[positive], minlength=n_groups),
-        np.bincount(group, minlength=n_groups),
-    )
-    owner = np.zeros(n_groups, dtype=np.int64)
-    owner[group] = problem
-
-    def by_problem(per_group: Float[np.ndarray, " group"]) -> Float[np.ndarray, " problem"]:
-        return np.bincount(owner, weights=per_group, minlength=n_problems)
-
-    pairs = by_problem(n_positive * (n_all - n_positive).astype(float))
-    # Mann-Whitney: the positives' rank sum less the least that it can be counts the pairs won, ties as halves.
-    least = n_positive * (n_positive + 1) / 2
-    wins = [
-        by_problem(np.bincount(group[positive], weights=of_layer[positive], minlength=n_groups) - least)
-        for of_layer in ranks
-    ]
-    won = np.stack(wins, axis=1)
-    return np.divide(won, pairs[:, None], out=np.full_like(won, np.nan), where=pairs[:, None] > 0)
-
-
-def _regressed(
-    scores: Float[np.ndarray, "layer token"],
-    covariates: Float[np.ndarray, "token covariate"],
-    problem: Int[np.ndarray, " token"],
-) -> Float[np.ndarray, "layer token"]:
-    """What least squares on the covariates leaves of the scores, fitted to each problem and layer on its own."""
-    rest = np.full(scores.shape, np.nan)
-    for tokens in pd.Series(problem).groupby(problem).indices.values():
-        design = np.column_stack([np.ones(len(tokens)), covariates[tokens]])
-        target = scores[:, tokens].T.astype(float)
-        rest[:, tokens] = (target - design @ np.linalg.lstsq(design, target, rcond=None)[0]).T
-    return rest
-
-
 class _Thoughts:
     """The measured thought tokens that have a role, in think: `role`, `problem` [token], and AUROCs on them."""
 
@@ -117,11 +72,11 @@ class _Thoughts:
         self.problem = self.measured.problem[self.mask]
         token, _ = pd.factorize(tokens["token"])
         self.same_token, _ = pd.factorize(self.problem * (int(token.max(initial=0)) + 1) + token)
-        self.covariates = np.column_stack(
+        self.covariates = np.stack(
             [
                 tokens["position"].to_numpy(dtype=float),
                 self.scores("model", "surprisal")[0],
-                np.log(np.bincount(token)[token]) if len(token) else token,
+                np.log(np.bincount(token)[token]),
             ]
         )
 
@@ -132,23 +87,23 @@ class _Thoughts:
         self, scores: Float[np.ndarray, "layer token"], role: str
     ) -> Float[np.ndarray, "problem layer"]:
         """AUROC of one role against all other thought tokens."""
-        return _auroc(scores, self.role == role, self.problem, self.problem, self.measured.n_problems)
+        return auroc_within(scores, self.role == role, self.problem, self.problem, self.measured.n_problems)
 
     def forms(self, source: str) -> dict[str, Float[np.ndarray, "problem layer"]]:
         """AUROC of a source's norm in the three forms."""
         norm, n = self.scores(source), self.measured.n_problems
         pair = np.isin(self.role, ["computed", "copied"])
-        same = _auroc(
+        same = auroc_within(
             norm[:, pair], self.role[pair] == "computed", self.same_token[pair], self.problem[pair], n
         )
         return {
             PLAIN: self.marks(norm, "computed"),
             SAME: same,
-            REST: self.marks(_regressed(norm, self.covariates, self.problem), "computed"),
+            REST: self.marks(residuals_within(norm, self.covariates, self.problem), "computed"),
         }
 
 
-def evaluate(tables: Tables, rng: np.random.Generator, seed: int) -> tuple[Evidence, pd.DataFrame]:
+def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence, pd.DataFrame]:
     """Judge the claim on the measurement split; the series hold AUROC by layer, by form, source and role.
 
     Raises NotJudged for too few problems with computed tokens in their thoughts.
@@ -161,7 +116,7 @@ def evaluate(tables: Tables, rng: np.random.Generator, seed: int) -> tuple[Evide
         raise NotJudged(
             f"it needs at least {FEWEST_PROBLEMS} measured problems with computed tokens, and this run has {n}"
         )
-    weights = resamplings(rng, n)
+    weights = resample(n)
     sources = ["model", *null_sources(tables)]
     by_layer = {
         source: {form: average(weights, auroc[kept]) for form, auroc in thoughts.forms(source).items()}
@@ -177,8 +132,8 @@ def evaluate(tables: Tables, rng: np.random.Generator, seed: int) -> tuple[Evide
         }
         for form in (PLAIN, SAME, REST)
     }
-    verdict, margin = judge(
-        [Form.of(named) for named in means.values()], null=CHANCE, smallest_effect=SMALLEST_EFFECT
+    verdict, decision = judge(
+        {form: Form.of(named) for form, named in means.items()}, null=CHANCE, smallest_effect=SMALLEST_EFFECT
     )
     surprisal = average(weights, thoughts.marks(thoughts.scores("model", "surprisal"), "computed")[kept])
     estimate = by_layer["model"][PLAIN][:, late].mean(axis=1)
@@ -200,8 +155,8 @@ def evaluate(tables: Tables, rng: np.random.Generator, seed: int) -> tuple[Evide
                 for name, draws in means[form].items()
             ),
             beside(SURPRISAL, surprisal[:, 0]),
-            deciding(margin),
         ),
+        decision=decision,
         seed=seed,
         note=_note(means, surprisal[:, 0], by_layer["model"][PLAIN], late),
     )

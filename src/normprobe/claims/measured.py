@@ -91,32 +91,3 @@ class Measured:
         picked = self.pick(values, mask)
         sums = [np.bincount(problem, weights=values_of, minlength=self.n_problems) for values_of in picked]
         return np.stack(sums, axis=1) / count[:, None]
-
-
-def ranks_within(
-    values: Float[np.ndarray, "layer token"], group: Int[np.ndarray, " token"]
-) -> Float[np.ndarray, "layer token"]:
-    """Mid-ranks (1 = lowest) among the tokens of the same group, layer by layer."""
-    return pd.DataFrame(values.T).groupby(group).rank().to_numpy(dtype=float).T
-
-
-def correlation_within(
-    x: Float[np.ndarray, "layer token"],
-    y: Float[np.ndarray, "layer token"],
-    group: Int[np.ndarray, " token"],
-    n_groups: int,
-) -> Float[np.ndarray, "group layer"]:
-    """Pearson's correlation over each group's tokens (Spearman's ρ, given ranks within groups).
-
-    0 where one of the two is constant (nothing tells anything about it); NaN for a group without tokens.
-    """
-
-    def total(values: Float[np.ndarray, "layer token"]) -> Float[np.ndarray, "layer group"]:
-        return np.stack([np.bincount(group, weights=row, minlength=n_groups) for row in values])
-
-    count = np.bincount(group, minlength=n_groups).astype(float)
-    count[count == 0] = np.nan
-    x, y = (values - (total(values) / count)[:, group] for values in (x, y))
-    covariance, scale = total(x * y), np.sqrt(total(x * x) * total(y * y))
-    rho = np.divide(covariance, scale, out=np.zeros_like(scale), where=scale > 0)
-    return np.where(np.isnan(count), np.nan, rho).T

@@ -4,7 +4,9 @@ The paper correlates over layers: the gap of the mean norms with ΣΔz. That is 
 grows with depth, codes scale with the state, and so untrained networks with random dictionaries reach 0.7 to 0.9.
 
 Estimand: Spearman's ρ of ‖h‖ and Σ_{i∈I} z_i within one layer, over the tokens of one problem's responses (think and
-no_think together), averaged over layers and problems. Depth cannot enter it, nor can differences between problems.
+no_think together), averaged over layers and problems. Three ways of measuring must agree: all tokens; sinks excluded;
+and what token identity (with it frequency), position and surprisal leave of both (`feature_correlation`): a feature
+that fires on certain words, and a norm that is high on the same words, track the words and not each other.
 """
 
 from __future__ import annotations
@@ -13,30 +15,30 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float
 
-from normprobe.claims.drawing import forest, pick
+from normprobe.claims.drawing import by_arm
 from normprobe.claims.evidence import Evidence
+from normprobe.claims.feature_correlation import FORMS, NO_SINKS, PLAIN, REGRESSED, feature_correlation
 from normprobe.claims.judgement import (
     ARM_NAMES,
     Draws,
     Form,
+    Resampling,
     average,
     beside,
-    deciding,
     interval,
     judge,
     null_arms,
-    resamplings,
     row,
     said,
     series,
     source_of,
 )
-from normprobe.claims.measured import Measured, correlation_within, ranks_within
+from normprobe.claims.measured import Measured
+from normprobe.claims.signals import NORM
 from normprobe.claims.tables import Tables
 from normprobe.stats.correlation import partial_spearman, spearman
-from normprobe.style import GREY, source_line
+from normprobe.style import GREY
 
 NAME = "norm_tracks_features"
 STATEMENT = "The norm of the hidden state tracks the activation of the reasoning features."
@@ -45,10 +47,11 @@ NEEDS = frozenset({"tokens", "signals/model", "dictionary", "z/model"})
 SMALLEST_EFFECT = 0.1
 RULE = (
     "ρ = Spearman's correlation of the norm and Σ z of the reasoning features within a layer over a "
-    "problem's tokens, mean over layers and problems. Margin = ρ − the largest of 0, untrained twin, random "
-    "dictionary and (where the run has one) early checkpoint. Supported if the 95 % interval of the margin "
-    f"lies above {SMALLEST_EFFECT}, not supported if below, else inconclusive; inconclusive if a control "
-    "cannot be computed. The paper's layer-wise ρ is shown and does not count."
+    "problem's tokens, mean over layers and problems. In each of three forms (all tokens; sinks excluded; token "
+    "identity, position and surprisal regressed out of both) margin = ρ − the largest of 0, untrained twin, random "
+    "dictionary and (where the run has one) early checkpoint, measured in the same form. Supported if the 95 % "
+    f"interval of the smallest of the three margins lies above {SMALLEST_EFFECT}, not supported if below, else "
+    "inconclusive; inconclusive if a control cannot be computed. The paper's layer-wise ρ is shown and does not count."
 )
 MODEL = ARM_NAMES["model"]
 LAYERWISE, NO_SCALE, NO_DEPTH = (
@@ -56,19 +59,6 @@ LAYERWISE, NO_SCALE, NO_DEPTH = (
     "layer-wise ρ, per-layer scale removed",
     "layer-wise ρ, depth partialled out",
 )
-NO_SINKS = "sinks excluded"
-
-
-def _within(
-    tables: Tables, arm: str, measured: Measured, mask: Bool[np.ndarray, " token"], weights: np.ndarray
-) -> Float[np.ndarray, "draw layer"]:
-    """The estimand before it is averaged over layers."""
-    norm = tables.signals(source_of(arm))["norm"][tables.layers(arm)]
-    problem = measured.problem[mask]
-    norm, z = (
-        ranks_within(measured.pick(values, mask), problem) for values in (norm, tables.z(arm)["z_reasoning"])
-    )
-    return average(weights, correlation_within(norm, z, problem, measured.n_problems))
 
 
 def _layerwise(tables: Tables, arm: str, measured: Measured, weights: np.ndarray) -> dict[str, Draws]:
@@ -88,26 +78,28 @@ def _layerwise(tables: Tables, arm: str, measured: Measured, weights: np.ndarray
     }
 
 
-def evaluate(tables: Tables, rng: np.random.Generator, seed: int) -> tuple[Evidence, pd.DataFrame]:
-    """Judge the claim on the measurement split; the series hold ρ by layer and arm, the layer-wise forms at −1.
-
-    Raises NotJudged for too few problems answered in both modes.
+def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence, pd.DataFrame]:
+    """Judge the claim on the measurement split; the series hold ρ by form, arm and layer, and at layer −1 their means
+    over layers and the layer-wise forms. Raises NotJudged for too few problems answered in both modes.
     """
     measured = Measured(tables, ["think", "no_think"])
-    weights = resamplings(rng, measured.n_problems)
-    responses = measured.where("think") | measured.where("no_think")
+    weights = resample(measured.n_problems)
     arms = ["model", *null_arms(tables)]
     known = [arm for arm in arms if tables.has(f"signals/{source_of(arm)}") and tables.has(f"z/{arm}")]
-    by_layer = {arm: _within(tables, arm, measured, responses, weights) for arm in known}
+    by_layer = {
+        form: {arm: feature_correlation(tables, arm, measured, weights, form, [NORM])[NORM] for arm in known}
+        for form in FORMS
+    }
     layerwise = {arm: _layerwise(tables, arm, measured, weights) for arm in known}
-    no_sinks = _within(
-        tables, "model", measured, responses & ~measured.tokens["sink"].to_numpy(dtype=bool), weights
-    )
 
-    within = {arm: by_layer[arm].mean(axis=1) if arm in known else None for arm in arms}
-    estimate = by_layer["model"].mean(axis=1)
-    controls = {ARM_NAMES[arm]: within[arm] for arm in arms if arm != "model"}
-    verdict, margin = judge([Form(estimate, controls)], null=0.0, smallest_effect=SMALLEST_EFFECT)
+    means: dict[str, dict[str, Draws | None]] = {
+        form: {ARM_NAMES[arm]: of_arm[arm].mean(axis=1) if arm in known else None for arm in arms}
+        for form, of_arm in by_layer.items()
+    }
+    verdict, decision = judge(
+        {form: Form.of(named) for form, named in means.items()}, null=0.0, smallest_effect=SMALLEST_EFFECT
+    )
+    estimate = by_layer[PLAIN]["model"].mean(axis=1)
     evidence = Evidence(
         claim=NAME,
         statement=STATEMENT,
@@ -119,45 +111,72 @@ def evaluate(tables: Tables, rng: np.random.Generator, seed: int) -> tuple[Evide
         n=measured.n_problems,
         n_unit="problems",
         controls=(
-            *(beside(name, draws) for name, draws in controls.items()),
-            beside(NO_SINKS, no_sinks.mean(axis=1)),
-            *(beside(f"{LAYERWISE}: {ARM_NAMES[arm]}", layerwise[arm][LAYERWISE]) for arm in known),
-            *(beside(form, layerwise["model"][form]) for form in (NO_SCALE, NO_DEPTH)),
-            deciding(margin),
+            *(beside(name, draws) for name, draws in means[PLAIN].items() if name != MODEL),
+            *(
+                beside(f"{form}: {name}", draws)
+                for form in (NO_SINKS, REGRESSED)
+                for name, draws in means[form].items()
+            ),
+            *(
+                beside(f"{form}: {ARM_NAMES[arm]}", layerwise[arm][form])
+                for form in (LAYERWISE, NO_SCALE, NO_DEPTH)
+                for arm in known
+            ),
         ),
+        decision=decision,
         seed=seed,
-        note=_note(within, layerwise),
+        note=_note(means, layerwise),
     )
     frames = [
-        series("within", ARM_NAMES[arm], values, tables.layers(arm)) for arm, values in by_layer.items()
+        series(form, ARM_NAMES[arm], values, tables.layers(arm))
+        for form, of_arm in by_layer.items()
+        for arm, values in of_arm.items()
     ]
-    frames += [row("within, mean", ARM_NAMES[arm], values.mean(axis=1)) for arm, values in by_layer.items()]
+    frames += [
+        row(form, name, draws)
+        for form, named in means.items()
+        for name, draws in named.items()
+        if draws is not None
+    ]
     frames += [
         row(form, ARM_NAMES[arm], draws) for arm, forms in layerwise.items() for form, draws in forms.items()
     ]
     return evidence, pd.concat(frames, ignore_index=True)
 
 
-def _note(within: dict[str, Draws | None], layerwise: dict[str, dict[str, Draws]]) -> str:
+def _note(means: dict[str, dict[str, Draws | None]], layerwise: dict[str, dict[str, Draws]]) -> str:
     naive = {arm: float(forms[LAYERWISE][0]) for arm, forms in layerwise.items()}
     nulls = [f"{value:.2f} ({ARM_NAMES[arm]})" for arm, value in naive.items() if arm != "model"]
+    plain, rest, untrained, random = (
+        means[PLAIN],
+        means[REGRESSED],
+        ARM_NAMES["untrained"],
+        ARM_NAMES["random"],
+    )
     return (
         "Within a layer, from token to token, norm and reasoning features correlate at "
-        f"{said(within['model'])}; an untrained network gives {said(within['untrained'])}, a random "
-        f"dictionary {said(within['random'])}. The paper's layer-wise ρ is {naive['model']:.2f} here, "
-        f"against {', '.join(nulls) or 'no null that could be computed'}."
+        f"{said(plain[MODEL])}; an untrained network gives {said(plain[untrained])}, a random "
+        f"dictionary {said(plain[random])}. With token identity, position and surprisal regressed out it is "
+        f"{said(rest[MODEL])} here and {said(rest[random])} with a random dictionary. The paper's layer-wise ρ is "
+        f"{naive['model']:.2f} here, against {', '.join(nulls) or 'no null that could be computed'}."
     )
 
 
 def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
-    """ρ within a layer (decides) above the paper's layer-wise ρ at its deceptive height, each with its nulls."""
-    rows = []
-    for quantity, title in (("within, mean", "within layer"), (LAYERWISE, "layer-wise")):
-        for arm, name in ARM_NAMES.items():
-            style = source_line(arm) if arm == "model" else {**source_line(arm), "color": GREY}
-            rows.append((f"{title}: {name}", pick(series, quantity, name), style))
-    for form in (NO_SCALE, NO_DEPTH):
-        rows.append((form.replace(" ρ", ""), pick(series, form, MODEL), source_line("model")))
-    forest(axes, rows, evidence)
+    """ρ within a layer in the three forms that decide, above the paper's layer-wise ρ; beneath each its nulls."""
     axes.axvline(0.0, color=GREY, linewidth=0.6)
-    axes.set_xlabel("Spearman ρ with reasoning features (95 % intervals)")
+    by_arm(
+        axes,
+        series,
+        {
+            PLAIN: "within a layer",
+            NO_SINKS: "sinks excluded",
+            REGRESSED: "identity, position,\nsurprisal regressed out",
+            LAYERWISE: "layer-wise",
+            NO_SCALE: "layer-wise, scale removed",
+            NO_DEPTH: "layer-wise, depth partialled out",
+        },
+    )
+    axes.set_xlabel(
+        f"Spearman ρ with reasoning features (95 % intervals, n = {evidence.n} {evidence.n_unit})"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
@@ -11,7 +12,10 @@ import numpy as np
 
 from normprobe.claims import (
     assumptions,
+    contest,
+    domain_and_difficulty,
     entropies_do_not,
+    hard_tokens_grow_norm,
     high_norm_is_causal,
     late_spike,
     marks_critical_steps,
@@ -20,6 +24,7 @@ from normprobe.claims import (
     two_sided_bound,
 )
 from normprobe.claims.evidence import Evidence
+from normprobe.claims.judgement import Resampling
 from normprobe.claims.measured import NotJudged
 from normprobe.claims.tables import Tables
 
@@ -32,15 +37,18 @@ CLAIMS: tuple[ModuleType, ...] = (
     two_sided_bound,
     marks_critical_steps,
     high_norm_is_causal,
+    domain_and_difficulty,
+    hard_tokens_grow_norm,
 )
 
 
 def evaluate_all(tables: Tables, seed: int, directory: Path) -> list[Evidence]:
     """Judge every claim whose tables the run has, and write what was found into `directory` (made if missing).
 
-    Written: `verdicts.json` (a list of `Evidence.to_dict()`), `{claim}.parquet` (the series that its panel draws) and
-    `skipped.json` (a list of {claim, statement, reason} of the claims left out). Each claim draws from a generator of
-    its own, keyed by seed and name, so its numbers do not depend on which other claims ran.
+    Written: `verdicts.json` (a list of `Evidence.to_dict()`), `{claim}.parquet` (the series that its panel draws),
+    `skipped.json` (a list of {claim, statement, reason} of the claims left out) and, where the run allows it,
+    `signals.parquet` (`compare_signals`). Each claim draws from a generator of its own, keyed by seed and name, so its
+    numbers do not depend on which other claims ran.
     """
     directory.mkdir(parents=True, exist_ok=True)
     judged: list[Evidence] = []
@@ -50,17 +58,25 @@ def evaluate_all(tables: Tables, seed: int, directory: Path) -> list[Evidence]:
             reason = f"it needs {', '.join(missing)}, which this run does not have"
             skipped.append({"claim": claim.NAME, "statement": claim.STATEMENT, "reason": reason})
             continue
-        rng = np.random.default_rng([seed, zlib.crc32(claim.NAME.encode())])
+        resample = _resampling(seed, claim.NAME)
         try:
-            evidence, series = claim.evaluate(tables, rng, seed)
+            evidence, series = claim.evaluate(tables, resample, seed)
         except NotJudged as lacking:
             skipped.append({"claim": claim.NAME, "statement": claim.STATEMENT, "reason": str(lacking)})
             continue
         series.to_parquet(directory / f"{claim.NAME}.parquet", index=False)
         judged.append(evidence)
+    if all(tables.has(need) for need in contest.NEEDS):
+        with suppress(NotJudged):
+            compared = contest.compare_signals(tables, _resampling(seed, contest.NAME))
+            compared.to_parquet(directory / f"{contest.NAME}.parquet", index=False)
     _write_json(directory / "verdicts.json", [evidence.to_dict() for evidence in judged])
     _write_json(directory / "skipped.json", skipped)
     return judged
+
+
+def _resampling(seed: int, name: str) -> Resampling:
+    return Resampling(np.random.default_rng([seed, zlib.crc32(name.encode())]))
 
 
 def _write_json(path: Path, content: object) -> None:

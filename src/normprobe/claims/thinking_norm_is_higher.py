@@ -20,13 +20,12 @@ from normprobe.claims.judgement import (
     ARM_NAMES,
     Draws,
     Form,
+    Resampling,
     average,
     beside,
-    deciding,
     interval,
     judge,
     null_sources,
-    resamplings,
     series,
 )
 from normprobe.claims.measured import Measured
@@ -65,13 +64,13 @@ def _masks(measured: Measured, mode: str) -> dict[str, _Masks]:
     }
 
 
-def evaluate(tables: Tables, rng: np.random.Generator, seed: int) -> tuple[Evidence, pd.DataFrame]:
+def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence, pd.DataFrame]:
     """Judge the claim on the measurement split; the series hold norms by layer and mode, gaps by form.
 
     Raises NotJudged for too few problems answered in both modes.
     """
     measured = Measured(tables, ["think", "no_think"])
-    weights = resamplings(rng, measured.n_problems)
+    weights = resample(measured.n_problems)
 
     def norms(source: str, mask: Bool[np.ndarray, " token"]) -> Float[np.ndarray, "draw layer"]:
         return average(weights, measured.means(tables.signals(source)["norm"], mask))
@@ -95,8 +94,8 @@ def evaluate(tables: Tables, rng: np.random.Generator, seed: int) -> tuple[Evide
     means = {
         form: {name: _over_layers(values) for name, values in named.items()} for form, named in gaps.items()
     }
-    verdict, margin = judge(
-        [Form.of(named) for named in means.values()], null=0.0, smallest_effect=SMALLEST_EFFECT
+    verdict, decision = judge(
+        {form: Form.of(named) for form, named in means.items()}, null=0.0, smallest_effect=SMALLEST_EFFECT
     )
     whole = ratio("model", thinking[WHOLE])
     estimate = whole.mean(axis=1)
@@ -117,8 +116,8 @@ def evaluate(tables: Tables, rng: np.random.Generator, seed: int) -> tuple[Evide
                 for form in (ANSWERS, NO_SINKS)
                 for name, draws in means[form].items()
             ),
-            deciding(margin),
         ),
+        decision=decision,
         seed=seed,
         note=_note(whole[0], means),
     )

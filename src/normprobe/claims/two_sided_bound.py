@@ -21,12 +21,11 @@ from normprobe.claims.judgement import (
     ARM_NAMES,
     Draws,
     Form,
+    Resampling,
     beside,
-    deciding,
     interval,
     judge,
     null_arms,
-    resamplings,
 )
 from normprobe.claims.measured import FEWEST_PROBLEMS, NotJudged
 from normprobe.claims.tables import ARMS, Tables
@@ -51,7 +50,7 @@ RULE = (
 TRIALS = 200
 
 
-def evaluate(tables: Tables, rng: np.random.Generator, seed: int) -> tuple[Evidence, pd.DataFrame]:
+def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence, pd.DataFrame]:
     """Judge the claim; the series hold one row per form, arm, held-out problem and layer (`held_out_bounds`).
 
     Raises NotJudged for fewer than 20 problems: each half needs 10.
@@ -63,10 +62,10 @@ def evaluate(tables: Tables, rng: np.random.Generator, seed: int) -> tuple[Evide
             f"it needs at least {2 * FEWEST_PROBLEMS} measured problems, half of them to fix the constants, "
             f"and this run has {len(problems)}"
         )
-    order = [problems[index] for index in rng.permutation(len(problems))]
+    order = [problems[index] for index in resample.rng.permutation(len(problems))]
     fixing, held_out = sorted(order[: len(order) // 2]), sorted(order[len(order) // 2 :])
     series = pd.concat([held_out_bounds(tables, arm, fixing, held_out) for arm in arms], ignore_index=True)
-    weights = resamplings(rng, len(held_out))
+    weights = resample(len(held_out))
 
     def share(arm: str, form: str, column: str) -> Draws:
         """Share of an arm's cells in which a column is true, in every draw of held-out problems."""
@@ -80,7 +79,7 @@ def evaluate(tables: Tables, rng: np.random.Generator, seed: int) -> tuple[Evide
     controls = {
         ARM_NAMES[arm]: share(arm, SIGNED, "says") if arm in arms else None for arm in null_arms(tables)
     }
-    verdict, margin = judge([Form(ours, controls)], null=GUARANTEED, smallest_effect=SMALLEST_EFFECT)
+    verdict, decision = judge({"": Form(ours, controls)}, null=GUARANTEED, smallest_effect=SMALLEST_EFFECT)
     others = {
         "beside: holds, counting vacuous cells": share("model", SIGNED, "holds"),
         "beside: vacuous": vacuous,
@@ -103,7 +102,8 @@ def evaluate(tables: Tables, rng: np.random.Generator, seed: int) -> tuple[Evide
         interval=interval(ours),
         n=len(held_out),
         n_unit="held-out problems",
-        controls=(*arms_beside, deciding(margin), *rows_beside, *broken_assumptions(rng)),
+        controls=(*arms_beside, *rows_beside, *broken_assumptions(resample.rng)),
+        decision=decision,
         seed=seed,
         note=_note(series),
     )

@@ -1,4 +1,4 @@
-"""The arms of the suppression experiment: which states each shortens, from a layer profile alone."""
+"""The arms of the suppression experiment: which states each changes and how, from a layer profile alone."""
 
 from __future__ import annotations
 
@@ -6,39 +6,61 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 
 from normprobe.errors import NormprobeError
+from normprobe.evaluation.token_groups import token_groups
 from normprobe.layer_profile import LayerProfile
+from normprobe.policies.direction_only import DirectionOnly
+from normprobe.policies.rotation import Rotation
 from normprobe.policies.rows import Policy
-from normprobe.policies.suppression import PAPER_SCALE, Doses, ReplayedSuppression, Suppression
+from normprobe.policies.suppression import PAPER_SCALE, Doses, Suppression
+
+MILDER = (0.75, 0.5, 0.25)
+"""Factors of the dose–response arms, beside the paper's 0.1."""
 
 ARMS = (
     "plain",
     "high_norm",
     "random_matched",
     "random_same_factor",
+    "class_matched",
+    "rotation",
+    "direction_only",
     "low_norm",
     "top10",
     "random10",
     "random10_same_factor",
     "bottom10",
+    *(f"{arm}_{factor}" for factor in MILDER for arm in ("high_norm", "random_same_factor")),
 )
-"""plain: no state is touched. high_norm: norms above τ, × 0.1 (the paper's experiment). low_norm: as large a share from
-the other end. top10, bottom10: the norms above the 90th and below the 10th percentile, × 0.1, for models in which τ
-marks few states. random_matched, random10: as many random tokens as high_norm, top10 changed in the same problem, each
-shortened by the ‖Δh‖ of one of those; *_same_factor: the same tokens × 0.1. Thresholds are those of the split `select`:
-the measured problems have no say in them."""
+"""plain: no state is touched. high_norm: norms above τ, × 0.1 (the paper's experiment). random_matched: as many random
+tokens as high_norm changed in the same problem, each shortened by the ‖Δh‖ of one of those; random_same_factor: the
+same tokens × 0.1; class_matched: as random_matched, but among tokens of the same class and place (`token_groups`).
+rotation: norms above τ, turned by as much ‖Δh‖ at the same norm; more states than high_norm changes, since a turned
+state is still long in the next layer. direction_only: norms above τ, set to the layer's median. low_norm: as large a
+share as high_norm from the other end, × 0.1.
+top10, bottom10: the norms above the 90th and below the 10th percentile, × 0.1, for models in which τ marks few states;
+random10 and random10_same_factor are to top10 what random_matched and random_same_factor are to high_norm.
+high_norm_F, random_same_factor_F: the dose–response, the same pair × F. Thresholds and medians are those of the split
+`select`: the measured problems have no say in them."""
 
 SOURCE_OF = {
     "random_matched": "high_norm",
     "random_same_factor": "high_norm",
+    "class_matched": "high_norm",
     "random10": "top10",
     "random10_same_factor": "top10",
-}
+} | {f"random_same_factor_{factor}": f"high_norm_{factor}" for factor in MILDER}
 """Random arm → the arm whose doses it deals out anew."""
 
-FACTOR = {"plain": 1.0, "random_matched": math.nan, "random10": math.nan}
-"""The factor on a suppressed state, where it is not the paper's 0.1; NaN: it differs from state to state."""
+FACTOR = (
+    dict.fromkeys(ARMS, PAPER_SCALE)
+    | {f"{arm}_{factor}": factor for factor in MILDER for arm in ("high_norm", "random_same_factor")}
+    | dict.fromkeys(("plain", "rotation"), 1.0)
+    | dict.fromkeys(("random_matched", "class_matched", "direction_only", "random10"), math.nan)
+)
+"""What is left of the norm of a changed state; NaN: it differs from state to state."""
 
 
 def in_order(arms: Sequence[str]) -> list[str]:
@@ -57,27 +79,41 @@ def in_order(arms: Sequence[str]) -> list[str]:
     return [arm for arm in ARMS if arm in arms]
 
 
-def policy_of(
-    arm: str, profile: LayerProfile, doses: Mapping[str, Doses], problem_ids: Sequence[str], seed: int
-) -> Policy:
-    """The policy of one arm, slots counting `problem_ids`; `doses` holds those of the arms before it."""
-    if arm in SOURCE_OF:
-        scale = PAPER_SCALE if arm.endswith("same_factor") else None
-        return ReplayedSuppression(doses[SOURCE_OF[arm]].shuffled(problem_ids, seed), scale)
+def dealt(
+    arm: str, doses: Mapping[str, Doses], tokens: pd.DataFrame, problem_ids: Sequence[str], seed: int
+) -> Doses:
+    """The doses of a random arm: those of its source (in `doses`), dealt out anew; slots count `problem_ids`.
+
+    tokens: traces/tokens.parquet, which tells the classes of tokens.
+    """
+    taken = doses[SOURCE_OF[arm]]
+    n_steps = taken.delta.shape[1]
+    groups = token_groups(tokens, problem_ids, n_steps) if arm == "class_matched" else None
+    return taken.shuffled(problem_ids, seed, groups)
+
+
+def policy_of(arm: str, profile: LayerProfile, problem_ids: Sequence[str], seed: int) -> Policy:
+    """The policy of an arm that chooses states by their norm; slots count `problem_ids`."""
     layers = profile.chosen_layers
+    tau = {layer: profile.tau[layer] for layer in layers}
     match arm:
         case "plain":
             return Suppression.above(dict.fromkeys(layers, math.inf))
-        case "high_norm":
-            return Suppression.above({layer: profile.tau[layer] for layer in layers})
+        case "rotation":
+            return Rotation(Suppression.above(tau), problem_ids, seed)
+        case "direction_only":
+            medians = {layer: quantile(profile, layer, 0.5) for layer in layers}
+            return DirectionOnly(Suppression.above(tau), medians)
         case "low_norm":
             return Suppression.below(
                 {layer: quantile(profile, layer, share_above_tau(profile, layer)) for layer in layers}
             )
         case "top10":
             return Suppression.above({layer: quantile(profile, layer, 0.9) for layer in layers})
-        case _:
+        case "bottom10":
             return Suppression.below({layer: quantile(profile, layer, 0.1) for layer in layers})
+        case _:
+            return Suppression.above(tau, FACTOR[arm])
 
 
 def quantile(profile: LayerProfile, layer: int, level: float) -> float:

@@ -6,6 +6,7 @@ greedily.
 
 from __future__ import annotations
 
+import math
 import shutil
 import warnings
 from collections.abc import Mapping, Sequence
@@ -19,13 +20,14 @@ from safetensors.torch import load_file, save_file
 
 from normprobe.engines.hf import Events, UntriggeredWarning, generate
 from normprobe.errors import NormprobeError
-from normprobe.evaluation.arms import ARMS, FACTOR, SOURCE_OF, in_order, policy_of
+from normprobe.evaluation.arms import ARMS, FACTOR, SOURCE_OF, dealt, in_order, policy_of
 from normprobe.layer_profile import LayerProfile
 from normprobe.models.open import OpenModel
 from normprobe.policies.rows import Policy
-from normprobe.policies.suppression import PAPER_SCALE, Doses
+from normprobe.policies.suppression import Doses, ReplayedSuppression
 from normprobe.runs import Run, atomic_write
 from normprobe.tracing.responses import Scorer
+from normprobe.tracing.store import read_table
 
 MODE = "think"
 
@@ -46,17 +48,20 @@ def stage_experiments(
     """Fill experiments/ (suppression.parquet) from the run's problems of split `measure`: a row per problem and arm.
 
     Nothing to do if it is complete with `config`, into which the caller puts the model's identity and all arguments;
-    resumes arm by arm. Columns: problem_id, arm, mode, factor (NaN where it differs from state to state), correct,
-    n_tokens (generated), n_suppressed (states: tokens × layers), delta_norm (mean ‖Δh‖ over those; NaN if none).
+    resumes arm by arm. Columns: problem_id, arm, mode, factor (what is left of the norm of a changed state; NaN where
+    that differs from state to state), on_same_tokens (random arms: share of the dealt tokens that the source arm
+    changed itself; NaN if none), correct, n_tokens (generated), n_suppressed (changed states: tokens × layers),
+    delta_norm (mean ‖Δh‖ over those; NaN if none).
 
-    Raises NormprobeError for a profile of another model, unknown arms, a random arm without its source, or no problem
-    to measure.
+    Raises NormprobeError for a profile of another model, unknown arms, a random arm without its source, no traces, or
+    no problem to measure.
     """
     if run.stage_complete("experiments", config):
         return
     profile.for_model(opened.identity.to_dict())
     ordered = in_order(arms)
-    problems = pd.read_parquet(run["problems"] / "problems.parquet")
+    tokens = read_table(run["traces"] / "tokens.parquet")
+    problems = read_table(run["problems"] / "problems.parquet")
     problems = problems[problems["split"] == "measure"].reset_index(drop=True)
     if problems.empty:
         raise NormprobeError("expected problems in the split measure, got none; give more problems")
@@ -68,7 +73,13 @@ def stage_experiments(
         for arm in ordered:
             table, dose = finished / f"{arm}.parquet", finished / f"{arm}.safetensors"
             if not table.exists():
-                policy = policy_of(arm, profile, doses, problem_ids, seed)
+                facts = {"arm": arm, "factor": FACTOR[arm], "on_same_tokens": math.nan}
+                if arm in SOURCE_OF:
+                    deal = dealt(arm, doses, tokens, problem_ids, seed)
+                    policy = ReplayedSuppression(deal, None if math.isnan(FACTOR[arm]) else FACTOR[arm])
+                    facts["on_same_tokens"] = deal.share_on_tokens_of(doses[SOURCE_OF[arm]]).cpu().numpy()
+                else:
+                    policy = policy_of(arm, profile, problem_ids, seed)
                 rows, given = answer(
                     opened,
                     policy,
@@ -80,9 +91,7 @@ def stage_experiments(
                 )
                 _write_doses(dose, given)  # before the table: where that is, the doses are
                 with atomic_write(table) as unfinished:
-                    rows.assign(arm=arm, factor=FACTOR.get(arm, PAPER_SCALE)).to_parquet(
-                        unfinished, index=False
-                    )
+                    rows.assign(**facts).to_parquet(unfinished, index=False)
             if arm in SOURCE_OF.values():
                 doses[arm] = _read_doses(dose, opened.device)
         with atomic_write(folder / "suppression.parquet") as unfinished:

@@ -60,7 +60,7 @@ class OpenModel:
             self.model.set_attn_implementation(before)
 
     def untrained(self, seed: int) -> OpenModel:
-        """The untrained twin: same configuration, dtype and device, weights drawn by `initialise` from `seed`.
+        """The untrained twin: a fresh network from `seed`.
 
         The bundled model's twin is the very initialisation its training started from, whatever `seed` is.
         """
@@ -68,6 +68,10 @@ class OpenModel:
             from normprobe.testbed import bundled
 
             seed = bundled.initial_seed()
+        return self.fresh(seed)
+
+    def fresh(self, seed: int) -> OpenModel:
+        """A random network: same configuration, dtype and device, weights drawn by `initialise` from `seed`."""
         # transformers draws initial weights of its own, from the global generator only: fork it, they are overwritten.
         with torch.random.fork_rng(devices=[]):
             config = copy.deepcopy(self.model.config)

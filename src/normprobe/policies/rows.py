@@ -1,5 +1,6 @@
 """What a policy sees of a running model, and what it gives back: the seam between policies and engines."""
 
+import hashlib
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -47,3 +48,8 @@ class Policy(Protocol):
 def norms(hidden: Float[torch.Tensor, "row d"]) -> Float[torch.Tensor, " row"]:
     """‖h‖₂ of each row, in float32 whatever the dtype of the model."""
     return torch.linalg.vector_norm(hidden, dim=-1, dtype=torch.float32)
+
+
+def request_key(request: str) -> int:
+    """What keys a request's random draws: a hash of its name, so that neither its slot nor the batch has a say."""
+    return int.from_bytes(hashlib.blake2b(request.encode(), digest_size=8).digest(), "big")

@@ -1,4 +1,4 @@
-"""Suppression: shorten the states of chosen tokens, and the matched random control of the same experiment.
+"""Suppression: shorten the states of chosen tokens, and the matched random controls of the same experiment.
 
 Source: "The Tell-Tale Norm" (arXiv 2606.06188), causal experiment: states with a norm above a per-layer threshold are
 scaled by 0.1 in the last quarter of the layers; the control shortens as many random tokens.
@@ -6,7 +6,6 @@ scaled by 0.1 in the last quarter of the layers; the control shortens as many ra
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from normprobe.errors import NormprobeError
-from normprobe.policies.rows import Rows, norms
+from normprobe.policies.rows import Rows, norms, request_key
 
 PAPER_SCALE = 0.1
 """What is left of a suppressed state in the paper."""
@@ -73,10 +72,14 @@ class Suppression:
         self, rows: Rows, layer: int
     ) -> tuple[Float[torch.Tensor, "row d"], Bool[torch.Tensor, " row"]]:
         """The rows with the chosen ones scaled, and which those are."""
+        chosen = self.chosen(rows, layer)
+        return torch.where(chosen[:, None], self.scale * rows.hidden, rows.hidden), chosen
+
+    def chosen(self, rows: Rows, layer: int) -> Bool[torch.Tensor, " row"]:
+        """The eligible rows with a norm inside the layer's window."""
         low, high = self.windows[layer]
         norm = norms(rows.hidden)
-        chosen = rows.eligible & (norm > low) & (norm < high)
-        return torch.where(chosen[:, None], self.scale * rows.hidden, rows.hidden), chosen
+        return rows.eligible & (norm > low) & (norm < high)
 
 
 @dataclass(frozen=True)
@@ -92,24 +95,34 @@ class Doses:
     n_steps: Int[torch.Tensor, " slot"]
     layers: tuple[int, ...]
 
-    def shuffled(self, requests: Sequence[str], seed: int) -> Doses:
-        """Deal the doses of each request to its tokens at random.
+    def shuffled(
+        self, requests: Sequence[str], seed: int, groups: Int[torch.Tensor, "slot step"] | None = None
+    ) -> Doses:
+        """Deal the doses of each request to its tokens at random; given groups, to tokens of the same group.
 
         One permutation of the steps per request, keyed by (seed, the request's name) alone and so independent of the
         batch and of any norm. All layers of a token move together: the numbers of tokens per layer, the tokens hit in
-        several layers and the sizes ‖Δh‖ stay exactly as they were.
+        several layers and the sizes ‖Δh‖ stay exactly as they were, in each group too. A group of one keeps its dose.
         """
         delta = self.delta.clone()
         for slot, (request, n) in enumerate(zip(requests, self.n_steps.tolist(), strict=True)):
-            key = int.from_bytes(hashlib.blake2b(request.encode(), digest_size=8).digest(), "big")
-            order = torch.from_numpy(np.random.default_rng([seed, key]).permutation(n))
-            delta[slot, :n] = self.delta[slot, order]
+            drawn = np.random.default_rng([seed, request_key(request)]).permutation(n)
+            group = np.zeros(n) if groups is None else groups[slot, :n].numpy()
+            # Group by group, the steps as they come receive from the steps as they were drawn.
+            source = np.empty(n, dtype=np.int64)
+            source[np.argsort(group, kind="stable")] = drawn[np.argsort(group[drawn], kind="stable")]
+            delta[slot, :n] = self.delta[slot, torch.from_numpy(source)]
         return Doses(delta, self.n_steps, self.layers)
+
+    def share_on_tokens_of(self, other: Doses) -> Float[torch.Tensor, " slot"]:
+        """By request, the share of the tokens dosed here that `other` doses too; NaN where none is dosed here."""
+        here, there = (self.delta > 0).any(dim=2), (other.delta > 0).any(dim=2)
+        return (here & there).sum(dim=1) / here.sum(dim=1)
 
 
 @dataclass(frozen=True)
 class ReplayedSuppression:
-    """Shorten the states that the doses name, whatever their norm: the random control, given shuffled doses.
+    """Shorten the states that the doses name, whatever their norm: a matched control, given shuffled doses.
 
     doses: by slot; a request that outlives the doses starts them again, so its share of changed tokens stays the same.
     scale: a factor h → scale · h wherever there is a dose; or None, to take exactly the dose off along h:

@@ -5,16 +5,27 @@ import sys
 from pathlib import Path
 
 from normprobe.console import run_main
+from normprobe.report.findings import read_evidence
 from normprobe.report.html import write_report
+from normprobe.report.table import HOLM, markdown_table
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Write `report.html` into the run directory and print its path."""
+    """Write `report.html` into the run directory and print its path; or, for `--markdown`, print the verdict table."""
     parser = argparse.ArgumentParser(
         prog="normprobe report", description="Write a finished run's report again."
     )
     parser.add_argument("run", type=Path, help="a run directory, such as runs/tiny-thinker")
-    print(write_report(parser.parse_args(argv).run))
+    parser.add_argument(
+        "--markdown",
+        action="store_true",
+        help="print the verdicts as a Markdown table (a README's); write nothing",
+    )
+    given = parser.parse_args(argv)
+    if given.markdown:
+        print(f"{markdown_table(read_evidence(given.run))}\n\n{HOLM}")
+    else:
+        print(write_report(given.run))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ _TITLES = {
     "two_sided_bound": "Does the two-sided bound hold on other problems?",
     "marks_critical_steps": "Is the norm higher where something is computed?",
     "high_norm_is_causal": "Does suppressing high-norm states hurt more than suppressing matched ones?",
+    "domain_and_difficulty": "Is the norm amplified more on harder problems, and does it separate domains?",
+    "hard_tokens_grow_norm": "Do tokens that were hard to predict early end with a high norm?",
 }
 
 
@@ -30,8 +32,8 @@ _SHOWN = {
     ),
     "norm_tracks_features": (
         "Rank correlation of the norm with the summed activation of the reasoning features. Top: within a layer, over "
-        "tokens, which decides. Below: over layers, the paper's form, which depth alone drives up. Grey: null models. "
-        "Lines: 95 % intervals."
+        "tokens, in the three forms that decide. Below: over layers, the paper's form, which depth alone drives up. "
+        "Filled: this model. Open: null models. Lines: 95 % intervals."
     ),
     "entropies_do_not": (
         "Strength of the rank correlation with the summed reasoning features, within a layer over tokens, for the norm "
@@ -52,8 +54,19 @@ _SHOWN = {
         "Shaded: the last quarter of the layers."
     ),
     "high_norm_is_causal": (
-        "Accuracy in think while the named states are suppressed. Dashed: nothing suppressed. In the bars: states "
-        "suppressed per generated token. Lines: 95 % intervals."
+        "Accuracy in think while the named states are changed. Dashed: nothing changed. Dark grey: the controls that "
+        "decide. In the bars: states changed per generated token. Lines: 95 % intervals."
+    ),
+    "domain_and_difficulty": (
+        "Mean norm over whole responses in think, as a multiple of that in no_think (mean over layers), by difficulty "
+        "and domain of the problem; at 1 (dotted) thinking changes nothing. Grey: the untrained twin; filler of the "
+        "thought's length instead of a thought, over all domains. Bands: 95 % intervals."
+    ),
+    "hard_tokens_grow_norm": (
+        "Rank correlation of a token's surprisal in the early checkpoint with the norm of the state that predicts it, "
+        "within a problem, given position and the frequency of both tokens, by layer. Grey: the same with the norm in "
+        "the untrained twin and in the early checkpoint itself. Bands: 95 % intervals. Shaded: the last quarter of the "
+        "layers."
     ),
 }
 

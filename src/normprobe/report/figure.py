@@ -32,6 +32,17 @@ def canvas(*, panels: int = 1, width: float = WIDTH, height: float = HEIGHT) -> 
     return figure, axes
 
 
+def row_canvas(
+    panels: int, *, width: float = 1.3 * WIDTH, height: float = HEIGHT
+) -> tuple[Figure, list[Axes]]:
+    """A figure with `panels` axes side by side, for rows that share their names; `width` inches together."""
+    style.apply()
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height))
+    return figure, list(figure.subplots(1, panels, squeeze=False)[0])
+
+
 def publish(figure: Figure, stem: Path, caption: str) -> None:
     """Write `stem`.pdf, `stem`.png and the caption as `stem`.txt. Raises NormprobeError if they cannot be written."""
     style.save(figure, stem)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
-from normprobe.claims.evidence import Control, Evidence
+from normprobe.claims.evidence import Control, Decision, Evidence
 from normprobe.claims.registry import CLAIMS
 from normprobe.errors import NormprobeError
 
@@ -113,7 +113,17 @@ def _read(run: Path, name: str, entry: Callable[[dict[str, Any]], _Entry]) -> li
 
 def _evidence(entry: dict[str, Any]) -> Evidence:
     controls = tuple(Control(**_measured(control)) for control in entry["controls"])
-    return Evidence(**{**_measured(entry), "controls": controls})
+    return Evidence(**{**_measured(entry), "controls": controls, "decision": _decision(entry["decision"])})
+
+
+def _decision(entry: dict[str, Any]) -> Decision:
+    low, high = entry["interval"]
+    numbers = {
+        "margin": _float(entry["margin"]),
+        "interval": (_float(low), _float(high)),
+        "p": _float(entry["p"]),
+    }
+    return Decision(**{**entry, **numbers, "missing": tuple(entry["missing"])})
 
 
 def _measured(entry: dict[str, Any]) -> dict[str, Any]:

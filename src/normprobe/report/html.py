@@ -6,20 +6,31 @@ import io
 from collections.abc import Callable, Iterator
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from normprobe.claims.evidence import VERDICTS, Control, Evidence
 from normprobe.claims.tables import Tables
-from normprobe.report import heatmap
+from normprobe.report import heatmap, signals
 from normprobe.report.accuracy import accuracy_table
 from normprobe.report.assumptions import assumption_table
 from normprobe.report.captions import shown, title
-from normprobe.report.figure import canvas
+from normprobe.report.figure import canvas, row_canvas
 from normprobe.report.findings import Finding, Findings, NothingToDraw
 from normprobe.report.page import badge, heading, image, page, paragraph, table
-from normprobe.report.table import controls, count, decisive, with_interval
+from normprobe.report.table import HOLM, controls, count, holm_p, margin, with_interval
+from normprobe.report.what_would_change import (
+    MARGINS,
+    binding,
+    draw_margins,
+    margins_height,
+    what_would_change,
+)
 from normprobe.runs import Run, atomic_write_text, refusing_disk_errors
 from normprobe.style import MODE_COLOURS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 MEANING = {
     "supported": "the interval of the effect over its strongest control lies above the smallest effect of interest",
@@ -29,6 +40,8 @@ MEANING = {
 }
 
 FURTHER = {
+    "what-would-change": "what would change these verdicts",
+    "signals": "which signal tells most",
     "assumption-table": "the assumptions in numbers",
     "tokens": "one response token by token",
     "accuracy": "how often the model is right",
@@ -50,6 +63,8 @@ def write_report(run_path: Path) -> Path:
     body = (
         *_opening(str(name), findings),
         *(part for finding in findings.judged for part in _claim(finding)),
+        *_changes([finding.evidence for finding in findings.judged]),
+        *_signals(run.path),
         *_assumptions(findings),
         *_heat_map(tables),
         *_accuracy(tables),
@@ -78,8 +93,8 @@ def _opening(name: str, findings: Findings) -> Iterator[str]:
     evidence = [finding.evidence for finding in findings.judged]
     yield table(
         head,
-        map(_verdict_row, evidence),
-        "Brackets are 95 % intervals over problems.",
+        map(_verdict_row, evidence, holm_p(evidence)),
+        f"Brackets are 95 % intervals over problems. {HOLM}",
         cards=True,
         notes=map(_note, evidence),
     )
@@ -91,13 +106,12 @@ def _opening(name: str, findings: Findings) -> Iterator[str]:
     yield f"<p>After the claims: {', '.join(links)}.</p>"
 
 
-def _verdict_row(evidence: Evidence) -> list[str]:
-    margin = decisive(evidence)
+def _verdict_row(evidence: Evidence, p: str) -> list[str]:
     return [
         f'<b><a href="#{escape(evidence.claim)}">{escape(title(evidence.claim))}</a></b>',
         badge(evidence.verdict),
         f'{_value(evidence)}<br><span class="soft">{escape(evidence.unit)}</span>',
-        _value(margin) if margin else "–",
+        f'<span class="number">{margin(evidence.decision)}</span><br><span class="soft">{p}</span>',
         f'<span class="number">{count(evidence.n)} {escape(evidence.n_unit)}</span>',
     ]
 
@@ -117,18 +131,65 @@ def _claim(finding: Finding) -> Iterator[str]:
         f"<p>{badge(evidence.verdict)}: {_value(evidence)} ({escape(evidence.unit)}), "
         f"n = {count(evidence.n)} {escape(evidence.n_unit)}</p>"
     )
-    yield image(_drawn(finding.draw), title(evidence.claim), shown(evidence))
+    yield image(_drawn(canvas(), lambda axes: finding.draw(axes[0])), title(evidence.claim), shown(evidence))
     yield _controls(evidence)
 
 
 def _controls(evidence: Evidence) -> str:
     """Every row of the evidence, the estimate and the deciding one in bold."""
-    margin = decisive(evidence)
     rows = [["<b>the estimate</b>", f"<b>{_value(evidence)}</b>"]]
-    for control in evidence.controls:
-        cells = [escape(control.name), _value(control)]
-        rows.append([f"<b>{cell}</b>" for cell in cells] if control is margin else cells)
+    rows += [[escape(control.name), _value(control)] for control in evidence.controls]
+    rows.append(["<b>estimate − strongest control (decides)</b>", f"<b>{margin(evidence.decision)}</b>"])
     return table(("Measured", "[95 % interval]"), rows, f"The estimate ({evidence.unit}) and its controls")
+
+
+def _changes(evidence: list[Evidence]) -> Iterator[str]:
+    yield heading("What would change these verdicts?", "what-would-change")
+    yield paragraph(
+        "A verdict rests on one margin: the estimate less its strongest control, in the form in which that is least. "
+        "It is supported where the margin's interval lies above the smallest effect of interest, not supported where "
+        "it lies below."
+    )
+    if evidence:
+        blank = canvas(height=margins_height(evidence))
+        yield image(_drawn(blank, lambda axes: draw_margins(axes[0], evidence)), "Margins", MARGINS)
+    rows = [
+        [
+            f'<b><a href="#{escape(item.claim)}">{escape(title(item.claim))}</a></b>',
+            badge(item.verdict),
+            f'<span class="number">{margin(item.decision)}</span>',
+            f"{item.decision.smallest_effect:g}",
+            escape(binding(item.decision)) or "–",
+        ]
+        for item in evidence
+    ]
+    yield table(
+        ("Claim", "Verdict", "Margin [95 % interval]", "Smallest effect", "Strongest control"),
+        rows,
+        cards=True,
+        notes=(escape(what_would_change(item)) for item in evidence),
+    )
+
+
+def _signals(run: Path) -> Iterator[str]:
+    yield heading("Which signal tells most?", "signals")
+    try:
+        compared = signals.read_signals(run)
+    except NothingToDraw as error:
+        yield paragraph(str(error))
+        return
+    yield f"<ul>{''.join(f'<li>{escape(sentence)}</li>' for sentence in signals.told(compared))}</ul>"
+    panels = compared["target"].nunique()
+    yield image(
+        _drawn(row_canvas(panels), lambda axes: signals.draw_signals(axes, compared)),
+        "Signals",
+        signals.CAPTION,
+    )
+    head, rows = signals.signal_table(compared)
+    cells = [[name, *(_number(text, best) for text, best in numbers)] for (name, _), *numbers in rows]
+    yield table(
+        head, cells, "This model [95 % intervals over problems]; the strongest signal of a column in bold"
+    )
 
 
 def _assumptions(findings: Findings) -> Iterator[str]:
@@ -207,12 +268,18 @@ def _plain(value: Any) -> str:
 
 
 def _value(measured: Evidence | Control) -> str:
-    return f'<span class="number">{with_interval(measured.estimate, measured.interval)}</span>'
+    return _number(with_interval(measured.estimate, measured.interval))
 
 
-def _drawn(draw: Callable[[Any], None]) -> bytes:
-    """A panel alone, as PNG."""
-    figure, (axes,) = canvas()
+def _number(text: str, strong: bool = False) -> str:
+    """A number with its interval on one line."""
+    number = f'<span class="number">{text}</span>'
+    return f"<b>{number}</b>" if strong else number
+
+
+def _drawn(blank: tuple[Figure, list[Axes]], draw: Callable[[list[Axes]], None]) -> bytes:
+    """A figure as PNG, its axes filled by `draw`."""
+    figure, axes = blank
     draw(axes)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=200, metadata={"Software": None})

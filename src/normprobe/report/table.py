@@ -7,13 +7,20 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from normprobe.claims.evidence import Control, Evidence
+import numpy as np
+
+from normprobe.claims.evidence import Control, Decision, Evidence
+from normprobe.stats.multiple import holm
 
 WIDTH = 110
 SHAPES = {"supported": "●", "not supported": "✕", "inconclusive": "◐", "vacuous": "○"}
 _NAME, _VERDICT = 48, 18
+HOLM = (
+    "Holm p: how often, over resampled problems, the margin is no larger than the smallest effect of interest "
+    "(one-sided), adjusted by Holm for the number of claims judged by a margin; it changes no verdict."
+)
 
 
 def number(value: float) -> str:
@@ -59,42 +66,49 @@ def marked(verdict: str) -> str:
     return f"{SHAPES[verdict]} {verdict}"
 
 
-def verdict_table(evidence: Iterable[Evidence]) -> str:
+def holm_p(evidence: Sequence[Evidence]) -> list[str]:
+    """The p of each claim's margin, adjusted over the claims that have one: `Holm p 0.005`; empty for the others."""
+    p = np.array([item.decision.p for item in evidence], dtype=float)
+    tested = np.isfinite(p)
+    p[tested] = holm(p[tested])
+    return [f"Holm p {value:.3f}" if known else "" for value, known in zip(p, tested, strict=True)]
+
+
+def verdict_table(evidence: Sequence[Evidence]) -> str:
     """The table `python -m normprobe.verify` prints, at most `WIDTH` columns: a block per claim.
 
     A block holds the claim with its verdict, estimate and 95 % interval; n and the unit; in the estimate's column each
-    of its controls, then the margin that decides; and the note in plain words.
+    of its controls, then the margin that decides with its p; and the note in plain words. What p is stands below.
     """
     lines = [_row("claim, its controls", "verdict", "estimate [95 % interval]"), "─" * WIDTH]
-    for item in evidence:
+    for item, p in zip(evidence, holm_p(evidence), strict=True):
         lines.append(_row(item.claim, marked(item.verdict), with_interval(item.estimate, item.interval)))
         lines += textwrap.wrap(
             f"  n = {count(item.n)} {item.n_unit}; {item.unit}", WIDTH, subsequent_indent="  "
         )
-        margin = decisive(item)
-        for control in [*controls(item), *([margin] if margin else [])]:
+        for control in controls(item):
             *above, name = textwrap.wrap(control.name, _NAME - 4) or [""]
             lines += [f"  {part}" for part in above]
             lines.append(_row(f"  {name}", "", with_interval(control.estimate, control.interval)))
+        lines.append(_row("  estimate − strongest control (decides)", p, margin(item.decision)))
         lines += textwrap.wrap(item.note, WIDTH, initial_indent="  → ", subsequent_indent="    ")
         lines.append("")
-    return "\n".join(lines[:-1])
+    return "\n".join([*lines, *textwrap.wrap(HOLM, WIDTH, break_on_hyphens=False)])
 
 
-def markdown_table(evidence: Iterable[Evidence]) -> str:
+def markdown_table(evidence: Sequence[Evidence]) -> str:
     """The table of a README: one row per claim, its controls and the margin that decides beside the estimate."""
     lines = [
         "| claim | verdict | estimate [95 % interval] | controls | margin that decides | n |",
         "|---|---|---|---|---|---|",
     ]
-    for item in evidence:
-        margin = decisive(item)
+    for item, p in zip(evidence, holm_p(evidence), strict=True):
         cells = (
             f"`{item.claim}`",
             marked(item.verdict),
             f"{with_interval(item.estimate, item.interval)}<br>{item.unit}",
             "<br>".join(f"{c.name}: {with_interval(c.estimate, c.interval)}" for c in controls(item)) or "–",
-            with_interval(margin.estimate, margin.interval) if margin else "–",
+            "<br>".join(filter(None, (margin(item.decision), p))),
             f"{count(item.n)} {item.n_unit}",
         )
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
@@ -105,15 +119,14 @@ def count(n: int) -> str:
     return f"{n:,}"
 
 
-def decisive(evidence: Evidence) -> Control | None:
-    """The margin over the strongest control, to which the rule is applied; None for a claim without one."""
-    return next((control for control in evidence.controls if control.name.endswith("(decides)")), None)
-
-
 def controls(evidence: Evidence) -> list[Control]:
     """Controls of the estimate as it stands. A name with a colon belongs to another form of the estimate."""
-    margin = decisive(evidence)
-    return [control for control in evidence.controls if control is not margin and ": " not in control.name]
+    return [control for control in evidence.controls if ": " not in control.name]
+
+
+def margin(decision: Decision) -> str:
+    """The margin that decides, with its interval."""
+    return with_interval(decision.margin, decision.interval)
 
 
 def _row(name: str, verdict: str, value: str) -> str:

@@ -108,7 +108,11 @@ def averaged_slack(omega: Cells, spread_think: Cells, spread_no_think: Cells) ->
 
 
 def coherence_constant(k: Cells, mu: Cells) -> Cells:
-    """(1 − μ(k − 1))/k ≤ c⋆ for k atoms with cosines ≥ −μ; ≤ 0 from k = 1 + 1/μ. No atom needs no constant: 1."""
+    """(1 − μ(k − 1))/k ≤ c⋆ for k atoms with cosines ≥ −μ; ≤ 0 from k = 1 + 1/μ. No atom needs no constant: 1.
+
+    k counts the features in supp a (signed form) or supp Δ (ordered form). Exact in a cell; it grows with the number of
+    tokens, as one token with z > 0 suffices, and so errs to the safe side: a constant for more atoms is smaller.
+    """
     at_least_one = np.maximum(k, 1)
     return (1 - mu * (at_least_one - 1)) / at_least_one
 

@@ -130,7 +130,7 @@ def token_table(
     table["token"] = texts[inverse]
     table["segment"] = _segments(chosen, lengths)
     table["role"] = _roles(chosen, lengths, table["token"].to_numpy(), roles)
-    table["sink"] = _sinks(norm) | (table["position"] == 0).to_numpy()
+    table["sink"] = sinks(norm, table["position"].to_numpy())
     return table
 
 
@@ -158,9 +158,12 @@ def _roles(
     return out
 
 
-def _sinks(norm: Float[np.ndarray, "layer token"]) -> Bool[np.ndarray, " token"]:
+def sinks(
+    norm: Float[np.ndarray, "layer token"], position: Int[np.ndarray, " token"]
+) -> Bool[np.ndarray, " token"]:
+    """Where massive activations sit (see `SINK_FACTOR`), the first token of a sequence always among them."""
     above = norm > SINK_FACTOR * np.median(norm, axis=1, keepdims=True)
-    return above.mean(axis=0) >= 0.5
+    return (above.mean(axis=0) >= 0.5) | (position == 0)
 
 
 def _read_logits(

@@ -1,0 +1,101 @@
+"""Do the intervals cover, and what could the claim have seen? Both from samples of a finished run's own problems.
+
+The run's measured problems are taken as the population, whose margin is known. Samples as large as the run are drawn
+from it, each is bootstrapped as a run is, and the interval of each is compared with the known margin (coverage). Were
+every margin larger by some Δ, so would be the ends of its interval: the smallest margin that is found with 90 % power
+follows from the spread of the lower ends.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import ModuleType
+
+import numpy as np
+from jaxtyping import Float
+
+from normprobe.claims.judgement import Resampling
+from normprobe.claims.measured import NotJudged
+from normprobe.claims.tables import Tables
+from normprobe.stats.bootstrap import bootstrap_weights, percentile_interval
+
+SAMPLES, SAMPLES_AT_ONCE, DRAWS = 1000, 25, 500
+POWER = 0.9
+
+
+@dataclass(frozen=True)
+class Nested(Resampling):
+    """Weights of samples and of resamples of samples: row 0 the population, then blocks of `DRAWS` + 1 rows, each a
+    sample followed by its resamples. `draws` makes them; `rng` stays for what else a claim draws."""
+
+    draws: np.random.Generator
+    samples: int
+
+    def __call__(self, n_problems: int) -> Float[np.ndarray, "draw problem"]:
+        rows = [np.ones((1, n_problems))]
+        for sample in bootstrap_weights(n_problems, self.samples, self.draws):
+            again = self.draws.multinomial(n_problems, sample / n_problems, size=DRAWS)
+            rows += [sample[None], again.astype(np.float64)]
+        return np.vstack(rows)
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """One claim at the run's own n. covered: share of the samples whose 95 % interval holds the population's margin.
+
+    constant: no sample's margin differs, so nothing can be said of the interval; power_margin: the smallest margin
+    that is `supported` with 90 % power, in the estimate's unit.
+    """
+
+    claim: str
+    margin: float
+    n: int
+    samples: int
+    covered: float
+    constant: bool
+    smallest_effect: float
+    power_margin: float
+
+
+def coverage(tables: Tables, claim: ModuleType, seed: int, samples: int = SAMPLES) -> Coverage | None:
+    """Coverage and power of one claim; None where it cannot be judged or a control is missing."""
+    lows, highs = [], []
+    evidence = None
+    for start in range(0, samples, SAMPLES_AT_ONCE):
+        # What else a claim draws (a split of the problems) belongs to the population: it is the same every time.
+        key = [seed, zlib.crc32(claim.NAME.encode())]
+        nested = Nested(
+            np.random.default_rng(key),
+            np.random.default_rng([*key, start]),
+            min(SAMPLES_AT_ONCE, samples - start),
+        )
+        try:
+            evidence, _ = claim.evaluate(tables, nested, seed)
+        except NotJudged:
+            return None
+        if evidence.decision.missing:
+            return None
+        for draws in _samples(evidence.decision.draws):
+            low, high = percentile_interval(draws)
+            lows.append(float(low))
+            highs.append(float(high))
+    assert evidence is not None
+    decision = evidence.decision
+    low, high = np.array(lows), np.array(highs)
+    return Coverage(
+        claim=claim.NAME,
+        margin=decision.margin,
+        n=evidence.n,
+        samples=len(low),
+        covered=float(((low <= decision.margin) & (decision.margin <= high)).mean()),
+        constant=bool((low == high).all()),
+        smallest_effect=decision.smallest_effect,
+        power_margin=decision.smallest_effect + decision.margin - float(np.quantile(low, 1 - POWER)),
+    )
+
+
+def _samples(draws: Float[np.ndarray, " draw"]) -> Iterator[Float[np.ndarray, " resample"]]:
+    """The resamples of each sample."""
+    yield from draws[1:].reshape(-1, DRAWS + 1)[:, 1:]

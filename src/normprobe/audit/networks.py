@@ -1,0 +1,129 @@
+"""What a network gives the claims to read, and the run directory that is made of several networks' readings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from safetensors.numpy import save_file
+
+from normprobe.claims.tables import Tables
+from normprobe.models.open import OpenModel
+from normprobe.saes.activations import draw_tokens, sample_states, training_responses
+from normprobe.saes.dictionary import Dictionary, describe, random_dictionary
+from normprobe.saes.reductions import Reduced, reduce_source
+from normprobe.saes.training import SaeSettings, generator_for, train_sae
+from normprobe.tracing.store import write_signals, write_table
+from normprobe.tracing.trace import Signals, replay, sinks
+
+OWN, RANDOM = "own", "random"
+Dictionaries = Mapping[int, Dictionary]
+"""Layer → dictionary."""
+
+
+@dataclass(frozen=True)
+class Passage:
+    """What all networks of an audit read: some problems of a finished run, with the responses its model wrote.
+
+    `tokens` is their part of traces/tokens.parquet, in the order of `responses`. `suppression` stands in for the
+    one experiment in which a network has to write (a random one cannot).
+    """
+
+    problems: pd.DataFrame
+    responses: pd.DataFrame
+    tokens: pd.DataFrame
+
+    @classmethod
+    def of(cls, tables: Tables, n_select: int, n_measure: int, n_sae: int = 0) -> Passage:
+        """The first problems of each split of a run, balanced as the run's table is."""
+        sizes = {"select": n_select, "measure": n_measure, "sae": n_sae}
+        kept = [
+            problems.head(sizes[str(split)])
+            for split, problems in tables.problems.groupby("split", sort=False)
+        ]
+        problems = pd.concat(kept).sort_index().reset_index(drop=True)
+        names = set(problems["problem_id"])
+        responses, tokens = (
+            table[table["problem_id"].isin(names)] for table in (tables.responses, tables.tokens)
+        )
+        return cls(problems, responses.reset_index(drop=True), tokens.reset_index(drop=True))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One network's signals [layer, token], and what its own and a random dictionary make of its states."""
+
+    signals: Signals
+    reduced: dict[str, Reduced]
+
+
+def read(opened: OpenModel, passage: Passage, own: Dictionaries, random: Dictionaries) -> Reading:
+    """Replay the passage through a network, as a run's stages traces/ and reductions/ do."""
+    with opened.returning_attentions():
+        signals = replay(opened, passage.responses, progress=False)
+    return Reading(signals, reduce_source(opened, passage.responses, {OWN: own, RANDOM: random}, "model"))
+
+
+def random_dictionaries(
+    opened: OpenModel, layers: Sequence[int], settings: SaeSettings, *key: object
+) -> Dictionaries:
+    """One random dictionary per layer, drawn from `key`."""
+    dictionaries = {}
+    for layer in layers:
+        metadata = describe(opened.identity, layer, RANDOM, 0)
+        generator = generator_for(*key, layer)
+        dictionaries[layer] = Dictionary.of(
+            random_dictionary(opened.identity.d_model, settings.width, settings.k, metadata, generator)
+        )
+    return dictionaries
+
+
+def trained_dictionaries(
+    opened: OpenModel, passage: Passage, layers: Sequence[int], settings: SaeSettings, *key: object
+) -> Dictionaries:
+    """One dictionary per layer, trained on the network's states at the passage's split "sae"."""
+    responses = training_responses(passage.responses)
+    rows = draw_tokens(responses, settings.n_samples, generator_for(*key, "tokens"))
+    states = sample_states(opened, responses, rows, layers, OWN)
+    dictionaries = {}
+    for row, layer in enumerate(layers):
+        metadata = describe(opened.identity, layer, OWN, 0)
+        generator = generator_for(*key, layer)
+        dictionaries[layer] = Dictionary.of(
+            train_sae(states[row], settings, metadata, generator, opened.device)
+        )
+    return dictionaries
+
+
+def write_tables(
+    folder: Path,
+    passage: Passage,
+    readings: Mapping[str, Reading],
+    suppression: pd.DataFrame | None = None,
+) -> Tables:
+    """A run directory, as far as claims read one, in which each source ("model", "untrained", "early") is a reading.
+
+    The arm "random" is the random dictionary of the reading "model".
+    """
+    for stage in ("problems", "responses", "traces", "reductions"):
+        (folder / stage).mkdir(parents=True, exist_ok=True)
+    position = passage.tokens["position"].to_numpy()
+    tokens = passage.tokens.assign(sink=sinks(readings["model"].signals["norm"], position))
+    write_table(folder / "problems" / "problems.parquet", passage.problems)
+    write_table(folder / "responses" / "responses.parquet", passage.responses)
+    write_table(folder / "traces" / "tokens.parquet", tokens)
+    for source, reading in readings.items():
+        write_signals(folder / "traces", source, reading.signals)
+    arms = {source: reading.reduced[OWN] for source, reading in readings.items()}
+    arms[RANDOM] = readings["model"].reduced[RANDOM]
+    for name in ("features", "sums", "pairs", "dictionary"):
+        parts = [getattr(reduced, name).assign(arm=arm) for arm, reduced in arms.items()]
+        write_table(folder / "reductions" / f"{name}.parquet", pd.concat(parts, ignore_index=True))
+    z = {f"{arm}/{name}": values for arm, reduced in arms.items() for name, values in reduced.tokens.items()}
+    save_file(z, folder / "reductions" / "tokens.safetensors")
+    if suppression is not None:
+        (folder / "experiments").mkdir()
+        write_table(folder / "experiments" / "suppression.parquet", suppression)
+    return Tables(folder)

@@ -1,0 +1,150 @@
+"""A model into which everything the paper says was planted, so that the truth is known: all claims must find it.
+
+Its blocks are silent and every token is embedded alike; a reasoning signal is added to the residual stream after each
+block, as a steering vector would be. In thought and answer of think it holds three of eight orthonormal reasoning
+directions at a time, weak in early layers and strong in the last quarter, stronger where something is computed, for
+harder problems and for tokens that were hard to predict early in training, and of a height of its own in each domain.
+The dictionary knows the directions. So A1–A4 hold, and the state's norm is the reasoning signal's.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+
+from normprobe.audit.networks import Dictionaries, Passage
+from normprobe.models.open import OpenModel
+from normprobe.saes.dictionary import Dictionary, describe
+from normprobe.tracing.stream import token_offsets
+
+SPLITS = ("select", "measure")
+N_DIRECTIONS, ACTIVE = 8, 3
+COMMON = 10.0  # ‖B‖, the same for every token
+EARLY, LATE = 0.5, 5.0  # reasoning signal / common part, before and in the last quarter of layers
+COMPUTED, PER_LEVEL, PER_DOMAIN, PER_SURPRISAL = 0.5, 0.15, 0.4, 0.2  # logarithms of factors
+FAINTER = 0.05  # by which the common part falls in thinking: no part of it may pass for reasoning
+THRESHOLD = 0.01  # of a code, far above rounding and far below any signal
+
+
+def amplitudes(
+    passage: Passage, early_surprisal: Float[np.ndarray, " token"], n_layers: int
+) -> Float[np.ndarray, "layer token"]:
+    """How strong the reasoning signal is, in activation units; 0 outside thought and answer of think."""
+    tokens = passage.tokens
+    thinking = (tokens["mode"] == "think") & tokens["segment"].isin(["thought", "answer"])
+    hard = pd.Series(early_surprisal).groupby(tokens["response_id"].to_numpy()).rank(pct=True)
+    facts = passage.problems.set_index("problem_id").loc[tokens["problem_id"]]
+    level = facts["difficulty"].to_numpy(dtype=float)
+    domain, _ = pd.factorize(facts["domain"])
+    log_factor = (
+        COMPUTED * (tokens["role"] == "computed").to_numpy()
+        + PER_LEVEL * (level - level.mean())
+        + PER_SURPRISAL * hard.fillna(0.5).to_numpy()
+    )
+    late = np.arange(n_layers) >= n_layers - -(-n_layers // 4)
+    strength = COMMON * np.where(late, LATE, EARLY)[:, None]
+    raised = np.where(late[:, None], PER_DOMAIN * domain, 0.0)
+    return thinking.to_numpy() * strength * np.exp(log_factor + raised)
+
+
+def plant(
+    opened: OpenModel,
+    passage: Passage,
+    amplitude: Float[np.ndarray, "layer token"],
+    generator: torch.Generator,
+) -> tuple[OpenModel, Dictionaries]:
+    """The planted model, and its dictionaries (one for all layers). It can read the passage, and nothing else."""
+    network = opened.fresh(0)
+    d = network.identity.d_model
+    basis, _ = torch.linalg.qr(torch.randn(d, d, generator=generator))
+    directions = basis[1 : 1 + N_DIRECTIONS]
+    with torch.no_grad():
+        for block in network.blocks:
+            for parameter in block.parameters():
+                if parameter.ndim == 2:
+                    parameter.zero_()
+        network.model.get_input_embeddings().weight.copy_(COMMON * basis[0])  # type: ignore[union-attr]
+    patterns = torch.tensor(list(combinations(range(N_DIRECTIONS), ACTIVE)))
+    chosen = patterns[torch.randint(len(patterns), (amplitude.shape[1],), generator=generator)]
+    pattern = directions[chosen].sum(dim=1) / ACTIVE**0.5
+    # The stream keeps what earlier blocks wrote: each adds the difference only.
+    rise = torch.from_numpy(np.diff(amplitude, axis=0, prepend=0).astype(np.float32))
+    fainter = -FAINTER * basis[0] * torch.from_numpy((amplitude[0] > 0).astype(np.float32))[:, None]
+    _Plant(passage, rise, pattern, fainter).attach(network)
+    return network, _dictionaries(network, basis)
+
+
+class _Plant:
+    """Adds to each block's output what belongs to the tokens that the model is reading."""
+
+    def __init__(
+        self,
+        passage: Passage,
+        rise: Float[torch.Tensor, "layer token"],
+        pattern: Float[torch.Tensor, "token d"],
+        fainter: Float[torch.Tensor, "token d"],
+    ) -> None:
+        self._rise, self._pattern, self._fainter = rise, pattern, fainter
+        offsets, _ = token_offsets(passage.responses, SPLITS)
+        self._first = {
+            tuple(ids): int(offset)
+            for ids, offset in zip(passage.responses["token_ids"], offsets, strict=True)
+            if offset >= 0
+        }
+        self._rows: Int[torch.Tensor, "row position"] | None = None
+
+    def attach(self, network: OpenModel) -> None:
+        network.model.base_model.register_forward_pre_hook(self._locate, with_kwargs=True)
+        for layer, block in enumerate(network.blocks):
+            block.register_forward_hook(
+                lambda _module, _inputs, output, layer=layer: self._add(layer, output)
+            )
+
+    def _locate(self, _module: object, _inputs: object, arguments: dict[str, torch.Tensor]) -> None:
+        """The token table's row of each token of the pass; −1 for padding."""
+        ids, mask = arguments["input_ids"], arguments["attention_mask"].bool()
+        self._rows = torch.full_like(ids, -1)
+        for rows, sequence, real in zip(self._rows, ids, mask, strict=True):
+            first = self._first[tuple(sequence[real].tolist())]
+            rows[real] = torch.arange(first, first + int(real.sum()))
+
+    def _add(self, layer: int, output: object) -> object:
+        assert self._rows is not None
+        hidden = output[0] if isinstance(output, tuple) else output
+        assert isinstance(hidden, torch.Tensor)
+        known = (self._rows >= 0)[..., None]
+        added = self._rise[layer][self._rows][..., None] * self._pattern[self._rows]
+        if layer == 0:
+            added = added + self._fainter[self._rows]
+        new = hidden + torch.where(known, added, torch.zeros(()))
+        return (new, *output[1:]) if isinstance(output, tuple) else new
+
+
+def _dictionaries(network: OpenModel, basis: Float[torch.Tensor, "d d"]) -> Dictionaries:
+    """The whole orthonormal basis as atoms, with codes ReLU'd at a threshold: exact on the planted states."""
+    from sae_lens import JumpReLUSAE, JumpReLUSAEConfig
+    from sae_lens.saes.sae import SAEMetadata
+
+    dictionaries = {}
+    d = len(basis)
+    for layer in range(network.identity.n_layers):
+        config = JumpReLUSAEConfig(
+            d_in=d,
+            d_sae=d,
+            normalize_activations="none",
+            metadata=SAEMetadata(**describe(network.identity, layer, "planted", 0)),
+        )
+        with torch.random.fork_rng(devices=[]):  # its constructor draws weights, which are replaced at once
+            sae = JumpReLUSAE(config)
+        with torch.no_grad():
+            sae.W_enc.copy_(basis.T)
+            sae.W_dec.copy_(basis)
+            sae.b_enc.zero_()
+            sae.b_dec.zero_()
+            sae.threshold.fill_(THRESHOLD)
+        dictionaries[layer] = Dictionary.of(sae)
+    return dictionaries

@@ -1,0 +1,35 @@
+"""The one table of a null or planted run that is drawn and not measured: a network that only reads answers nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from normprobe.audit.networks import Passage
+from normprobe.claims.high_norm_is_causal import CONTROLS, HIGH, PLAIN
+
+PLAIN_ACCURACY, SUPPRESSED = 0.8, 0.5
+PLANTED = 0.1
+
+
+def simulated_suppression(passage: Passage, rng: np.random.Generator, *, high_norm: float) -> pd.DataFrame:
+    """experiments/suppression.parquet with independent answers: plain right in 80 %, every control in 50 %, and
+    under `high_norm` in that share (50 %: it does not matter which states are suppressed)."""
+    problems = passage.problems.loc[passage.problems["split"] == "measure", "problem_id"]
+    shares = {PLAIN: PLAIN_ACCURACY, HIGH: high_norm, **dict.fromkeys(CONTROLS, SUPPRESSED)}
+    arms = [
+        pd.DataFrame(
+            {
+                "problem_id": problems,
+                "arm": arm,
+                "mode": "think",
+                "factor": 0.1,
+                "correct": pd.array(rng.random(len(problems)) < share, dtype="boolean"),
+                "n_tokens": 20,
+                "n_suppressed": 0 if arm == PLAIN else 6,
+                "delta_norm": 1.0,
+            }
+        )
+        for arm, share in shares.items()
+    ]
+    return pd.concat(arms, ignore_index=True)

@@ -1,0 +1,89 @@
+"""Other networks in the model's place: its untrained twin, its early checkpoint, and the model with all planted."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from normprobe.audit.networks import (
+    Dictionaries,
+    Passage,
+    Reading,
+    random_dictionaries,
+    read,
+    trained_dictionaries,
+    write_tables,
+)
+from normprobe.audit.null import finding
+from normprobe.audit.planted import amplitudes, plant
+from normprobe.audit.simulated import PLANTED, simulated_suppression
+from normprobe.claims.registry import evaluate_all
+from normprobe.models.open import OpenModel
+from normprobe.saes.training import SaeSettings, generator_for
+
+
+def judge_in_place(
+    sources: Mapping[str, OpenModel],
+    own: Mapping[str, Dictionaries],
+    subject: str,
+    passage: Passage,
+    layers: Sequence[int],
+    settings: SaeSettings,
+    seed: int,
+) -> list[dict[str, Any]]:
+    """Every claim that can be judged with the source `subject` in the model's place, reading the model's responses.
+
+    Its untrained control is the run's twin, or, for the twin itself, another random network with dictionaries trained
+    alike. It has no early checkpoint, and writes nothing, so claims that need either are left out.
+    """
+    twin, of_twin = sources["untrained"], own["untrained"]
+    if subject == "untrained":
+        twin = twin.fresh(seed + 1)
+        of_twin = trained_dictionaries(twin, passage, layers, settings, "audit", seed, "twin of the twin")
+    readings = {
+        "model": _read(sources[subject], passage, own[subject], settings, seed),
+        "untrained": _read(twin, passage, of_twin, settings, seed),
+    }
+    return _judged(passage, readings, None, seed)
+
+
+def judge_planted(
+    opened: OpenModel, passage: Passage, settings: SaeSettings, seed: int
+) -> list[dict[str, Any]]:
+    """Every claim on the planted model. The suppression table alone is drawn (with a planted loss)."""
+    shape = SaeSettings(width=opened.identity.d_model, k=min(settings.k, opened.identity.d_model))
+    twin, early = (opened.fresh(seed + offset) for offset in (1, 2))
+    layers = range(opened.identity.n_layers)
+    readings = {
+        name: _read(
+            network, passage, random_dictionaries(network, layers, shape, "audit", seed, name), shape, seed
+        )
+        for name, network in (("untrained", twin), ("early", early))
+    }
+    amplitude = amplitudes(passage, readings["early"].signals["surprisal"], opened.identity.n_layers)
+    generator: torch.Generator = generator_for("audit", seed, "planted")
+    model, own = plant(opened, passage, amplitude, generator)
+    readings = {"model": _read(model, passage, own, shape, seed), **readings}
+    rng = np.random.default_rng([seed, 2])
+    return _judged(passage, readings, simulated_suppression(passage, rng, high_norm=PLANTED), seed)
+
+
+def _read(
+    network: OpenModel, passage: Passage, own: Dictionaries, settings: SaeSettings, seed: int
+) -> Reading:
+    random = random_dictionaries(network, sorted(own), settings, "audit", seed, network.identity.weights)
+    return read(network, passage, own, random)
+
+
+def _judged(
+    passage: Passage, readings: Mapping[str, Reading], suppression: pd.DataFrame | None, seed: int
+) -> list[dict[str, Any]]:
+    with tempfile.TemporaryDirectory(prefix="normprobe-audit-") as name:
+        tables = write_tables(Path(name), passage, readings, suppression)
+        return [finding(evidence) for evidence in evaluate_all(tables, seed, Path(name) / "evidence")]

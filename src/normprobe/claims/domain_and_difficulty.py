@@ -1,0 +1,244 @@
+"""Claim 9: thinking amplifies the norm more on harder problems, and its late spike separates domains (arXiv 2606.06188,
+amplification by difficulty, spike by domain).
+
+A problem has at each layer a log ratio: log(mean norm in think / mean norm in no_think). Its mean over layers is the
+problem's **amplification**; its mean over the last quarter of layers less that over the middle ones, its **spike**.
+The claim has two halves, both measured as a share of rank variance, so that one smallest effect serves both:
+
+- difficulty: ρ·|ρ|, ρ being Spearman's correlation of amplification and difficulty within a domain, mean over domains;
+- domain: the share of the spike's rank variance that the domain explains among problems of one difficulty, less what it
+  would by chance (`stats.strata`).
+
+Thoughts lengthen with difficulty and differ in length by domain, and a mean over more and later tokens is another mean.
+So both are measured twice: on whole responses (the paper's), and on the first 8 tokens of each response, matched in
+number and in place. 8, and not the shortest thought that is found: that is an extreme, and one empty thought would
+leave nothing to measure. (A response of fewer tokens counts whole.) Filler is as long as the thought by construction.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+
+from normprobe.claims.drawing import CONTROL, legend_below
+from normprobe.claims.evidence import Evidence
+from normprobe.claims.judgement import (
+    ARM_NAMES,
+    Draws,
+    Form,
+    Resampling,
+    average,
+    beside,
+    interval,
+    judge,
+    null_sources,
+    row,
+    said,
+)
+from normprobe.claims.measured import FEWEST_PROBLEMS, Measured, NotJudged, late_layers, middle_layers
+from normprobe.claims.tables import Tables
+from normprobe.stats.strata import share_between_groups, spearman_within
+from normprobe.style import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION
+
+NAME = "domain_and_difficulty"
+STATEMENT = (
+    "Thinking amplifies the norm more on harder problems, and its spike in late layers separates the domains."
+)
+NEEDS = frozenset({"tokens", "problems", "signals/model"})
+# A twentieth of the variance: two domains of equal size would lie half a standard deviation apart. With less, most of
+# two domains' problems overlap and a problem's amplification says next to nothing about its difficulty (|ρ| < 0.22).
+SMALLEST_EFFECT = 0.05
+FIRST = 8
+RULE = (
+    "Log ratio = log(mean norm think / no_think) of a problem, by layer. Difficulty: ρ·|ρ| of its mean over layers "
+    "and the difficulty, Spearman's ρ within domains. Domain: share of the rank variance of its spike (mean over the "
+    "last quarter of layers − mean over the middle ones) that the domain explains at equal difficulty, 0 by "
+    f"chance. Each in two forms (whole responses; the first {FIRST} tokens of each). In all four, margin = share − the "
+    "largest of 0, untrained twin, filler instead of a thought and (where the run has one) early checkpoint. Supported "
+    f"if the 95 % interval of the smallest of the four margins lies above {SMALLEST_EFFECT}, not supported if below, "
+    "else inconclusive; inconclusive if a form or a control cannot be computed."
+)
+DIFFICULTY, DOMAIN = "difficulty", "domain"
+DIFFICULTY_FIRST, DOMAIN_FIRST = (f"{half}, first {FIRST} tokens" for half in (DIFFICULTY, DOMAIN))
+FILLER = "filler instead of a thought"
+MODEL, TWIN = ARM_NAMES["model"], ARM_NAMES["untrained"]
+AMPLIFICATION = "amplification"
+ALL_DOMAINS = "all domains"
+DOMAIN_COLOURS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY)
+_Ratio = Float[np.ndarray, "problem layer"]
+
+
+class _Problems:
+    """The measured problems whose domain and difficulty are known, and the log ratios of their norms.
+
+    Raises NotJudged where they are too few, or all of one domain or of one difficulty.
+    """
+
+    def __init__(self, tables: Tables) -> None:
+        self.tables = tables
+        self.measured = Measured(tables, ["think", "no_think"])
+        ids = self.measured.tokens.groupby(self.measured.problem)["problem_id"].first()
+        about = tables.problems.set_index("problem_id").loc[ids, ["domain", "difficulty"]]
+        self.kept = about.notna().all(axis=1).to_numpy()
+        about = about[self.kept]
+        self.n = len(about)
+        self.domain, self.domains = pd.factorize(about["domain"], sort=True)
+        self.difficulty = about["difficulty"].to_numpy(dtype=float)
+        n_difficulties = len(np.unique(self.difficulty))
+        if self.n < FEWEST_PROBLEMS or len(self.domains) < 2 or n_difficulties < 2:
+            raise NotJudged(
+                f"it needs at least {FEWEST_PROBLEMS} measured problems of known domain and difficulty, and two of "
+                f"each; this run has {self.n} problems, {len(self.domains)} domains, {n_difficulties} difficulties"
+            )
+        offset = self.measured.tokens.groupby("response_id").cumcount()
+        self.first = (offset < FIRST).to_numpy(dtype=bool)
+
+    def log_ratio(self, source: str, mode: str, among: Bool[np.ndarray, " token"]) -> _Ratio | None:
+        """Of a mode to no_think, over these tokens of both; NaN for a problem that lacks some, None if all do."""
+        high, low = self.measured.where(mode) & among, self.measured.where("no_think") & among
+        if not self.tables.has(f"signals/{source}") or not high.any():
+            return None
+        norm = self.tables.signals(source)["norm"]
+        return np.log(self.measured.means(norm, high) / self.measured.means(norm, low))[self.kept]
+
+    def by_difficulty(self, ratio: _Ratio, weights: Float[np.ndarray, "draw problem"]) -> Draws:
+        """ρ·|ρ| of amplification and difficulty within domains."""
+        known = np.isfinite(ratio).all(axis=1)
+        amplification = ratio[known].mean(axis=1)
+        rho = spearman_within(amplification, self.difficulty[known], self.domain[known], weights[:, known])
+        return rho * np.abs(rho)
+
+    def by_domain(self, ratio: _Ratio, weights: Float[np.ndarray, "draw problem"]) -> Draws:
+        """Share of the spike's rank variance that the domain explains at equal difficulty."""
+        known = np.isfinite(ratio).all(axis=1)
+        depth = ratio.shape[1]
+        late, middle = (of(range(depth), depth) for of in (late_layers, middle_layers))
+        spike = ratio[known][:, late].mean(axis=1) - ratio[known][:, middle].mean(axis=1)
+        _, stratum = np.unique(self.difficulty[known], return_inverse=True)
+        return share_between_groups(spike, self.domain[known], stratum, weights[:, known])
+
+    def curve(
+        self,
+        ratio: _Ratio,
+        arm: str,
+        domain: str,
+        chosen: Bool[np.ndarray, " problem"],
+        resample: Resampling,
+    ) -> list[pd.DataFrame]:
+        """Mean amplification at each difficulty of the chosen problems, resampled within that difficulty."""
+        amplification = ratio.mean(axis=1)
+        chosen = chosen & np.isfinite(amplification)
+        rows = []
+        for difficulty in np.unique(self.difficulty[chosen]):
+            values = amplification[chosen & (self.difficulty == difficulty)]
+            draws = average(resample(len(values)), values[:, None])[:, 0]
+            rows.append(row(AMPLIFICATION, arm, draws).assign(domain=domain, difficulty=difficulty))
+        return rows
+
+
+def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence, pd.DataFrame]:
+    """Judge the claim on the measurement split; the series hold the shares by form and arm, and the amplification of
+    whole responses by domain and difficulty (columns `domain`, `difficulty`; controls over all domains).
+
+    Raises NotJudged for too few problems answered in both modes, or too few domains or difficulties among them.
+    """
+    problems = _Problems(tables)
+    weights = resample(problems.n)
+    arms = {
+        **{ARM_NAMES[source]: (source, "think") for source in ("model", *null_sources(tables))},
+        FILLER: ("model", "filler"),
+    }
+    whole, first = (
+        {arm: problems.log_ratio(*read, among) for arm, read in arms.items()}
+        for among in (np.ones_like(problems.first), problems.first)
+    )
+    shares: dict[str, dict[str, Draws | None]] = {
+        form: {arm: None if ratio is None else measure(ratio, weights) for arm, ratio in ratios.items()}
+        for form, measure, ratios in (
+            (DIFFICULTY, problems.by_difficulty, whole),
+            (DIFFICULTY_FIRST, problems.by_difficulty, first),
+            (DOMAIN, problems.by_domain, whole),
+            (DOMAIN_FIRST, problems.by_domain, first),
+        )
+    }
+    verdict, decision = judge(
+        {form: Form.of(named) for form, named in shares.items()}, null=0.0, smallest_effect=SMALLEST_EFFECT
+    )
+    estimate, ours = shares[DIFFICULTY][MODEL], whole[MODEL]
+    assert estimate is not None  # Measured has problems that were answered in both modes
+    assert ours is not None
+    evidence = Evidence(
+        claim=NAME,
+        statement=STATEMENT,
+        verdict=verdict,
+        rule=RULE,
+        estimate=float(estimate[0]),
+        unit="share of the amplification's rank variance that difficulty explains, with its sign",
+        interval=interval(estimate),
+        n=problems.n,
+        n_unit="problems",
+        controls=tuple(
+            beside(arm if form == DIFFICULTY else f"{form}: {arm}", draws)
+            for form, named in shares.items()
+            for arm, draws in named.items()
+            if (form, arm) != (DIFFICULTY, MODEL)
+        ),
+        decision=decision,
+        seed=seed,
+        note=_note(shares),
+    )
+    frames = [
+        row(form, arm, draws).assign(domain=ALL_DOMAINS, difficulty=np.nan)
+        for form, named in shares.items()
+        for arm, draws in named.items()
+        if draws is not None
+    ]
+    for number, domain in enumerate(problems.domains):
+        frames += problems.curve(ours, MODEL, str(domain), problems.domain == number, resample)
+    everything = np.ones(problems.n, dtype=bool)
+    for arm in (TWIN, FILLER):
+        if (ratio := whole[arm]) is not None:
+            frames += problems.curve(ratio, arm, ALL_DOMAINS, everything, resample)
+    return evidence, pd.concat(frames, ignore_index=True)
+
+
+def _note(shares: dict[str, dict[str, Draws | None]]) -> str:
+    def of(form: str, arm: str) -> str:
+        return said(shares[form][arm])
+
+    return (
+        f"Within domains difficulty explains {of(DIFFICULTY, MODEL)} of the rank variance of a problem's amplification "
+        "(negative: thinking amplifies the norm less on harder problems). An untrained network gives "
+        f"{of(DIFFICULTY, TWIN)}, filler instead of a thought {of(DIFFICULTY, FILLER)}, the first {FIRST} tokens "
+        f"of each response {of(DIFFICULTY_FIRST, MODEL)}. At equal difficulty the domain explains "
+        f"{of(DOMAIN, MODEL)} of the rank variance of the spike; an untrained network, which reads other words in each "
+        f"domain too, gives {of(DOMAIN, TWIN)}, filler {of(DOMAIN, FILLER)}, the first {FIRST} tokens "
+        f"{of(DOMAIN_FIRST, MODEL)}."
+    )
+
+
+def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
+    """How many times higher the norm is in think, by difficulty: a curve per domain, the controls grey; 1 is dotted."""
+    shown = series[series["quantity"] == AMPLIFICATION]
+    shown = shown.assign(**{name: np.exp(shown[name]) for name in ("estimate", "low", "high")})
+    axes.axhline(1.0, color="black", linestyle=":", linewidth=0.8)
+
+    def curve(rows: pd.DataFrame, label: str, **line: Any) -> None:
+        rows = rows.sort_values("difficulty")
+        axes.plot(rows["difficulty"], rows["estimate"], label=label, **line)
+        axes.fill_between(
+            rows["difficulty"], rows["low"], rows["high"], color=line["color"], alpha=0.15, linewidth=0
+        )
+
+    for arm, style in ((TWIN, "--"), (FILLER, ":")):
+        curve(shown[shown["arm"] == arm], arm, linestyle=style, **CONTROL)
+    ours = shown[shown["arm"] == MODEL]
+    for number, (domain, rows) in enumerate(ours.groupby("domain")):
+        colour = DOMAIN_COLOURS[number % len(DOMAIN_COLOURS)]
+        curve(rows, str(domain), color=colour, marker="osD^vP"[number % 6])
+    axes.set_xlabel(f"difficulty (95 % intervals, n = {evidence.n} {evidence.n_unit})")
+    axes.set_ylabel("norm in think / no_think")
+    legend_below(axes, columns=3)

@@ -1,0 +1,220 @@
+"""Claim 13: tokens that are hard to predict early in training end with a high norm (arXiv 2606.06188, its reason).
+
+The paper's reason is the gradient of the cross-entropy of the next token k, ∂L/∂h = Σ_j (p_j − 1[j=k]) e_j, large while
+p_k ≪ 1. It acts on the state that *predicts* k, one position before it, and so the norm is read there. The norm at the
+token's own position, which the words of the claim could also mean, stands beside and does not decide: the reason says
+nothing about that state (it predicts another token), and correlations of neighbours would be taken for it.
+
+Estimand: Spearman's ρ of a token's surprisal in the early checkpoint with the final norm of the state that predicts it,
+over a problem's tokens (think and no_think together, without states that are sinks), given position and how frequent
+both tokens are, the predicted one and the one the state stands at (rare words are hard to predict, and frequency alone
+moves norms); mean over problems and the last quarter of layers. Three ways of measuring must agree:
+
+- the final norm, given these;
+- frequency-matched: only hard against easy occurrences of the same word, all of one frequency. The mean over all
+  measured tokens of the same vocabulary item is first taken off the surprisal and the log norm alike. (The word the
+  state stands at keeps its mean: to grow there is a way in which training may raise the states before hard tokens.)
+- growth: the log of the final norm over the early checkpoint's, since training does not explain a norm that it never
+  raised. A norm that merely forgot where it was early on reverts to the mean and seems to grow where it was low; the
+  untrained twin in the place of the final model does so too, and is the control.
+
+In the first two forms the early checkpoint's own norm is a control: the relation must have become closer since.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+
+from normprobe.claims.drawing import CONTROL, curve, layer_axis, legend_below, pick
+from normprobe.claims.evidence import Evidence
+from normprobe.claims.judgement import (
+    ARM_NAMES,
+    Draws,
+    Form,
+    Resampling,
+    average,
+    beside,
+    interval,
+    judge,
+    row,
+    said,
+    series,
+)
+from normprobe.claims.measured import Measured, late_layers
+from normprobe.claims.tables import Tables
+from normprobe.claims.within_groups import centred_within, correlation_within, ranks_within, residuals_within
+from normprobe.style import GREY, source_line
+
+NAME = "hard_tokens_grow_norm"
+STATEMENT = "Tokens that are hard to predict early in training end with a high norm."
+NEEDS = frozenset({"tokens", "signals/model", "signals/early"})
+# Below a tenth, hardness would tell less than 1 % of the variance of the norm's ranks.
+SMALLEST_EFFECT = 0.1
+RULE = (
+    "ρ = Spearman's correlation of a token's surprisal in the early checkpoint with the final norm of the state that "
+    "predicts it, over a problem's tokens, given position and the frequency of both tokens, mean over problems and the "
+    "last quarter of layers. In each of three forms (final norm; frequency-matched: each word's mean taken off both; "
+    "growth: final over early norm) margin = ρ − the largest of 0, the untrained twin's norm in the place of the final "
+    "model's and (but for growth) the early checkpoint's own norm. Supported if the 95 % interval of the smallest of "
+    f"the three margins lies above {SMALLEST_EFFECT}, not supported if below, else inconclusive; inconclusive if a "
+    "control cannot be computed. ρ with the norm at the token itself, and given the final model's surprisal too, are "
+    "shown and do not count."
+)
+FINAL, MATCHED, GROWTH = "final norm", "frequency-matched", "growth"
+ITSELF, STILL_HARD = "norm at the token itself", "given the final model's surprisal too"
+MODEL, TWIN, EARLY = (ARM_NAMES[source] for source in ("model", "untrained", "early"))
+_Tokens = Float[np.ndarray, "layer token"]
+
+
+def _before(values: Float[np.ndarray, "*layer run_token"]) -> Float[np.ndarray, "*layer run_token"]:
+    """The value one row up: at the state that predicts a token. (A response's rows ascend, its first is a prompt's.)"""
+    return np.roll(values, 1, axis=-1)
+
+
+class _Hardness:
+    """The measured tokens with a surprisal in the early checkpoint, and its correlation with what a state has."""
+
+    def __init__(self, tables: Tables) -> None:
+        self.tables = tables
+        self.measured = Measured(tables, ["think", "no_think"])
+        written = self.measured.where("think") | self.measured.where("no_think")
+        everywhere = np.ones_like(written)
+        known = np.isfinite(self.measured.pick(tables.signals("early")["surprisal"], everywhere))
+        sink = self.measured.pick(_before(tables.tokens["sink"].to_numpy(dtype=float)), everywhere) > 0
+        self.mask: Bool[np.ndarray, " token"] = written & known & ~sink
+        self.problem = self.measured.problem[self.mask]
+        self.word, _ = pd.factorize(self.measured.tokens["token_id"][self.mask])
+        state_at, _ = pd.factorize(self._pick(_before(tables.tokens["token_id"].to_numpy(dtype=float)))[0])
+        self.surprisal = self.of("early", "surprisal")
+        self.given = np.stack(
+            [
+                self.measured.tokens["position"][self.mask].to_numpy(dtype=float),
+                *(np.bincount(word)[word].astype(float) for word in (self.word, state_at)),
+            ]
+        )
+
+    def _pick(self, values: Float[np.ndarray, "*layer run_token"]) -> _Tokens:
+        return np.atleast_2d(self.measured.pick(values, self.mask)).astype(float)
+
+    def of(self, source: str, signal: str) -> _Tokens:
+        """At the token itself."""
+        return self._pick(self.tables.signals(source)[signal])
+
+    def log_norm(self, source: str) -> _Tokens:
+        """At the state that predicts the token."""
+        return np.log(self._pick(_before(self.tables.signals(source)["norm"])))
+
+    def correlation(
+        self,
+        values: _Tokens,
+        *,
+        same_word: bool = False,
+        given: Float[np.ndarray, "covariate token"] | None = None,
+    ) -> Float[np.ndarray, "problem layer"]:
+        """Spearman's ρ of early surprisal and values in each problem, given position, frequencies and `given`."""
+        given = self.given if given is None else np.concatenate([self.given, given])
+        covariates = ranks_within(given, self.problem)
+
+        def rest(of: _Tokens) -> _Tokens:
+            of = centred_within(of, self.word) if same_word else of
+            return residuals_within(ranks_within(of, self.problem), covariates, self.problem)
+
+        return correlation_within(rest(self.surprisal), rest(values), self.problem, self.measured.n_problems)
+
+
+def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence, pd.DataFrame]:
+    """Judge the claim on the measurement split; the series hold ρ by form, source and layer, and at layer −1 its mean
+    over the last quarter. Raises NotJudged for too few problems answered in both modes.
+    """
+    hardness = _Hardness(tables)
+    weights = resample(hardness.measured.n_problems)
+    sources = [source for source in ("model", "untrained", "early") if tables.has(f"signals/{source}")]
+    norms = {ARM_NAMES[source]: hardness.log_norm(source) for source in sources}
+    rho = {
+        FINAL: {name: hardness.correlation(norm) for name, norm in norms.items()},
+        MATCHED: {name: hardness.correlation(norm, same_word=True) for name, norm in norms.items()},
+        GROWTH: {
+            name: hardness.correlation(norm - norms[EARLY]) for name, norm in norms.items() if name != EARLY
+        },
+        ITSELF: {ARM_NAMES[source]: hardness.correlation(hardness.of(source, "norm")) for source in sources},
+        STILL_HARD: {
+            name: hardness.correlation(norm, given=hardness.of("model", "surprisal"))
+            for name, norm in norms.items()
+        },
+    }
+    by_layer = {
+        form: {name: average(weights, values) for name, values in named.items()}
+        for form, named in rho.items()
+    }
+    depth = len(norms[MODEL])
+    late = late_layers(range(depth), depth)
+    means: dict[str, dict[str, Draws | None]] = {
+        form: {TWIN: None} | {name: draws[:, late].mean(axis=1) for name, draws in named.items()}
+        for form, named in by_layer.items()
+    }
+    verdict, decision = judge(
+        {form: Form.of(means[form]) for form in (FINAL, MATCHED, GROWTH)},
+        null=0.0,
+        smallest_effect=SMALLEST_EFFECT,
+    )
+    estimate = by_layer[FINAL][MODEL][:, late].mean(axis=1)
+    evidence = Evidence(
+        claim=NAME,
+        statement=STATEMENT,
+        verdict=verdict,
+        rule=RULE,
+        estimate=float(estimate[0]),
+        unit="partial Spearman ρ of early surprisal and final norm over tokens, last quarter of layers",
+        interval=interval(estimate),
+        n=hardness.measured.n_problems,
+        n_unit="problems",
+        controls=tuple(
+            beside(name if form == FINAL else f"{form}: {name}", draws)
+            for form, named in means.items()
+            for name, draws in named.items()
+            if (form, name) != (FINAL, MODEL)
+        ),
+        decision=decision,
+        seed=seed,
+        note=_note(means),
+    )
+    frames = [
+        series(form, name, draws, range(depth))
+        for form, named in by_layer.items()
+        for name, draws in named.items()
+    ]
+    frames += [
+        row(form, name, draws)
+        for form, named in means.items()
+        for name, draws in named.items()
+        if draws is not None
+    ]
+    return evidence, pd.concat(frames, ignore_index=True)
+
+
+def _note(means: dict[str, dict[str, Draws | None]]) -> str:
+    final = means[FINAL]
+    return (
+        "In the last quarter of layers the final norm of the state that predicts a token correlates with the token's "
+        f"surprisal in the early checkpoint at {said(final[MODEL])}, the early checkpoint's own norm at "
+        f"{said(final[EARLY])}, an untrained network's at {said(final[TWIN])}. Among occurrences of the same word it "
+        f"is {said(means[MATCHED][MODEL])}, for the growth of the norm since the early checkpoint "
+        f"{said(means[GROWTH][MODEL])}. The norm at the token itself gives {said(means[ITSELF][MODEL])}; given the "
+        f"final model's own surprisal {said(means[STILL_HARD][MODEL])} is left."
+    )
+
+
+def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
+    """ρ of early surprisal and the norm of the predicting state by layer: final, and in grey untrained and early."""
+    layer_axis(axes, series, evidence)
+    axes.axhline(0.0, color=GREY, linewidth=0.6)
+    by_layer = series[series["layer"] >= 0]
+    curve(axes, pick(by_layer, FINAL, TWIN), "untrained twin's norm", linestyle="--", **CONTROL)
+    curve(axes, pick(by_layer, FINAL, EARLY), "early checkpoint's own norm", linestyle=":", **CONTROL)
+    curve(axes, pick(by_layer, FINAL, MODEL), "final norm", **source_line("model"))
+    axes.set_ylabel("partial Spearman ρ of the norm and\nthe next token's early surprisal")
+    legend_below(axes, columns=3)

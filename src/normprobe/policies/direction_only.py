@@ -1,0 +1,41 @@
+"""Direction only: erase what the norm of a high-norm state says, and nothing else.
+
+A control of the causal experiment (arXiv 2606.06188) that the paper does not have: scaling by 0.1 both takes the norm's
+message away and leaves a state far shorter than any that the later layers know; this takes the message alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+
+from normprobe.policies.rows import Rows, norms
+from normprobe.policies.suppression import Suppression
+
+
+@dataclass(frozen=True)
+class DirectionOnly:
+    """Give the states that `suppression` chooses an ordinary norm; their direction stays.
+
+    ordinary: layer → norm in activation units, as a layer profile's median.
+    """
+
+    suppression: Suppression
+    ordinary: Mapping[int, float]
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        return self.suppression.layers
+
+    def apply(
+        self, rows: Rows, layer: int
+    ) -> tuple[Float[torch.Tensor, "row d"], Bool[torch.Tensor, " row"]]:
+        """The rows with the chosen ones brought to the layer's ordinary norm, and which those are."""
+        chosen = self.suppression.chosen(rows, layer)
+        # The smallest divisor only guards the zero state, which has no direction and stays.
+        factor = self.ordinary[layer] / norms(rows.hidden).clamp_min(1e-12)
+        scaled = (factor[:, None] * rows.hidden).to(rows.hidden.dtype)
+        return torch.where(chosen[:, None], scaled, rows.hidden), chosen

@@ -1,0 +1,139 @@
+"""The audit's table: how each claim did on null networks, on the planted model, and on samples of the run itself."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from normprobe.claims.registry import CLAIMS
+from normprobe.errors import NormprobeError
+from normprobe.report.table import marked, number
+from normprobe.stats.verdict import SUPPORTED
+
+FALSE_ALARMS = 0.05
+"""Share of null networks on which a claim may be supported. The rule is designed at 2.5 % for a single control."""
+COVERED = (0.93, 0.97)
+HEAD = (
+    "claim",
+    "null networks: supported",
+    "trained dictionaries",
+    "planted model",
+    "intervals cover",
+    "margin found with 90 % power",
+    "this model's margin",
+)
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What `normprobe audit` left in a run: rows of findings by kind (nulls, planted, coverage, subject-…)."""
+
+    plan: dict[str, Any]
+    nulls: pd.DataFrame
+    planted: dict[str, dict[str, Any]]
+    coverage: dict[str, dict[str, Any]]
+    subjects: dict[str, dict[str, dict[str, Any]]]
+
+    @classmethod
+    def load(cls, run: Path) -> Audit:
+        """Raises NormprobeError if the run was not audited, or the file is damaged."""
+        path = run / "audit" / "audit.json"
+        if not path.is_file():
+            raise NormprobeError(
+                f"expected {path}, which this run does not have; run `normprobe audit {run}`"
+            )
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            subjects = {
+                kind.removeprefix("subject-"): _by_claim(rows)
+                for kind, rows in found.items()
+                if kind.startswith("subject-")
+            }
+            return cls(
+                found["plan"],
+                pd.DataFrame(found.get("nulls", [])),
+                _by_claim(found["planted"]),
+                _by_claim(found["coverage"]),
+                subjects,
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            reason = f"{type(error).__name__} ({' '.join(str(error).split())})"
+            raise NormprobeError(
+                f"expected the results of an audit in {path}, got {reason}; delete {path.parent} and audit again"
+            ) from error
+
+    @property
+    def claims(self) -> list[str]:
+        """The claims that some part of the audit judged, in the paper's order."""
+        known = {*self.planted, *self.coverage, *(self.nulls["claim"] if len(self.nulls) else [])}
+        return [claim.NAME for claim in CLAIMS if claim.NAME in known]
+
+    def alarms(self, claim: str, trained: bool) -> tuple[int, int]:
+        """Null networks on which the claim was supported, and null networks on which it was judged."""
+        if self.nulls.empty:
+            return 0, 0
+        rows = self.nulls[(self.nulls["claim"] == claim) & (self.nulls["trained"] == trained)]
+        return int((rows["verdict"] == SUPPORTED).sum()), len(rows)
+
+    def faults(self) -> list[str]:
+        """What the audit holds against the claims, in plain words; empty if nothing."""
+        faults = []
+        for claim in self.claims:
+            for trained, kind in ((False, "random"), (True, "trained")):
+                false, n = self.alarms(claim, trained)
+                if false > FALSE_ALARMS * n:
+                    faults.append(
+                        f"{claim}: supported on {false} of {n} null networks with {kind} dictionaries"
+                    )
+            if (planted := self.planted.get(claim)) and planted["verdict"] != SUPPORTED:
+                faults.append(f"{claim}: {planted['verdict']} where its effect was planted")
+            found = self.coverage.get(claim)
+            if found and not found["constant"] and not COVERED[0] <= found["covered"] <= COVERED[1]:
+                faults.append(f"{claim}: 95 % intervals cover in {found['covered']:.1%} of samples")
+        return faults
+
+    def rows(self) -> list[list[str]]:
+        """A row of plain text per claim, under `HEAD`."""
+        rows = []
+        for claim in self.claims:
+            planted, found = self.planted.get(claim), self.coverage.get(claim)
+            rows.append(
+                [
+                    claim,
+                    *(_share(*self.alarms(claim, trained)) for trained in (False, True)),
+                    marked(planted["verdict"]) if planted else "–",
+                    "–" if not found else "constant" if found["constant"] else f"{found['covered']:.1%}",
+                    "–" if not found or found["constant"] else number(found["power_margin"]),
+                    number(found["margin"]) if found else "–",
+                ]
+            )
+        return rows
+
+    def text(self) -> str:
+        """The table for a terminal, and the faults."""
+        table = [list(HEAD), *self.rows()]
+        widths = [max(len(row[i]) for row in table) for i in range(len(HEAD))]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in table
+        ]
+        return "\n".join(
+            [lines[0], "─" * len(lines[0]), *lines[1:], "", *(self.faults() or ["no faults found"])]
+        )
+
+    def markdown(self) -> str:
+        """The table for a README."""
+        lines = [list(HEAD), ["---"] * len(HEAD), *self.rows()]
+        return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def _by_claim(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {row["claim"]: row for row in rows}
+
+
+def _share(count: int, n: int) -> str:
+    return f"{count} of {n}" if n else "–"

@@ -1,0 +1,51 @@
+"""The null distribution behind each estimate: what random networks give, and where this model lies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from normprobe.claims.norm_tracks_features import LAYERWISE
+from normprobe.report.audit import Audit
+from normprobe.report.captions import title
+from normprobe.report.findings import Findings
+from normprobe.style import BLUE, GREY
+
+BINS = 30
+
+
+def rows(audit: Audit, findings: Findings) -> list[tuple[str, str, np.ndarray, float, tuple[float, float]]]:
+    """For each judged claim: its title, its unit, the null networks' estimates, this model's and its interval; and once
+    more for the paper's own statistic, the layer-wise ρ."""
+    found = []
+    for finding in findings.judged:
+        evidence = finding.evidence
+        nulls = audit.nulls[audit.nulls["claim"] == evidence.claim] if len(audit.nulls) else audit.nulls
+        if nulls.empty:
+            continue
+        values = nulls["estimate"].dropna().to_numpy(dtype=float)
+        found.append((title(evidence.claim), evidence.unit, values, evidence.estimate, evidence.interval))
+        paper = nulls["layerwise"].dropna().to_numpy(dtype=float)
+        shown = next((c for c in evidence.controls if c.name == f"{LAYERWISE}: this model"), None)
+        if len(paper) and shown:
+            name = "The paper's form of the same: over layers"
+            found.append((name, "Spearman ρ over layers", paper, shown.estimate, shown.interval))
+    return found
+
+
+def draw(
+    axes: Any, label: str, unit: str, nulls: np.ndarray, estimate: float, interval: tuple[float, float]
+) -> None:
+    """One row: null networks as a histogram in grey, this model as a line with its interval in blue."""
+    span = np.concatenate([nulls, [estimate]])
+    edges = (
+        np.linspace(span.min(), span.max(), BINS + 1) if np.ptp(span) else np.array([-0.5, 0.5]) + estimate
+    )
+    axes.hist(nulls, bins=edges, color=GREY)
+    axes.axvline(estimate, color=BLUE)
+    if np.isfinite(interval).all():
+        axes.axvspan(*interval, color=BLUE, alpha=0.25, linewidth=0)
+    axes.set_title(label, loc="left")
+    axes.set_xlabel(unit)
+    axes.set_yticks([])

@@ -1,0 +1,159 @@
+"""What would change each verdict: the margin beside its smallest effect, the control that binds, what it would take.
+
+A verdict is a statement about one interval, so what would turn it can be computed from that interval alone.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from normprobe.claims.evidence import Decision, Evidence
+from normprobe.claims.judgement import NO_EFFECT
+from normprobe.report.table import count, number
+from normprobe.stats.verdict import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, VACUOUS, decide
+from normprobe.style import GREY, VERDICT_COLOURS
+
+# Told apart by shape, for black and white: marker, filled or not.
+_MARKS = {
+    SUPPORTED: ("o", True),
+    NOT_SUPPORTED: ("X", True),
+    INCONCLUSIVE: ("D", False),
+    VACUOUS: ("o", False),
+}
+MARGINS = (
+    "Each claim's margin (the estimate less its strongest control, named below the claim) in units of its smallest "
+    "effect of interest, with its 95 % interval. A claim is supported where the interval lies right of the dashed "
+    "line, and not supported where it lies left of it."
+)
+_EDGE = 10.0  # where the figure ends, in smallest effects: one point further off says no more
+
+
+def what_would_change(evidence: Evidence) -> str:
+    """In words, what it would take for another verdict."""
+    decision = evidence.decision
+    low, _ = decision.interval
+    if evidence.verdict == VACUOUS:
+        return f"No margin would: the test says nothing here. {_first_sentence(evidence.note)}"
+    if evidence.verdict == INCONCLUSIVE:
+        return _settle(evidence)
+    if evidence.verdict == SUPPORTED:
+        room = number(low - decision.smallest_effect)
+        if decision.strongest == NO_EFFECT:
+            return (
+                f"No control reaches the value of no effect; one would have to exceed it by more than {room}."
+            )
+        return f"{_capital(binding(decision))} would have to be stronger by more than {room}."
+    asked = number(decision.margin + decision.smallest_effect - low)
+    now = (
+        f"exceeds it by {number(decision.margin)}"
+        if decision.margin >= 0
+        else f"falls short of it by {number(-decision.margin)}"
+    )
+    return (
+        f"The estimate would have to exceed {binding(decision)} by more than {asked} (the smallest effect and half the "
+        f"interval); it {now}."
+    )
+
+
+def binding(decision: Decision) -> str:
+    """The control that bounds the margin, its form in brackets; empty where a control is missing."""
+    form, _, control = decision.strongest.rpartition(": ")
+    name = "the value of no effect" if control == NO_EFFECT else control
+    return f"{name} ({form})" if form else name
+
+
+def problems_needed(decision: Decision, n: int) -> int | None:
+    """How many problems would settle an open margin that stays where it is, the interval's half-width falling as 1/√n.
+
+    The half that counts is the one towards the smallest effect. None where no number would: a margin that is not
+    there, or one that equals its smallest effect.
+    """
+    distance = abs(decision.margin - decision.smallest_effect)
+    low, high = decision.interval
+    half = decision.margin - low if decision.margin > decision.smallest_effect else high - decision.margin
+    if not (distance > 0 and math.isfinite(half)):
+        return None
+    return math.floor(n * (half / distance) ** 2) + 1
+
+
+def _settle(evidence: Evidence) -> str:
+    decision = evidence.decision
+    if decision.missing:
+        forms = Counter(name.rpartition(": ")[2] for name in decision.missing)
+        lacking = (f"{name} (in {n} forms)" if n > 1 else name for name, n in forms.items())
+        return f"What is missing has to be computed: {', '.join(lacking)}."
+    if decide(decision.interval, decision.smallest_effect) != INCONCLUSIVE:
+        return (
+            f"Not the margin: another condition of the rule leaves it open. {_first_sentence(evidence.note)}"
+        )
+    n = problems_needed(decision, evidence.n)
+    if n is None:
+        return "No number of problems would settle it: the margin equals its smallest effect, or has no interval."
+    verdict = SUPPORTED if decision.margin > decision.smallest_effect else NOT_SUPPORTED
+    return (
+        f"If the margin stays, about {count(n)} {evidence.n_unit} instead of {count(evidence.n)} would settle it as "
+        f"{verdict}."
+    )
+
+
+def draw_margins(axes: Any, evidence: Sequence[Evidence]) -> None:
+    """Each margin with its interval in units of its smallest effect (dashed), named with the control that binds."""
+    axes.axvline(0.0, color=GREY, linewidth=0.6)
+    axes.axvline(1.0, color="black", linestyle="--", linewidth=0.8)
+    names = []
+    for height, item in zip(range(len(evidence), 0, -1), evidence, strict=True):
+        decision = item.decision
+        names.append(f"{item.claim}\n{_beneath(decision)}")
+        if math.isnan(decision.margin):
+            continue
+        at = np.array([decision.margin, *decision.interval]) / decision.smallest_effect
+        shown, low, high = np.clip(at, -_EDGE, _EDGE)
+        marker, filled = _MARKS[item.verdict]
+        colour = VERDICT_COLOURS[item.verdict]
+        axes.hlines(height, low, high, color=colour)
+        axes.plot(
+            shown, height, marker, color=colour, markersize=6, markerfacecolor=colour if filled else "white"
+        )
+        if shown != at[0]:
+            axes.annotate(
+                f"{at[0]:.0f}", (shown, height), (0, 6), textcoords="offset points", ha="center", fontsize=6
+            )
+    axes.set_yticks(range(len(evidence), 0, -1), names)
+    axes.set_ylim(0.4, len(evidence) + 0.6)
+    axes.set_xlabel("margin ÷ smallest effect of interest (95 % intervals)")
+    _legend(axes, {item.verdict for item in evidence})
+
+
+def margins_height(evidence: Sequence[Evidence]) -> float:
+    """Inches that the rows of `draw_margins` take."""
+    return 0.8 + 0.36 * len(evidence)
+
+
+def _beneath(decision: Decision) -> str:
+    if decision.missing:
+        return "a control is missing"
+    return f"against {decision.strongest.rpartition(': ')[2]}"
+
+
+def _legend(axes: Any, verdicts: set[str]) -> None:
+    for verdict, (marker, filled) in _MARKS.items():
+        if verdict in verdicts:
+            colour = VERDICT_COLOURS[verdict]
+            axes.plot(
+                [], [], marker, color=colour, markerfacecolor=colour if filled else "white", label=verdict
+            )
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(verdicts))
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _first_sentence(text: str) -> str:
+    return re.split(r"(?<=[.!?])\s+(?=[A-Z])", text, maxsplit=1)[0]

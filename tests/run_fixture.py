@@ -7,6 +7,7 @@ series.
 from __future__ import annotations
 
 import itertools
+import json
 import shutil
 from pathlib import Path
 
@@ -41,10 +42,38 @@ def write_finished_run(path: Path, seed: int = 0, *, roles: bool = True, suppres
     ):
         (path / name).parent.mkdir(exist_ok=True)
         table.to_parquet(path / f"{name}.parquet", index=False)
+    _audit(path, rng)
     if not suppression:
         shutil.rmtree(path / "experiments")
     evaluate_all(Tables(path), seed, path / "evidence")
     return path
+
+
+def _audit(path: Path, rng: np.random.Generator) -> None:
+    """audit/audit.json with two claims."""
+    row = {"verdict": "not supported", "estimate": 0.1, "unit": "u", "interval": [0.0, 0.2], "margin": -0.1}
+    row |= {"smallest_effect": 0.1, "margin_interval": [-0.2, 0.0], "layerwise": None}
+    claims = ("norm_tracks_features", "late_spike")
+    nulls = [
+        row
+        | {"null": i, "trained": i > 5, "claim": claim, "estimate": rng.normal()}
+        | {"layerwise": rng.normal()}
+        for i in range(8)
+        for claim in claims
+    ]
+    covered = {"margin": -0.1, "n": 20, "samples": 1000, "covered": 0.951, "constant": False}
+    covered |= {"smallest_effect": 0.1, "power_margin": 0.2}
+    planted = [row | {"claim": claim, "verdict": "supported"} for claim in claims]
+    content = {
+        "plan": {"nulls": 6, "trained": 2},
+        "nulls": nulls,
+        "planted": planted,
+        "coverage": [covered | {"claim": claim} for claim in claims],
+        "subject-untrained": [row | {"claim": claims[0]}],
+        "subject-early": [],
+    }
+    (path / "audit").mkdir()
+    (path / "audit" / "audit.json").write_text(json.dumps(content))
 
 
 def _problems(tokens: pd.DataFrame) -> pd.DataFrame:

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from normprobe import verify
+from normprobe.claims.registry import CLAIMS
 from normprobe.console import run_main
 from normprobe.layer_profile import LayerProfile
 from normprobe.testbed import bundled
@@ -46,7 +47,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_leaves_evidence_profile_and_report(run: Path) -> None:
     verdicts = json.loads((run / "evidence" / "verdicts.json").read_text())
-    assert len(verdicts) == 8
+    assert len(verdicts) == len(CLAIMS)
     for entry in verdicts:
         assert set(FIELDS) <= set(entry)
         assert entry["verdict"] in {"supported", "not supported", "inconclusive", "vacuous"}

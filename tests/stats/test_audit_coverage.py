@@ -1,6 +1,6 @@
 """Nested resampling: what it draws, and that it finds the coverage and the power of an interval that is known."""
 
-from types import SimpleNamespace
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -8,26 +8,25 @@ from scipy.stats import norm
 
 from normprobe.audit.coverage import DRAWS, Nested, coverage
 from normprobe.claims.evidence import Evidence
-from normprobe.claims.judgement import Form, judge
+from normprobe.claims.judgement import Form, Resampling, judge
 
 SMALLEST = 0.1
 
 
-def claim_of(values: np.ndarray, missing: bool = False) -> SimpleNamespace:
+def judging(values: np.ndarray, missing: bool = False) -> Callable[[Resampling], Evidence]:
     """A claim about the mean of some numbers, one per problem."""
 
-    def evaluate(tables, resample, seed):
+    def evaluate(resample: Resampling) -> Evidence:
         weights = resample(len(values))
         draws = weights @ values / weights.sum(axis=1)
         controls = {"lost": None} if missing else {}
-        verdict, decision = judge({"": Form(draws, controls)}, null=-np.inf, smallest_effect=SMALLEST)
-        evidence = Evidence(
+        verdict, decision = judge({"": Form(draws, controls)}, null=0.0, smallest_effect=SMALLEST)
+        return Evidence(
             claim="mean", statement="", verdict=verdict, rule="", estimate=float(draws[0]), unit="",
-            interval=(0.0, 1.0), n=len(values), n_unit="problems", controls=(), decision=decision, seed=seed, note="",
+            interval=(0.0, 1.0), n=len(values), n_unit="problems", controls=(), decision=decision, seed=0, note="",
         )  # fmt: skip
-        return evidence, None
 
-    return SimpleNamespace(NAME="mean", evaluate=evaluate)
+    return evaluate
 
 
 def test_a_sample_and_its_resamples_have_as_many_problems_as_the_run() -> None:
@@ -42,8 +41,8 @@ def test_a_sample_and_its_resamples_have_as_many_problems_as_the_run() -> None:
 
 
 def test_intervals_of_a_plain_mean_cover_and_the_power_is_the_normal_theorys() -> None:
-    values = np.random.default_rng(5).normal(0.3, 1.0, size=400)
-    found = coverage(None, claim_of(values), seed=0, samples=1000)
+    values = np.random.default_rng(5).normal(1.0, 1.0, size=400)
+    found = coverage("mean", judging(values), seed=0, samples=1000)
     assert found is not None
     assert found.samples == 1000
     assert 0.93 <= found.covered <= 0.97
@@ -53,7 +52,7 @@ def test_intervals_of_a_plain_mean_cover_and_the_power_is_the_normal_theorys() -
 
 
 def test_a_margin_that_never_varies_is_called_constant_and_a_missing_control_gives_nothing() -> None:
-    constant = coverage(None, claim_of(np.full(30, 0.5)), seed=0, samples=25)
+    constant = coverage("mean", judging(np.full(30, 0.5)), seed=0, samples=25)
     assert constant is not None
     assert constant.constant
-    assert coverage(None, claim_of(np.ones(30), missing=True), seed=0, samples=25) is None
+    assert coverage("mean", judging(np.ones(30), missing=True), seed=0, samples=25) is None

@@ -9,6 +9,7 @@ from claims_fixture import Effects, write_run
 from safetensors.numpy import load_file, save_file
 
 from normprobe.claims.domain_and_difficulty import SMALLEST_EFFECT, evaluate
+from normprobe.claims.judgement import Resampling
 from normprobe.claims.measured import NotJudged
 from normprobe.claims.tables import Tables
 
@@ -16,7 +17,7 @@ BOTH = Effects(difficulty=0.1, domain=0.2)
 
 
 def judge(path: Path):
-    return evaluate(Tables(path), np.random.default_rng(0), 0)
+    return evaluate(Tables(path), Resampling(np.random.default_rng(0)), 0)
 
 
 def shares(evidence) -> dict[str, float]:

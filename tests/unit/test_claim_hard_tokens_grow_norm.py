@@ -8,6 +8,7 @@ from claims_fixture import LAYERS, Effects, write_run
 from safetensors.numpy import load_file, save_file
 
 from normprobe.claims.hard_tokens_grow_norm import evaluate
+from normprobe.claims.judgement import Resampling
 from normprobe.claims.registry import evaluate_all
 from normprobe.claims.tables import Tables
 from normprobe.stats.correlation import partial_spearman
@@ -16,7 +17,7 @@ HARD = Effects(hard=0.2)
 
 
 def judge(path: Path):
-    return evaluate(Tables(path), np.random.default_rng(0), 0)
+    return evaluate(Tables(path), Resampling(np.random.default_rng(0)), 0)
 
 
 def rho(evidence) -> dict[str, float]:

@@ -9,16 +9,15 @@ follows from the spread of the lower ends.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from types import ModuleType
 
 import numpy as np
 from jaxtyping import Float
 
+from normprobe.claims.evidence import Evidence
 from normprobe.claims.judgement import Resampling
 from normprobe.claims.measured import NotJudged
-from normprobe.claims.tables import Tables
 from normprobe.stats.bootstrap import bootstrap_weights, percentile_interval
 
 SAMPLES, SAMPLES_AT_ONCE, DRAWS = 1000, 25, 500
@@ -59,20 +58,22 @@ class Coverage:
     power_margin: float
 
 
-def coverage(tables: Tables, claim: ModuleType, seed: int, samples: int = SAMPLES) -> Coverage | None:
-    """Coverage and power of one claim; None where it cannot be judged or a control is missing."""
+def coverage(
+    name: str, evaluate: Callable[[Resampling], Evidence], seed: int, samples: int = SAMPLES
+) -> Coverage | None:
+    """Coverage and power of the claim that `evaluate` judges; None where it cannot, or where a control is missing."""
     lows, highs = [], []
     evidence = None
     for start in range(0, samples, SAMPLES_AT_ONCE):
         # What else a claim draws (a split of the problems) belongs to the population: it is the same every time.
-        key = [seed, zlib.crc32(claim.NAME.encode())]
+        key = [seed, zlib.crc32(name.encode())]
         nested = Nested(
             np.random.default_rng(key),
             np.random.default_rng([*key, start]),
             min(SAMPLES_AT_ONCE, samples - start),
         )
         try:
-            evidence, _ = claim.evaluate(tables, nested, seed)
+            evidence = evaluate(nested)
         except NotJudged:
             return None
         if evidence.decision.missing:
@@ -85,7 +86,7 @@ def coverage(tables: Tables, claim: ModuleType, seed: int, samples: int = SAMPLE
     decision = evidence.decision
     low, high = np.array(lows), np.array(highs)
     return Coverage(
-        claim=claim.NAME,
+        claim=name,
         margin=decision.margin,
         n=evidence.n,
         samples=len(low),

@@ -3,7 +3,7 @@
 Its blocks are silent and every token is embedded alike; a reasoning signal is added to the residual stream after each
 block, as a steering vector would be. In thought and answer of think it holds three of eight orthonormal reasoning
 directions at a time, weak in early layers and strong in the last quarter, stronger where something is computed, for
-harder problems and for tokens that were hard to predict early in training, and of a height of its own in each domain.
+harder problems and before tokens that were hard to predict early in training, and of a height of its own in each domain.
 The dictionary knows the directions. So A1–A4 hold, and the state's norm is the reasoning signal's.
 """
 
@@ -25,7 +25,7 @@ SPLITS = ("select", "measure")
 N_DIRECTIONS, ACTIVE = 8, 3
 COMMON = 10.0  # ‖B‖, the same for every token
 EARLY, LATE = 0.5, 5.0  # reasoning signal / common part, before and in the last quarter of layers
-COMPUTED, PER_LEVEL, PER_DOMAIN, PER_SURPRISAL = 0.5, 0.15, 0.4, 0.2  # logarithms of factors
+COMPUTED, PER_LEVEL, PER_DOMAIN, PER_SURPRISAL = 0.8, 0.25, 0.5, 0.6  # logarithms of factors
 FAINTER = 0.05  # by which the common part falls in thinking: no part of it may pass for reasoning
 THRESHOLD = 0.01  # of a code, far above rounding and far below any signal
 
@@ -36,7 +36,9 @@ def amplitudes(
     """How strong the reasoning signal is, in activation units; 0 outside thought and answer of think."""
     tokens = passage.tokens
     thinking = (tokens["mode"] == "think") & tokens["segment"].isin(["thought", "answer"])
-    hard = pd.Series(early_surprisal).groupby(tokens["response_id"].to_numpy()).rank(pct=True)
+    # What the state has to predict is the next token.
+    response = tokens["response_id"].to_numpy()
+    hard = pd.Series(early_surprisal).groupby(response).rank(pct=True).groupby(response).shift(-1)
     facts = passage.problems.set_index("problem_id").loc[tokens["problem_id"]]
     level = facts["difficulty"].to_numpy(dtype=float)
     domain, _ = pd.factorize(facts["domain"])

@@ -158,7 +158,12 @@ class _Coverage:
         tables = Tables(run_path)
         if any(not tables.has(need) for need in claim.NEEDS):
             return []
-        found = coverage(tables, claim, plan.seed, plan.samples)
+        found = coverage(
+            claim.NAME,
+            lambda resample: claim.evaluate(tables, resample, plan.seed)[0],
+            plan.seed,
+            plan.samples,
+        )
         return [] if found is None else [asdict(found)]
 
 

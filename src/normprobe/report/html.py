@@ -13,6 +13,7 @@ from normprobe.claims.tables import Tables
 from normprobe.report import heatmap, signals
 from normprobe.report.accuracy import accuracy_table
 from normprobe.report.assumptions import assumption_table
+from normprobe.report.audit_section import ANCHOR, audit_section
 from normprobe.report.captions import shown, title
 from normprobe.report.figure import canvas, row_canvas
 from normprobe.report.findings import Finding, Findings, NothingToDraw
@@ -40,6 +41,7 @@ MEANING = {
 }
 
 FURTHER = {
+    ANCHOR: "the verdicts, audited",
     "what-would-change": "what would change these verdicts",
     "signals": "which signal tells most",
     "assumption-table": "the assumptions in numbers",
@@ -63,6 +65,7 @@ def write_report(run_path: Path) -> Path:
     body = (
         *_opening(str(name), findings),
         *(part for finding in findings.judged for part in _claim(finding)),
+        *audit_section(run.path, [finding.evidence for finding in findings.judged]),
         *_changes([finding.evidence for finding in findings.judged]),
         *_signals(run.path),
         *_assumptions(findings),

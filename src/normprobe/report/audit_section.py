@@ -1,0 +1,57 @@
+"""The audit in the report: would these verdicts fail where they should, and succeed where an effect is there?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from normprobe.claims.evidence import Evidence
+from normprobe.report.audit import HEAD, Audit
+from normprobe.report.captions import title
+from normprobe.report.page import badge, heading, paragraph, table
+from normprobe.report.table import number
+
+ANCHOR = "audit"
+SUBJECTS = {"untrained": "its untrained twin", "early": "its early checkpoint"}
+EXPLAINED = (
+    "Null networks have random weights and read what the model wrote: a claim supported there is a false alarm. In the "
+    "planted model every effect of the paper was put in by construction: each claim should be supported. Intervals are "
+    "checked on samples of this run's own problems, and should cover in 95 %. The last two columns say how large a "
+    "margin this run would have found with 90 % power, and how large it is. The suppression experiment, in which a "
+    "network has to write, is drawn at random for null and planted networks."
+)
+
+
+def audit_section(run: Path, evidence: list[Evidence]) -> Iterator[str]:
+    """The audit's table, its faults in words, and the model beside its controls; one sentence without an audit."""
+    yield heading("The verdicts, audited", ANCHOR)
+    if not (run / "audit" / "audit.json").is_file():
+        yield paragraph(f"This run was not audited; `normprobe audit {run.name}` does it.")
+        return
+    audit = Audit.load(run)
+    yield paragraph(EXPLAINED)
+    rows = [[escape(title(name)), *map(escape, cells)] for name, *cells in audit.rows()]
+    yield table(HEAD, rows, cards=True)
+    faults = audit.faults()
+    yield paragraph("What the audit holds against the claims:" if faults else "The audit found no fault.")
+    if faults:
+        yield "<ul>" + "".join(f"<li>{escape(fault)}</li>" for fault in faults) + "</ul>"
+    known = {source: found for source, found in audit.subjects.items() if found}
+    if known:
+        yield paragraph("Each claim with another network in the model's place, reading what the model wrote:")
+        head = ("Claim", "this model", *(SUBJECTS[source] for source in known))
+        yield table(head, [_beside(item, list(known.values())) for item in evidence], cards=True)
+
+
+def _beside(evidence: Evidence, others: list[dict[str, dict[str, Any]]]) -> list[str]:
+    cells = [f"{badge(evidence.verdict)} {number(evidence.estimate)}"]
+    for found in others:
+        row = found.get(evidence.claim)
+        cells.append(
+            "not judged"
+            if row is None
+            else f"{badge(row['verdict'])} {number(float('nan') if row['estimate'] is None else row['estimate'])}"
+        )
+    return [escape(title(evidence.claim)), *cells]

@@ -1,6 +1,7 @@
 """The whole study, small: what it writes, that it is not run twice, that it replays, and what it refuses."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,9 +11,13 @@ import pytest
 import yaml
 
 from normprobe import verify
+from normprobe.audit.__main__ import main as audit_main
+from normprobe.audit.study import Plan, run_audit
 from normprobe.claims.registry import CLAIMS
 from normprobe.console import run_main
 from normprobe.layer_profile import LayerProfile
+from normprobe.report.audit import Audit
+from normprobe.report.html import write_report
 from normprobe.testbed import bundled
 
 SMALL = [
@@ -136,3 +141,32 @@ def test_the_untrained_twin_is_the_recorded_initialisation() -> None:
     twin = open_model("tiny-thinker:untrained", check=False).model.state_dict()
     exact = untrained_model(bundled.initial_seed()).state_dict()
     assert all(bool((twin[name] == exact[name]).all()) for name in exact)
+
+
+def test_the_audit_of_a_run_fills_its_report_and_is_not_made_twice(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = shutil.copytree(run, tmp_path / "audited")
+    plan = Plan(nulls=1, trained=1, problems=24, samples=25, sae_samples=1024)
+    run_audit(copy, plan, processes=2, progress=False)
+    audit = Audit.load(copy)
+    assert set(audit.claims) == {claim.NAME for claim in CLAIMS}
+    for claim in audit.claims:
+        assert audit.alarms(claim, trained=False)[1] == audit.alarms(claim, trained=True)[1] == 1
+    assert {row["verdict"] for row in audit.planted.values()} <= {"supported", "inconclusive"}
+    assert set(audit.subjects) == {"untrained", "early"}
+    assert all(cell in audit.text() for row in audit.rows() for cell in row)
+    assert "This run was not audited" not in write_report(copy).read_text()
+    before = {path: path.stat().st_mtime_ns for path in (copy / "audit").rglob("* *.json")}
+    assert before
+    monkeypatch.setattr("concurrent.futures.ProcessPoolExecutor.submit", None)
+    run_audit(copy, plan, progress=False)
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_a_run_that_is_not_finished_is_not_audited(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_main(audit_main, [str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("normprobe: expected")

@@ -2,13 +2,13 @@
 
 Its blocks are silent and every token is embedded alike; a reasoning signal is added to the residual stream after each
 block, as a steering vector would be. In thought and answer of think it holds three of eight orthonormal reasoning
-directions at a time, weak in early layers and strong in the last quarter, stronger where something is computed, for
-harder problems and before tokens that were hard to predict early in training, and of a height of its own in each domain.
+directions at a time, weak in early layers and strong in the last quarter; how strong at which token, `Effects` says.
 The dictionary knows the directions. So A1–A4 hold, and the state's norm is the reasoning signal's.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
@@ -25,13 +25,34 @@ SPLITS = ("select", "measure")
 N_DIRECTIONS, ACTIVE = 8, 3
 COMMON = 10.0  # ‖B‖, the same for every token
 EARLY, LATE = 0.5, 5.0  # reasoning signal / common part, before and in the last quarter of layers
-COMPUTED, PER_LEVEL, PER_DOMAIN, PER_SURPRISAL = 0.8, 0.25, 0.5, 0.6  # logarithms of factors
 FAINTER = 0.05  # by which the common part falls in thinking: no part of it may pass for reasoning
+JITTER = 0.02  # of the common part from token to token: norms that are all the same have no ranks
 THRESHOLD = 0.01  # of a code, far above rounding and far below any signal
 
 
+@dataclass(frozen=True)
+class Effects:
+    """How the reasoning signal varies; logarithms of factors.
+
+    computed: where something is computed; level: per level of difficulty; domain: from one domain to the next, in the
+    last quarter of layers; surprisal: from the least to the most surprising next token of a response, as the early
+    checkpoint saw it.
+    """
+
+    computed: float = 0.5
+    level: float = 0.15
+    domain: float = 0.4
+    surprisal: float = 0.2
+
+
+# The more the signal varies, the better it is seen through a random dictionary too: effects that a claim need not see
+# are kept small, and those of two claims get a planted model of their own.
+REASONING = Effects()
+LEARNING = Effects(computed=0.0, level=0.25, domain=0.5, surprisal=1.5)
+
+
 def amplitudes(
-    passage: Passage, early_surprisal: Float[np.ndarray, " token"], n_layers: int
+    passage: Passage, early_surprisal: Float[np.ndarray, " token"], n_layers: int, effects: Effects
 ) -> Float[np.ndarray, "layer token"]:
     """How strong the reasoning signal is, in activation units; 0 outside thought and answer of think."""
     tokens = passage.tokens
@@ -43,13 +64,13 @@ def amplitudes(
     level = facts["difficulty"].to_numpy(dtype=float)
     domain, _ = pd.factorize(facts["domain"])
     log_factor = (
-        COMPUTED * (tokens["role"] == "computed").to_numpy()
-        + PER_LEVEL * (level - level.mean())
-        + PER_SURPRISAL * hard.fillna(0.5).to_numpy()
+        effects.computed * (tokens["role"] == "computed").to_numpy()
+        + effects.level * (level - level.mean())
+        + effects.surprisal * hard.fillna(0.5).to_numpy()
     )
     late = np.arange(n_layers) >= n_layers - -(-n_layers // 4)
     strength = COMMON * np.where(late, LATE, EARLY)[:, None]
-    raised = np.where(late[:, None], PER_DOMAIN * domain, 0.0)
+    raised = np.where(late[:, None], effects.domain * domain, 0.0)
     return thinking.to_numpy() * strength * np.exp(log_factor + raised)
 
 
@@ -75,8 +96,9 @@ def plant(
     pattern = directions[chosen].sum(dim=1) / ACTIVE**0.5
     # The stream keeps what earlier blocks wrote: each adds the difference only.
     rise = torch.from_numpy(np.diff(amplitude, axis=0, prepend=0).astype(np.float32))
-    fainter = -FAINTER * basis[0] * torch.from_numpy((amplitude[0] > 0).astype(np.float32))[:, None]
-    _Plant(passage, rise, pattern, fainter).attach(network)
+    jitter = JITTER * torch.randn(amplitude.shape[1], generator=generator)
+    common = jitter - FAINTER * torch.from_numpy((amplitude[0] > 0).astype(np.float32))
+    _Plant(passage, rise, pattern, common[:, None] * basis[0]).attach(network)
     return network, _dictionaries(network, basis)
 
 
@@ -88,9 +110,9 @@ class _Plant:
         passage: Passage,
         rise: Float[torch.Tensor, "layer token"],
         pattern: Float[torch.Tensor, "token d"],
-        fainter: Float[torch.Tensor, "token d"],
+        common: Float[torch.Tensor, "token d"],
     ) -> None:
-        self._rise, self._pattern, self._fainter = rise, pattern, fainter
+        self._rise, self._pattern, self._common = rise, pattern, common
         offsets, _ = token_offsets(passage.responses, SPLITS)
         self._first = {
             tuple(ids): int(offset)
@@ -121,7 +143,7 @@ class _Plant:
         known = (self._rows >= 0)[..., None]
         added = self._rise[layer][self._rows][..., None] * self._pattern[self._rows]
         if layer == 0:
-            added = added + self._fainter[self._rows]
+            added = added + self._common[self._rows]
         new = hidden + torch.where(known, added, torch.zeros(()))
         return (new, *output[1:]) if isinstance(output, tuple) else new
 

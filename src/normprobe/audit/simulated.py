@@ -8,13 +8,13 @@ import pandas as pd
 from normprobe.audit.networks import Passage
 from normprobe.claims.high_norm_is_causal import CONTROLS, HIGH, PLAIN
 
-PLAIN_ACCURACY, SUPPRESSED = 0.8, 0.5
-PLANTED = 0.1
+PLAIN_ACCURACY, SUPPRESSED = 0.9, 0.6
+PLANTED = 0.05
 
 
 def simulated_suppression(passage: Passage, rng: np.random.Generator, *, high_norm: float) -> pd.DataFrame:
-    """experiments/suppression.parquet with independent answers: plain right in 80 %, every control in 50 %, and
-    under `high_norm` in that share (50 %: it does not matter which states are suppressed)."""
+    """experiments/suppression.parquet with independent answers: plain right in 90 %, every control in 60 %, and
+    under `high_norm` in that share (60 %: it does not matter which states are suppressed)."""
     problems = passage.problems.loc[passage.problems["split"] == "measure", "problem_id"]
     shares = {PLAIN: PLAIN_ACCURACY, HIGH: high_norm, **dict.fromkeys(CONTROLS, SUPPRESSED)}
     arms = [

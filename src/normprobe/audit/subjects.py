@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from normprobe.audit.networks import (
     Dictionaries,
@@ -21,11 +20,13 @@ from normprobe.audit.networks import (
     write_tables,
 )
 from normprobe.audit.null import finding
-from normprobe.audit.planted import amplitudes, plant
+from normprobe.audit.planted import LEARNING, REASONING, amplitudes, plant
 from normprobe.audit.simulated import PLANTED, simulated_suppression
 from normprobe.claims.registry import evaluate_all
 from normprobe.models.open import OpenModel
 from normprobe.saes.training import SaeSettings, generator_for
+
+LEARNT = ("domain_and_difficulty", "hard_tokens_grow_norm")
 
 
 def judge_in_place(
@@ -56,7 +57,10 @@ def judge_in_place(
 def judge_planted(
     opened: OpenModel, passage: Passage, settings: SaeSettings, seed: int
 ) -> list[dict[str, Any]]:
-    """Every claim on the planted model. The suppression table alone is drawn (with a planted loss)."""
+    """Every claim on the planted model, two of them (`LEARNT`) on one of their own.
+
+    The suppression table alone is drawn (with a planted loss).
+    """
     shape = SaeSettings(width=opened.identity.d_model, k=min(settings.k, opened.identity.d_model))
     twin, early = (opened.fresh(seed + offset) for offset in (1, 2))
     layers = range(opened.identity.n_layers)
@@ -66,12 +70,16 @@ def judge_planted(
         )
         for name, network in (("untrained", twin), ("early", early))
     }
-    amplitude = amplitudes(passage, readings["early"].signals["surprisal"], opened.identity.n_layers)
-    generator: torch.Generator = generator_for("audit", seed, "planted")
-    model, own = plant(opened, passage, amplitude, generator)
-    readings = {"model": _read(model, passage, own, shape, seed), **readings}
-    rng = np.random.default_rng([seed, 2])
-    return _judged(passage, readings, simulated_suppression(passage, rng, high_norm=PLANTED), seed)
+    found = []
+    for name, effects in (("reasoning", REASONING), ("learning", LEARNING)):
+        surprisal = readings["early"].signals["surprisal"]
+        amplitude = amplitudes(passage, surprisal, opened.identity.n_layers, effects)
+        model, own = plant(opened, passage, amplitude, generator_for("audit", seed, name))
+        with_model = {"model": _read(model, passage, own, shape, seed), **readings}
+        suppression = simulated_suppression(passage, np.random.default_rng([seed, 2]), high_norm=PLANTED)
+        rows = _judged(passage, with_model, suppression, seed)
+        found += [row for row in rows if (row["claim"] in LEARNT) == (effects is LEARNING)]
+    return found
 
 
 def _read(

@@ -16,8 +16,9 @@ from normprobe.report.table import number
 ANCHOR = "audit"
 SUBJECTS = {"untrained": "its untrained twin", "early": "its early checkpoint"}
 EXPLAINED = (
-    "Null networks have random weights and read what the model wrote: a claim supported there is a false alarm. In the "
-    "planted model every effect of the paper was put in by construction: each claim should be supported. Intervals are "
+    "Null networks have random weights and read what the model wrote: a claim supported there is a false alarm. Into "
+    "the planted models (one for eight claims, one for the two on learning) the effects were put by construction: each "
+    "claim should be supported. Intervals are "
     "checked on samples of this run's own problems, and should cover in 95 %. The last two columns say how large a "
     "margin this run would have found with 90 % power, and how large it is. The suppression experiment, in which a "
     "network has to write, is drawn at random for null and planted networks."

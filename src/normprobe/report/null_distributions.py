@@ -40,7 +40,7 @@ def draw(
     """One row: null networks as a histogram in grey, this model as a line with its interval in blue."""
     span = np.concatenate([nulls, [estimate]])
     edges = (
-        np.linspace(span.min(), span.max(), BINS + 1) if np.ptp(span) else np.array([-0.5, 0.5]) + estimate
+        np.linspace(span.min(), span.max(), BINS + 1) if np.ptp(span) else estimate + np.array([-0.02, 0.02])
     )
     axes.hist(nulls, bins=edges, color=GREY)
     axes.axvline(estimate, color=BLUE)

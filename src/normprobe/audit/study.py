@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from normprobe.models.open import OpenModel
     from normprobe.saes.training import SaeSettings
 
-NULLS_AT_ONCE = 10
+NULLS_AT_ONCE = 20
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Plan:
 
     nulls: int = 200
     trained: int = 10
-    problems: int = 48
+    problems: int = 40
     samples: int = 1000
     sae_samples: int = 20_000
     seed: int = 0

@@ -20,6 +20,7 @@ from normprobe.errors import NormprobeError
 from normprobe.report import heatmap, signals
 from normprobe.report.__main__ import main as report
 from normprobe.report.accuracy import accuracy_table
+from normprobe.report.audit import Audit
 from normprobe.report.findings import Findings, NothingToDraw, read_evidence
 from normprobe.report.html import write_report
 from normprobe.report.table import (
@@ -137,7 +138,15 @@ def test_p_is_adjusted_by_holm_over_the_claims_judged_by_a_margin():
 
 def test_the_readmes_table_is_printed_and_no_report_is_written(copy, capsys):
     report(["--markdown", str(copy)])
-    assert capsys.readouterr().out == f"{markdown_table(read_evidence(copy))}\n\n{HOLM}\n"
+    evidence = read_evidence(copy)
+    tables = f"{markdown_table(evidence)}\n\n{HOLM}\n\n{Audit.load(copy).markdown(evidence)}\n"
+    assert capsys.readouterr().out == tables
+    # The twin was judged on one claim; the early checkpoint on none, so it has no column.
+    assert "| claim | this model | its untrained twin |\n" in tables
+    assert tables.count("✕ not supported 0.100 |") == 1
+    shutil.rmtree(copy / "audit")
+    report(["--markdown", str(copy)])
+    assert capsys.readouterr().out == f"{markdown_table(evidence)}\n\n{HOLM}\n"
     assert not (copy / "report.html").exists()
 
 

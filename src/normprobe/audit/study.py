@@ -20,6 +20,7 @@ from normprobe.runs import Run, atomic_write_json, config_hash
 from normprobe.settings import Settings
 
 if TYPE_CHECKING:
+    from normprobe.audit.networks import Passage
     from normprobe.models.open import OpenModel
     from normprobe.saes.training import SaeSettings
 
@@ -28,7 +29,10 @@ NULLS_AT_ONCE = 20
 
 @dataclass(frozen=True)
 class Plan:
-    """How large an audit is. problems: of each split that null networks read; samples: for coverage, per claim."""
+    """How large an audit is. problems: of each split that null networks read; samples: for coverage, per claim.
+
+    Planted models and the subjects in the model's place read as many problems as the run has.
+    """
 
     nulls: int = 200
     trained: int = 10
@@ -88,12 +92,12 @@ Job = Callable[[Path, Plan], list[dict[str, Any]]]
 def _jobs(plan: Plan) -> dict[str, Job]:
     """The parts by name, the longest first: none should be left to run alone at the end."""
     jobs: dict[str, Job] = {"subject-untrained": _Subject("untrained"), "subject-early": _Subject("early")}
+    jobs["planted"] = _planted
     for trained, n in ((True, plan.trained), (False, plan.nulls)):
         kind = "trained" if trained else "random"
         for first in range(0, n, NULLS_AT_ONCE):
             last = min(first + NULLS_AT_ONCE, n)
             jobs[f"nulls {kind} {first:03d}"] = _Nulls(trained, first, last)
-    jobs["planted"] = _planted
     return jobs | {f"coverage {claim.NAME}": _Coverage(claim.NAME) for claim in CLAIMS}
 
 
@@ -116,12 +120,18 @@ class _Nulls:
 
 
 def _planted(run_path: Path, plan: Plan) -> list[dict[str, Any]]:
-    from normprobe.audit.networks import Passage
     from normprobe.audit.subjects import judge_planted
 
     opened, settings = _open(run_path, plan)
-    passage = Passage.of(Tables(run_path), plan.problems, plan.problems)
-    return judge_planted(opened, passage, settings, plan.seed)
+    return judge_planted(opened, _whole(Tables(run_path), 0), settings, plan.seed)
+
+
+def _whole(tables: Tables, n_sae: int) -> Passage:
+    """As many problems as the run has: power is asked at its own size."""
+    from normprobe.audit.networks import Passage
+
+    n = tables.problems["split"].value_counts()
+    return Passage.of(tables, int(n["select"]), int(n["measure"]), n_sae)
 
 
 @dataclass(frozen=True)
@@ -129,7 +139,6 @@ class _Subject:
     source: str
 
     def __call__(self, run_path: Path, plan: Plan) -> list[dict[str, Any]]:
-        from normprobe.audit.networks import Passage
         from normprobe.audit.subjects import judge_in_place
         from normprobe.models.opening import open_model
         from normprobe.saes.stages import load_arm
@@ -142,8 +151,7 @@ class _Subject:
                 return []
             sources["early"] = open_model(given.early_checkpoint, dtype=given.dtype, device=given.device)
         own = {source: load_arm(run_path / "saes", source, network) for source, network in sources.items()}
-        n = tables.problems["split"].value_counts()
-        passage = Passage.of(tables, int(n["select"]), int(n["measure"]), 2 * plan.problems)
+        passage = _whole(tables, 2 * plan.problems)
         return judge_in_place(sources, own, self.source, passage, tables.layers("model"), shape, plan.seed)
 
 

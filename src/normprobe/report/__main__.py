@@ -5,13 +5,14 @@ import sys
 from pathlib import Path
 
 from normprobe.console import run_main
+from normprobe.report.audit import Audit, is_audited
 from normprobe.report.findings import read_evidence
 from normprobe.report.html import write_report
 from normprobe.report.table import HOLM, markdown_table
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Write `report.html` into the run directory and print its path; or, for `--markdown`, print the verdict table."""
+    """Write `report.html` into the run directory and print its path; or, for `--markdown`, print the tables."""
     parser = argparse.ArgumentParser(
         prog="normprobe report", description="Write a finished run's report again."
     )
@@ -19,11 +20,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--markdown",
         action="store_true",
-        help="print the verdicts as a Markdown table (a README's); write nothing",
+        help="print the verdicts, and an audit's results, as Markdown tables (a README's); write nothing",
     )
     given = parser.parse_args(argv)
     if given.markdown:
-        print(f"{markdown_table(read_evidence(given.run))}\n\n{HOLM}")
+        evidence = read_evidence(given.run)
+        print(f"{markdown_table(evidence)}\n\n{HOLM}")
+        if is_audited(given.run):
+            print(f"\n{Audit.load(given.run).markdown(evidence)}")
     else:
         print(write_report(given.run))
 

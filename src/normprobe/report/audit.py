@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from normprobe.claims.evidence import Evidence
 from normprobe.claims.registry import CLAIMS
 from normprobe.errors import NormprobeError
 from normprobe.report.table import marked, number
@@ -17,6 +19,7 @@ from normprobe.stats.verdict import SUPPORTED
 FALSE_ALARMS = 0.05
 """Share of null networks on which a claim may be supported. The rule is designed at 2.5 % for a single control."""
 COVERED = (0.93, 0.97)
+SUBJECTS = {"untrained": "its untrained twin", "early": "its early checkpoint"}
 HEAD = (
     "claim",
     "null networks: supported",
@@ -26,6 +29,11 @@ HEAD = (
     "margin found with 90 % power",
     "this model's margin",
 )
+
+
+def is_audited(run: Path) -> bool:
+    """Whether `normprobe audit` has finished on this run."""
+    return (run / "audit" / "audit.json").is_file()
 
 
 @dataclass(frozen=True)
@@ -42,7 +50,7 @@ class Audit:
     def load(cls, run: Path) -> Audit:
         """Raises NormprobeError if the run was not audited, or the file is damaged."""
         path = run / "audit" / "audit.json"
-        if not path.is_file():
+        if not is_audited(run):
             raise NormprobeError(
                 f"expected {path}, which this run does not have; run `normprobe audit {run}`"
             )
@@ -125,10 +133,33 @@ class Audit:
             [lines[0], "─" * len(lines[0]), *lines[1:], "", *(self.faults() or ["no faults found"])]
         )
 
-    def markdown(self) -> str:
-        """The table for a README."""
-        lines = [list(HEAD), ["---"] * len(HEAD), *self.rows()]
-        return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    def beside(self, model: Sequence[Evidence]) -> tuple[list[str], list[list[str]]]:
+        """Head and rows of plain text: every claim's verdict and estimate in the model and in its stand-ins."""
+        known = {source: found for source, found in self.subjects.items() if found}
+        rows = [
+            [
+                item.claim,
+                f"{marked(item.verdict)} {number(item.estimate)}",
+                *(_judged(found.get(item.claim)) for found in known.values()),
+            ]
+            for item in model
+        ]
+        return ["claim", "this model", *(SUBJECTS[source] for source in known)], rows
+
+    def markdown(self, model: Sequence[Evidence]) -> str:
+        """The audit's table, and the model beside its stand-ins, for a README."""
+        head, rows = self.beside(model)
+        return f"{_table(HEAD, self.rows())}\n\n{_table(head, rows)}"
+
+
+def _judged(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return "not judged"
+    return f"{marked(row['verdict'])} {number(float('nan') if row['estimate'] is None else row['estimate'])}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows))
 
 
 def _by_claim(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:

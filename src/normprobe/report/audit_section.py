@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
-from typing import Any
 
 from normprobe.claims.evidence import Evidence
-from normprobe.report.audit import HEAD, Audit
+from normprobe.report.audit import HEAD, Audit, is_audited
 from normprobe.report.captions import title
-from normprobe.report.page import badge, heading, paragraph, table
-from normprobe.report.table import number
+from normprobe.report.page import heading, paragraph, table
 
 ANCHOR = "audit"
-SUBJECTS = {"untrained": "its untrained twin", "early": "its early checkpoint"}
 EXPLAINED = (
     "Null networks have random weights and read what the model wrote: a claim supported there is a false alarm. Into "
     "the planted models (one for eight claims, one for the two on learning) the effects were put by construction: each "
@@ -28,7 +25,7 @@ EXPLAINED = (
 def audit_section(run: Path, evidence: list[Evidence]) -> Iterator[str]:
     """The audit's table, its faults in words, and the model beside its controls; one sentence without an audit."""
     yield heading("The verdicts, audited", ANCHOR)
-    if not (run / "audit" / "audit.json").is_file():
+    if not is_audited(run):
         yield paragraph(f"This run was not audited; `normprobe audit {run.name}` does it.")
         return
     audit = Audit.load(run)
@@ -39,20 +36,7 @@ def audit_section(run: Path, evidence: list[Evidence]) -> Iterator[str]:
     yield paragraph("What the audit holds against the claims:" if faults else "The audit found no fault.")
     if faults:
         yield "<ul>" + "".join(f"<li>{escape(fault)}</li>" for fault in faults) + "</ul>"
-    known = {source: found for source, found in audit.subjects.items() if found}
-    if known:
+    head, beside = audit.beside(evidence)
+    if len(head) > 2:
         yield paragraph("Each claim with another network in the model's place, reading what the model wrote:")
-        head = ("Claim", "this model", *(SUBJECTS[source] for source in known))
-        yield table(head, [_beside(item, list(known.values())) for item in evidence], cards=True)
-
-
-def _beside(evidence: Evidence, others: list[dict[str, dict[str, Any]]]) -> list[str]:
-    cells = [f"{badge(evidence.verdict)} {number(evidence.estimate)}"]
-    for found in others:
-        row = found.get(evidence.claim)
-        cells.append(
-            "not judged"
-            if row is None
-            else f"{badge(row['verdict'])} {number(float('nan') if row['estimate'] is None else row['estimate'])}"
-        )
-    return [escape(title(evidence.claim)), *cells]
+        yield table(head, [[escape(title(name)), *map(escape, cells)] for name, *cells in beside], cards=True)

@@ -19,6 +19,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "normprobe.audit.__main__",
         "audit a finished run: null networks, planted effects, coverage, power",
     ),
+    "generate": ("normprobe.engines.hf.__main__", "answer questions under a policy: ALRR, ERSS, suppression"),
+    "evaluate": (
+        "normprobe.evaluation.__main__",
+        "evaluate the three methods on a finished run's model, at equal compute",
+    ),
     "report": ("normprobe.report.__main__", "write the report of a finished run again"),
     "train-testbed": ("normprobe.testbed.train", "train the bundled model tiny-thinker from its recipe"),
     "train-saes": ("normprobe.saes.study", "train the sparse autoencoders of a study (sae_training/*.yaml)"),

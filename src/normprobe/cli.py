@@ -21,8 +21,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "generate": ("normprobe.engines.hf.__main__", "answer questions under a policy: ALRR, ERSS, suppression"),
     "evaluate": (
-        "normprobe.evaluation.__main__",
+        "normprobe.evaluate",
         "evaluate the three methods on a finished run's model, at equal compute",
+    ),
+    "lm-eval": (
+        "normprobe.evaluation.lm_eval",
+        "run lm-evaluation-harness under a policy, with the testbed's tasks",
     ),
     "report": ("normprobe.report.__main__", "write the report of a finished run again"),
     "train-testbed": ("normprobe.testbed.train", "train the bundled model tiny-thinker from its recipe"),

@@ -163,6 +163,20 @@ def test_last_parts_are_exact_when_short_and_within_the_stated_error_when_long(n
             assert ((got[0] - wanted).abs() <= error + 1e-4 * (1 + wanted)).all()
 
 
+def test_an_engine_that_holds_one_of_the_layers_gets_its_part() -> None:
+    states = states_of(0, 200)
+    probing = started()
+    for step in range(200):
+        rows = Rows(states[1, step : step + 1], torch.tensor([1]), torch.tensor([step]))
+        probing.apply(rows, LAYERS[1], no_rerun)
+        probing.finish()
+    part, whole = probing.summary([1]), watched(states)
+    n_last = torch.tensor([60])
+    assert part.n_tokens.tolist() == [200]
+    assert torch.equal(part.last(n_last)[0][:, 1], whole.last(n_last)[0][:, 1])
+    assert not part.last(n_last)[0][:, 0].any()
+
+
 def test_memory_does_not_grow_with_the_response() -> None:
     probing = started()
     kept = [value.shape for value in vars(probing).values() if isinstance(value, torch.Tensor)]

@@ -50,7 +50,7 @@ POLICIES: dict[str, Any] = {
         "min_cosine": 0.0,
     },
     "together": [
-        {"policy": "alrr", "tau": {"9": 13.0}, "growth": -1.0, "blow_up": 9.0},
+        {"policy": "alrr", "tau": OFTEN, "growth": -1.0, "blow_up": 9.0, "max_passes": 2},
         {"policy": "probe", "layers": [9, 10]},
     ],
 }

@@ -33,9 +33,9 @@ BESIDE = ("ALRR: always on", "oracle")
 RULE = (
     "By method, margin = accuracy − the largest of plain generation and the baselines at equal compute (ALRR: extra "
     "passes at random tokens and at uncertain tokens; ERSS: a random earlier state, length alone, rotation, sampling "
-    "at temperature 0.6; LRS: every other selector on the same samples), paired by held-out problem. The weakest of the "
-    f"three margins decides. Supported if its 95 % interval lies above {SMALLEST_EFFECT}, not supported if below, else "
-    "inconclusive; inconclusive if a baseline cannot be computed. ALRR and ERSS use the settings that did best on "
+    "at temperature 0.6; LRS: every other selector on the same samples), paired by held-out problem. The weakest of "
+    f"the three margins decides. Supported if its 95 % interval lies above {SMALLEST_EFFECT}, not supported if below, "
+    "else inconclusive; inconclusive if a baseline cannot be computed. ALRR and ERSS use the settings that did best on "
     "other problems, LRS the paper's form."
 )
 BASELINES = {

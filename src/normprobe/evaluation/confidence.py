@@ -43,11 +43,10 @@ def confidences(
     vocab = log_p.shape[1]
     token = -log_p.topk(min(CANDIDATES, vocab), dim=-1).values.mean(dim=-1)
     groups = token.unfold(0, min(WINDOW, n), 1).mean(dim=-1).sort().values
+    certainty = -log_p.mean(dim=-1) - math.log(vocab)
     scores = (
         log_p.gather(1, said[:, None]).mean(),
-        (-log_p.mean(dim=-1) - math.log(vocab))
-        .clamp_min(0)
-        .mean(),  # rounding can carry a uniform one below 0
+        certainty.clamp_min(0).mean(),  # rounding can carry it below
         token.mean(),
         groups[: max(1, int(WORST * len(groups)))].mean(),
         groups[0],

@@ -144,21 +144,21 @@ class Probing:
         At once and not when the next token comes: what a request has kept never depends on later passes.
         """
         full = self._n == BLOCKS * self._width
-        pairs = self._blocks.unflatten(2, (BLOCKS // 2, 2)).sum(dim=3)
-        merged = torch.cat([pairs, torch.zeros_like(pairs)], dim=2)
-        self._blocks.copy_(torch.where(full[..., None, None], merged, self._blocks))
-        self._width.copy_(torch.where(full, 2 * self._width, self._width))
+        first, second = self._blocks.chunk(2, dim=2)
+        pairs = self._blocks[:, :, ::2] + self._blocks[:, :, 1::2]
+        first.copy_(torch.where(full[..., None, None], pairs, first))
+        second.masked_fill_(full[..., None, None], 0.0)
+        self._width *= 1 + full.long()
 
     def summary(self, slots: Sequence[int]) -> Summary:
         """What was seen of these requests. Waits for the device, once."""
         at = torch.tensor(list(slots), dtype=torch.int64, device=self._n.device)
-        counts = torch.stack(
-            [self._n, self._above, self._width, self._largest, *self._sums.unbind(-1)], dim=-1
-        )
-        series = self._blocks.transpose(2, 3).flatten(2)
+        counts = (self._n, self._above, self._width, self._largest, *self._sums.unbind(-1))
+        series = self._blocks[:, at].transpose(2, 3).flatten(2)
+        trace = self._norm[:, at, : self.settings.max_tokens]
         # float64 holds every count and every float32 exactly, so that all can travel together.
-        kept = torch.cat([counts, series, self._norm[..., : self.settings.max_tokens]], dim=-1)
-        kept = kept[:, at].transpose(0, 1).cpu()
+        kept = torch.cat([torch.stack([count[:, at] for count in counts], dim=-1), series, trace], dim=-1)
+        kept = kept.transpose(0, 1).cpu()
         n, above, width, largest, total, excess = kept[..., :6].unbind(-1)
         total_by_block, excess_by_block, norm = kept[..., 6:].split(
             [BLOCKS, BLOCKS, self.settings.max_tokens], dim=-1

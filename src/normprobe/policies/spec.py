@@ -81,7 +81,9 @@ def build(spec: Spec, profile: LayerProfile | None) -> Policy:
             raise NormprobeError(
                 f"expected {key} of {name} like its default {known[key]!r}, got {value!r}; correct it"
             )
-    return make(_threshold(spec, profile), settings)
+    # JSON does not tell 1 from 1.0.
+    numbers = {key: float(value) for key, value in settings.items() if isinstance(known[key], float)}
+    return make(_threshold(spec, profile), settings | numbers)
 
 
 def _types(name: str, defaults: dict[str, Any]) -> dict[str, Any]:
@@ -133,4 +135,4 @@ def _threshold(spec: Mapping[str, Any], profile: LayerProfile | None) -> Thresho
         )
     if tau == "profile":
         return FixedThreshold.of(profile, layers)
-    return AdaptiveThreshold.of(profile, layers, **rest)
+    return AdaptiveThreshold.of(profile, layers, **{key: float(value) for key, value in rest.items()})

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -22,8 +22,8 @@ from normprobe.policies.rotation import turn
 from normprobe.policies.rows import Acting, Change, Rerun, Rows, norms, request_key
 from normprobe.policies.threshold import AdaptiveThreshold, FixedThreshold
 
-Trigger = Literal["at_peaks", "low_streak"]
-Direction = Literal["nearest", "random_bank", "scaled", "rotated"]
+TRIGGERS = ("at_peaks", "low_streak")
+DIRECTIONS = ("nearest", "random_bank", "scaled", "rotated")
 _CHANCE, _ENTRY, _AXIS = 0, 1, 2  # streams of draws
 
 
@@ -42,25 +42,24 @@ class Steering:
     """
 
     threshold: FixedThreshold | AdaptiveThreshold
-    trigger: Trigger = "at_peaks"
+    trigger: str = "at_peaks"
     streak: int = 40
     probability: float = 0.2
     cooldown: int = 32
     min_cosine: float = 0.5
     beta: float = 0.5
     bank_size: int = 32
-    direction: Direction = "nearest"
+    direction: str = "nearest"
     seed: int = 0
 
     kind: ClassVar[str] = "steering"
 
     def __post_init__(self) -> None:
-        if self.trigger not in ("at_peaks", "low_streak"):
-            raise NormprobeError(f"expected trigger at_peaks or low_streak, got {self.trigger}; choose one")
-        if self.direction not in ("nearest", "random_bank", "scaled", "rotated"):
-            raise NormprobeError(
-                f"expected direction nearest, random_bank, scaled or rotated, got {self.direction}; choose one"
-            )
+        for name, known in (("trigger", TRIGGERS), ("direction", DIRECTIONS)):
+            if getattr(self, name) not in known:
+                raise NormprobeError(
+                    f"expected {name} among {', '.join(known)}, got {getattr(self, name)}; choose one"
+                )
         if self.bank_size < 1:
             raise NormprobeError(
                 f"expected a bank of at least one state, got {self.bank_size}; the paper has 32"

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from transformers import Cache, PreTrainedModel
+from transformers.cache_utils import StaticLayer
 
 from normprobe.engines.hf.events import Recorder
 from normprobe.engines.hf.intervention import Intervention, attached
@@ -30,6 +31,7 @@ def intervene(
     requests: Sequence[str] | None = None,
     record: bool = False,
     always_on: bool = False,
+    quiet: bool = False,
 ) -> Iterator[Intervention]:
     """Everything that `model.generate` writes inside the block is written under the policy, prompt by prompt.
 
@@ -40,6 +42,7 @@ def intervene(
     requests: names that key random draws, one per row of the batch; by default "0", "1", …
     record: keep every event (`intervention.events()`).
     always_on: extra passes compute all rows, so that no size depends on the data.
+    quiet: no warning if the policy never acted.
 
     A row is finished once it has been fed an end-of-sequence token: what generate() writes behind it is left alone.
     Raises NormprobeError, before any token, for a layer that the model lacks, a profile of another model or settings
@@ -57,7 +60,7 @@ def intervene(
     recorder = Recorder() if record else None
     intervention = Intervention(policy, width, recorder=recorder, always_on=always_on)
     following = _Following(intervention, network, requests)
-    with attached(blocks, intervention):
+    with attached(blocks, intervention, quiet=quiet):
         handle = network.register_forward_pre_hook(following, with_kwargs=True)
         try:
             yield intervention
@@ -115,14 +118,13 @@ class _Following:
         slot = torch.arange(len(ids), device=ids.device)
         self.intervention.place(slot, torch.where(self._going, self._step, -1))
 
-    def _start(self, ids: torch.Tensor, mask: torch.Tensor | None, cache: Cache) -> None:
-        # Once per batch: the host may wait here.
-        if isinstance(mask, torch.Tensor) and mask.ndim == 2 and not bool(mask[:, ids.shape[1] - 1].all()):
+    def _start(self, ids: torch.Tensor, mask: object, cache: Cache) -> None:
+        if _ends_in_padding(mask, ids.shape[1]):
             raise NormprobeError(
                 "expected prompts padded on the left, got padding on the right; set padding_side='left'"
             )
-        room = cache.get_max_length() if hasattr(cache, "get_max_length") else None
-        limits = [limit for limit in (room, self._longest) if limit is not None and limit > 0]
+        static = [layer for layer in cache.layers if isinstance(layer, StaticLayer) and not layer.is_sliding]
+        limits = [layer.max_cache_len for layer in static] + ([self._longest] if self._longest else [])
         if limits and ids.shape[1] > min(limits):
             raise NormprobeError(
                 f"expected prompts of at most {min(limits)} tokens, got {ids.shape[1]}; shorten them"
@@ -135,3 +137,17 @@ class _Following:
         self._cache, self._step = cache, 0
         self._going = torch.ones(len(ids), dtype=torch.bool, device=ids.device)
         self.intervention.begin(names, ids.device)
+
+
+def _ends_in_padding(mask: object, n_tokens: int) -> bool:
+    """Whether some prompt is padded on the right. Once per batch, so the host may wait here.
+
+    mask: [row, key] as a user gives it, or what generate() makes of it for a static cache: by kind of attention,
+    whether a query sees a key [row, 1, query, key]; a last token that is padding does not see itself.
+    """
+    if isinstance(mask, dict):
+        mask = next(iter(mask.values()), None)
+    if not isinstance(mask, torch.Tensor) or (mask.ndim == 4 and mask.dtype != torch.bool):
+        return False
+    own = mask[:, 0, -1, n_tokens - 1] if mask.ndim == 4 else mask[:, n_tokens - 1]
+    return not bool(own.all())

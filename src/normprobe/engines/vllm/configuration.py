@@ -96,11 +96,13 @@ def canonical(spec: object) -> str:
     if isinstance(spec, str):
         spec = _json(spec) if spec.lstrip()[:1] in ("{", "[") else {"policy": spec}
     try:
-        return json.dumps(spec, sort_keys=True, separators=(",", ":"))
-    except (TypeError, ValueError) as error:
-        raise NormprobeError(
-            f'expected a policy as JSON, got {spec!r}; write {{"policy": name, …}}'
-        ) from error
+        if isinstance(spec, Mapping | list):
+            return json.dumps(spec, sort_keys=True, separators=(",", ":"))
+    except (TypeError, ValueError):
+        pass
+    raise NormprobeError(
+        f'expected a policy as its name or as JSON, got {spec!r}; write {{"policy": name, …}}'
+    )
 
 
 def policy_of(text: str, profile: LayerProfile | None, n_layers: int) -> Policy:

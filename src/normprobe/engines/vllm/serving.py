@@ -111,15 +111,15 @@ class Serving:
             if layer not in self.slots.layers[policy]:
                 continue
             acting = self.slots.acting[policy]
-            for rank, placed in enumerate(ranks):
+            for placed in ranks:
                 site = site or Site.of(output, layer)
-                if rank > 0:
-                    acting.finish()  # later tokens of the same requests: earlier ones are their history
                 rows = Rows(site.at(placed.index), placed.slot, placed.step)
                 rerun = BlockRerun(layer, block, args, kwargs, placed, self._attentions)
                 change = acting.apply(rows, layer, rerun)
                 if change.hidden is not rows.hidden:
                     site = site.changed(placed.index, change)
+                if len(ranks) > 1:
+                    acting.finish()  # further tokens of the same requests follow: this one is their history
         return None if site is None else site.output
 
 

@@ -7,13 +7,19 @@ import dataclasses
 import sys
 from pathlib import Path
 
+from normprobe.claims.registry import evaluate_all
+from normprobe.claims.tables import Tables
 from normprobe.console import run_main
 from normprobe.evaluation.method_parts import Plan
 from normprobe.evaluation.methods import QUICK, run_evaluation
+from normprobe.report.findings import read_evidence
+from normprobe.report.html import write_report
+from normprobe.report.table import verdict_table
+from normprobe.runs import Run
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Command line of `python -m normprobe.evaluation` and `normprobe evaluate`."""
+    """Command line of `python -m normprobe.evaluate` and `normprobe evaluate`."""
     parser = argparse.ArgumentParser(
         prog="normprobe evaluate", description=__doc__.partition(": ")[2] if __doc__ else None
     )
@@ -28,7 +34,13 @@ def main(argv: list[str] | None = None) -> None:
     fields = {field.name for field in dataclasses.fields(Plan)}
     given = {key: value for key, value in vars(arguments).items() if key in fields and value is not None}
     plan = dataclasses.replace(QUICK if arguments.quick else Plan(), **given)
-    print(run_evaluation(arguments.run, plan, processes=arguments.processes))
+    run_evaluation(arguments.run, plan, processes=arguments.processes)
+    # All claims again, since the verdicts stand in one file; the others' numbers do not change.
+    run = Run.load(arguments.run)
+    seed = run.manifest()["arguments"]["resolved"]["seed"]
+    evaluate_all(Tables(run.path), seed, run["evidence"])
+    print(verdict_table(read_evidence(run.path)))
+    print(f"report: {write_report(run.path)}")
 
 
 if __name__ == "__main__":

@@ -9,13 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from normprobe.errors import NormprobeError
-from normprobe.policies.combined import Combined
 from normprobe.policies.draws import keys, uniform
-from normprobe.policies.probe import Probe
-from normprobe.policies.recursion import Recursion
 from normprobe.policies.rows import Acting, Rows, norms, request_key
-from normprobe.policies.steering import Steering
-from normprobe.policies.suppression import Suppression
+from normprobe.policies.steering import DIRECTIONS, Steering
+from normprobe.policies.steering_baselines import Addition
 from normprobe.policies.threshold import FixedThreshold
 
 CPU = torch.device("cpu")
@@ -28,15 +25,17 @@ def never(active: torch.Tensor, states: torch.Tensor) -> None:
     raise AssertionError
 
 
-def slow(policy: Steering, name: str, states: list[torch.Tensor]) -> list[torch.Tensor | None]:
-    """What each state becomes, None where nothing is mixed in: lists and loops, one request, one layer."""
+def slow(
+    policy: Steering, name: str, layer: int, tau: float, states: list[tuple[int, torch.Tensor]]
+) -> list[torch.Tensor | None]:
+    """What each state (with its step) becomes, None where nothing is mixed in: lists and loops."""
     bank: list[torch.Tensor] = []
     low, since, out = 0, policy.cooldown, []
-    for step, h in enumerate(states):
-        above = float(h.norm()) > TAU
+    for step, h in states:
+        above = float(h.norm()) > tau
         low = 0 if above else low + 1
         due = above if policy.trigger == "at_peaks" else low >= policy.streak
-        chance = float(uniform(keys([request_key(name)], CPU), 1, torch.tensor([step]), policy.seed))
+        chance = float(uniform(keys([request_key(name)], CPU), layer, torch.tensor([step]), policy.seed))
         cosines = [float(h @ v / (h.norm() * v.norm())) for v in bank]
         acts = (
             due
@@ -70,7 +69,48 @@ def drawn(seed: int, n: int, rows: int, d: int = 4) -> torch.Tensor:
     return torch.randn(n, rows, d, generator=generator) * 2
 
 
-@settings(max_examples=30)
+Told = tuple[int, torch.Tensor, torch.Tensor, bool]
+"""Step, the state that came, what it became, whether the policy acted."""
+
+
+def serve(policy: Steering, seed: int, n_passes: int) -> dict[tuple[str, int], list[Told]]:
+    """What requests that come and go in three slots get, by request and layer.
+
+    Each pass holds some of the slots in some order, a row of padding, prompt rows of the slots that rest, and in three
+    passes of four the second layer too.
+    """
+    rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+    acting = policy.start(3, 4, CPU)
+    tenants, steps, told, born = [""] * 3, [0] * 3, {}, 0
+    for _ in range(n_passes):
+        for slot in range(3):
+            if not tenants[slot] or rng.random() < 0.03:
+                tenants[slot], steps[slot], born = f"request {born}", 0, born + 1
+                acting.reset([slot], [tenants[slot]])
+        slots = [int(slot) for slot in rng.permutation(3)]
+        awake = [bool(rng.random() < 0.8) for _ in slots]
+        rows = torch.tensor([-1, *slots])
+        step = torch.tensor(
+            [-1, *(steps[slot] if here else -2 for slot, here in zip(slots, awake, strict=True))]
+        )
+        for layer in policy.layers[: 2 if rng.random() < 0.75 else 1]:
+            hidden = torch.randn(4, 4, generator=generator) * 2
+            change = acting.apply(Rows(hidden, rows, step), layer, never)
+            for row in range(4):
+                if row == 0 or not awake[row - 1]:
+                    assert not change.triggered[row]
+                    assert torch.equal(change.hidden[row], hidden[row])
+                else:
+                    story = told.setdefault((tenants[slots[row - 1]], layer), [])
+                    acted = bool(change.triggered[row])
+                    story.append((int(step[row]), hidden[row], change.hidden[row], acted))
+        acting.finish()
+        for slot, here in zip(slots, awake, strict=True):
+            steps[slot] += here
+    return told
+
+
+@settings(max_examples=20)
 @given(
     seed=st.integers(0, 10**6),
     trigger=st.sampled_from(["at_peaks", "low_streak"]),
@@ -78,32 +118,56 @@ def drawn(seed: int, n: int, rows: int, d: int = 4) -> torch.Tensor:
     cooldown=st.integers(0, 5),
 )
 def test_it_does_what_the_paper_says(seed: int, trigger: str, probability: float, cooldown: int) -> None:
+    tau = {1: 4.0, 4: 4.5}
     policy = Steering(
-        FixedThreshold({1: TAU}), trigger, 3, probability, cooldown, 0.3, 0.4, bank_size=2, seed=seed
+        FixedThreshold(tau), trigger, 3, probability, cooldown, 0.3, 0.4, bank_size=2, seed=seed
     )
-    states = drawn(seed, 40, 3)
-    acting = policy.start(3, 4, CPU)
-    acting.reset([2, 0, 1], NAMES)
-    hidden, triggered = run(acting, [2, 0, 1], states)
-    for row, name in enumerate(NAMES):
-        expected = slow(policy, name, list(states[:, row]))
-        assert triggered[:, row].tolist() == [new is not None for new in expected]
-        for step, new in enumerate(expected):
-            torch.testing.assert_close(hidden[step, row], states[step, row] if new is None else new)
+    for (name, layer), story in serve(policy, seed, 60).items():
+        expected = slow(policy, name, layer, tau[layer], [(step, state) for step, state, _, _ in story])
+        assert [acted for _, _, _, acted in story] == [new is not None for new in expected]
+        for (_, state, became, _), new in zip(story, expected, strict=True):
+            if new is None:
+                assert torch.equal(became, state)
+            else:
+                torch.testing.assert_close(became, new)
 
 
-def test_it_acts_in_these_tests() -> None:
+@pytest.mark.parametrize("trigger", ["at_peaks", "low_streak"])
+def test_it_acts_in_these_tests(trigger: str) -> None:
     """The comparison above is not one of nothing with nothing."""
-    for trigger in ("at_peaks", "low_streak"):
-        policy = Steering(FixedThreshold({1: TAU}), trigger, 3, 0.4, 2, 0.3, bank_size=2)
+    policy = Steering(FixedThreshold({1: 4.0, 4: 4.5}), trigger, 3, 0.4, 2, 0.3, bank_size=2)
+    told = serve(policy, 0, 300)
+    assert len({name for name, _ in told}) > 10
+    for layer in policy.layers:
+        acted = [acted for (_, at), story in told.items() if at == layer for *_, acted in story]
+        assert 5 < sum(acted) < len(acted) / 2
+
+
+def test_a_cooldown_shorter_than_the_streak_binds() -> None:
+    """One peak, then low tokens alike: the first injection ends the streak of 5, the others come 3 tokens apart."""
+    policy = Steering(FixedThreshold({1: TAU}), "low_streak", streak=5, probability=1.0, cooldown=2)
+    acting = policy.start(1, 4, CPU)
+    acting.reset([0], ["a"])
+    states = torch.ones(20, 1, 4)
+    states[0] *= 2
+    _, triggered = run(acting, [0], states)
+    assert triggered[:, 0].nonzero()[:, 0].tolist() == [5, 8, 11, 14, 17]
+
+
+def test_draws_belong_to_the_request_and_not_to_its_slot() -> None:
+    policy = Steering(FixedThreshold({1: TAU}), probability=0.5, cooldown=0, min_cosine=-1.0)
+    states = drawn(5, 60, 1).expand(60, 3, 4)
+    found = []
+    for names in (("a", "b", "c"), ("b", "c", "a")):
         acting = policy.start(3, 4, CPU)
-        acting.reset([0, 1, 2], NAMES)
-        _, triggered = run(acting, [0, 1, 2], drawn(0, 800, 3))
-        assert triggered.any(dim=0).all()
-        assert not triggered.all()
+        acting.reset([0, 1, 2], names)
+        _, triggered = run(acting, [0, 1, 2], states)
+        found.append(dict(zip(names, triggered.T.tolist(), strict=True)))
+    assert found[0] == found[1]
+    assert found[0]["a"] != found[0]["b"]
 
 
-@pytest.mark.parametrize("direction", ["nearest", "random_bank", "scaled", "rotated"])
+@pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_company_and_earlier_tenants_do_not_matter(direction: str, dtype: torch.dtype) -> None:
     policy = Steering(
@@ -131,7 +195,7 @@ def test_the_baselines_act_on_the_same_tokens_and_do_what_they_say() -> None:
     policy = Steering(FixedThreshold({1: TAU}), probability=1.0, cooldown=0, min_cosine=-1.0, bank_size=8)
     states = drawn(3, 60, 1, d=16)
     found = {}
-    for direction in ("nearest", "random_bank", "scaled", "rotated"):
+    for direction in DIRECTIONS:
         acting = replace(policy, direction=direction).start(1, 16, CPU)
         acting.reset([0], ["a"])
         hidden, triggered = run(acting, [0], states)
@@ -149,14 +213,31 @@ def test_the_baselines_act_on_the_same_tokens_and_do_what_they_say() -> None:
     assert not torch.equal(found["random_bank"][where], found["nearest"][where])
 
 
-def test_beta_zero_changes_no_bit_and_padding_does_nothing() -> None:
-    policy = Steering(FixedThreshold({1: TAU}), beta=0.0, probability=1.0, cooldown=0, min_cosine=-1.0)
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("dtype, bits", [(torch.float32, torch.int32), (torch.bfloat16, torch.int16)])
+def test_beta_zero_changes_no_bit(direction: str, dtype: torch.dtype, bits: torch.dtype) -> None:
+    policy = Steering(
+        FixedThreshold({1: TAU}),
+        beta=0.0,
+        probability=1.0,
+        cooldown=0,
+        min_cosine=-1.0,
+        direction=direction,
+    )
     acting = policy.start(1, 4, CPU)
     acting.reset([0], ["a"])
-    states = drawn(4, 30, 1)
+    states = drawn(4, 30, 1).to(dtype)
+    states[..., 0] = -0.0
     hidden, triggered = run(acting, [0], states)
     assert triggered.any()
-    assert torch.equal(hidden, states)
+    assert torch.equal(hidden.view(bits), states.view(bits))
+
+
+def test_padding_and_prompt_do_nothing() -> None:
+    policy = Steering(FixedThreshold({1: TAU}), probability=1.0, cooldown=0, min_cosine=-1.0)
+    acting = policy.start(1, 4, CPU)
+    acting.reset([0], ["a"])
+    run(acting, [0], drawn(4, 30, 1))
     rows = Rows(torch.full((2, 4), 9.0), torch.tensor([-1, 0]), torch.tensor([-1, -1]))
     change = acting.apply(rows, 1, never)
     acting.finish()
@@ -180,23 +261,28 @@ def test_bad_settings_are_refused_in_one_line(settings: dict, message: str) -> N
         Steering(FixedThreshold({1: 1.0}), **settings)
 
 
-def test_combined_policies_see_what_the_ones_before_left_and_conflicts_are_refused() -> None:
-    threshold = FixedThreshold({1: TAU})
-    both = Combined((Suppression.above({1: TAU}, 0.5), Probe(FixedThreshold({1: 1.0, 2: 1.0}))))
-    assert both.layers == (1, 2)
-    acting = both.start(1, 4, CPU)
-    acting.reset([0], ["a"])
-    change = acting.apply(Rows(torch.full((1, 4), 2.0), torch.tensor([0]), torch.tensor([0])), 1, never)
-    acting.finish()
-    torch.testing.assert_close(change.hidden, torch.full((1, 4), 1.0))
-    assert float(acting.parts[1][1].summary([0]).total[0, 0]) == pytest.approx(2.0)
-    Combined((Recursion(threshold), Steering(threshold)))
-    Combined((Recursion(threshold), Recursion(FixedThreshold({2: 1.0}))))
-    for pair in (
-        (Recursion(threshold), Recursion(threshold)),
-        (Suppression.above({1: 1.0}), Steering(threshold)),
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_addition_moves_every_eligible_row_by_its_vector(dtype: torch.dtype) -> None:
+    vector = torch.tensor([1.0, -2.0, 0.0, 0.5])
+    hidden = drawn(6, 1, 4)[0].to(dtype)
+    rows = Rows(hidden, torch.tensor([0, 1, 2, -1]), torch.tensor([0, 3, -1, -1]))
+    acting = Addition({1: vector, 2: -vector}, beta=2.0).start(3, 4, CPU)
+    acting.reset([0, 1, 2], NAMES)
+    for layer, sign in ((1, 2.0), (2, -2.0)):
+        change = acting.apply(rows, layer, never)
+        assert change.triggered.tolist() == [True, True, False, False]
+        expected = (hidden.float() + sign * vector).to(dtype)
+        assert torch.equal(change.hidden[:2], expected[:2])
+        assert torch.equal(change.hidden[2:], hidden[2:])
+
+
+def test_an_addition_that_makes_no_sense_is_refused() -> None:
+    good = torch.ones(4)
+    for make, message in (
+        (lambda: Addition({}), "a vector for at least one layer"),
+        (lambda: Addition({1: good}, float("nan")), "a finite beta, got nan"),
+        (lambda: Addition({1: good, 2: good / 0}), r"NaN or infinity at layers \[2\]"),
+        (lambda: Addition({1: good}).start(1, 5, CPU), r"width 5, got \{1: 4\}"),
     ):
-        with pytest.raises(NormprobeError, match=r"do not conflict, got .* both at layers \[1\]"):
-            Combined(pair)
-    with pytest.raises(NormprobeError, match="at least one policy"):
-        Combined(())
+        with pytest.raises(NormprobeError, match=message):
+            make()

@@ -10,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from normprobe.errors import NormprobeError
+from normprobe.policies.adaptive_suppression import AdaptiveSuppression, Clamp
 from normprobe.policies.direction_only import DirectionOnly
 from normprobe.policies.rotation import Rotation
 from normprobe.policies.rows import Policy, Rows, norms
 from normprobe.policies.suppression import Doses, ReplayedSuppression, Suppression
+from normprobe.policies.threshold import BINS, AdaptiveThreshold, FixedThreshold
 
 seeds = st.integers(0, 2**31 - 1)
 dtypes = st.sampled_from([torch.float32, torch.bfloat16])
@@ -52,6 +54,11 @@ def random_doses(seed: int, n_slots: int = 5, n_steps: int = 7) -> Doses:
     return Doses(delta, lengths, (1, 2), tuple(REQUESTS[:n_slots]))
 
 
+def adaptive(layer: int) -> AdaptiveThreshold:
+    """A threshold whose prior knows norms from 0.1 to 100, all sizes alike, and fades fast."""
+    return AdaptiveThreshold((layer,), (0.1,), (100.0,), ((1 / BINS,) * BINS,), prior_tokens=1.0)
+
+
 @settings(deadline=None)
 @given(seeds, st.floats(0.1, 20), st.floats(0, 1))
 def test_exactly_the_eligible_norms_above_the_threshold_shrink(
@@ -63,6 +70,51 @@ def test_exactly_the_eligible_norms_above_the_threshold_shrink(
         wanted = rows.step[i] >= 0 and rows.hidden[i].norm() > threshold
         assert bool(chosen[i]) == bool(wanted)
         torch.testing.assert_close(hidden[i], rows.hidden[i] * (scale if wanted else 1.0), rtol=0, atol=0)
+
+
+@settings(deadline=None)
+@given(seeds, st.floats(0.1, 20), st.floats(0, 1), dtypes)
+def test_a_threshold_policy_with_a_fixed_threshold_is_the_suppression_above_it(
+    seed: int, threshold: float, scale: float, dtype: torch.dtype
+) -> None:
+    rows = random_rows(seed, dtype=dtype)
+    hidden, chosen = apply(AdaptiveSuppression(FixedThreshold({3: threshold}), scale), rows, 3)
+    wanted, where = apply(Suppression.above({3: threshold}, scale), rows, 3)
+    assert torch.equal(hidden, wanted)
+    assert torch.equal(chosen, where)
+
+
+@settings(deadline=None)
+@given(seeds, st.floats(0.1, 20), st.floats(0, 1))
+def test_a_clamp_leaves_the_same_states_at_a_fraction_of_the_threshold(
+    seed: int, threshold: float, fraction: float
+) -> None:
+    rows = random_rows(seed)
+    hidden, chosen = apply(Clamp(FixedThreshold({3: threshold}), fraction), rows, 3)
+    assert torch.equal(chosen, apply(Suppression.above({3: threshold}), rows, 3)[1])
+    for i in range(len(rows.hidden)):
+        state, length = rows.hidden[i], float(rows.hidden[i].norm())
+        expected = state * (fraction * threshold / length) if chosen[i] else state
+        torch.testing.assert_close(hidden[i], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("make", [AdaptiveSuppression, Clamp])
+def test_an_adaptive_suppression_follows_the_norms_of_its_own_request(make) -> None:
+    """A norm of 5 is high for who had norms of 1, and not for who had norms of 20; norms before the change count."""
+    acting = make(adaptive(1)).start(2, 4, torch.device("cpu"))
+    acting.reset([0, 1], ["short", "long"])
+    length = torch.tensor([[1.0], [20.0]])
+    for step in range(50):
+        noise = 1 + 0.1 * torch.sin(torch.tensor(float(step)))
+        acting.apply(
+            Rows(length * noise * torch.ones(2, 4) / 2, torch.arange(2), torch.full((2,), step)), 1, never
+        )
+        acting.finish()
+    rows = Rows(torch.full((2, 4), 2.5), torch.arange(2), torch.full((2,), 50))
+    assert acting.apply(rows, 1, never).triggered.tolist() == [True, False]
+    acting.finish()
+    acting.reset([0], ["new"])
+    assert not acting.apply(rows, 1, never).triggered.any()
 
 
 @settings(deadline=None)
@@ -91,11 +143,13 @@ def test_a_row_gets_the_same_bits_whatever_its_batch_mates(seed: int, n: int, dt
     rows = random_rows(seed, dtype=dtype)
     order = torch.randperm(len(rows.hidden), generator=torch.Generator().manual_seed(seed))[:n]
     some = Rows(rows.hidden[order], rows.slot[order], rows.step[order])
-    doses, high = random_doses(seed), Suppression.above({1: 2.0})
+    doses, high, learning = random_doses(seed), Suppression.above({1: 2.0}), adaptive(1)
     for policy in (
         high,
         Rotation(high, seed),
         DirectionOnly(high, {1: 1.5}),
+        AdaptiveSuppression(learning),
+        Clamp(learning),
         ReplayedSuppression(doses),
         ReplayedSuppression(doses, 0.1),
     ):
@@ -285,6 +339,11 @@ def test_a_zero_state_has_no_direction_and_stays() -> None:
         (lambda: Suppression.below({2: math.nan}), r"expected norm bounds above 0 for layer 2"),
         (lambda: Suppression.above({}), r"at least one layer, got none"),
         (lambda: Suppression.above({2: 1.0}, scale=-0.5), r"factor in \[0, 1\], got -0\.5"),
+        (lambda: AdaptiveSuppression(adaptive(2), math.nan), r"factor in \[0, 1\], got nan"),
+        (lambda: ReplayedSuppression(random_doses(0), 1.5), r"factor in \[0, 1\], got 1\.5"),
+        (lambda: Clamp(adaptive(2), 1.5), r"fraction of τ in \[0, 1\], got 1\.5"),
+        (lambda: DirectionOnly(Suppression.above({2: 1.0}), {1: 1.0}), r"ordinary norm .* layer 2, got None"),
+        (lambda: DirectionOnly(Suppression.above({2: 1.0}), {2: 0.0}), r"ordinary norm .* layer 2, got 0\.0"),
     ],
 )
 def test_bad_settings_are_refused_in_one_line(make, message: str) -> None:

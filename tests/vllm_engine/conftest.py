@@ -5,9 +5,9 @@ Few tokens per pass (prompts come in chunks, mixed with decoding) and few cache 
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from serving_fixture import Asked, Engine
@@ -22,7 +22,7 @@ os.environ |= {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_LOGGING_LEVEL": "ERROR",
 }
-BLOCKS, BLOCK, TOKENS_PER_PASS = 24, 32, 48
+BLOCKS, BLOCK, TOKENS_PER_PASS, SEQUENCES = 24, 32, 48, 16
 
 
 @pytest.fixture(scope="session")
@@ -65,22 +65,33 @@ def profile(opened: "OpenModel", prompts: list[list[int]], tmp_path_factory: pyt
 
 
 @pytest.fixture(scope="session")
-def engine(profile: Path) -> Iterator[Engine]:
+def start() -> Callable[..., Engine]:
+    """`start(directory, **options)`: an engine in this process. All live to the end of the session: the first to be
+    collected would take the process groups of the others with it."""
     from vllm import LLM
 
-    yield Engine(
-        LLM(
-            str(bundled.path("tiny-thinker")),
-            dtype="float32",
-            enforce_eager=True,
-            max_model_len=512,
-            max_num_seqs=16,
-            max_num_batched_tokens=TOKENS_PER_PASS,
-            block_size=BLOCK,
-            num_gpu_blocks_override=BLOCKS,
-            additional_config={"normprobe": str(profile)},
-        )
-    )
+    engines: list[Engine] = []
+
+    def started(directory: Path, **options: Any) -> Engine:
+        given = {
+            "dtype": "float32",
+            "enforce_eager": True,
+            "max_model_len": 256,
+            "max_num_seqs": SEQUENCES,
+            "max_num_batched_tokens": TOKENS_PER_PASS,
+            "block_size": BLOCK,
+            "num_gpu_blocks_override": BLOCKS,
+        }
+        engines.append(Engine(LLM(str(directory), **given | options)))
+        return engines[-1]
+
+    return started
+
+
+@pytest.fixture(scope="session")
+def engine(start: Callable[..., Engine], profile: Path) -> Engine:
+    """tiny-thinker under policies, requests plain by default."""
+    return start(bundled.path("tiny-thinker"), additional_config={"normprobe": str(profile)})
 
 
 @pytest.fixture(autouse=True)
@@ -95,4 +106,4 @@ def nothing_stays(request: pytest.FixtureRequest) -> Iterator[None]:
         )  # the worker learns who finished with its next pass
         slots = engine.worker.normprobe.slots
         assert slots.held == {}
-        assert sorted(slots._free) == list(range(16))
+        assert sorted(slots._free) == list(range(SEQUENCES))

@@ -73,7 +73,7 @@ def stage_experiments(
                 if arm in SOURCE_OF:
                     deal = dealt(arm, doses, tokens, problem_ids, seed)
                     policy = ReplayedSuppression(deal, None if math.isnan(FACTOR[arm]) else FACTOR[arm])
-                    facts["on_same_tokens"] = deal.share_on_tokens_of(doses[SOURCE_OF[arm]]).cpu().numpy()
+                    facts["on_same_tokens"] = deal.share_on_tokens_of(doses[SOURCE_OF[arm]]).numpy()
                 else:
                     policy = policy_of(arm, profile, seed)
                 rows, events = answer(
@@ -93,7 +93,7 @@ def stage_experiments(
                 with atomic_write(table) as unfinished:
                     rows.assign(**facts).to_parquet(unfinished, index=False)
             if arm in SOURCE_OF.values():
-                doses[arm] = _read_doses(dose, problem_ids, opened.device)
+                doses[arm] = _read_doses(dose, problem_ids)
         with atomic_write(folder / "suppression.parquet") as unfinished:
             tables = [pd.read_parquet(finished / f"{arm}.parquet") for arm in ordered]
             pd.concat(tables, ignore_index=True).to_parquet(unfinished, index=False)
@@ -116,6 +116,6 @@ def _write_doses(path: Path, doses: Doses) -> None:
         save_file(tensors, unfinished)
 
 
-def _read_doses(path: Path, requests: Sequence[str], device: torch.device) -> Doses:
-    tensors = load_file(path, device=str(device))
+def _read_doses(path: Path, requests: Sequence[str]) -> Doses:
+    tensors = load_file(path)
     return Doses(tensors["delta"], tensors["n_steps"], tuple(tensors["layers"].tolist()), tuple(requests))

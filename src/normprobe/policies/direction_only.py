@@ -6,12 +6,14 @@ message away and leaves a state far shorter than any that the later layers know;
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 
+from normprobe.errors import NormprobeError
 from normprobe.policies.rows import Change, Rerun, Rows, Stateless, norms
 from normprobe.policies.suppression import Suppression
 
@@ -21,12 +23,22 @@ class DirectionOnly(Stateless):
     """Give the states that `suppression` chooses an ordinary norm; their direction stays.
 
     ordinary: layer → norm in activation units, as a layer profile's median.
+
+    Raises NormprobeError unless each layer of the suppression has an ordinary norm above 0.
     """
 
     suppression: Suppression
     ordinary: Mapping[int, float]
 
     kind: ClassVar[str] = "suppression"
+
+    def __post_init__(self) -> None:
+        for layer in self.layers:
+            if not 0 < self.ordinary.get(layer, math.nan) < math.inf:
+                raise NormprobeError(
+                    f"expected an ordinary norm above 0 for layer {layer}, got {self.ordinary.get(layer)}; "
+                    "take the median from a layer profile"
+                )
 
     @property
     def layers(self) -> tuple[int, ...]:

@@ -53,7 +53,9 @@ class _Rotating:
         """The rows with the chosen ones turned."""
         suppression = self.settings.suppression
         chosen = suppression.chosen(rows, layer)
-        angle = 2 * math.asin((1 - suppression.scale) / 2)
+        angle = rows.hidden.new_full(
+            (len(rows.slot), 1), 2 * math.asin((1 - suppression.scale) / 2), dtype=torch.float32
+        )
         drawn = normal(self.key[rows.slot], layer, rows.step, self.settings.seed, rows.hidden.shape[1])
         turned = turn(rows.hidden.float(), drawn, angle).to(rows.hidden.dtype)
         return Change(torch.where(chosen[:, None], turned, rows.hidden), chosen)
@@ -64,10 +66,9 @@ class _Rotating:
 def turn(
     state: Float[torch.Tensor, "row d"],
     towards: Float[torch.Tensor, "row d"],
-    angle: float | Float[torch.Tensor, "row 1"],
+    angle: Float[torch.Tensor, "row 1"],
 ) -> Float[torch.Tensor, "row d"]:
     """States of the same norm, turned by an angle (radians) in the plane of state and `towards`; zero stays zero."""
-    angle = torch.as_tensor(angle, device=state.device)
     along = _unit(state)
     across = _unit(towards - (towards * along).sum(dim=-1, keepdim=True) * along)
     return norms(state)[:, None] * (torch.cos(angle) * along + torch.sin(angle) * across)

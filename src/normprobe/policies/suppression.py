@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -20,6 +20,12 @@ from normprobe.policies.rows import Acting, Change, Rerun, Rows, Stateless, norm
 
 PAPER_SCALE = 0.1
 """What is left of a suppressed state in the paper."""
+
+
+def check_scale(scale: float) -> None:
+    """Raises NormprobeError unless the factor shortens a state and leaves its direction."""
+    if not 0 <= scale <= 1:
+        raise NormprobeError(f"expected a suppression factor in [0, 1], got {scale}; try {PAPER_SCALE}")
 
 
 @dataclass(frozen=True)
@@ -42,10 +48,7 @@ class Suppression(Stateless):
             raise NormprobeError(
                 "expected a norm window for at least one layer, got none; name the layers to suppress"
             )
-        if not 0 <= self.scale <= 1:
-            raise NormprobeError(
-                f"expected a suppression factor in [0, 1], got {self.scale}; try {PAPER_SCALE}"
-            )
+        check_scale(self.scale)
         for layer, (low, high) in self.windows.items():
             if math.isnan(low) or not high > 0:
                 raise NormprobeError(
@@ -129,6 +132,8 @@ class ReplayedSuppression:
     scale: a factor h → scale · h wherever there is a dose; or None, to take exactly the dose off along h:
         h → (1 − ‖Δh‖/‖h‖) · h. A dose longer than the state carries it through zero, else no short state could match
         what a long one lost; it stops at −h (‖Δh‖ = 2‖h‖), so that the control never makes a norm that was not there.
+
+    Raises NormprobeError for a scale outside [0, 1].
     """
 
     doses: Doses
@@ -136,12 +141,18 @@ class ReplayedSuppression:
 
     kind: ClassVar[str] = "suppression"
 
+    def __post_init__(self) -> None:
+        if self.scale is not None:
+            check_scale(self.scale)
+
     @property
     def layers(self) -> tuple[int, ...]:
         return self.doses.layers
 
     def start(self, n_slots: int, d: int, device: torch.device) -> Acting:
-        return _Replaying(self, torch.zeros(n_slots + 1, dtype=torch.int64, device=device))
+        doses = replace(self.doses, delta=self.doses.delta.to(device), n_steps=self.doses.n_steps.to(device))
+        request = torch.zeros(n_slots + 1, dtype=torch.int64, device=device)
+        return _Replaying(replace(self, doses=doses), request)
 
 
 @dataclass(frozen=True)
@@ -168,10 +179,8 @@ class _Replaying:
         chosen = rows.eligible & (dose > 0)
         if scale is None:
             # The smallest divisor only guards the zero state, which any factor leaves as it is.
-            factor = (1 - dose / norms(rows.hidden).clamp_min(1e-12)).clamp_min(-1)[:, None]
-        else:
-            factor = torch.tensor(scale, device=rows.hidden.device)
-        shortened = (factor * rows.hidden).to(rows.hidden.dtype)
+            scale = (1 - dose / norms(rows.hidden).clamp_min(1e-12)).clamp_min(-1)[:, None]
+        shortened = (scale * rows.hidden).to(rows.hidden.dtype)
         return Change(torch.where(chosen[:, None], shortened, rows.hidden), chosen)
 
     def finish(self) -> None: ...

@@ -106,7 +106,10 @@ def canonical(spec: object) -> str:
 
 
 def policy_of(text: str, profile: LayerProfile | None, n_layers: int) -> Policy:
-    """The policy that canonical JSON describes. Raises NormprobeError as `build` does, or for layers the model lacks."""
+    """The policy that canonical JSON describes.
+
+    Raises NormprobeError as `build` does, and for layers that the model lacks.
+    """
     policy = build(json.loads(text), profile)
     if absent := [layer for layer in policy.layers if not 0 <= layer < n_layers]:
         raise NormprobeError(f"expected layers 0…{n_layers - 1}, got {absent}; use layers that the model has")

@@ -67,7 +67,6 @@ def _by_rank(
     for rank in range(max(int((end - first).max()), 0)):
         at = np.flatnonzero(first + rank < end)
         position = first[at] + rank
-        index = start[at] + position - computed[at]
-        rows = np.stack([index, slot[at], position - prompt[at] + 1])
-        on_device = torch.from_numpy(rows).to(device, non_blocking=True)
-        yield Placed(*on_device.unbind(), ours[at], position)
+        rows = np.stack([start[at] + position - computed[at], slot[at], position - prompt[at] + 1])
+        index, slots, step = torch.from_numpy(rows).to(device, non_blocking=True)
+        yield Placed(index, slots, step, ours[at], position)

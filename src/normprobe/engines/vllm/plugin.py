@@ -1,4 +1,4 @@
-"""The entry point in `vllm.general_plugins`. vLLM calls it in every process; without a configuration it changes nothing.
+"""The entry point in `vllm.general_plugins`: called in every process; without a configuration it changes nothing.
 
 Three of vLLM's methods are wrapped: `EngineArgs.create_engine_config` (find and check the configuration),
 `InputProcessor.process_inputs` (validate each request) and `EngineCore.step` (return results). The rest goes through

@@ -135,7 +135,7 @@ class BlockRerun:
 
 def attention_names(block: nn.Module) -> list[str]:
     """The names under which a block's attention layers are known to the forward context."""
-    return [module.layer_name for module in block.modules() if isinstance(module, AttentionLayerBase)]
+    return [str(module.layer_name) for module in block.modules() if isinstance(module, AttentionLayerBase)]
 
 
 def _rows(value: Any, index: Int[torch.Tensor, " chosen"], n_tokens: int) -> Any:

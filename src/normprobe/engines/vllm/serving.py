@@ -1,4 +1,4 @@
-"""Policies on a model runner: told who is at work, it places the rows of each pass and hands every block's site over."""
+"""Policies on a model runner: who is at work, which rows of a pass are theirs, and each site to its policy."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from normprobe.engines.vllm.placement import Batch, Placed, place
 from normprobe.engines.vllm.rerun import Attentions, BlockRerun
 from normprobe.engines.vllm.sites import Site, blocks_of
 from normprobe.engines.vllm.slots import Slots
+from normprobe.engines.vllm.stops import Stops
 from normprobe.policies.rows import Rows
 
 
@@ -121,27 +122,3 @@ class Serving:
                 if len(ranks) > 1:
                     acting.finish()  # further tokens of the same requests follow: this one is their history
         return None if site is None else site.output
-
-
-class Stops:
-    """The tokens that end each request, by slot. Under asynchronous scheduling a request may get one pass more after
-    such a token, before the scheduler knows; what that pass shows is not the request's."""
-
-    def __init__(self, n_slots: int, device: torch.device) -> None:
-        self._tokens = torch.full((n_slots, 1), -1, dtype=torch.int64, device=device)
-
-    def set(self, parameters: dict[int, Any]) -> None:
-        for slot, given in parameters.items():
-            stops = [
-                token for token in (given.eos_token_id, *(given.stop_token_ids or ())) if token is not None
-            ]
-            if (lacking := len(stops) - self._tokens.shape[1]) > 0:
-                self._tokens = torch.nn.functional.pad(self._tokens, (0, lacking), value=-1)
-            self._tokens[slot] = -1
-            self._tokens[slot, : len(stops)] = torch.tensor(stops, dtype=torch.int64).to(self._tokens.device)
-
-    def masked(self, placed: Placed, input_ids: torch.Tensor) -> Placed:
-        """The rows whose own token ended their request are not eligible; a prompt may end in any token."""
-        ended = (input_ids[placed.index][:, None] == self._tokens[placed.slot]).any(dim=1) & (placed.step > 0)
-        step = torch.where(ended, -1, placed.step)
-        return Placed(placed.index, placed.slot, step, placed.request, placed.position)

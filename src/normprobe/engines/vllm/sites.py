@@ -45,13 +45,12 @@ class Site:
     @classmethod
     def of(cls, output: object, layer: int) -> Site:
         """Raises NormprobeError for anything but one tensor [token, d] or two."""
-        halves = output if isinstance(output, tuple) else (output,)
-        if not 1 <= len(halves) <= 2 or not all(
-            isinstance(half, torch.Tensor) and half.ndim == 2 for half in halves
-        ):
+        given = output if isinstance(output, tuple) else (output,)
+        halves = tuple(half for half in given if isinstance(half, torch.Tensor) and half.ndim == 2)
+        if len(halves) != len(given) or not 1 <= len(given) <= 2:
             raise NormprobeError(
                 f"expected layer {layer} to return (hidden, residual) or their sum, got "
-                f"{[type(half).__name__ for half in halves]}; this architecture cannot be served with a policy"
+                f"{[type(half).__name__ for half in given]}; this architecture cannot be served with a policy"
             )
         return cls(halves)
 

@@ -27,6 +27,11 @@ class NormprobeWorker(PlatformWorker):  # type: ignore[misc]
         assert configuration is not None, "the plugin chooses this worker together with its configuration"
         self.normprobe = Serving(self.model_runner, configuration)
 
+    def normprobe_state(self) -> dict[str, int]:
+        """How much is held: requests at work under a policy, and policies."""
+        slots = self.normprobe.slots
+        return {"requests": len(slots.held), "policies": len(slots.acting)}
+
     def normprobe_results(self, requests: list[str]) -> dict[str, dict[str, Any]]:
         """What the probes saw of these requests, on this worker's layers (see results.py)."""
         return collect(self.normprobe.slots, requests)

@@ -1,7 +1,8 @@
 """Several policies at once: order, layers, extra passes, conflicts; and that no policy waits for the device."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -11,11 +12,11 @@ from normprobe.errors import NormprobeError
 from normprobe.policies.adaptive_suppression import AdaptiveSuppression, Clamp
 from normprobe.policies.combined import Combined, Together
 from normprobe.policies.direction_only import DirectionOnly
-from normprobe.policies.gates import EntropyGate
+from normprobe.policies.gates import AlwaysGate, EntropyGate
 from normprobe.policies.probe import Probe, Probing
 from normprobe.policies.recursion import GatedRecursion, Recursion
 from normprobe.policies.rotation import Rotation
-from normprobe.policies.rows import Policy, Rows
+from normprobe.policies.rows import Change, Policy, Rerun, Rows, Stateless
 from normprobe.policies.steering import DIRECTIONS, Steering
 from normprobe.policies.steering_baselines import Addition
 from normprobe.policies.suppression import Doses, ReplayedSuppression, Suppression
@@ -69,7 +70,31 @@ def test_each_sees_what_the_ones_before_it_left() -> None:
         assert probing.summary([0]).total[0].tolist() == pytest.approx([seen, 7.0])
 
 
-def test_entropies_reach_all_and_extra_passes_add_up() -> None:
+@dataclass(frozen=True)
+class Retry(Stateless):
+    """A kind of its own that spends one pass on every row: two recursions at one layer would conflict."""
+
+    kind: ClassVar[str] = "retry"
+    layers: tuple[int, ...] = (1,)
+
+    def apply(self, rows: Rows, layer: int, rerun: Rerun) -> Change:
+        hidden = rerun(rows.eligible, rows.hidden)
+        assert hidden is not None
+        return Change(hidden, rows.eligible, torch.ones_like(rows.slot))
+
+
+def test_extra_passes_add_up() -> None:
+    twice = GatedRecursion(AlwaysGate((1,)), max_passes=2)
+    for policies in ((twice, Retry()), (Retry(), twice)):
+        acting = Combined(policies).start(1, 4, CPU)
+        acting.reset([0], ["a"])
+        change = acting.apply(one_row(2.0), 1, double)
+        assert change.passes is not None
+        assert change.passes.tolist() == [3]
+        torch.testing.assert_close(change.hidden, torch.full((1, 4), 8.0))
+
+
+def test_entropies_and_extra_passes_go_through() -> None:
     uncertain = GatedRecursion(EntropyGate((1,), above=1.0), max_passes=2)
     addition = Addition({1: torch.ones(4)})
     acting = Combined((addition, uncertain)).start(1, 4, CPU)

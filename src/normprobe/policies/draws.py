@@ -1,7 +1,8 @@
 """Random numbers that depend on what they are for, and on nothing else: counter-based, on any device.
 
 A draw is a hash of (seed, stream, request, layer, step), so it is the same whatever else is in the batch, and on every
-device: integer arithmetic only. The hash is the finaliser of SplitMix64 (Steele et al. 2014), applied once per part.
+device: integer arithmetic only (a normal draw to the rounding of the device's logarithm and cosine). The hash is the
+finaliser of SplitMix64 (Steele et al. 2014), applied once per part.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which tokens get an extra pass: the paper's window of norms, and the baselines that spend as much elsewhere."""
+"""Which tokens get an extra pass in the baselines of ALRR: as many as with its window of norms, but other ones."""
 
 from __future__ import annotations
 

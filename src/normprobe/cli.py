@@ -19,6 +19,15 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "normprobe.audit.__main__",
         "audit a finished run: null networks, planted effects, coverage, power",
     ),
+    "generate": ("normprobe.engines.hf.__main__", "answer questions under a policy: ALRR, ERSS, suppression"),
+    "evaluate": (
+        "normprobe.evaluate",
+        "evaluate the three methods on a finished run's model, at equal compute",
+    ),
+    "lm-eval": (
+        "normprobe.evaluation.lm_eval",
+        "run lm-evaluation-harness under a policy, with the testbed's tasks",
+    ),
     "report": ("normprobe.report.__main__", "write the report of a finished run again"),
     "train-testbed": ("normprobe.testbed.train", "train the bundled model tiny-thinker from its recipe"),
     "train-saes": ("normprobe.saes.study", "train the sparse autoencoders of a study (sae_training/*.yaml)"),

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from normprobe import verify
+from normprobe import evaluate, verify
 from normprobe.audit.__main__ import main as audit_main
 from normprobe.audit.study import Plan, run_audit
 from normprobe.claims.registry import CLAIMS
@@ -52,12 +52,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_leaves_evidence_profile_and_report(run: Path) -> None:
     verdicts = json.loads((run / "evidence" / "verdicts.json").read_text())
-    assert len(verdicts) == len(CLAIMS)
+    assert len(verdicts) == len(CLAIMS) - 1
     for entry in verdicts:
         assert set(FIELDS) <= set(entry)
         assert entry["verdict"] in {"supported", "not supported", "inconclusive", "vacuous"}
         assert entry["controls"]
-    assert json.loads((run / "evidence" / "skipped.json").read_text()) == []
+    (skipped,) = json.loads((run / "evidence" / "skipped.json").read_text())
+    assert skipped["claim"] == "methods_help"  # which `normprobe evaluate` prepares
     profile = LayerProfile.load(run / "layer_profile.json")
     assert len(profile.tau) == 12
     assert (run / "report.html").read_text().startswith("<!")
@@ -150,7 +151,7 @@ def test_the_audit_of_a_run_fills_its_report_and_is_not_made_twice(
     plan = Plan(nulls=1, trained=1, problems=24, samples=25, sae_samples=1024)
     run_audit(copy, plan, processes=2, progress=False)
     audit = Audit.load(copy)
-    assert set(audit.claims) == {claim.NAME for claim in CLAIMS}
+    assert set(audit.claims) == {claim.NAME for claim in CLAIMS} - {"methods_help"}
     for claim in audit.claims:
         assert audit.alarms(claim, trained=False)[1] == audit.alarms(claim, trained=True)[1] == 1
     assert {row["verdict"] for row in audit.planted.values()} <= {"supported", "inconclusive"}
@@ -170,3 +171,23 @@ def test_a_run_that_is_not_finished_is_not_audited(
     assert run_main(audit_main, [str(tmp_path)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("normprobe: expected")
+
+
+def test_the_evaluation_of_a_run_adds_the_claim_and_is_not_made_twice(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = shutil.copytree(run, tmp_path / "evaluated")
+    before = {e["claim"]: e for e in json.loads((copy / "evidence" / "verdicts.json").read_text())}
+    arguments = [str(copy), "--tune", "2", "--test", "12", "--samples", "2", "--processes", "2"]
+    evaluate.main(arguments)
+    verdicts = {e["claim"]: e for e in json.loads((copy / "evidence" / "verdicts.json").read_text())}
+    assert verdicts.keys() == before.keys() | {"methods_help"}
+    assert {name: entry for name, entry in verdicts.items() if name in before} == before
+    assert verdicts["methods_help"]["n"] == 12
+    assert "methods_help" in capsys.readouterr().out
+    arms = pd.read_parquet(copy / "methods" / "arms.parquet")
+    assert (arms.groupby("arm").size() == 12).all()
+    assert (arms.loc[arms["arm"] == "plain", "n_passes"] == 0).all()
+    parts = {path: path.stat().st_mtime_ns for path in (copy / "methods").glob("*/*.parquet")}
+    evaluate.main(arguments)
+    assert {path: path.stat().st_mtime_ns for path in (copy / "methods").glob("*/*.parquet")} == parts

@@ -75,7 +75,7 @@ def plain(opened: OpenModel, prompts: list[list[int]]) -> list[list[int]]:
 def thresholds(opened: OpenModel, prompts: list[list[int]]) -> dict[int, float]:
     """τ of layers 1 and 2, midway between two norms of the first step: no tie that rounding could decide."""
     policy = Suppression.above(dict.fromkeys(LAYERS, 1e-3), scale=0.0)
-    _, events = generate(opened, policy, prompts, 1)
+    events = generate(opened, policy, prompts, 1).events
     middle = slice(len(prompts) // 2, len(prompts) // 2 + 2)
     return {
         layer: float(events.delta[events.layer == layer].sort().values[middle].mean()) for layer in LAYERS
@@ -126,7 +126,8 @@ def places(events: Events, slot: int) -> list[tuple[int, int]]:
 def test_suppression_does_what_the_paper_says(
     opened: OpenModel, prompts: list[list[int]], plain: list[list[int]], thresholds: dict[int, float]
 ) -> None:
-    tokens, events = generate(opened, Suppression.above(thresholds), prompts, NEW_TOKENS, batch_size=4)
+    result = generate(opened, Suppression.above(thresholds), prompts, NEW_TOKENS, batch_size=4)
+    tokens, events = result.tokens, result.events
     for slot, prompt in enumerate(prompts):
         expected = slow(
             opened, prompt, lambda _step, layer, h: 0.1 * h if h.norm() > thresholds[layer] else None
@@ -142,8 +143,10 @@ def test_a_replay_shortens_the_dealt_tokens(
     generator = torch.Generator().manual_seed(0)
     delta = 50 * torch.rand(len(prompts), 6, len(LAYERS), generator=generator)
     delta = torch.where(torch.rand(delta.shape, generator=generator) < 0.4, delta, 0.0)
-    doses = Doses(delta, torch.full((len(prompts),), 6), LAYERS)
-    tokens, events = generate(opened, ReplayedSuppression(doses), prompts, NEW_TOKENS, batch_size=4)
+    names = tuple(str(i) for i in range(len(prompts)))
+    doses = Doses(delta, torch.full((len(prompts),), 6), LAYERS, names)
+    result = generate(opened, ReplayedSuppression(doses), prompts, NEW_TOKENS, batch_size=4)
+    tokens, events = result.tokens, result.events
     for slot, prompt in enumerate(prompts):
 
         def shorten(step: int, layer: int, h: torch.Tensor, slot: int = slot) -> torch.Tensor | None:
@@ -157,13 +160,11 @@ def test_a_replay_shortens_the_dealt_tokens(
 def test_scale_one_and_infinite_threshold_are_the_plain_model(
     opened: OpenModel, prompts: list[list[int]], plain: list[list[int]], thresholds: dict[int, float]
 ) -> None:
-    assert generate(opened, Suppression.above(thresholds, scale=1.0), prompts, NEW_TOKENS)[0] == plain
+    assert generate(opened, Suppression.above(thresholds, scale=1.0), prompts, NEW_TOKENS).tokens == plain
     with pytest.warns(UntriggeredWarning, match=r"largest norms it saw: \d.* at layer 1, \d.* at layer 2"):
-        tokens, events = generate(
-            opened, Suppression.above(dict.fromkeys(LAYERS, math.inf)), prompts, NEW_TOKENS
-        )
-    assert tokens == plain
-    assert len(events.slot) == 0
+        result = generate(opened, Suppression.above(dict.fromkeys(LAYERS, math.inf)), prompts, NEW_TOKENS)
+    assert result.tokens == plain
+    assert len(result.events.slot) == 0
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 9])
@@ -171,19 +172,20 @@ def test_company_does_not_matter(
     opened: OpenModel, prompts: list[list[int]], thresholds: dict[int, float], batch_size: int
 ) -> None:
     policy = Suppression.above(thresholds)
-    tokens, events = generate(opened, policy, prompts, NEW_TOKENS, batch_size=4)
-    others, their_events = generate(opened, policy, prompts, NEW_TOKENS, batch_size=batch_size)
-    assert others == tokens
+    one = generate(opened, policy, prompts, NEW_TOKENS, batch_size=4)
+    other = generate(opened, policy, prompts, NEW_TOKENS, batch_size=batch_size)
+    assert other.tokens == one.tokens
     for name in ("slot", "step", "layer"):
-        assert torch.equal(getattr(events, name), getattr(their_events, name))
-    torch.testing.assert_close(their_events.delta, events.delta, rtol=1e-4, atol=1e-4)
+        assert torch.equal(getattr(one.events, name), getattr(other.events, name))
+    torch.testing.assert_close(other.events.delta, one.events.delta, rtol=1e-4, atol=1e-4)
 
 
 def test_only_the_last_prompt_token_and_what_follows_is_touched(
     opened: OpenModel, prompts: list[list[int]]
 ) -> None:
     """Everything is above this threshold, so each eligible state of each chosen layer is changed once, and no other."""
-    tokens, events = generate(opened, Suppression.above({1: 1e-6}), prompts, NEW_TOKENS, batch_size=4)
+    result = generate(opened, Suppression.above({1: 1e-6}), prompts, NEW_TOKENS, batch_size=4)
+    tokens, events = result.tokens, result.events
     for slot, written in enumerate(tokens):
         assert places(events, slot) == [(step, 1) for step in range(len(written))]
 
@@ -213,15 +215,15 @@ def test_a_hook_that_is_never_called_is_an_error(opened: OpenModel) -> None:
     assert hooks(opened) == before
 
 
-def test_rows_without_a_name_are_refused(opened: OpenModel, prompts: list[list[int]]) -> None:
+def test_a_pass_without_a_cache_is_refused(opened: OpenModel, prompts: list[list[int]]) -> None:
     ids = torch.tensor([prompts[0]])
     with (
         pytest.raises(
-            NormprobeError, match=r"expected slots and steps for a pass of shape \(1, \d+\), got None"
+            NormprobeError, match=r"expected a pass with input_ids and a key-value cache, got one without"
         ),
         intervene(opened, Suppression.above({1: 1.0})),
     ):
-        opened.model(input_ids=ids)
+        opened.model(input_ids=ids, use_cache=False)
 
 
 def test_a_layer_the_model_lacks_is_refused_before_anything_runs(opened: OpenModel) -> None:
@@ -239,6 +241,8 @@ def test_bfloat16_scale_one_is_the_plain_model(opened: OpenModel, prompts: list[
         plain = decode(opened, prompts, NEW_TOKENS)
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # every state is changed, by nothing
-            assert generate(opened, Suppression.above({1: 1e-6}, scale=1.0), prompts, NEW_TOKENS)[0] == plain
+            assert (
+                generate(opened, Suppression.above({1: 1e-6}, scale=1.0), prompts, NEW_TOKENS).tokens == plain
+            )
     finally:
         opened.model.to(torch.float32)

@@ -49,7 +49,7 @@ def test_class_matched_doses_stay_in_role_and_quarter() -> None:
     roles = rng.choice(["copied", "computed", "format"], 40).tolist()
     tokens = spoken(roles, ["x"] * 40)
     delta = torch.arange(1.0, 41.0)[None, :, None]
-    doses = Doses(delta, torch.tensor([40]), (0,))
+    doses = Doses(delta, torch.tensor([40]), (0,), ("p",))
     got = dealt("class_matched", {"high_norm": doses}, tokens, ["p"], 0).delta[0, :, 0].long() - 1
     assert got.tolist() != list(range(40))
     assert sorted(got.tolist()) == list(range(40))

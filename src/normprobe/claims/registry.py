@@ -19,6 +19,7 @@ from normprobe.claims import (
     high_norm_is_causal,
     late_spike,
     marks_critical_steps,
+    methods_help,
     norm_tracks_features,
     thinking_norm_is_higher,
     two_sided_bound,
@@ -39,6 +40,7 @@ CLAIMS: tuple[ModuleType, ...] = (
     high_norm_is_causal,
     domain_and_difficulty,
     hard_tokens_grow_norm,
+    methods_help,
 )
 
 

@@ -26,6 +26,9 @@ _FILES = {
     "pairs": "reductions/pairs.parquet",
     "dictionary": "reductions/dictionary.parquet",
     "suppression": "experiments/suppression.parquet",
+    "method_arms": "methods/arms.parquet",
+    "selection": "methods/selection.parquet",
+    "sweep": "methods/sweep.parquet",
     "profile": "layer_profile.json",
     "z": "reductions/tokens.safetensors",
 } | {f"signals/{source}": f"traces/{source}.safetensors" for source in SOURCES}
@@ -88,6 +91,19 @@ class Tables:
     @cached_property
     def suppression(self) -> pd.DataFrame:
         return self._frame("suppression")
+
+    @cached_property
+    def method_arms(self) -> pd.DataFrame:
+        """One row per held-out problem and arm of `normprobe evaluate`."""
+        return self._frame("method_arms")
+
+    @cached_property
+    def selection(self) -> pd.DataFrame:
+        return self._frame("selection")
+
+    @cached_property
+    def sweep(self) -> pd.DataFrame:
+        return self._frame("sweep")
 
     @cached_property
     def profile(self) -> dict[str, Any]:

@@ -82,25 +82,25 @@ def in_order(arms: Sequence[str]) -> list[str]:
 def dealt(
     arm: str, doses: Mapping[str, Doses], tokens: pd.DataFrame, problem_ids: Sequence[str], seed: int
 ) -> Doses:
-    """The doses of a random arm: those of its source (in `doses`), dealt out anew; slots count `problem_ids`.
+    """The doses of a random arm: those of its source (in `doses`), dealt out anew; the requests are `problem_ids`.
 
     tokens: traces/tokens.parquet, which tells the classes of tokens.
     """
     taken = doses[SOURCE_OF[arm]]
     n_steps = taken.delta.shape[1]
     groups = token_groups(tokens, problem_ids, n_steps) if arm == "class_matched" else None
-    return taken.shuffled(problem_ids, seed, groups)
+    return taken.shuffled(seed, groups)
 
 
-def policy_of(arm: str, profile: LayerProfile, problem_ids: Sequence[str], seed: int) -> Policy:
-    """The policy of an arm that chooses states by their norm; slots count `problem_ids`."""
+def policy_of(arm: str, profile: LayerProfile, seed: int) -> Policy:
+    """The policy of an arm that chooses states by their norm."""
     layers = profile.chosen_layers
     tau = {layer: profile.tau[layer] for layer in layers}
     match arm:
         case "plain":
             return Suppression.above(dict.fromkeys(layers, math.inf))
         case "rotation":
-            return Rotation(Suppression.above(tau), problem_ids, seed)
+            return Rotation(Suppression.above(tau), seed)
         case "direction_only":
             medians = {layer: quantile(profile, layer, 0.5) for layer in layers}
             return DirectionOnly(Suppression.above(tau), medians)

@@ -8,28 +8,24 @@ from __future__ import annotations
 
 import math
 import shutil
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 
-from normprobe.engines.hf import Events, UntriggeredWarning, generate
+from normprobe.engines.hf import Events
 from normprobe.errors import NormprobeError
+from normprobe.evaluation.answering import answer
 from normprobe.evaluation.arms import ARMS, FACTOR, SOURCE_OF, dealt, in_order, policy_of
 from normprobe.layer_profile import LayerProfile
 from normprobe.models.open import OpenModel
-from normprobe.policies.rows import Policy
 from normprobe.policies.suppression import Doses, ReplayedSuppression
 from normprobe.runs import Run, atomic_write
 from normprobe.tracing.responses import Scorer
 from normprobe.tracing.store import read_table
-
-MODE = "think"
 
 
 def stage_experiments(
@@ -77,10 +73,10 @@ def stage_experiments(
                 if arm in SOURCE_OF:
                     deal = dealt(arm, doses, tokens, problem_ids, seed)
                     policy = ReplayedSuppression(deal, None if math.isnan(FACTOR[arm]) else FACTOR[arm])
-                    facts["on_same_tokens"] = deal.share_on_tokens_of(doses[SOURCE_OF[arm]]).cpu().numpy()
+                    facts["on_same_tokens"] = deal.share_on_tokens_of(doses[SOURCE_OF[arm]]).numpy()
                 else:
-                    policy = policy_of(arm, profile, problem_ids, seed)
-                rows, given = answer(
+                    policy = policy_of(arm, profile, seed)
+                rows, events = answer(
                     opened,
                     policy,
                     problems,
@@ -89,74 +85,29 @@ def stage_experiments(
                     scorer=scorer,
                     progress=f"experiment {arm}" if progress else None,
                 )
+                given = doses_of(events, rows["n_tokens"].tolist(), policy.layers, problem_ids)
                 _write_doses(dose, given)  # before the table: where that is, the doses are
+                rows = rows.drop(columns=["answer", "n_passes"]).rename(
+                    columns={"n_triggered": "n_suppressed"}
+                )
                 with atomic_write(table) as unfinished:
                     rows.assign(**facts).to_parquet(unfinished, index=False)
             if arm in SOURCE_OF.values():
-                doses[arm] = _read_doses(dose, opened.device)
+                doses[arm] = _read_doses(dose, problem_ids)
         with atomic_write(folder / "suppression.parquet") as unfinished:
             tables = [pd.read_parquet(finished / f"{arm}.parquet") for arm in ordered]
             pd.concat(tables, ignore_index=True).to_parquet(unfinished, index=False)
         shutil.rmtree(finished)
 
 
-def answer(
-    opened: OpenModel,
-    policy: Policy,
-    problems: pd.DataFrame,
-    *,
-    max_new_tokens: int,
-    batch_size: int = 128,
-    scorer: Scorer | None = None,
-    progress: str | None = None,
-) -> tuple[pd.DataFrame, Doses]:
-    """Answer every problem under a policy: one row each, in table order, and what the policy took off which state.
-
-    A thought that never closes has no answer and is wrong; without a scorer or a gold answer `correct` is missing.
-    """
-    prompts = [opened.chat.prompt_ids(str(question), MODE) for question in problems["question"]]
-    with warnings.catch_warnings():
-        # An arm that changes nothing is a result, and stands in the table.
-        warnings.simplefilter("ignore", UntriggeredWarning)
-        written, events = generate(
-            opened, policy, prompts, max_new_tokens, batch_size=batch_size, progress=progress
-        )
-    slot = events.slot.numpy()
-    count = np.bincount(slot, minlength=len(problems))
-    total = np.bincount(slot, weights=events.delta.double().numpy(), minlength=len(problems))
-    gold = [None if pd.isna(value) else str(value) for value in problems["answer"]]
-    table = pd.DataFrame(
-        {
-            "problem_id": problems["problem_id"],
-            "mode": MODE,
-            "correct": pd.array(
-                [
-                    None
-                    if scorer is None or right is None
-                    else scorer(_answer_text(opened, prompt, tokens), right)
-                    for prompt, tokens, right in zip(prompts, written, gold, strict=True)
-                ],
-                dtype="boolean",
-            ),
-            "n_tokens": [len(tokens) for tokens in written],
-            "n_suppressed": count,
-            "delta_norm": np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0),
-        }
-    )
-    return table, doses_of(events, [len(tokens) for tokens in written], policy.layers)
-
-
-def doses_of(events: Events, n_tokens: Sequence[int], layers: tuple[int, ...]) -> Doses:
+def doses_of(
+    events: Events, n_tokens: Sequence[int], layers: tuple[int, ...], requests: Sequence[str]
+) -> Doses:
     """The events as a table by slot, step and layer: a request has as many states as it has generated tokens."""
     delta = torch.zeros(len(n_tokens), max(n_tokens), len(layers))
     column = torch.tensor([layers.index(layer) for layer in events.layer.tolist()], dtype=torch.long)
     delta[events.slot, events.step, column] = events.delta
-    return Doses(delta, torch.tensor(n_tokens), layers)
-
-
-def _answer_text(opened: OpenModel, prompt: list[int], tokens: list[int]) -> str:
-    start, end = opened.chat.spans(prompt + tokens, len(prompt)).answer
-    return opened.chat.response_text((prompt + tokens)[start:end]) if start >= 0 else ""
+    return Doses(delta, torch.tensor(n_tokens), layers, tuple(requests))
 
 
 def _write_doses(path: Path, doses: Doses) -> None:
@@ -165,6 +116,6 @@ def _write_doses(path: Path, doses: Doses) -> None:
         save_file(tensors, unfinished)
 
 
-def _read_doses(path: Path, device: torch.device) -> Doses:
-    tensors = load_file(path, device=str(device))
-    return Doses(tensors["delta"], tensors["n_steps"], tuple(tensors["layers"].tolist()))
+def _read_doses(path: Path, requests: Sequence[str]) -> Doses:
+    tensors = load_file(path)
+    return Doses(tensors["delta"], tensors["n_steps"], tuple(tensors["layers"].tolist()), tuple(requests))

@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
-from normprobe.policies.rows import Rows, norms, request_key
+from normprobe.policies.draws import keys, normal
+from normprobe.policies.rows import Acting, Change, Rerun, Rows, norms, request_key
 from normprobe.policies.suppression import Suppression
 
 
@@ -24,44 +25,53 @@ class Rotation:
 
     ‖Δh‖ = (1 − scale)·‖h‖ at a fixed norm is a turn by 2·asin((1 − scale)/2), 53° at the paper's 0.1. The direction is
     uniform among those orthogonal to h, keyed by (seed, the request's name, layer, step).
-
-    requests: the name of each slot.
     """
 
     suppression: Suppression
-    requests: Sequence[str]
     seed: int
+
+    kind: ClassVar[str] = "suppression"
 
     @property
     def layers(self) -> tuple[int, ...]:
         return self.suppression.layers
 
-    def apply(
-        self, rows: Rows, layer: int
-    ) -> tuple[Float[torch.Tensor, "row d"], Bool[torch.Tensor, " row"]]:
-        """The rows with the chosen ones turned, and which those are."""
-        chosen = self.suppression.chosen(rows, layer)
-        # Draws are made on the host and only for the chosen rows: they are few, and a prompt's rows are many.
-        at = chosen.nonzero()[:, 0]
-        state = rows.hidden[at].float()
-        length = norms(state)[:, None]
-        along = _unit(state)
-        drawn = self._drawn(rows.slot[at].cpu(), rows.step[at].cpu(), layer, state.shape[1]).to(state.device)
-        across = _unit(drawn - (drawn * along).sum(dim=-1, keepdim=True) * along)
-        angle = 2 * math.asin((1 - self.suppression.scale) / 2)
-        turned = length * (math.cos(angle) * along + math.sin(angle) * across)
-        return rows.hidden.index_copy(0, at, turned.to(rows.hidden.dtype)), chosen
+    def start(self, n_slots: int, d: int, device: torch.device) -> Acting:
+        return _Rotating(self, torch.zeros(n_slots + 1, dtype=torch.int64, device=device))
 
-    def _drawn(
-        self, slot: Int[torch.Tensor, " row"], step: Int[torch.Tensor, " row"], layer: int, d: int
-    ) -> Float[torch.Tensor, "row d"]:
-        """Normal draws, which have no preferred direction."""
-        drawn = np.empty((len(slot), d), dtype=np.float32)
-        for row in range(len(slot)):
-            request = self.requests[int(slot[row])]
-            key = [self.seed, request_key(request), layer, int(step[row])]
-            drawn[row] = np.random.default_rng(key).standard_normal(d, dtype=np.float32)
-        return torch.from_numpy(drawn)
+
+@dataclass(frozen=True)
+class _Rotating:
+    settings: Rotation
+    key: Int[torch.Tensor, " slot"]
+
+    def reset(self, slots: Sequence[int], requests: Sequence[str]) -> None:
+        at = torch.tensor(list(slots), dtype=torch.int64, device=self.key.device)
+        self.key[at] = keys([request_key(request) for request in requests], self.key.device)
+
+    def apply(self, rows: Rows, layer: int, rerun: Rerun) -> Change:
+        """The rows with the chosen ones turned."""
+        suppression = self.settings.suppression
+        chosen = suppression.chosen(rows, layer)
+        angle = rows.hidden.new_full(
+            (len(rows.slot), 1), 2 * math.asin((1 - suppression.scale) / 2), dtype=torch.float32
+        )
+        drawn = normal(self.key[rows.slot], layer, rows.step, self.settings.seed, rows.hidden.shape[1])
+        turned = turn(rows.hidden.float(), drawn, angle).to(rows.hidden.dtype)
+        return Change(torch.where(chosen[:, None], turned, rows.hidden), chosen)
+
+    def finish(self) -> None: ...
+
+
+def turn(
+    state: Float[torch.Tensor, "row d"],
+    towards: Float[torch.Tensor, "row d"],
+    angle: Float[torch.Tensor, "row 1"],
+) -> Float[torch.Tensor, "row d"]:
+    """States of the same norm, turned by an angle (radians) in the plane of state and `towards`; zero stays zero."""
+    along = _unit(state)
+    across = _unit(towards - (towards * along).sum(dim=-1, keepdim=True) * along)
+    return norms(state)[:, None] * (torch.cos(angle) * along + torch.sin(angle) * across)
 
 
 def _unit(vectors: Float[torch.Tensor, "row d"]) -> Float[torch.Tensor, "row d"]:

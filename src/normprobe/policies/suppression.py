@@ -8,21 +8,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
 from normprobe.errors import NormprobeError
-from normprobe.policies.rows import Rows, norms, request_key
+from normprobe.policies.rows import Acting, Change, Rerun, Rows, Stateless, norms, request_key
 
 PAPER_SCALE = 0.1
 """What is left of a suppressed state in the paper."""
 
 
+def check_scale(scale: float) -> None:
+    """Raises NormprobeError unless the factor shortens a state and leaves its direction."""
+    if not 0 <= scale <= 1:
+        raise NormprobeError(f"expected a suppression factor in [0, 1], got {scale}; try {PAPER_SCALE}")
+
+
 @dataclass(frozen=True)
-class Suppression:
+class Suppression(Stateless):
     """h → scale · h for the eligible states whose norm lies strictly inside the window of their layer.
 
     windows: layer → (low, high), norms in activation units; (τ, ∞) suppresses the high norms, (−∞, q) the low ones.
@@ -34,15 +41,14 @@ class Suppression:
     windows: Mapping[int, tuple[float, float]]
     scale: float = PAPER_SCALE
 
+    kind: ClassVar[str] = "suppression"
+
     def __post_init__(self) -> None:
         if not self.windows:
             raise NormprobeError(
                 "expected a norm window for at least one layer, got none; name the layers to suppress"
             )
-        if not 0 <= self.scale <= 1:
-            raise NormprobeError(
-                f"expected a suppression factor in [0, 1], got {self.scale}; try {PAPER_SCALE}"
-            )
+        check_scale(self.scale)
         for layer, (low, high) in self.windows.items():
             if math.isnan(low) or not high > 0:
                 raise NormprobeError(
@@ -68,12 +74,10 @@ class Suppression:
     def layers(self) -> tuple[int, ...]:
         return tuple(sorted(self.windows))
 
-    def apply(
-        self, rows: Rows, layer: int
-    ) -> tuple[Float[torch.Tensor, "row d"], Bool[torch.Tensor, " row"]]:
-        """The rows with the chosen ones scaled, and which those are."""
+    def apply(self, rows: Rows, layer: int, rerun: Rerun) -> Change:
+        """The rows with the chosen ones scaled."""
         chosen = self.chosen(rows, layer)
-        return torch.where(chosen[:, None], self.scale * rows.hidden, rows.hidden), chosen
+        return Change(torch.where(chosen[:, None], self.scale * rows.hidden, rows.hidden), chosen)
 
     def chosen(self, rows: Rows, layer: int) -> Bool[torch.Tensor, " row"]:
         """The eligible rows with a norm inside the layer's window."""
@@ -86,18 +90,18 @@ class Suppression:
 class Doses:
     """How much of each state an arm removed: what the matched random arm has to remove elsewhere.
 
-    delta: ‖Δh‖ in activation units by slot, step and chosen layer; 0 where the state was left alone.
+    delta: ‖Δh‖ in activation units by request, step and chosen layer; 0 where the state was left alone.
     n_steps: the states each request had, at least 1 (steps beyond it are padding of `delta`).
     layers: the layer of each column of `delta`.
+    requests: their names.
     """
 
-    delta: Float[torch.Tensor, "slot step layer"]
-    n_steps: Int[torch.Tensor, " slot"]
+    delta: Float[torch.Tensor, "request step layer"]
+    n_steps: Int[torch.Tensor, " request"]
     layers: tuple[int, ...]
+    requests: tuple[str, ...]
 
-    def shuffled(
-        self, requests: Sequence[str], seed: int, groups: Int[torch.Tensor, "slot step"] | None = None
-    ) -> Doses:
+    def shuffled(self, seed: int, groups: Int[torch.Tensor, "request step"] | None = None) -> Doses:
         """Deal the doses of each request to its tokens at random; given groups, to tokens of the same group.
 
         One permutation of the steps per request, keyed by (seed, the request's name) alone and so independent of the
@@ -105,16 +109,16 @@ class Doses:
         several layers and the sizes ‖Δh‖ stay exactly as they were, in each group too. A group of one keeps its dose.
         """
         delta = self.delta.clone()
-        for slot, (request, n) in enumerate(zip(requests, self.n_steps.tolist(), strict=True)):
+        for at, (request, n) in enumerate(zip(self.requests, self.n_steps.tolist(), strict=True)):
             drawn = np.random.default_rng([seed, request_key(request)]).permutation(n)
-            group = np.zeros(n) if groups is None else groups[slot, :n].numpy()
+            group = np.zeros(n) if groups is None else groups[at, :n].numpy()
             # Group by group, the steps as they come receive from the steps as they were drawn.
             source = np.empty(n, dtype=np.int64)
             source[np.argsort(group, kind="stable")] = drawn[np.argsort(group[drawn], kind="stable")]
-            delta[slot, :n] = self.delta[slot, torch.from_numpy(source)]
-        return Doses(delta, self.n_steps, self.layers)
+            delta[at, :n] = self.delta[at, torch.from_numpy(source)]
+        return Doses(delta, self.n_steps, self.layers, self.requests)
 
-    def share_on_tokens_of(self, other: Doses) -> Float[torch.Tensor, " slot"]:
+    def share_on_tokens_of(self, other: Doses) -> Float[torch.Tensor, " request"]:
         """By request, the share of the tokens dosed here that `other` doses too; NaN where none is dosed here."""
         here, there = (self.delta > 0).any(dim=2), (other.delta > 0).any(dim=2)
         return (here & there).sum(dim=1) / here.sum(dim=1)
@@ -124,29 +128,59 @@ class Doses:
 class ReplayedSuppression:
     """Shorten the states that the doses name, whatever their norm: a matched control, given shuffled doses.
 
-    doses: by slot; a request that outlives the doses starts them again, so its share of changed tokens stays the same.
+    doses: by request; one that outlives its doses starts them again, so its share of changed tokens stays the same.
     scale: a factor h → scale · h wherever there is a dose; or None, to take exactly the dose off along h:
         h → (1 − ‖Δh‖/‖h‖) · h. A dose longer than the state carries it through zero, else no short state could match
         what a long one lost; it stops at −h (‖Δh‖ = 2‖h‖), so that the control never makes a norm that was not there.
+
+    Raises NormprobeError for a scale outside [0, 1].
     """
 
     doses: Doses
     scale: float | None = None
 
+    kind: ClassVar[str] = "suppression"
+
+    def __post_init__(self) -> None:
+        if self.scale is not None:
+            check_scale(self.scale)
+
     @property
     def layers(self) -> tuple[int, ...]:
         return self.doses.layers
 
-    def apply(
-        self, rows: Rows, layer: int
-    ) -> tuple[Float[torch.Tensor, "row d"], Bool[torch.Tensor, " row"]]:
-        """The rows with the chosen ones shortened, and which those are."""
-        step = rows.step.clamp_min(0) % self.doses.n_steps[rows.slot]
-        dose = self.doses.delta[rows.slot, step, self.layers.index(layer)]
+    def start(self, n_slots: int, d: int, device: torch.device) -> Acting:
+        doses = replace(self.doses, delta=self.doses.delta.to(device), n_steps=self.doses.n_steps.to(device))
+        request = torch.zeros(n_slots + 1, dtype=torch.int64, device=device)
+        return _Replaying(replace(self, doses=doses), request)
+
+
+@dataclass(frozen=True)
+class _Replaying:
+    settings: ReplayedSuppression
+    request: Int[torch.Tensor, " slot"]  # the row of the doses that each slot's request has
+
+    def reset(self, slots: Sequence[int], requests: Sequence[str]) -> None:
+        known = {name: at for at, name in enumerate(self.settings.doses.requests)}
+        if strangers := [name for name in requests if name not in known]:
+            raise NormprobeError(
+                f"expected requests that have doses, got {', '.join(strangers[:3])}; replay the requests of the arm "
+                "that the doses come from"
+            )
+        at = torch.tensor(list(slots), dtype=torch.int64, device=self.request.device)
+        self.request[at] = torch.tensor([known[name] for name in requests], device=self.request.device)
+
+    def apply(self, rows: Rows, layer: int, rerun: Rerun) -> Change:
+        """The rows with the dosed ones shortened."""
+        doses, scale = self.settings.doses, self.settings.scale
+        request = self.request[rows.slot]
+        step = rows.step.clamp_min(0) % doses.n_steps[request]
+        dose = doses.delta[request, step, doses.layers.index(layer)]
         chosen = rows.eligible & (dose > 0)
-        if self.scale is None:
+        if scale is None:
             # The smallest divisor only guards the zero state, which any factor leaves as it is.
-            factor = (1 - dose / norms(rows.hidden).clamp_min(1e-12)).clamp_min(-1)[:, None]
-        else:
-            factor = torch.tensor(self.scale, device=rows.hidden.device)
-        return torch.where(chosen[:, None], (factor * rows.hidden).to(rows.hidden.dtype), rows.hidden), chosen
+            scale = (1 - dose / norms(rows.hidden).clamp_min(1e-12)).clamp_min(-1)[:, None]
+        shortened = (scale * rows.hidden).to(rows.hidden.dtype)
+        return Change(torch.where(chosen[:, None], shortened, rows.hidden), chosen)
+
+    def finish(self) -> None: ...

@@ -15,9 +15,12 @@ _SHRINK_BELOW = 0.8
 """Share of unfinished rows below which the finished ones leave the batch: dropping costs a copy of the cache."""
 
 
-OnPass = Callable[[Int[torch.Tensor, " present"], Int[torch.Tensor, "present token"]], None]
-"""Told before each forward pass which prompts its rows continue, and the position of each token, counted without
-padding; −1 at padding and in finished rows. What acts inside the model cannot know: finished rows leave the batch."""
+OnPass = Callable[
+    [Int[torch.Tensor, " present"], Int[torch.Tensor, "present token"], Float[torch.Tensor, " present"]], None
+]
+"""Told before each forward pass which prompts its rows continue, the position of each token, counted without padding
+(−1 at padding and in finished rows), and the entropy, nats at temperature 1, of the distribution that the newest token
+was taken from (0 for prompts). What acts inside the model cannot know: finished rows leave the batch."""
 
 
 @torch.inference_mode()
@@ -47,9 +50,10 @@ def decode(
     written = torch.full((len(prompts), max_new_tokens), -1, dtype=torch.int64, device=device)
     row = torch.arange(len(prompts), device=device)
     going = torch.ones(len(prompts), dtype=torch.bool, device=device)
+    entropy = torch.zeros(len(prompts), device=device)
     for step in range(max_new_tokens):
         if on_pass is not None:
-            on_pass(row, torch.where(going[:, None], position, -1))
+            on_pass(row, torch.where(going[:, None], position, -1), entropy)
         logits = opened.model(
             input_ids=step_ids,
             attention_mask=mask,
@@ -58,6 +62,8 @@ def decode(
             use_cache=True,
             logits_to_keep=1,
         ).logits[:, -1]
+        if on_pass is not None:
+            entropy = torch.special.entr(torch.softmax(logits.float(), dim=-1)).sum(dim=-1)
         if temperature > 0:
             assert uniform is not None, "sampling needs draws"
             chosen = _inverse_cdf(logits / temperature, uniform[row, step])
@@ -72,7 +78,9 @@ def decode(
         if n_going < _SHRINK_BELOW * len(row):
             keep = going.nonzero()[:, 0]
             cache.batch_select_indices(keep)
-            row, going, mask, step_ids, position = (x[keep] for x in (row, going, mask, step_ids, position))
+            row, going, mask, step_ids, position, entropy = (
+                x[keep] for x in (row, going, mask, step_ids, position, entropy)
+            )
         mask = torch.cat([mask, mask.new_ones(len(row), 1)], dim=1)
     return [tokens[tokens >= 0].tolist() for tokens in written.cpu().numpy()]
 

@@ -1,0 +1,147 @@
+"""Claim 10: ALRR, ERSS and LRS improve accuracy, without training (arXiv 2606.06188, main results).
+
+Estimand, by method: accuracy on held-out problems minus that of the strongest baseline at equal compute, paired by
+problem. ALRR and ERSS run with the settings that did best on a tuning split (the paper's own were among them); LRS in
+the paper's form, the norms of the deepest layers summed over the last third. The baselines of ALRR make as many extra
+passes elsewhere; those of ERSS disturb the same states otherwise; those of LRS choose among the same samples.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import ndtri
+
+from normprobe.claims.evidence import Evidence
+from normprobe.claims.judgement import Draws, Form, Resampling, average, beside, interval, judge, row, said
+from normprobe.claims.measured import FEWEST_PROBLEMS, NotJudged
+from normprobe.claims.tables import Tables
+from normprobe.stats.paired import mcnemar
+from normprobe.style import BLUE, GREY, VERMILION
+
+NAME = "methods_help"
+STATEMENT = "ALRR, ERSS and LRS improve accuracy, each beyond other uses of the same compute."
+NEEDS = frozenset({"method_arms", "selection"})
+# Two points: the paper's gains are two to four, and a method that has to be switched on must be worth the trouble.
+SMALLEST_EFFECT = 0.02
+PLAIN, WARMER = "plain", "plain, T = 0.6"
+LRS = "lrs_last_third"
+# Spends far more than its method, and sees the right answers: shown beside, and decides nothing.
+BESIDE = ("ALRR: always on", "oracle")
+RULE = (
+    "By method, margin = accuracy − the largest of plain generation and the baselines at equal compute (ALRR: extra "
+    "passes at random tokens and at uncertain tokens; ERSS: a random earlier state, length alone, rotation, sampling "
+    "at temperature 0.6; LRS: every other selector on the same samples), paired by held-out problem. The weakest of "
+    f"the three margins decides. Supported if its 95 % interval lies above {SMALLEST_EFFECT}, not supported if below, "
+    "else inconclusive; inconclusive if a baseline cannot be computed. ALRR and ERSS use the settings that did best on "
+    "other problems, LRS the paper's form."
+)
+BASELINES = {
+    "ALRR": ("ALRR: random gate", "ALRR: entropy gate"),
+    "ERSS": ("ERSS: random bank vector", "ERSS: length alone", "ERSS: rotation", WARMER),
+}
+
+
+def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence, pd.DataFrame]:
+    """Judge the claim; the series hold accuracy by arm and selector (column `arm`), and the gain over plain generation
+    of each method's settings (quantity `gain`). Raises NotJudged for too few problems or a method without a result.
+    """
+    arms, selectors = _wide(tables.method_arms, "arm"), _wide(tables.selection, "selector")
+    problems = arms.index.intersection(selectors.index)
+    if len(problems) < FEWEST_PROBLEMS:
+        raise NotJudged(
+            f"it needs at least {FEWEST_PROBLEMS} problems under every arm, and this run has {len(problems)}"
+        )
+    if missing := [name for name in ("ALRR", "ERSS", PLAIN) if name not in arms] + [
+        name for name in (LRS,) if name not in selectors
+    ]:
+        raise NotJudged(f"it needs answers under {', '.join(missing)}, and this run has none")
+    right = pd.concat([arms.loc[problems], selectors.loc[problems]], axis=1)
+    means = average(resample(len(right)), right.to_numpy(dtype=float))
+    accuracy: dict[str, Draws] = {name: means[:, i] for i, name in enumerate(right.columns)}
+
+    forms = {
+        method: Form(accuracy[method], {name: accuracy.get(name) for name in (PLAIN, *names)})
+        for method, names in BASELINES.items()
+    }
+    others = [name for name in selectors.columns if not name.startswith("lrs_") and name not in BESIDE]
+    forms["LRS"] = Form(accuracy[LRS], {name: accuracy[name] for name in others})
+    verdict, decision = judge(forms, null=0.0, smallest_effect=SMALLEST_EFFECT)
+    # A method's gain over plain generation; LRS has its samples, so there a random one of them is plain.
+    gain = {"ALRR": accuracy["ALRR"] - accuracy[PLAIN], "ERSS": accuracy["ERSS"] - accuracy[PLAIN]}
+    gain["LRS"] = accuracy[LRS] - accuracy["random"]
+    weakest = (
+        decision.strongest.partition(":")[0]
+        if decision.strongest
+        else min(gain, key=lambda name: gain[name][0])
+    )
+    estimate = gain[weakest]
+    evidence = Evidence(
+        claim=NAME,
+        statement=STATEMENT,
+        verdict=verdict,
+        rule=RULE,
+        estimate=float(estimate[0]),
+        unit=f"accuracy gained over plain generation by {weakest}, the weakest method",
+        interval=interval(estimate),
+        n=len(right),
+        n_unit="problems",
+        controls=(
+            *(
+                beside(f"accuracy, {name}", accuracy.get(name))
+                for name in (PLAIN, *(m for b in BASELINES for m in (b, *BASELINES[b])), LRS, *others)
+            ),
+            *(beside(f"accuracy, {name} (beside)", accuracy[name]) for name in BESIDE if name in accuracy),
+        ),
+        decision=decision,
+        seed=seed,
+        note=_note(right, gain, others),
+    )
+    frames = [row("accuracy", name, draws) for name, draws in accuracy.items()]
+    frames += [row("gain", name, draws) for name, draws in gain.items()]
+    return evidence, pd.concat(frames, ignore_index=True)
+
+
+def _wide(table: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Right or wrong [problem, arm], for problems that were scored under every arm."""
+    scored = table[table["correct"].notna()].astype({"correct": float})
+    return scored.pivot_table(index="problem_id", columns=column, values="correct", sort=False).dropna()
+
+
+def detectable(discordance: float, n: int, power: float = 0.9, confidence: float = 0.95) -> float:
+    """The smallest gain that a paired comparison of n problems finds with this power, where this share of them is
+    answered differently (normal approximation of McNemar's test)."""
+    return float((ndtri(1 - (1 - confidence) / 2) + ndtri(power)) * np.sqrt(discordance / n))
+
+
+def _note(right: pd.DataFrame, gain: dict[str, Draws], others: list[str]) -> str:
+    def against(first: str, second: str) -> str:
+        a, b = right[first].to_numpy() == 1, right[second].to_numpy() == 1
+        return (
+            f"McNemar p = {mcnemar(a, b).p:.2g}, {(a != b).mean():.1%} answered differently, so that a gain of "
+            f"{detectable(float((a != b).mean()), len(right)):.3f} would have been found with 90 % power"
+        )
+
+    best = max(others, key=lambda name: right[name].mean())
+    return (
+        f"Plain generation is right in {right[PLAIN].mean():.1%}. ALRR gains {said(gain['ALRR'])} "
+        f"({against('ALRR', PLAIN)}); ERSS gains {said(gain['ERSS'])} ({against('ERSS', PLAIN)}). Of the same samples "
+        f"a random one is right in {right['random'].mean():.1%}, the one with the highest LRS in "
+        f"{right[LRS].mean():.1%} ({against(LRS, 'random')}), the best other selector ({best}) in "
+        f"{right[best].mean():.1%}."
+    )
+
+
+def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
+    """Accuracy of every arm and selector with its interval; methods in red, plain generation blue, the rest grey."""
+    shown = series[series["quantity"] == "accuracy"].set_index("arm")
+    methods = {"ALRR", "ERSS", LRS}
+    heights = np.arange(len(shown), 0, -1)
+    colours = [VERMILION if arm in methods else BLUE if arm == PLAIN else GREY for arm in shown.index]
+    axes.scatter(shown["estimate"], heights, color=colours, s=14, zorder=3)
+    axes.hlines(heights, shown["low"], shown["high"], color=colours, linewidth=1.2)
+    axes.axvline(shown.loc[PLAIN, "estimate"], color=BLUE, linestyle="--", linewidth=0.8)
+    axes.set_yticks(heights, shown.index, fontsize=6)
+    axes.set_xlabel(f"accuracy (95 % intervals, n = {evidence.n} {evidence.n_unit})")

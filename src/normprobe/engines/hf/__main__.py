@@ -1,0 +1,68 @@
+"""`normprobe generate`: answer questions under a policy, and say what the policy did."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from normprobe.console import run_main
+from normprobe.engines.hf.generating import generate
+from normprobe.errors import NormprobeError
+from normprobe.layer_profile import LayerProfile
+from normprobe.models.chat import MODES
+from normprobe.models.open import BUNDLED
+from normprobe.models.opening import open_model
+from normprobe.policies.spec import Spec, build
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line of `normprobe generate`: one JSON line per question, greedy."""
+    parser = argparse.ArgumentParser(
+        prog="normprobe generate", description=__doc__.partition(": ")[2] if __doc__ else None
+    )
+    parser.add_argument("question", nargs="+", help="questions, each one argument")
+    parser.add_argument("--model", default=BUNDLED, help=f"directory or hub id ({BUNDLED})")
+    parser.add_argument("--policy", default="probe", help='a name ("alrr") or JSON ({"policy": "alrr", …})')
+    parser.add_argument("--profile", type=Path, help="layer_profile.json of a run on this model")
+    parser.add_argument("--mode", choices=MODES[:2], default="think")
+    parser.add_argument("--max-new-tokens", type=int, default=160)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
+    arguments = parser.parse_args(argv)
+    profile = None if arguments.profile is None else LayerProfile.load(arguments.profile)
+    spec = read_spec(arguments.policy)
+    if arguments.max_new_tokens < 1:
+        raise NormprobeError(f"expected at least one new token, got {arguments.max_new_tokens}; ask for more")
+    opened = open_model(arguments.model, device=arguments.device)
+    if profile is not None:
+        profile.for_model(opened.identity.to_dict())
+    policy = build(spec, profile)
+    prompts = [opened.chat.prompt_ids(question, arguments.mode) for question in arguments.question]
+    result = generate(opened, policy, prompts, arguments.max_new_tokens, quiet=True)
+    for i, (question, tokens) in enumerate(zip(arguments.question, result.tokens, strict=True)):
+        mine = result.events.slot == i
+        line = {
+            "question": question,
+            "response": opened.chat.response_text(tokens),
+            "tokens": len(tokens),
+            "triggered": int(mine.sum()),
+            "extra_passes": int(result.events.passes[mine].sum()),
+        }
+        print(json.dumps(line, ensure_ascii=False))
+
+
+def read_spec(text: str) -> Spec:
+    """A policy's name, or its settings as JSON. Raises NormprobeError for JSON that is damaged."""
+    if not text.lstrip().startswith(("{", "[")):
+        return text
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise NormprobeError(
+            f"expected a policy as a name or as JSON, got {text!r} ({error}); correct it"
+        ) from error
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))

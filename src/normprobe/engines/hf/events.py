@@ -1,0 +1,65 @@
+"""What a policy did, row by row: kept on the device as it happens, sorted out when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Int
+
+from normprobe.policies.rows import Change, Rows, norms
+
+
+class UntriggeredWarning(UserWarning):
+    """A policy was asked about every state and acted on none."""
+
+
+@dataclass(frozen=True)
+class Events:
+    """Where a policy acted, one entry per row, ordered by slot, step and layer whatever the batches were.
+
+    delta: ‖Δh‖ in activation units, float32; 0 where an extra pass was made and thrown away.
+    passes: extra passes of the layer that the row was given; 0 for policies that make none.
+    """
+
+    slot: Int[torch.Tensor, " event"]
+    step: Int[torch.Tensor, " event"]
+    layer: Int[torch.Tensor, " event"]
+    delta: Float[torch.Tensor, " event"]
+    passes: Int[torch.Tensor, " event"]
+
+    @classmethod
+    def joined(cls, parts: Sequence[tuple[Events, Sequence[int]]]) -> Events:
+        """The events of several batches; each with what its slots are called here."""
+        slot = torch.cat([torch.tensor(names)[events.slot] for events, names in parts])
+        order = slot.argsort(stable=True)
+        step, layer, delta, passes = (
+            torch.cat([getattr(events, name) for events, _ in parts])[order]
+            for name in ("step", "layer", "delta", "passes")
+        )
+        return cls(slot[order], step, layer, delta, passes)
+
+
+@dataclass
+class Recorder:
+    """Collects events. Rows without one are dropped only in `events`: the host would have to wait at each call."""
+
+    _calls: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]] = field(
+        default_factory=list
+    )
+
+    def note(self, rows: Rows, change: Change, layer: int) -> None:
+        """One call of a policy. ‖Δh‖ is −1 where it did not act."""
+        delta = torch.where(change.triggered, norms(change.hidden.float() - rows.hidden.float()), -1.0)
+        passes = torch.zeros_like(rows.slot) if change.passes is None else change.passes.to(rows.slot)
+        self._calls.append((rows.slot, rows.step, torch.full_like(rows.slot, layer), delta, passes))
+
+    def events(self) -> Events:
+        """All of them so far, on the CPU."""
+        slot, step, layer, delta, passes = (
+            torch.cat(parts).cpu() for parts in zip(*self._calls, strict=True)
+        )
+        key = (slot * (int(step.max()) + 1) + step) * (int(layer.max()) + 1) + layer
+        order = torch.where(delta >= 0, key, -1).argsort()[int((delta < 0).sum()) :]
+        return Events(slot[order], step[order], layer[order], delta[order], passes[order])

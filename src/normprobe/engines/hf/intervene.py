@@ -1,0 +1,153 @@
+"""`with intervene(model, policy, profile): model.generate(...)`: policies under Transformers' own generation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Cache, PreTrainedModel
+from transformers.cache_utils import StaticLayer
+
+from normprobe.engines.hf.events import Recorder
+from normprobe.engines.hf.intervention import Intervention, attached
+from normprobe.errors import NormprobeError
+from normprobe.layer_profile import LayerProfile
+from normprobe.models.architectures import dissect
+from normprobe.models.identity import weights_fingerprint
+from normprobe.models.open import OpenModel
+from normprobe.policies.rows import Policy
+from normprobe.policies.spec import Spec, build
+
+
+@contextmanager
+def intervene(
+    model: PreTrainedModel | OpenModel,
+    policy: Policy | Spec,
+    profile: LayerProfile | Path | str | None = None,
+    *,
+    requests: Sequence[str] | None = None,
+    record: bool = False,
+    always_on: bool = False,
+    quiet: bool = False,
+) -> Iterator[Intervention]:
+    """Everything that `model.generate` writes inside the block is written under the policy, prompt by prompt.
+
+    model: any causal language model of Transformers whose decoder blocks `normprobe.models` finds; greedy or sampled,
+        any batch padded on the left, dynamic or static cache. Beam search is not supported: beams change rows.
+    policy: a policy; its name ("alrr"); or a mapping with its name and settings ({"policy": "alrr", "damping": 0.5}).
+        The last two take thresholds from `profile`, which has to be one of this model.
+    requests: names that key random draws, one per row of the batch; by default "0", "1", …
+    record: keep every event (`intervention.events()`).
+    always_on: extra passes compute all rows, so that no size depends on the data.
+    quiet: no warning if the policy never acted.
+
+    A row is finished once it has been fed an end-of-sequence token: what generate() writes behind it is left alone.
+    Raises NormprobeError, before any token, for a layer that the model lacks, a profile of another model or settings
+    that make no sense; at the end if the model never ran. Warns (UntriggeredWarning) if the policy never acted.
+    """
+    network = model.model if isinstance(model, OpenModel) else model
+    blocks = dissect(network).blocks
+    if isinstance(profile, str | Path):
+        profile = LayerProfile.load(Path(profile))
+    if profile is not None:
+        profile.for_model(_identity(model))
+    if not isinstance(policy, Policy):
+        policy = build(policy, profile)
+    width = network.config.get_text_config().hidden_size
+    recorder = Recorder() if record else None
+    intervention = Intervention(policy, width, recorder=recorder, always_on=always_on)
+    following = _Following(intervention, network, requests)
+    with attached(blocks, intervention, quiet=quiet):
+        handle = network.register_forward_pre_hook(following, with_kwargs=True)
+        try:
+            yield intervention
+        finally:
+            handle.remove()
+
+
+def _identity(model: PreTrainedModel | OpenModel) -> dict[str, Any]:
+    if isinstance(model, OpenModel):
+        return model.identity.to_dict()
+    config = model.config.get_text_config()
+    return {
+        "name": model.name_or_path or type(model).__name__,
+        "weights": weights_fingerprint(model),
+        "architecture": type(model).__name__,
+        "n_layers": config.num_hidden_layers,
+        "d_model": config.hidden_size,
+        "vocab": config.vocab_size,
+    }
+
+
+class _Following:
+    """Follows generate() through the calls of the model: a new cache is a new batch, each pass after it one token."""
+
+    def __init__(
+        self, intervention: Intervention, model: PreTrainedModel, requests: Sequence[str] | None
+    ) -> None:
+        self.intervention = intervention
+        self.requests = requests
+        eos = None if model.generation_config is None else model.generation_config.eos_token_id
+        ids = [] if eos is None else [eos] if isinstance(eos, int) else list(eos)
+        self._eos = torch.tensor(ids, dtype=torch.int64, device=model.device)
+        self._longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        self._cache: Cache | None = None
+        self._step = 0
+        self._going = torch.empty(0)
+
+    def __call__(self, _model: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        ids = kwargs.get("input_ids") if not args else args[0]
+        cache = kwargs.get("past_key_values")
+        if not isinstance(ids, torch.Tensor) or not isinstance(cache, Cache):
+            raise NormprobeError(
+                "expected a pass with input_ids and a key-value cache, got one without; call model.generate with "
+                "token ids and use_cache=True"
+            )
+        if cache is not self._cache:
+            self._start(ids, kwargs.get("attention_mask"), cache)
+        elif ids.shape[1] != 1:
+            raise NormprobeError(
+                f"expected one token per row after the prompt, got {ids.shape[1]}; switch assisted decoding off"
+            )
+        else:
+            self._step += 1
+            self._going = self._going & ~torch.isin(ids[:, -1], self._eos)
+        slot = torch.arange(len(ids), device=ids.device)
+        self.intervention.place(slot, torch.where(self._going, self._step, -1))
+
+    def _start(self, ids: torch.Tensor, mask: object, cache: Cache) -> None:
+        if _ends_in_padding(mask, ids.shape[1]):
+            raise NormprobeError(
+                "expected prompts padded on the left, got padding on the right; set padding_side='left'"
+            )
+        static = [layer for layer in cache.layers if isinstance(layer, StaticLayer) and not layer.is_sliding]
+        limits = [layer.max_cache_len for layer in static] + ([self._longest] if self._longest else [])
+        if limits and ids.shape[1] > min(limits):
+            raise NormprobeError(
+                f"expected prompts of at most {min(limits)} tokens, got {ids.shape[1]}; shorten them"
+            )
+        names = list(self.requests) if self.requests is not None else [str(row) for row in range(len(ids))]
+        if len(names) != len(ids):
+            raise NormprobeError(
+                f"expected a name for each of {len(ids)} rows, got {len(names)}; name every prompt of the batch"
+            )
+        self._cache, self._step = cache, 0
+        self._going = torch.ones(len(ids), dtype=torch.bool, device=ids.device)
+        self.intervention.begin(names, ids.device)
+
+
+def _ends_in_padding(mask: object, n_tokens: int) -> bool:
+    """Whether some prompt is padded on the right. Once per batch, so the host may wait here.
+
+    mask: [row, key] as a user gives it, or what generate() makes of it for a static cache: by kind of attention,
+    whether a query sees a key [row, 1, query, key]; a last token that is padding does not see itself.
+    """
+    if isinstance(mask, dict):
+        mask = next(iter(mask.values()), None)
+    if not isinstance(mask, torch.Tensor) or (mask.ndim == 4 and mask.dtype != torch.bool):
+        return False
+    own = mask[:, 0, -1, n_tokens - 1] if mask.ndim == 4 else mask[:, n_tokens - 1]
+    return not bool(own.all())

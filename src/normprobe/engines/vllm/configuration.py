@@ -1,0 +1,123 @@
+"""How an engine is told of normprobe: one environment variable, or `additional_config`. Knows no vLLM.
+
+NORMPROBE=runs/mine/layer_profile.json                                        requests name their policies
+NORMPROBE='{"profile": "layer_profile.json", "policy": {"policy": "alrr"}}'   all others get this one
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from normprobe.engines.vllm import reference_switches
+from normprobe.errors import NormprobeError
+from normprobe.layer_profile import LayerProfile
+from normprobe.policies.rows import Policy
+from normprobe.policies.spec import build
+
+VARIABLE = "NORMPROBE"
+FIELD = "normprobe"
+"""The key in `additional_config`, in `SamplingParams.extra_args` and in `vllm_xargs`."""
+
+PLAIN = "plain"
+"""What a request names to be left alone by the engine's default policy."""
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """What an engine is started with.
+
+    profile: path of a layer profile; None where every τ is given. policy: JSON of the default policy (see
+    `normprobe.policies.spec`); None if requests without one of their own are left alone.
+    """
+
+    profile: str | None = None
+    policy: str | None = None
+
+    @classmethod
+    def find(cls, additional: object, environment: Mapping[str, str]) -> Configuration | None:
+        """From `additional_config`, else NORMPROBE; the policy also from the switches of the paper's reference code.
+
+        None if nothing is set.
+        Raises NormprobeError for anything that cannot be meant, a profile that cannot be read, or a bad default policy.
+        """
+        given: object = additional.get(FIELD) if isinstance(additional, Mapping) else None
+        given = given or environment.get(VARIABLE)
+        switched = reference_switches.policy(environment)
+        if not given and switched is None:
+            return None
+        if isinstance(given, str):
+            given = _json(given) if given.lstrip().startswith("{") else {"profile": given}
+        given = given or {}
+        if not isinstance(given, Mapping) or not set(given) <= {"profile", "policy"}:
+            raise NormprobeError(
+                f'expected {VARIABLE} as the path of a layer profile or {{"profile": path, "policy": …}}, '
+                f"got {given!r}; correct it"
+            )
+        if switched is not None:
+            if given.get("policy") is not None:
+                raise NormprobeError(
+                    f"expected one policy, got {reference_switches.SWITCH} and one in {VARIABLE}; drop the former"
+                )
+            given = {**given, "policy": switched}
+        path, policy = given.get("profile"), given.get("policy")
+        # Absolute: workers may run elsewhere.
+        found = cls(
+            None if path is None else str(Path(str(path)).expanduser().resolve()),
+            None if policy is None else canonical(policy),
+        )
+        profile = found.load()
+        if found.policy is not None:
+            build(json.loads(found.policy), profile)
+        return found
+
+    @classmethod
+    def of(cls, additional: object) -> Configuration | None:
+        """What `to_dict` put into `additional_config`."""
+        given = additional.get(FIELD) if isinstance(additional, Mapping) else None
+        return cls(**given) if given else None
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def load(self) -> LayerProfile | None:
+        """The layer profile. Raises NormprobeError as `LayerProfile.load` does."""
+        return None if self.profile is None else LayerProfile.load(Path(self.profile))
+
+
+def canonical(spec: object) -> str:
+    """A policy's description as JSON, the same text for the same settings.
+
+    Raises NormprobeError for what is not JSON.
+    """
+    if isinstance(spec, str):
+        spec = _json(spec) if spec.lstrip()[:1] in ("{", "[") else {"policy": spec}
+    try:
+        if isinstance(spec, Mapping | list):
+            return json.dumps(spec, sort_keys=True, separators=(",", ":"))
+    except (TypeError, ValueError):
+        pass
+    raise NormprobeError(
+        f'expected a policy as its name or as JSON, got {spec!r}; write {{"policy": name, …}}'
+    )
+
+
+def policy_of(text: str, profile: LayerProfile | None, n_layers: int) -> Policy:
+    """The policy that canonical JSON describes.
+
+    Raises NormprobeError as `build` does, and for layers that the model lacks.
+    """
+    policy = build(json.loads(text), profile)
+    if absent := [layer for layer in policy.layers if not 0 <= layer < n_layers]:
+        raise NormprobeError(f"expected layers 0…{n_layers - 1}, got {absent}; use layers that the model has")
+    return policy
+
+
+def _json(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise NormprobeError(f"expected JSON, got {text!r} ({error}); correct it") from error

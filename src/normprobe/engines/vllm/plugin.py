@@ -1,0 +1,117 @@
+"""The entry point in `vllm.general_plugins`: called in every process; without a configuration it changes nothing.
+
+Three of vLLM's methods are wrapped: `EngineArgs.create_engine_config` (find and check the configuration),
+`InputProcessor.process_inputs` (validate each request) and `EngineCore.step` (return results). The rest goes through
+`worker_cls`.
+"""
+
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+from __future__ import annotations
+
+import functools
+import os
+from typing import Any
+
+from normprobe.engines.vllm.configuration import FIELD, Configuration
+from normprobe.errors import NormprobeError
+
+WORKER = "normprobe.engines.vllm.worker.NormprobeWorker"
+STANDS_FOR = ("auto", "vllm.v1.worker.cpu_worker.CPUWorker", "vllm.v1.worker.gpu_worker.Worker", WORKER)
+
+
+def register() -> None:
+    """Wrap, once per process."""
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.v1.engine.core import EngineCore
+    from vllm.v1.engine.input_processor import InputProcessor
+
+    from normprobe.engines.vllm.requests import admit
+    from normprobe.engines.vllm.results import report
+
+    create, process = EngineArgs.create_engine_config, InputProcessor.process_inputs
+    if hasattr(create, "__wrapped__"):
+        return
+
+    @functools.wraps(create)
+    def configured(self: Any, *args: Any, **kwargs: Any) -> Any:
+        config = create(self, *args, **kwargs)
+        configuration = Configuration.find(config.additional_config, os.environ)
+        if configuration is not None:
+            prepare(config, configuration)
+        return config
+
+    @functools.wraps(process)
+    def admitted(self: Any, *args: Any, **kwargs: Any) -> Any:
+        request = process(self, *args, **kwargs)
+        admit(request, self.vllm_config)
+        return request
+
+    EngineArgs.create_engine_config, InputProcessor.process_inputs = configured, admitted
+    report(EngineCore)
+
+
+def prepare(config: Any, configuration: Configuration) -> None:
+    """Make this engine one with policies.
+
+    Raises NormprobeError, before any model is loaded, for what policies cannot run on, or a profile of another model.
+    """
+    for wrong, expected, remedy in _conflicts(config):
+        if wrong:
+            raise NormprobeError(f"expected {expected} for normprobe in vLLM; {remedy}")
+    worker = config.parallel_config.worker_cls
+    if worker not in STANDS_FOR:
+        raise NormprobeError(f"expected vLLM's own worker, got {worker}; drop worker_cls")
+    if (profile := configuration.load()) is not None:
+        text = config.model_config.hf_text_config
+        profile.for_model(
+            {
+                "name": config.model_config.model,
+                "n_layers": text.num_hidden_layers,
+                "d_model": config.model_config.get_hidden_size(),
+                "vocab": text.vocab_size,
+            }
+        )
+    config.parallel_config.worker_cls = WORKER
+    config.additional_config = {**config.additional_config, FIELD: configuration.to_dict()}
+
+
+def _conflicts(config: Any) -> list[tuple[bool, str, str]]:
+    """(whether it is so, what is expected, what to do)."""
+    from vllm.config import CompilationMode, CUDAGraphMode
+
+    compilation, parallel = config.compilation_config, config.parallel_config
+    compiled = compilation.mode != CompilationMode.NONE or compilation.cudagraph_mode != CUDAGraphMode.NONE
+    return [
+        (
+            bool(config.use_v2_model_runner),
+            "the V1 model runner, got V2",
+            "set VLLM_USE_V2_MODEL_RUNNER=0",
+        ),
+        (compiled, "eager mode, got compilation or CUDA graphs", "pass enforce_eager=True (--enforce-eager)"),
+        (
+            config.speculative_config is not None,
+            "one token per step, got speculative decoding",
+            "drop speculative_config",
+        ),
+        (config.lora_config is not None, "a model without adapters, got LoRA", "drop enable_lora"),
+        (
+            config.kv_transfer_config is not None,
+            "a key-value cache of one engine, got a transfer of it",
+            "drop kv_transfer_config",
+        ),
+        (
+            config.model_config.runner_type != "generate",
+            "a model that generates, got another",
+            "unset NORMPROBE",
+        ),
+        (
+            bool(parallel.use_ubatching),
+            "whole batches, got micro-batching",
+            "drop enable_dbo and ubatch_size",
+        ),
+        (
+            parallel.decode_context_parallel_size > 1 or parallel.prefill_context_parallel_size > 1,
+            "whole contexts on each rank, got context parallelism",
+            "drop decode_context_parallel_size",
+        ),
+    ]

@@ -1,0 +1,69 @@
+"""What one request asks for: validated in the front end, before the engine admits the request."""
+
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from typing import Any
+
+from vllm.exceptions import VLLMValidationError
+
+from normprobe.engines.vllm.configuration import FIELD, PLAIN, Configuration, canonical, policy_of
+from normprobe.errors import NormprobeError
+
+
+def admit(request: Any, vllm_config: Any) -> None:
+    """Resolve `extra_args["normprobe"]` of an EngineCoreRequest to canonical JSON, and keep its cache apart.
+
+    Given: a name ("alrr", "plain"), a mapping, a list of mappings, or JSON text of these (HTTP: `vllm_xargs` takes no
+    nested values). Without one the engine's default policy holds.
+
+    What a policy changes enters the key-value cache, and a policy's history starts with a response. So a request with
+    a policy reads nothing from the prefix cache, and what it leaves there has a salt of its own.
+
+    Raises VLLMValidationError, which refuses this request alone (HTTP 400).
+    """
+    params = request.sampling_params
+    configuration = Configuration.of(vllm_config.additional_config)
+    asked = None if params is None else (params.extra_args or {}).get(FIELD)
+    if configuration is None:
+        if asked is not None:
+            raise _refusal(
+                "an engine started with normprobe", "one without", "start it with NORMPROBE=PROFILE"
+            )
+        return
+    if params is None:  # a pooling request
+        return
+    text = _resolve(asked, configuration, vllm_config.model_config.hf_text_config.num_hidden_layers)
+    rest = {key: value for key, value in (params.extra_args or {}).items() if key != FIELD}
+    params.extra_args = rest if text is None else {**rest, FIELD: text}
+    if text is None:
+        return
+    if request.resumable:
+        raise _refusal("a whole prompt under a policy", "a streamed one", "send the prompt in one piece")
+    params.skip_reading_prefix_cache = True
+    request.cache_salt = hashlib.sha256(f"{text} {request.cache_salt or ''}".encode()).hexdigest()
+
+
+def _resolve(asked: Any, configuration: Configuration, n_layers: int) -> str | None:
+    if asked is None:
+        return configuration.policy
+    try:
+        text = canonical(asked)
+        if text == canonical(PLAIN):
+            return None
+        _check(text, configuration, n_layers)
+    except NormprobeError as error:
+        raise VLLMValidationError(str(error), parameter=FIELD) from error
+    return text
+
+
+@lru_cache(maxsize=256)
+def _check(text: str, configuration: Configuration, n_layers: int) -> None:
+    """Clients repeat themselves; building a policy reads the profile."""
+    policy_of(text, configuration.load(), n_layers)
+
+
+def _refusal(expected: str, got: str, remedy: str) -> VLLMValidationError:
+    return VLLMValidationError(f"expected {expected}, got {got}; {remedy}", parameter=FIELD)

@@ -1,0 +1,147 @@
+"""One more pass of a block on its own output, for some rows only, reading the key-value cache and writing nothing.
+
+Each chosen row becomes a request of its own with one query token: sequence length = its position + 1, its request's
+row of the block table. From that every attention backend of vLLM builds its metadata as for an ordinary decode batch.
+Nothing is written: `unified_kv_cache_update` looks up `slot_mapping[layer]`, which is absent, and a backend that writes
+inside its attention finds slot −1, padding, for every row. The cache holds the keys and values of the first pass.
+"""
+
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import nn
+from vllm.forward_context import get_forward_context, override_forward_context
+from vllm.model_executor.layers.attention_layer_base import AttentionLayerBase
+from vllm.v1.attention.backend import CommonAttentionMetadata
+
+from normprobe.engines.vllm.placement import Placed
+from normprobe.engines.vllm.sites import Site
+
+
+class Attentions:
+    """Attention metadata for a few rows of the pass under way."""
+
+    def __init__(self, runner: Any) -> None:
+        self._runner = runner
+        self._groups: dict[str, Any] = {}
+
+    def _group(self, name: str) -> Any:
+        """The runner's attention group of a layer, with metadata builders of our own: some keep state between build and
+        use, which the pass under way still needs."""
+        if name not in self._groups:
+            runner = self._runner
+            for group in (group for groups in runner.attn_groups for group in groups):
+                if name in group.layer_names:
+                    own = replace(group, metadata_builders=[])
+                    own.create_metadata_builders(
+                        runner.vllm_config, runner.device, runner._kernel_block_sizes[group.kv_cache_group_id]
+                    )
+                    self._groups |= dict.fromkeys(group.layer_names, own)
+        return self._groups[name]
+
+    def of(
+        self,
+        names: list[str],
+        request: Int[np.ndarray, " row"],
+        position: Int[np.ndarray, " row"],
+    ) -> dict[str, Any]:
+        """By attention layer: one query token per row, at this position of the request at this place in the batch."""
+        n, device = len(request), self._runner.device
+        length = torch.from_numpy((position + 1).astype(np.int32))
+        start = torch.arange(n + 1, dtype=torch.int32)
+        at = torch.from_numpy(request).to(device)
+        metadata: dict[str, Any] = {}
+        for name in names:
+            group = self._group(name)
+            tables = self._runner.input_batch.block_table[group.kv_cache_group_id]
+            common = CommonAttentionMetadata(
+                query_start_loc=start.to(device),
+                query_start_loc_cpu=start,
+                seq_lens=length.to(device),
+                seq_lens_cpu_upper_bound=length,
+                num_reqs=n,
+                num_actual_tokens=n,
+                max_query_len=1,
+                max_seq_len=int(position.max()) + 1,
+                block_table_tensor=tables.get_device_tensor(self._runner.input_batch.num_reqs)[at],
+                slot_mapping=torch.full((n,), -1, dtype=torch.int64, device=device),
+                is_prefilling=torch.zeros(n, dtype=torch.bool),
+                positions=torch.from_numpy(position).to(device),
+            )
+            metadata[name] = group.build_metadata(common)
+        return metadata
+
+
+@dataclass(frozen=True)
+class BlockRerun:
+    """`Rerun` (see `normprobe.policies.rows`) of one block in the pass under way, over the rows placed.
+
+    args, kwargs: what the block was called with.
+    """
+
+    layer: int
+    block: nn.Module
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    placed: Placed
+    attentions: Attentions
+
+    def __call__(
+        self, active: Bool[torch.Tensor, " row"], states: Float[torch.Tensor, "row d"]
+    ) -> Float[torch.Tensor, "row d"] | None:
+        host = active.cpu().numpy().nonzero()[0]  # the one read of the host
+        if len(host) == 0:
+            return None
+        chosen = torch.from_numpy(host).to(active.device)
+        arguments = self._arguments(self.placed.index[chosen], states[chosen])
+        metadata = self.attentions.of(
+            attention_names(self.block), self.placed.request[host], self.placed.position[host]
+        )
+        context = replace(
+            get_forward_context(),
+            attn_metadata=metadata,
+            slot_mapping={},
+            is_padding=None,
+            all_moe_layers=None,
+        )
+        with override_forward_context(context):
+            # Not through the block's __call__: its hooks are ours.
+            site = Site.of(self.block.forward(**arguments), self.layer)
+        return torch.zeros_like(states).index_copy(
+            0, chosen, site.at(torch.arange(len(chosen), device=chosen.device))
+        )
+
+    def _arguments(self, index: Int[torch.Tensor, " chosen"], states: torch.Tensor) -> dict[str, Any]:
+        """The block's arguments for these tokens: given `states` as a whole, without a second half."""
+        signature = inspect.signature(self.block.forward)
+        given: dict[str, Any] = {}
+        for name, value in signature.bind(*self.args, **self.kwargs).arguments.items():
+            more = signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD
+            given |= value if more else {name: value}
+        n_tokens = len(given["hidden_states"])
+        arguments = {name: _rows(value, index, n_tokens) for name, value in given.items()}
+        arguments["hidden_states"] = states
+        if "residual" in arguments:
+            arguments["residual"] = None
+        return arguments
+
+
+def attention_names(block: nn.Module) -> list[str]:
+    """The names under which a block's attention layers are known to the forward context."""
+    return [str(module.layer_name) for module in block.modules() if isinstance(module, AttentionLayerBase)]
+
+
+def _rows(value: Any, index: Int[torch.Tensor, " chosen"], n_tokens: int) -> Any:
+    """An argument by token (the last axis of positions, else the first), cut to the chosen ones."""
+    if not isinstance(value, torch.Tensor) or value.ndim == 0:
+        return value
+    if not value.is_floating_point() and value.shape[-1] == n_tokens:
+        return value[..., index]
+    return value[index] if value.shape[0] == n_tokens else value

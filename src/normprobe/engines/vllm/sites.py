@@ -1,0 +1,80 @@
+"""Where the residual stream is in vLLM's models: found by shape, as `normprobe.models.architectures` does.
+
+Blocks of Qwen2, Qwen3, Llama, Mistral, Gemma 1–3 and Phi-3 return two halves (hidden, residual) whose sum is the site;
+the next norm adds them. Others return the sum itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import nn
+
+from normprobe.errors import NormprobeError
+from normprobe.policies.rows import Change
+
+
+def blocks_of(model: nn.Module, n_layers: int) -> list[nn.Module]:
+    """The decoder blocks, those of other pipeline stages as placeholders.
+
+    Raises NormprobeError if there is not exactly one list of n_layers modules nearest to the model's root.
+    """
+    lists = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) == n_layers
+    }
+    nearest = min((name.count(".") for name in lists), default=0)
+    names = [name for name in lists if name.count(".") == nearest]
+    if len(names) != 1:
+        raise NormprobeError(
+            f"expected one list of {n_layers} decoder blocks in {type(model).__name__}, got {names or 'none'}; "
+            "serve a model with a plain stack of decoder blocks"
+        )
+    return list(lists[names[0]])
+
+
+@dataclass(frozen=True)
+class Site:
+    """What a block returned."""
+
+    halves: tuple[Float[torch.Tensor, "token d"], ...]
+
+    @classmethod
+    def of(cls, output: object, layer: int) -> Site:
+        """Raises NormprobeError for anything but one tensor [token, d] or two."""
+        given = output if isinstance(output, tuple) else (output,)
+        halves = tuple(half for half in given if isinstance(half, torch.Tensor) and half.ndim == 2)
+        if len(halves) != len(given) or not 1 <= len(given) <= 2:
+            raise NormprobeError(
+                f"expected layer {layer} to return (hidden, residual) or their sum, got "
+                f"{[type(half).__name__ for half in given]}; this architecture cannot be served with a policy"
+            )
+        return cls(halves)
+
+    def at(self, index: Int[torch.Tensor, " row"]) -> Float[torch.Tensor, "row d"]:
+        """The residual stream of these tokens."""
+        halves = [half if len(index) == len(half) else half[index] for half in self.halves]
+        return halves[0] + halves[1] if len(halves) == 2 else halves[0]
+
+    def changed(self, index: Int[torch.Tensor, " row"], change: Change) -> Site:
+        """The site with the triggered rows replaced, in new tensors: (h', 0) sums to h' exactly. Other rows keep their
+        bits, both halves."""
+        acts = change.triggered[:, None]
+        news = (change.hidden, torch.zeros((), dtype=change.hidden.dtype, device=change.hidden.device))
+        whole = len(index) == len(self.halves[0])
+        return Site(
+            tuple(
+                torch.where(acts, new, half)
+                if whole
+                else half.index_copy(0, index, torch.where(acts, new, half[index]))
+                for half, new in zip(self.halves, news, strict=False)
+            )
+        )
+
+    @property
+    def output(self) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        """As the block returned it."""
+        return self.halves if len(self.halves) == 2 else self.halves[0]

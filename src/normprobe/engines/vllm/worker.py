@@ -1,0 +1,37 @@
+"""vLLM's worker of this platform, with policies attached to its model runner, and the calls that read them."""
+
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+from __future__ import annotations
+
+from typing import Any
+
+from vllm.platforms import current_platform
+
+from normprobe.engines.vllm.configuration import Configuration
+from normprobe.engines.vllm.results import collect
+from normprobe.engines.vllm.serving import Serving
+
+if current_platform.is_cpu():
+    from vllm.v1.worker.cpu_worker import CPUWorker as PlatformWorker
+else:
+    from vllm.v1.worker.gpu_worker import Worker as PlatformWorker
+
+
+class NormprobeWorker(PlatformWorker):  # type: ignore[misc]
+    """Chosen through `worker_cls`, vLLM's own way to extend a worker."""
+
+    def load_model(self, **kwargs: Any) -> None:
+        """Load, then attach: before profiling, so that the memory policies take is counted."""
+        super().load_model(**kwargs)
+        configuration = Configuration.of(self.vllm_config.additional_config)
+        assert configuration is not None, "the plugin chooses this worker together with its configuration"
+        self.normprobe = Serving(self.model_runner, configuration)
+
+    def normprobe_state(self) -> dict[str, int]:
+        """How much is held: requests at work under a policy, and policies."""
+        slots = self.normprobe.slots
+        return {"requests": len(slots.held), "policies": len(slots.acting)}
+
+    def normprobe_results(self, requests: list[str]) -> dict[str, dict[str, Any]]:
+        """What the probes saw of these requests, on this worker's layers (see results.py)."""
+        return collect(self.normprobe.slots, requests)

@@ -1,0 +1,87 @@
+"""Answer problems under a policy, and count what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from normprobe.engines.hf import Events, generate
+from normprobe.models.open import OpenModel
+from normprobe.policies.rows import Policy
+from normprobe.tracing.responses import Scorer
+
+MODE = "think"
+
+
+def answer(
+    opened: OpenModel,
+    policy: Policy,
+    problems: pd.DataFrame,
+    *,
+    max_new_tokens: int,
+    temperature: float = 0.0,
+    draws: Float[np.ndarray, "problem step"] | None = None,
+    batch_size: int = 128,
+    scorer: Scorer | None = None,
+    progress: str | None = None,
+) -> tuple[pd.DataFrame, Events]:
+    """Answer every problem in mode think under a policy: one row each, in table order, and what the policy did.
+
+    Columns: problem_id, mode, answer (empty if the thought never closed), correct (missing without a scorer or a gold
+    answer), n_tokens (generated), n_triggered (states the policy acted on: tokens × layers), n_passes (extra passes of
+    one layer for one token), delta_norm (mean ‖Δh‖ over the triggered states; NaN if none). A policy's random draws
+    are keyed by problem_id. A policy that never acts is a result here, and raises no warning.
+    """
+    prompts = [opened.chat.prompt_ids(str(question), MODE) for question in problems["question"]]
+    generated = generate(
+        opened,
+        policy,
+        prompts,
+        max_new_tokens,
+        names=problems["problem_id"].tolist(),
+        temperature=temperature,
+        draws=draws,
+        batch_size=batch_size,
+        quiet=True,
+        progress=progress,
+    )
+    answers = [
+        answer_text(opened, prompt, tokens) for prompt, tokens in zip(prompts, generated.tokens, strict=True)
+    ]
+    events, n = generated.events, len(problems)
+    slot = events.slot.numpy()
+    count = np.bincount(slot, minlength=n)
+    total = np.bincount(slot, weights=events.delta.double().numpy(), minlength=n)
+    table = pd.DataFrame(
+        {
+            "problem_id": problems["problem_id"],
+            "mode": MODE,
+            "answer": answers,
+            "correct": judged(answers, problems["answer"].tolist(), scorer),
+            "n_tokens": [len(tokens) for tokens in generated.tokens],
+            "n_triggered": count,
+            "n_passes": np.bincount(slot, weights=events.passes.numpy(), minlength=n).astype(int),
+            "delta_norm": np.divide(total, count, out=np.full(n, np.nan), where=count > 0),
+        }
+    )
+    return table, events
+
+
+def answer_text(opened: OpenModel, prompt: list[int], tokens: list[int]) -> str:
+    """What stands after the thought; empty if the thought never closed."""
+    start, end = opened.chat.spans(prompt + tokens, len(prompt)).answer
+    return opened.chat.response_text((prompt + tokens)[start:end]) if start >= 0 else ""
+
+
+def judged(answers: Sequence[str], gold: Sequence[object], scorer: Scorer | None) -> pd.Series:
+    """Right or wrong, as a nullable column: missing without a scorer or a gold answer."""
+    return pd.Series(
+        [
+            None if scorer is None or pd.isna(right) else scorer(given, str(right))  # type: ignore[call-overload]
+            for given, right in zip(answers, gold, strict=True)
+        ],
+        dtype="boolean",
+    )

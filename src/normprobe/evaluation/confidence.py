@@ -1,0 +1,55 @@
+"""How sure a model was of a response, from its next-token distributions: what LRS has to beat on the same samples."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+
+CANDIDATES = 20
+"""Candidates that a token's confidence averages over (DeepConf's k)."""
+WINDOW = 16
+"""Tokens in a group. DeepConf has 2,048, for responses of tens of thousands of tokens."""
+WORST, TAIL = 0.1, 0.25
+"""Share of the least confident groups, and of the last tokens, that the two scores of those names average over.
+
+DeepConf's tail is a fixed 2,048 tokens; a share holds for short responses too.
+"""
+
+
+def confidences(
+    logits: Float[torch.Tensor, "token vocab"], said: Int[torch.Tensor, " token"]
+) -> dict[str, float]:
+    """Scores of one response, nats, computed in float32; higher is surer. Nothing said scores −∞.
+
+    mean_logprob: mean log-probability of the tokens said. self_certainty: mean over tokens of KL(uniform ‖ p), that is
+    −(1/V) Σ_j log p_j − log V ≥ 0 (arXiv 2502.18581). deepconf_…: a token's confidence is −mean log p of its likeliest
+    candidates, the said one or not (arXiv 2508.15260); mean over all, over the least confident tenth of sliding
+    windows, of the least confident window, over the last quarter. A response shorter than a window is one window.
+    """
+    names = (
+        "mean_logprob",
+        "self_certainty",
+        "deepconf_mean",
+        "deepconf_worst",
+        "deepconf_lowest",
+        "deepconf_tail",
+    )
+    n = len(said)
+    if n == 0:
+        return dict.fromkeys(names, -math.inf)
+    log_p = torch.log_softmax(logits.float(), dim=-1)
+    vocab = log_p.shape[1]
+    token = -log_p.topk(min(CANDIDATES, vocab), dim=-1).values.mean(dim=-1)
+    groups = token.unfold(0, min(WINDOW, n), 1).mean(dim=-1).sort().values
+    certainty = -log_p.mean(dim=-1) - math.log(vocab)
+    scores = (
+        log_p.gather(1, said[:, None]).mean(),
+        certainty.clamp_min(0).mean(),  # rounding can carry it below
+        token.mean(),
+        groups[: max(1, int(WORST * len(groups)))].mean(),
+        groups[0],
+        token[n - max(1, round(TAIL * n)) :].mean(),
+    )
+    return {name: float(score) for name, score in zip(names, scores, strict=True)}

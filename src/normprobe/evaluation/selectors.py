@@ -1,0 +1,130 @@
+"""Ways to choose one of several sampled answers: LRS and what it has to beat, all on the same samples."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from normprobe.errors import NormprobeError
+from normprobe.policies.selection import FORMS, choose, vote
+
+Pick = Callable[[pd.DataFrame, int], int]
+"""From the samples of one problem (rows in order) and a seed to the number of the chosen row."""
+
+CONFIDENCES = (
+    "mean_logprob",
+    "self_certainty",
+    "deepconf_mean",
+    "deepconf_worst",
+    "deepconf_lowest",
+    "deepconf_tail",
+)
+SCORES = (*CONFIDENCES, *(f"lrs_{form}{per}" for form in FORMS for per in ("", "_per_token")))
+WEIGHTED = ("lrs_last_third", "lrs_A_per_token", "self_certainty", "deepconf_worst")
+"""Scores that also weight a vote; none is ever negative."""
+KEPT = (0.1, 0.9)
+"""Shares of the surest samples that DeepConf lets vote."""
+
+
+@dataclass(frozen=True)
+class Selector:
+    """about: one line, what it chooses. pick: how."""
+
+    about: str
+    pick: Pick
+
+
+def _random(samples: pd.DataFrame, seed: int) -> int:
+    key = [seed, zlib.crc32(str(samples["problem_id"].iloc[0]).encode())]
+    return int(np.random.default_rng(key).integers(len(samples)))
+
+
+def _oracle(samples: pd.DataFrame, _seed: int) -> int:
+    return choose(samples["correct"].astype("boolean").fillna(False).astype(float).tolist())
+
+
+def _majority(samples: pd.DataFrame, _seed: int) -> int:
+    return vote(_answers(samples), [1.0] * len(samples))
+
+
+def _highest(column: str) -> Pick:
+    return lambda samples, _seed: choose(samples[column].astype(float).tolist())
+
+
+def _lowest(column: str) -> Pick:
+    return lambda samples, _seed: choose((-samples[column].astype(float)).tolist())
+
+
+def _weighted(score: str, keep: float = 1.0) -> Pick:
+    """A vote weighted by a score, of those whose score reaches the (1 − keep) quantile among samples with an answer."""
+
+    def pick(samples: pd.DataFrame, _seed: int) -> int:
+        weights, answers = samples[score].to_numpy(dtype=float), _answers(samples)
+        answered = np.array([given is not None for given in answers])
+        if not answered.any():
+            return 0
+        admitted = ~(weights < np.quantile(weights[answered], 1 - keep))  # a NaN is for the vote to refuse
+        return vote(
+            [given if may else None for given, may in zip(answers, admitted, strict=True)], weights.tolist()
+        )
+
+    return pick
+
+
+def _answers(samples: pd.DataFrame) -> list[str | None]:
+    return [None if pd.isna(given) else str(given) for given in samples["answer"]]
+
+
+SELECTORS: dict[str, Selector] = {
+    "random": Selector("one sample, drawn by (seed, problem_id) alone", _random),
+    "majority": Selector("the answer given most often", _majority),
+    "shortest": Selector("the fewest tokens", _lowest("n_tokens")),
+    "longest": Selector("the most tokens", _highest("n_tokens")),
+    "oracle": Selector(
+        "a right answer if there is one: pass@N, the most that any selector could do", _oracle
+    ),
+    "mean_norm": Selector("the highest mean norm, free of length", _highest("lrs_A_per_token")),
+    **{score: Selector(f"the highest {score}", _highest(score)) for score in SCORES},
+    **{f"vote by {score}": Selector(f"a vote weighted by {score}", _weighted(score)) for score in WEIGHTED},
+    **{
+        f"vote by deepconf_worst, top {keep:.0%}": Selector(
+            f"a vote weighted by deepconf_worst, of the {keep:.0%} with the highest (DeepConf offline)",
+            _weighted("deepconf_worst", keep),
+        )
+        for keep in KEPT
+    },
+}
+"""By name. Ties go to the sample that comes first; a vote never elects a missing answer if any sample has one. Scores
+are taken as they come, the highest wins: no sign is fitted. What they mean stands at `lrs_scores` and `confidences`."""
+
+
+def select_all(samples: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """What every selector makes of the same samples: one row per problem and selector.
+
+    samples: one row per problem_id and sample, with answer (missing if there is none), correct, n_tokens and the
+    columns `SCORES`. Returns selector, problem_id, sample, answer, correct; problems in the order they come.
+
+    Raises NormprobeError for missing columns, or two rows of the same problem and sample.
+    """
+    needed = ("problem_id", "sample", "answer", "correct", "n_tokens", *SCORES)
+    if missing := [column for column in needed if column not in samples]:
+        raise NormprobeError(
+            f"expected samples with the columns {', '.join(needed)}, got none of {', '.join(missing)}; score them first"
+        )
+    if samples.duplicated(["problem_id", "sample"]).any():
+        raise NormprobeError(
+            "expected one row per problem_id and sample, got several of some; give each sample a number"
+        )
+    numbered = samples.reset_index(drop=True)
+    chosen: list[tuple[str, int]] = []
+    for _, group in numbered.groupby("problem_id", sort=False):
+        group = group.sort_values("sample")
+        chosen += [(name, group.index[selector.pick(group, seed)]) for name, selector in SELECTORS.items()]
+    rows = [row for _, row in chosen]
+    table = numbered.loc[rows, ["problem_id", "sample", "answer", "correct"]].reset_index(drop=True)
+    table.insert(0, "selector", [name for name, _ in chosen])
+    return table

@@ -1,0 +1,81 @@
+"""Several policies at once, each seeing what the ones before it left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import ClassVar
+
+import torch
+
+from normprobe.errors import NormprobeError
+from normprobe.policies.rows import Acting, Change, Policy, Rerun, Rows
+
+
+@dataclass(frozen=True)
+class Combined:
+    """Policies applied in order at every layer.
+
+    Conflicts are told by `kind`: two of one kind at a layer, or a suppression with any other that changes states (what
+    is shortened no longer shows its norm). A probe conflicts with nothing. A combination within is taken apart.
+
+    Raises NormprobeError for policies that conflict at a layer, or for none.
+    """
+
+    policies: tuple[Policy, ...]
+
+    kind: ClassVar[str] = "combined"
+
+    def __post_init__(self) -> None:
+        if not self.policies:
+            raise NormprobeError("expected at least one policy, got none; name one")
+        parts = [
+            part
+            for policy in self.policies
+            for part in (policy.policies if isinstance(policy, Combined) else (policy,))
+        ]
+        object.__setattr__(self, "policies", tuple(parts))
+        for one, other in combinations(parts, 2):
+            kinds = {one.kind, other.kind}
+            shared = sorted(set(one.layers) & set(other.layers))
+            if shared and "probe" not in kinds and (len(kinds) == 1 or "suppression" in kinds):
+                raise NormprobeError(
+                    f"expected policies that do not conflict, got {one.kind} and {other.kind} both at layers {shared}; "
+                    "give them different layers"
+                )
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        return tuple(sorted({layer for policy in self.policies for layer in policy.layers}))
+
+    def start(self, n_slots: int, d: int, device: torch.device) -> Acting:
+        return Together(
+            [(frozenset(policy.layers), policy.start(n_slots, d, device)) for policy in self.policies]
+        )
+
+
+@dataclass(frozen=True)
+class Together:
+    """The policies at work, in order, each with its layers."""
+
+    parts: list[tuple[frozenset[int], Acting]]
+
+    def reset(self, slots: Sequence[int], requests: Sequence[str]) -> None:
+        for _, acting in self.parts:
+            acting.reset(slots, requests)
+
+    def apply(self, rows: Rows, layer: int, rerun: Rerun) -> Change:
+        """The changes of all, one after the other; extra passes add up."""
+        hidden, triggered, passes = rows.hidden, torch.zeros_like(rows.eligible), None
+        for layers, acting in self.parts:
+            if layer in layers:
+                change = acting.apply(replace(rows, hidden=hidden), layer, rerun)
+                hidden, triggered = change.hidden, triggered | change.triggered
+                if change.passes is not None:
+                    passes = change.passes if passes is None else passes + change.passes
+        return Change(hidden, triggered, passes)
+
+    def finish(self) -> None:
+        for _, acting in self.parts:
+            acting.finish()

@@ -1,0 +1,78 @@
+"""Random numbers that depend on what they are for, and on nothing else: counter-based, on any device.
+
+A draw is a hash of (seed, stream, request, layer, step), so it is the same whatever else is in the batch, and on every
+device: integer arithmetic only (a normal draw to the rounding of the device's logarithm and cosine). The hash is the
+finaliser of SplitMix64 (Steele et al. 2014), applied once per part.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+
+
+def _signed(value: int) -> int:
+    """The 64 bits of a number, as torch's int64 has them."""
+    return ((value + 2**63) % 2**64) - 2**63
+
+
+_GAMMA, _FIRST, _SECOND = (
+    _signed(value) for value in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+)
+
+
+def keys(numbers: list[int], device: torch.device) -> Int[torch.Tensor, " request"]:
+    """Keys of requests (`request_key`, unsigned) as a tensor: the same 64 bits, signed."""
+    return torch.tensor([_signed(number) for number in numbers], dtype=torch.int64, device=device)
+
+
+def _shifted(value: torch.Tensor, bits: int) -> torch.Tensor:
+    """Logical shift to the right: torch's is arithmetic."""
+    return (value >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _mixed(state: torch.Tensor, part: torch.Tensor | int) -> torch.Tensor:
+    """The state with another part hashed in; products wrap around, as they should."""
+    value = (state ^ part) + _GAMMA
+    value = (value ^ _shifted(value, 30)) * _FIRST
+    value = (value ^ _shifted(value, 27)) * _SECOND
+    return value ^ _shifted(value, 31)
+
+
+def _hashed(
+    key: Int[torch.Tensor, " row"], layer: int, step: Int[torch.Tensor, " row"], seed: int, stream: int
+) -> Int[torch.Tensor, " row"]:
+    value = _mixed(key, _signed(seed))
+    for part in (layer, stream):
+        value = _mixed(value, part)
+    return _mixed(value, step.to(torch.int64))
+
+
+def _unit(bits: torch.Tensor) -> torch.Tensor:
+    """Numbers in [0, 1), multiples of 2⁻²⁴, which float32 holds exactly."""
+    return _shifted(bits, 40).to(torch.float32) * 2.0**-24
+
+
+def uniform(
+    key: Int[torch.Tensor, " row"], layer: int, step: Int[torch.Tensor, " row"], seed: int, stream: int = 0
+) -> Float[torch.Tensor, " row"]:
+    """One draw per row, uniform in [0, 1). stream: tells apart several draws for the same row."""
+    return _unit(_hashed(key, layer, step, seed, stream))
+
+
+def normal(
+    key: Int[torch.Tensor, " row"],
+    layer: int,
+    step: Int[torch.Tensor, " row"],
+    seed: int,
+    d: int,
+    stream: int = 0,
+) -> Float[torch.Tensor, "row d"]:
+    """d standard normal draws per row (Box and Muller 1958), float32."""
+    base = _hashed(key, layer, step, seed, stream)[:, None]
+    column = torch.arange(d, device=key.device)[None]
+    # 1 − u lies in (0, 1]: its logarithm is finite.
+    radius = torch.sqrt(-2 * torch.log1p(-_unit(_mixed(base, 2 * column + 1))))
+    return radius * torch.cos(2 * math.pi * _unit(_mixed(base, 2 * column + 2)))

@@ -1,0 +1,150 @@
+"""ALRR: run a layer once more on its own output where the norm peaks (adaptive layer re-run, arXiv 2606.06188).
+
+For a token with τ < ‖h‖ < b·τ at a chosen layer, h' = (1 − α)·h + α·layer(h), without a cache write. The extra pass is
+kept if the norm grew by a share g at least and stays inside the window; then another may follow, up to n.
+Paper and code: b = 1.5, n = 1, g = 0.2, α = 1; the demo of the code: n = 10, g = 0.01, b = 7.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+
+from normprobe.errors import NormprobeError
+from normprobe.policies.gates import Gate
+from normprobe.policies.rows import Acting, Change, Rerun, Rows, norms
+from normprobe.policies.threshold import AdaptiveThreshold, FixedThreshold
+
+
+@dataclass(frozen=True)
+class Recursion:
+    """Extra passes of a layer at its norm peaks.
+
+    threshold: τ by layer. blow_up: b, the window's upper end in units of τ. max_passes: n. growth: g, the least growth
+    of the norm that an extra pass is kept for; `damping`: α, the weight of the extra pass.
+
+    Raises NormprobeError for settings that make no sense.
+    """
+
+    threshold: FixedThreshold | AdaptiveThreshold
+    blow_up: float = 1.5
+    max_passes: int = 1
+    growth: float = 0.2
+    damping: float = 1.0
+
+    kind: ClassVar[str] = "recursion"
+
+    def __post_init__(self) -> None:
+        if not self.blow_up > 1:
+            raise NormprobeError(
+                f"expected blow_up > 1, the window's end in units of τ, got {self.blow_up}; the paper has 1.5"
+            )
+        if math.isnan(self.growth):
+            raise NormprobeError("expected growth as a share of the norm, got NaN; the paper has 0.2")
+        _check(self.max_passes, self.damping)
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        return self.threshold.layers
+
+    def start(self, n_slots: int, d: int, device: torch.device) -> Acting:
+        return _Recursing(self, n_slots, device)
+
+
+class _Recursing:
+    def __init__(self, settings: Recursion, n_slots: int, device: torch.device) -> None:
+        self.settings = settings
+        self.threshold = settings.threshold.start(n_slots, device)
+
+    def reset(self, slots: Sequence[int], requests: Sequence[str]) -> None:
+        self.threshold.reset(slots)
+
+    def apply(self, rows: Rows, layer: int, rerun: Rerun) -> Change:
+        """Extra passes for the rows inside the window."""
+        norm = norms(rows.hidden)
+        tau = self.threshold.tau(layer, rows.slot)
+        self.threshold.see(layer, rows.slot, norm, rows.eligible)
+        top = self.settings.blow_up * tau
+        active = triggered = rows.eligible & (norm > tau) & (norm < top)
+        hidden, passes = rows.hidden, torch.zeros_like(rows.slot)
+        for _ in range(self.settings.max_passes):
+            out = rerun(active, hidden)
+            if out is None:
+                break
+            passes = passes + active
+            mixed = damped(hidden, out, self.settings.damping)
+            grown = norms(mixed)
+            kept = active & (grown >= (1 + self.settings.growth) * norm) & (grown > tau) & (grown < top)
+            hidden = torch.where(kept[:, None], mixed, hidden)
+            norm = torch.where(kept, grown, norm)
+            active = kept
+        return Change(hidden, triggered, passes)
+
+    def finish(self) -> None:
+        self.threshold.finish()
+
+
+@dataclass(frozen=True)
+class GatedRecursion:
+    """A baseline of ALRR at equal compute: as many extra passes at tokens that a `gate` chooses, all of them kept.
+
+    max_passes, damping: as in `Recursion`.
+    """
+
+    gate: Gate
+    max_passes: int = 1
+    damping: float = 1.0
+
+    kind: ClassVar[str] = "recursion"
+
+    def __post_init__(self) -> None:
+        _check(self.max_passes, self.damping)
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        return self.gate.layers
+
+    def start(self, n_slots: int, d: int, device: torch.device) -> Acting:
+        return _Gated(self, n_slots, device)
+
+
+class _Gated:
+    def __init__(self, settings: GatedRecursion, n_slots: int, device: torch.device) -> None:
+        self.settings = settings
+        self.gate = settings.gate.start(n_slots, device)
+
+    def reset(self, slots: Sequence[int], requests: Sequence[str]) -> None:
+        self.gate.reset(slots, requests)
+
+    def apply(self, rows: Rows, layer: int, rerun: Rerun) -> Change:
+        """Extra passes for the rows that the gate lets through."""
+        active = self.gate.open(rows, layer)
+        hidden, passes = rows.hidden, torch.zeros_like(rows.slot)
+        for _ in range(self.settings.max_passes):
+            out = rerun(active, hidden)
+            if out is None:
+                break
+            passes = passes + active
+            hidden = torch.where(active[:, None], damped(hidden, out, self.settings.damping), hidden)
+        return Change(hidden, active, passes)
+
+    def finish(self) -> None: ...
+
+
+def damped(
+    hidden: Float[torch.Tensor, "row d"], out: Float[torch.Tensor, "row d"], damping: float
+) -> Float[torch.Tensor, "row d"]:
+    """(1 − α)·h + α·out, exactly `out` at α = 1 and exactly `hidden` at 0."""
+    return torch.lerp(hidden, out, damping)
+
+
+def _check(max_passes: int, damping: float) -> None:
+    if max_passes < 1:
+        raise NormprobeError(f"expected at least one extra pass, got {max_passes}; the paper has 1")
+    if not 0 <= damping <= 1:
+        raise NormprobeError(f"expected damping in [0, 1], got {damping}; the paper has 1")

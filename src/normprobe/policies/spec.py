@@ -1,0 +1,138 @@
+"""Policies from a name and settings: what a command line, a request or a configuration file can say.
+
+"alrr"
+{"policy": "alrr", "layers": [9, 10], "damping": 0.5, "k": 1.5}
+{"policy": "erss", "trigger": "at_peaks", "tau": "profile"}
+[{"policy": "alrr"}, {"policy": "probe"}]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from normprobe.errors import NormprobeError
+from normprobe.layer_profile import LayerProfile
+from normprobe.policies.combined import Combined
+from normprobe.policies.probe import Probe
+from normprobe.policies.recursion import Recursion
+from normprobe.policies.rows import Policy
+from normprobe.policies.steering import Steering
+from normprobe.policies.suppression import PAPER_SCALE, Suppression
+from normprobe.policies.threshold import AdaptiveThreshold, FixedThreshold
+
+Spec = str | Mapping[str, Any] | Sequence[Mapping[str, Any]]
+Threshold = AdaptiveThreshold | FixedThreshold
+
+THRESHOLD_KEYS = ("layers", "tau", "k", "prior_tokens")
+"""layers: where (default: the profile's chosen layers). tau: "adaptive" (default: per request, from the profile's
+quantiles), "profile" (the profile's own, fixed) or {layer: τ}. k, prior_tokens: of the adaptive one."""
+
+
+def _suppression(threshold: Threshold, settings: dict[str, Any]) -> Policy:
+    if not isinstance(threshold, FixedThreshold):
+        raise NormprobeError(
+            'expected a fixed threshold for suppress, got an adaptive one; give "tau": "profile" or a τ per layer'
+        )
+    return Suppression.above(threshold.tau, **settings)
+
+
+POLICIES: dict[str, tuple[Callable[[Threshold, dict[str, Any]], Policy], dict[str, Any]]] = {
+    "alrr": (lambda threshold, settings: Recursion(threshold=threshold, **settings), {}),
+    "erss": (lambda threshold, settings: Steering(threshold=threshold, **settings), {}),
+    "suppress": (_suppression, {"scale": PAPER_SCALE}),
+    "probe": (lambda threshold, settings: Probe(threshold=threshold, **settings), {}),
+}
+"""By name: what makes the policy from a threshold and its other settings, and those settings if no dataclass says."""
+
+_OF = {"alrr": Recursion, "erss": Steering, "probe": Probe}
+
+
+def build(spec: Spec, profile: LayerProfile | None) -> Policy:
+    """The policy that a name, a mapping or a list of mappings describes.
+
+    Raises NormprobeError for an unknown name or setting, a value of the wrong type, layers that the profile lacks,
+    policies that conflict, or a threshold that needs a profile where there is none.
+    """
+    if isinstance(spec, str):
+        return build({"policy": spec}, profile)
+    if not isinstance(spec, Mapping):
+        if not isinstance(spec, Sequence) or not spec:
+            raise NormprobeError(
+                f'expected a policy as a name or as {{"policy": name, …}}, got {spec!r}; '
+                f"name one of {', '.join(POLICIES)}"
+            )
+        parts = tuple(build(part, profile) for part in spec)
+        return parts[0] if len(parts) == 1 else Combined(parts)
+    name = spec.get("policy")
+    if not isinstance(name, str) or name not in POLICIES:
+        raise NormprobeError(f"expected a policy among {', '.join(POLICIES)}, got {name!r}; correct the name")
+    make, defaults = POLICIES[name]
+    known = _types(name, defaults)
+    settings = {key: value for key, value in spec.items() if key not in ("policy", *THRESHOLD_KEYS)}
+    if unknown := sorted(set(settings) - set(known)):
+        raise NormprobeError(
+            f"expected settings of {name} among {', '.join([*THRESHOLD_KEYS, *known])}, got {', '.join(unknown)}; "
+            "correct them"
+        )
+    for key, value in settings.items():
+        if not _fits(value, known[key]):
+            raise NormprobeError(
+                f"expected {key} of {name} like its default {known[key]!r}, got {value!r}; correct it"
+            )
+    # JSON does not tell 1 from 1.0.
+    numbers = {key: float(value) for key, value in settings.items() if isinstance(known[key], float)}
+    return make(_threshold(spec, profile), settings | numbers)
+
+
+def _types(name: str, defaults: dict[str, Any]) -> dict[str, Any]:
+    """The settings a policy takes besides its threshold, with their defaults."""
+    if name not in _OF:
+        return defaults
+    plain = {f.name: f.default for f in fields(_OF[name])}
+    return {key: value for key, value in plain.items() if isinstance(value, bool | int | float | str)}
+
+
+def _fits(value: object, default: object) -> bool:
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(value, bool) and isinstance(default, bool)
+    if isinstance(default, float):
+        return isinstance(value, int | float)
+    return isinstance(value, type(default))
+
+
+def _threshold(spec: Mapping[str, Any], profile: LayerProfile | None) -> Threshold:
+    tau, layers = spec.get("tau", "adaptive"), spec.get("layers")
+    if layers is not None and not (
+        isinstance(layers, Sequence) and layers and all(type(layer) is int for layer in layers)
+    ):
+        raise NormprobeError(f"expected layers as a list of numbers, got {layers!r}; write them as [9, 10]")
+    rest = {key: spec[key] for key in ("k", "prior_tokens") if key in spec}
+    if bad := [key for key, value in rest.items() if not _fits(value, 1.0)]:
+        raise NormprobeError(f"expected numbers for {', '.join(bad)}, got {rest}; correct them")
+    if tau not in ("adaptive",) and rest:
+        raise NormprobeError(
+            f"expected {', '.join(rest)} with an adaptive threshold only, got tau {tau!r}; leave them out"
+        )
+    if isinstance(tau, Mapping):
+        try:
+            given = {int(layer): float(value) for layer, value in tau.items()}
+        except (TypeError, ValueError) as error:
+            raise NormprobeError(f"expected τ as {{layer: number}}, got {dict(tau)!r}; correct it") from error
+        if layers is not None and set(layers) != set(given):
+            raise NormprobeError(
+                f"expected τ for layers {list(layers)}, got {sorted(given)}; give the same layers or leave them out"
+            )
+        return FixedThreshold(given)
+    if tau not in ("adaptive", "profile"):
+        raise NormprobeError(
+            f'expected tau "adaptive", "profile" or {{layer: number}}, got {tau!r}; correct it'
+        )
+    if profile is None:
+        raise NormprobeError(
+            "expected a layer profile to take thresholds from, got none; give one, or τ per layer"
+        )
+    if tau == "profile":
+        return FixedThreshold.of(profile, layers)
+    return AdaptiveThreshold.of(profile, layers, **{key: float(value) for key, value in rest.items()})

@@ -1,0 +1,236 @@
+"""ALRR and ERSS on real models: against slow implementations written from the paper, and against the plain model."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from parity_models import ARCHITECTURES, build
+from transformers import DynamicCache, PreTrainedModel, StaticCache
+
+from normprobe.engines.hf import UntriggeredWarning, generate, intervene
+from normprobe.errors import NormprobeError
+from normprobe.models.open import OpenModel
+from normprobe.models.opening import assemble
+from normprobe.policies.gates import AlwaysGate, EntropyGate, RandomGate
+from normprobe.policies.recursion import GatedRecursion, Recursion
+from normprobe.policies.rows import norms
+from normprobe.policies.steering import Steering
+from normprobe.policies.suppression import Suppression
+from normprobe.policies.threshold import FixedThreshold
+from normprobe.testbed.problems import make_problems
+from normprobe.testbed.tokenizer import build_tokenizer
+from normprobe.tracing.decode import decode
+
+LAYERS = (1, 2)
+NEW_TOKENS = 12
+
+
+@pytest.fixture(params=ARCHITECTURES, scope="module")
+def opened(request: pytest.FixtureRequest) -> OpenModel:
+    return assemble(build(request.param, n_layers=4), build_tokenizer(), request.param, check=False)
+
+
+@pytest.fixture(scope="module")
+def prompts(opened: OpenModel) -> list[list[int]]:
+    return [opened.chat.prompt_ids(problem.question, "think") for problem in make_problems(6, 0)]
+
+
+@pytest.fixture(scope="module")
+def plain(opened: OpenModel, prompts: list[list[int]]) -> list[list[int]]:
+    return decode(opened, prompts, NEW_TOKENS)
+
+
+@pytest.fixture(scope="module")
+def threshold(opened: OpenModel, prompts: list[list[int]]) -> FixedThreshold:
+    """τ between two norms of the first step, so that no tie can be decided by rounding."""
+    events = generate(opened, Suppression.above(dict.fromkeys(LAYERS, 1e-6), scale=0.0), prompts, 1).events
+    middle = slice(len(prompts) // 2 - 1, len(prompts) // 2 + 1)
+    return FixedThreshold(
+        {layer: float(events.delta[events.layer == layer].sort().values[middle].mean()) for layer in LAYERS}
+    )
+
+
+def eager(threshold: FixedThreshold) -> Recursion:
+    """ALRR that nearly always keeps what it tried."""
+    return Recursion(threshold, blow_up=50.0, growth=-0.9, max_passes=2, damping=0.75)
+
+
+def slow_recursion(opened: OpenModel, prompt: list[int], policy: Recursion) -> tuple[list[int], list[tuple]]:
+    """One request, no cache, no batch, all layers by hand: Qwen, Llama and Mistral blocks.
+
+    The extra pass of position t runs the block on the sequence [x_0 … x_t, y_t]: the last row stands at position t,
+    sees the keys of x_0 … x_t and not its own. That is attention of the new state to the keys of the first pass.
+    """
+    decoder = opened.model.get_decoder()
+    window = getattr(opened.model.config, "sliding_window", None) or 10**9
+    tau = policy.threshold.tau
+
+    def block(layer: Any, x: torch.Tensor, position: torch.Tensor, blind: bool) -> torch.Tensor:
+        """The layer on a sequence; blind: the last row doesn't see its own key."""
+        ahead = position[:, None] - position[None]
+        seen = (ahead >= 0) & (ahead < window)
+        if blind:
+            seen[-1, -1], seen[:-1, -1] = False, False
+        mask = torch.where(seen, 0.0, torch.finfo(x.dtype).min)[None, None].to(x.dtype)
+        rotary = decoder.rotary_emb(x[None], position[None])
+        out = layer(x[None], attention_mask=mask, position_embeddings=rotary, position_ids=position[None])
+        return (out[0] if isinstance(out, tuple) else out)[0]
+
+    ids, events = list(prompt), []
+    while True:
+        x = decoder.embed_tokens(torch.tensor(ids))
+        position = torch.arange(len(ids))
+        events = []
+        for number, layer in enumerate(opened.blocks):
+            y = block(layer, x, position, blind=False)
+            if number in tau:
+                for t in range(len(prompt) - 1, len(ids)):
+                    state, norm = y[t], y[t].float().norm()
+                    low, high = tau[number], policy.blow_up * tau[number]
+                    tried = 0
+                    while tried < policy.max_passes and low < norm < high:
+                        again = torch.cat([x[: t + 1], state[None]])
+                        where = torch.cat([position[: t + 1], position[t : t + 1]])
+                        out = block(layer, again, where, blind=True)[-1]
+                        mixed = (1 - policy.damping) * state + policy.damping * out
+                        tried += 1
+                        grown = mixed.float().norm()
+                        if not (grown >= (1 + policy.growth) * norm and low < grown < high):
+                            break
+                        state, norm = mixed, grown
+                    if tried:
+                        events.append((t - len(prompt) + 1, number, tried))
+                    y = torch.cat([y[:t], state[None], y[t + 1 :]])
+            x = y
+        ids.append(int(opened.unembed(x[-1]).argmax()))
+        written = ids[len(prompt) :]
+        if written[-1] in opened.chat.eos_ids or len(written) == NEW_TOKENS:
+            return written, sorted(events)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("batch_size, growth", [(1, -0.9), (4, -0.9), (4, 0.1)])
+def test_alrr_equals_a_slow_implementation_of_the_paper(
+    opened: OpenModel,
+    prompts: list[list[int]],
+    plain: list[list[int]],
+    threshold: FixedThreshold,
+    batch_size: int,
+    growth: float,
+) -> None:
+    if opened.identity.name.startswith(("gemma", "phi")):
+        pytest.skip("the slow blocks know the arguments of Qwen, Llama and Mistral")
+    policy = replace(eager(threshold), growth=growth)
+    result = generate(opened, policy, prompts, NEW_TOKENS, batch_size=batch_size)
+    for slot, prompt in enumerate(prompts):
+        mine = result.events.slot == slot
+        events = [
+            tuple(row)
+            for row in torch.stack(
+                [result.events.step[mine], result.events.layer[mine], result.events.passes[mine]], dim=1
+            ).tolist()
+        ]
+        assert (result.tokens[slot], events) == slow_recursion(opened, prompt, policy)
+    assert (result.tokens != plain) or growth > 0
+    assert set(result.events.passes.tolist()) & {1, 2}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def test_settings_that_do_nothing_are_the_plain_model(
+    opened: OpenModel, prompts: list[list[int]], threshold: FixedThreshold, dtype: torch.dtype
+) -> None:
+    never = FixedThreshold(dict.fromkeys(LAYERS, math.inf))
+    always = FixedThreshold(dict.fromkeys(LAYERS, 1e-6))
+    opened.model.to(dtype)
+    try:
+        plain = decode(opened, prompts, NEW_TOKENS)
+        for policy in (
+            Recursion(never),
+            Recursion(always, growth=1e6),  # every pass is tried and thrown away
+            Recursion(always, blow_up=1e9, growth=-1.0, damping=0.0),
+            GatedRecursion(RandomGate(dict.fromkeys(LAYERS, 0.0))),
+            GatedRecursion(EntropyGate(LAYERS, math.inf)),
+            Steering(always, beta=0.0, probability=1.0, cooldown=0),
+            Steering(never, trigger="at_peaks", probability=1.0),
+        ):
+            assert generate(opened, policy, prompts, NEW_TOKENS, quiet=True).tokens == plain
+    finally:
+        opened.model.to(torch.float32)
+
+
+def test_extra_passes_do_not_touch_the_cache(
+    opened: OpenModel, prompts: list[list[int]], threshold: FixedThreshold
+) -> None:
+    """The last layer's extra pass changes no later input, so the whole cache must be that of the plain model."""
+    last = len(opened.blocks) - 1
+    ids = torch.tensor([prompts[0]])
+    caches = []
+    for policy in (Suppression.above({last: math.inf}), GatedRecursion(AlwaysGate((last,)), max_passes=3)):
+        cache = DynamicCache(config=opened.model.config)
+        with pytest.warns(UntriggeredWarning) if not caches else torch.no_grad(), intervene(opened, policy):
+            opened.model.generate(
+                ids, past_key_values=cache, max_new_tokens=1, min_new_tokens=1, do_sample=False
+            )
+        caches.append(cache)
+    for one, other in zip(caches[0].layers, caches[1].layers, strict=True):
+        assert torch.equal(one.keys, other.keys)
+        assert torch.equal(one.values, other.values)
+
+
+@pytest.mark.parametrize("always_on", [False, True], ids=["compacted", "always_on"])
+@pytest.mark.parametrize("cache", [DynamicCache, StaticCache])
+def test_generate_inside_the_block_equals_our_own(
+    opened: OpenModel, prompts: list[list[int]], threshold: FixedThreshold, cache: type, always_on: bool
+) -> None:
+    policy = eager(threshold)
+    ours = generate(opened, policy, prompts, NEW_TOKENS).tokens
+    longest = max(map(len, prompts))
+    ids = torch.tensor([[0] * (longest - len(row)) + row for row in prompts])
+    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in prompts])
+    how: dict[str, Any] = {} if cache is DynamicCache else {"cache_implementation": "static"}
+    network: PreTrainedModel = opened.model
+    with intervene(network, policy, always_on=always_on, record=True) as intervention:
+        output = network.generate(
+            input_ids=ids, attention_mask=mask, max_new_tokens=NEW_TOKENS, do_sample=False, **how
+        )
+    for row, tokens in enumerate(ours):
+        assert output[row, longest : longest + len(tokens)].tolist() == tokens
+    events = generate(opened, policy, prompts, NEW_TOKENS).events
+    assert intervention.events().step.tolist() == events.step.tolist()
+    assert intervention.events().passes.tolist() == events.passes.tolist()
+
+
+def test_steering_changes_what_it_says_it_changes(
+    opened: OpenModel, prompts: list[list[int]], plain: list[list[int]], threshold: FixedThreshold
+) -> None:
+    """Batch sizes, order and names of the others do not matter; the request's own name keys its draws."""
+    low = FixedThreshold({layer: 0.5 * tau for layer, tau in threshold.tau.items()})
+    policy = Steering(low, probability=0.5, cooldown=1, min_cosine=-1.0, beta=0.9, bank_size=3)
+    one = generate(opened, policy, prompts, NEW_TOKENS, batch_size=6)
+    two = generate(opened, policy, prompts, NEW_TOKENS, batch_size=1)
+    assert one.tokens == two.tokens
+    assert one.tokens != plain
+    assert torch.equal(one.events.step, two.events.step)
+    other = generate(opened, policy, prompts, NEW_TOKENS, names=[f"other {i}" for i in range(6)])
+    assert len(other.events.step) == 0 or other.events.step.tolist() != one.events.step.tolist()
+
+
+@torch.no_grad()
+def test_bad_calls_are_refused_before_any_token(opened: OpenModel, prompts: list[list[int]]) -> None:
+    policy = Suppression.above({1: 1.0})
+    ids = torch.tensor([prompts[0]])
+    with pytest.raises(NormprobeError, match="padded on the left"), intervene(opened, policy):
+        right = torch.ones_like(ids)
+        right[0, -1] = 0
+        opened.model.generate(ids, attention_mask=right, max_new_tokens=2)
+    with (
+        pytest.raises(NormprobeError, match="a name for each of 1 rows"),
+        intervene(opened, policy, requests=["a", "b"]),
+    ):
+        opened.model.generate(ids, max_new_tokens=2)
+    with pytest.raises(NormprobeError, match="within the model's 128 positions"):
+        generate(opened, policy, prompts, 128)
+    assert not any(block._forward_hooks or block._forward_pre_hooks for block in opened.blocks)
+    assert norms(torch.ones(1, 4)).item() == 2.0

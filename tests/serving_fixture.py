@@ -1,0 +1,59 @@
+"""A vLLM engine as the tests see it: requests in, tokens out, and what is inside."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request."""
+
+    prompt: list[int]
+    policy: Any = None
+    max_tokens: int = 60
+    more: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Engine:
+    """The engine, and what a test needs to see of its inside."""
+
+    llm: Any
+
+    @property
+    def core(self) -> Any:
+        return self.llm.llm_engine.engine_core.engine_core
+
+    @property
+    def worker(self) -> Any:
+        return self.core.model_executor.driver_worker.worker
+
+    def add(self, name: str, asked: Asked) -> str:
+        """Admit a request under this name; the engine's name for it comes back."""
+        from vllm import SamplingParams
+
+        extra = None if asked.policy is None else {"normprobe": asked.policy}
+        params = SamplingParams(
+            **({"temperature": 0.0, "max_tokens": asked.max_tokens, "extra_args": extra} | asked.more)
+        )
+        return self.llm.llm_engine.add_request(name, {"prompt_token_ids": asked.prompt}, params)
+
+    def run(self) -> dict[str, Any]:
+        """Until nothing is left: the finished outputs by name."""
+        done = {}
+        for _ in range(10_000):
+            if not self.llm.llm_engine.has_unfinished_requests():
+                return done
+            done |= {output.request_id: output for output in self.llm.llm_engine.step() if output.finished}
+        raise AssertionError("the engine makes no progress")
+
+    def serve(self, asked: Mapping[str, Asked]) -> dict[str, list[int]]:
+        """The tokens of requests that are all admitted at once."""
+        for name, one in asked.items():
+            self.add(name, one)
+        return {name: list(output.outputs[0].token_ids) for name, output in self.run().items()}
+
+    def serve_alone(self, asked: Mapping[str, Asked]) -> dict[str, list[int]]:
+        """The same, one after the other."""
+        return {name: self.serve({name: one})[name] for name, one in asked.items()}

@@ -1,0 +1,63 @@
+"""Policies from what a command line or a request can say."""
+
+import pytest
+from profile_fixture import profile
+
+from normprobe.errors import NormprobeError
+from normprobe.policies.combined import Combined
+from normprobe.policies.recursion import Recursion
+from normprobe.policies.rows import Policy
+from normprobe.policies.spec import build
+from normprobe.policies.steering import Steering
+from normprobe.policies.suppression import Suppression
+from normprobe.policies.threshold import AdaptiveThreshold, FixedThreshold
+
+
+def test_names_and_settings_make_policies() -> None:
+    alrr = build("alrr", profile())
+    assert alrr == Recursion(AdaptiveThreshold.of(profile()))
+    assert build({"policy": "alrr", "layers": [0, 2], "damping": 0.5, "k": 3}, profile()) == Recursion(
+        AdaptiveThreshold.of(profile(), (0, 2), k=3.0), damping=0.5
+    )
+    erss = build({"policy": "erss", "tau": "profile", "trigger": "low_streak"}, profile())
+    assert erss == Steering(FixedThreshold.of(profile()), "low_streak")
+    assert build({"policy": "suppress", "tau": {"1": 20}, "scale": 0.5}, None) == Suppression.above(
+        {1: 20.0}, 0.5
+    )
+    both = build([{"policy": "alrr"}, {"policy": "erss"}, {"policy": "probe"}], profile())
+    assert isinstance(both, Combined)
+    assert isinstance(both, Policy)
+    assert hash(alrr) == hash(build("alrr", profile()))
+
+
+@pytest.mark.parametrize(
+    "spec, message",
+    [
+        ("arlr", "a policy among alrr, erss, suppress, probe, got 'arlr'"),
+        ({"policy": "alrr", "alpha": 1.0}, "settings of alrr among .*, got alpha"),
+        ({"policy": "alrr", "damping": "much"}, "damping of alrr like its default 1.0, got 'much'"),
+        ({"policy": "alrr", "max_passes": 1.5}, "max_passes of alrr"),
+        ({"policy": "alrr", "max_passes": True}, "max_passes of alrr"),
+        ({"policy": "alrr", "damping": 2.0}, r"damping in \[0, 1\]"),
+        ({"policy": "alrr", "layers": [9]}, r"layers 0…2, got \[9\]"),
+        ({"policy": "alrr", "layers": "all"}, "layers as a list of numbers"),
+        ({"policy": "alrr", "tau": {"1": 0}}, "τ > 0"),
+        ({"policy": "alrr", "tau": {"1": float("nan")}}, "τ > 0"),
+        ({"policy": "alrr", "tau": "low"}, 'tau "adaptive", "profile"'),
+        ({"policy": "alrr", "tau": {"1": 2}, "layers": [2]}, r"τ for layers \[2\], got \[1\]"),
+        ({"policy": "alrr", "tau": "profile", "k": 2}, "an adaptive threshold only"),
+        ({"policy": "suppress"}, "a fixed threshold for suppress"),
+        ({"policy": "erss", "bank_size": 0}, "a bank of at least one state"),
+        ([], "a policy as a name"),
+        ([{"policy": "alrr"}, {"policy": "alrr"}], "do not conflict"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_in_one_line(spec, message: str) -> None:
+    with pytest.raises(NormprobeError, match=message) as caught:
+        build(spec, profile())
+    assert "\n" not in str(caught.value)
+
+
+def test_a_threshold_without_a_profile_is_refused() -> None:
+    with pytest.raises(NormprobeError, match="a layer profile to take thresholds from"):
+        build("alrr", None)

@@ -1,0 +1,100 @@
+"""The asynchronous engine in processes of its own: hundreds of requests of random lengths, settings and aborts."""
+
+import asyncio
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("vllm.version")
+
+from vllm import SamplingParams
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.sampling_params import RequestOutputKind
+from vllm.v1.engine.async_llm import AsyncLLM
+
+from normprobe.testbed import bundled
+
+REQUESTS, AT_ONCE = 300, 24
+SETTINGS: list[Any] = [
+    None,
+    "probe",
+    "alrr",
+    {"policy": "alrr", "tau": {"9": 13.0}, "growth": -1.0, "blow_up": 9.0},
+    {"policy": "suppress", "tau": {"7": 12.0}, "scale": 0.5},
+    [{"policy": "erss", "k": 0.0, "cooldown": 2}, {"policy": "probe", "layers": [4]}],
+]
+
+
+def test_hundreds_of_requests_each_as_alone_and_nothing_left(
+    profile: Path, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")
+    asyncio.run(crowd(profile, prompts))
+
+
+async def crowd(profile: Path, prompts: list[list[int]]) -> None:
+    engine = AsyncLLM.from_engine_args(
+        AsyncEngineArgs(
+            str(bundled.path("tiny-thinker")),
+            dtype="float32",
+            enforce_eager=True,
+            max_model_len=512,
+            max_num_seqs=16,
+            max_num_batched_tokens=48,
+            block_size=32,
+            num_gpu_blocks_override=24,
+            additional_config={"normprobe": str(profile)},
+        )
+    )
+    lots = random.Random(0)
+    drawn = [
+        (
+            lots.randrange(len(prompts)),
+            lots.randrange(len(SETTINGS)),
+            lots.choice([2, 20, 60]),
+            lots.random() < 0.15,
+        )
+        for _ in range(REQUESTS)
+    ]
+
+    async def ask(name: str, prompt: int, setting: int, length: int, leave: bool) -> Any:
+        extra = None if SETTINGS[setting] is None else {"normprobe": SETTINGS[setting]}
+        params = SamplingParams(
+            temperature=0, max_tokens=length, extra_args=extra, output_kind=RequestOutputKind.CUMULATIVE
+        )
+        async for output in engine.generate({"prompt_token_ids": prompts[prompt]}, params, name):
+            last = output
+            if leave and len(output.outputs[0].token_ids) >= 3:
+                return None  # closing the stream aborts the request
+        return last
+
+    try:
+        room = asyncio.Semaphore(AT_ONCE)
+
+        async def one(number: int) -> Any:
+            async with room:
+                return await ask(f"r{number}", *drawn[number])
+
+        answers = await asyncio.gather(*(one(number) for number in range(REQUESTS)))
+        alone: dict[tuple[int, int], list[int]] = {}
+        for (prompt, setting, length, _), answer in zip(drawn, answers, strict=True):
+            if answer is None:
+                continue
+            given = list(answer.outputs[0].token_ids)
+            # ERSS draws by the request's name, so only its lengths and results can be compared here.
+            if setting != 5:
+                if (prompt, setting) not in alone:
+                    reference = await ask(f"alone {prompt} {setting}", prompt, setting, 60, leave=False)
+                    alone[prompt, setting] = list(reference.outputs[0].token_ids)
+                assert given == alone[prompt, setting][:length]
+            if setting in (1, 5):
+                assert answer.kv_transfer_params["normprobe"]["n_tokens"] == len(given)
+            else:
+                assert answer.kv_transfer_params is None
+        assert sum(answer is None for answer in answers) > 10
+        await ask("last", 0, 0, 2, leave=False)  # the worker learns who finished with its next pass
+        assert await engine.collective_rpc("normprobe_state") == [{"requests": 0, "policies": 1}]
+    finally:
+        engine.shutdown()

@@ -1,0 +1,82 @@
+"""What an engine refuses to start with, before it loads a model; and that without a configuration nothing changes."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("vllm.version")
+
+from vllm.engine.arg_utils import EngineArgs
+
+from normprobe.engines.vllm.configuration import Configuration
+from normprobe.engines.vllm.plugin import WORKER, prepare, register
+from normprobe.errors import NormprobeError
+from normprobe.layer_profile import LayerProfile
+from normprobe.testbed import bundled
+
+
+@pytest.fixture(scope="module", autouse=True)
+def plugged() -> None:
+    register()
+
+
+def configure(profile: Path | None, **more: Any) -> Any:
+    given = {"enforce_eager": True, "dtype": "float32", "max_model_len": 128} | more
+    if profile is not None:
+        given["additional_config"] = {"normprobe": str(profile)}
+    return EngineArgs(str(bundled.path("tiny-thinker")), **given).create_engine_config()
+
+
+def test_an_engine_with_policies_has_our_worker_and_knows_its_configuration(profile: Path) -> None:
+    config = configure(profile)
+    assert config.parallel_config.worker_cls == WORKER
+    assert config.additional_config["normprobe"]["profile"] == str(profile)
+
+
+def test_without_a_configuration_nothing_changes() -> None:
+    config = configure(None, enforce_eager=False)
+    assert config.parallel_config.worker_cls == "vllm.v1.worker.cpu_worker.CPUWorker"
+    assert config.additional_config == {}
+
+
+def test_the_variable_counts_as_additional_config(profile: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NORMPROBE", f'{{"profile": "{profile}", "policy": "alrr"}}')
+    assert configure(None).additional_config["normprobe"]["policy"] == '{"policy":"alrr"}'
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"enforce_eager": False}, "enforce_eager=True"),
+        (
+            {"speculative_config": {"method": "ngram", "num_speculative_tokens": 2, "prompt_lookup_max": 2}},
+            "drop spec",
+        ),
+        ({"worker_cls": "somebody.else.Worker"}, "drop worker_cls"),
+    ],
+    ids=["compiled", "speculative", "another worker"],
+)
+def test_what_policies_cannot_run_on_is_refused(profile: Path, more: dict[str, Any], message: str) -> None:
+    with pytest.raises(NormprobeError, match=message):
+        configure(profile, **more)
+
+
+def test_the_second_model_runner_is_refused(profile: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vllm.config import VllmConfig
+
+    # It needs Triton, which has no CPU backend here: vLLM's own answer is all that can be had of it.
+    config = configure(None)
+    monkeypatch.setattr(VllmConfig, "use_v2_model_runner", property(lambda _: True))
+    with pytest.raises(NormprobeError, match="VLLM_USE_V2_MODEL_RUNNER=0"):
+        prepare(config, Configuration(str(profile)))
+
+
+def test_a_profile_of_another_model_is_refused(profile: Path, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    other = LayerProfile.load(profile)
+    path = tmp_path / "other.json"
+    replace(other, model=other.model | {"d_model": 64}).save(path)
+    with pytest.raises(NormprobeError, match="d_model"):
+        configure(path)

@@ -1,0 +1,140 @@
+"""What single requests ask for and get back: refusals, results, aborts, samples."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from serving_fixture import Asked, Engine
+
+pytest.importorskip("vllm.version")
+
+from vllm.exceptions import VLLMValidationError
+from vllm.sampling_params import RequestOutputKind
+
+from normprobe.engines import hf
+from normprobe.layer_profile import LayerProfile
+from normprobe.policies.probe import Probe, Probing
+from normprobe.policies.spec import build
+
+if TYPE_CHECKING:
+    from normprobe.models.open import OpenModel
+
+PROBE = {"policy": "probe", "layers": [3, 9, 10], "max_tokens": 64, "tau": "profile"}
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [
+        ("nonsense", "a policy among"),
+        ({"policy": "alrr", "alpha": 0.5}, "alpha"),
+        ({"policy": "alrr", "layers": [99]}, "layers 0…11, got \\[99\\]"),
+        ({"policy": "alrr", "tau": {"12": 5.0}}, "layers 0…11, got \\[12\\]"),
+        ({"policy": "alrr", "damping": 2.0}, "damping in"),
+        ({"policy": "alrr", "damping": "much"}, "damping"),
+        ("{not json", "expected JSON"),
+        (17, "a policy"),
+        ([], "a policy"),
+    ],
+)
+def test_a_bad_request_is_refused_alone(
+    engine: Engine, prompts: list[list[int]], policy: Any, message: str
+) -> None:
+    wanted = engine.serve({"good": Asked(prompts[0], "alrr")})
+    engine.add("good", Asked(prompts[0], "alrr"))
+    engine.llm.llm_engine.step()
+    with pytest.raises(VLLMValidationError, match=message):
+        engine.add("bad", Asked(prompts[1], policy))
+    done = engine.run()
+    assert list(done) == ["good"]
+    assert list(done["good"].outputs[0].token_ids) == wanted["good"]
+
+
+def test_json_text_and_a_mapping_are_the_same_settings(engine: Engine, prompts: list[list[int]]) -> None:
+    """HTTP carries no nested values in `vllm_xargs`."""
+    text = '{"policy": "suppress", "scale": 0.5, "tau": {"9": 13.0}}'
+    mapping = {"policy": "suppress", "tau": {"9": 13.0}, "scale": 0.5}
+    both = engine.serve({"text": Asked(prompts[3], text), "mapping": Asked(prompts[3], mapping)})
+    assert both["text"] == both["mapping"]
+    assert both["text"] != engine.serve({"plain": Asked(prompts[3])})["plain"]
+
+
+def test_a_probe_tells_what_the_hugging_face_engine_sees(
+    engine: Engine, opened: "OpenModel", prompts: list[list[int]], profile: Path
+) -> None:
+    seen: dict[int, Any] = {}
+
+    def keep(acting: Any, members: list[int]) -> None:
+        assert isinstance(acting, Probing)
+        seen.update(zip(members, [acting.summary([slot]) for slot in range(len(members))], strict=True))
+
+    probe = build(PROBE, LayerProfile.load(profile))
+    assert isinstance(probe, Probe)
+    hf.generate(opened, probe, prompts, 60, on_batch=keep)
+    for i, prompt in enumerate(prompts):
+        engine.add(str(i), Asked(prompt, PROBE))
+    done = engine.run()
+    for i in range(len(prompts)):
+        told = done[str(i)].kv_transfer_params["normprobe"]
+        n = len(done[str(i)].outputs[0].token_ids)
+        assert told["n_tokens"] == n == int(seen[i].n_tokens[0])
+        for at, layer in enumerate(probe.layers):
+            one = told["layers"][str(layer)]
+            assert one["total"] == pytest.approx(float(seen[i].total[0, at]), rel=1e-5)
+            assert one["above"] == int(seen[i].above[0, at])
+            torch.testing.assert_close(torch.tensor(one["norm"]), seen[i].norm[0, at, :n], rtol=1e-5, atol=0)
+
+
+def test_only_requests_with_a_probe_bring_results(engine: Engine, prompts: list[list[int]]) -> None:
+    engine.add("probed", Asked(prompts[0], [{"policy": "alrr"}, {"policy": "probe", "layers": [2]}]))
+    engine.add("recursed", Asked(prompts[1], "alrr"))
+    engine.add("plain", Asked(prompts[2]))
+    done = engine.run()
+    assert set(done["probed"].kv_transfer_params["normprobe"]["layers"]) == {"2"}
+    assert done["recursed"].kv_transfer_params is None
+    assert done["plain"].kv_transfer_params is None
+
+
+def test_every_sample_of_a_prompt_brings_its_results(engine: Engine, prompts: list[list[int]]) -> None:
+    engine.add(
+        "many",
+        Asked(
+            prompts[8], PROBE, more={"n": 4, "temperature": 2.0, "output_kind": RequestOutputKind.FINAL_ONLY}
+        ),
+    )
+    output = engine.run()["many"]
+    samples = output.kv_transfer_params["normprobe"]["samples"]
+    assert {i: sample["n_tokens"] for i, sample in samples.items()} == {
+        str(one.index): len(one.token_ids) for one in output.outputs
+    }
+    assert len({sample["n_tokens"] for sample in samples.values()}) > 1
+
+
+def test_aborted_requests_leave_nothing(engine: Engine, prompts: list[list[int]]) -> None:
+    wanted = engine.serve_alone({"kept": Asked(prompts[0], "alrr")})
+    names = [engine.add(f"gone {i}", Asked(prompts[i], PROBE)) for i in range(1, 6)]
+    engine.add("kept", Asked(prompts[0], "alrr"))
+    for _ in range(4):
+        engine.llm.llm_engine.step()
+    engine.llm.llm_engine.abort_request(names, internal=True)
+    assert list(engine.run()["kept"].outputs[0].token_ids) == wanted["kept"]
+    engine.serve({"next": Asked(prompts[0], PROBE)})
+    assert engine.core._normprobe._wanted == set()
+    assert engine.core._normprobe._samples == {}
+
+
+def test_settings_of_clients_are_not_kept(engine: Engine, prompts: list[list[int]]) -> None:
+    for i in range(5):
+        engine.serve({"one": Asked(prompts[i], {"policy": "alrr", "damping": 0.1 * i})})
+    assert len(engine.worker.normprobe.slots.acting) == 1
+
+
+def test_requests_with_a_policy_share_no_cache_with_others(engine: Engine, prompts: list[list[int]]) -> None:
+    """A second turn whose prompt holds a first answer must not find that answer's changed keys and values."""
+    policy = {"policy": "suppress", "tau": {"9": 5.0}, "scale": 0.1}
+    first = engine.serve({"first": Asked(prompts[7], policy, 60, {"ignore_eos": True})})["first"]
+    turn = prompts[7] + first
+    warm = engine.serve({"plain": Asked(turn), "again": Asked(turn, policy)})
+    engine.llm.llm_engine.reset_prefix_cache()
+    cold = engine.serve({"plain": Asked(turn), "again": Asked(turn, policy)})
+    assert warm == cold

@@ -1,0 +1,92 @@
+"""The OpenAI-compatible server as a user starts it, in processes of its own, called with a stock client on loopback."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("vllm.version")
+
+import openai
+
+from normprobe.testbed import bundled
+
+STARTS_WITHIN = 300  # seconds
+SUPPRESSION = json.dumps({"policy": "suppress", "tau": {"9": 13.0}, "scale": 0.5})
+
+
+@pytest.fixture(scope="module")
+def client(profile: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[openai.OpenAI]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = tmp_path_factory.mktemp("server") / "log"
+    environment = os.environ | {"VLLM_ENABLE_V1_MULTIPROCESSING": "1", "NORMPROBE": str(profile)}
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model"]
+    options = "--dtype float32 --enforce-eager --max-model-len 512 --host 127.0.0.1 --served-model-name tiny".split()
+    with log.open("w") as output:
+        server = subprocess.Popen(
+            [*command, str(bundled.path("tiny-thinker")), *options, "--port", str(port)],
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0)
+    try:
+        deadline = time.monotonic() + STARTS_WITHIN
+        while True:
+            try:
+                client.models.list()
+                break
+            except openai.APIConnectionError:
+                assert server.poll() is None, log.read_text()[-3000:]
+                assert time.monotonic() < deadline, log.read_text()[-3000:]
+                time.sleep(1)
+        yield client
+    finally:
+        server.terminate()
+        server.wait(60)
+
+
+def complete(client: openai.OpenAI, prompt: list[int], policy: str | None, **more: Any) -> Any:
+    extra = {"return_token_ids": True} | ({} if policy is None else {"vllm_xargs": {"normprobe": policy}})
+    return client.completions.create(
+        model="tiny", prompt=prompt, max_tokens=60, temperature=0, extra_body=extra, **more
+    )
+
+
+def test_a_policy_by_request(client: openai.OpenAI, prompts: list[list[int]]) -> None:
+    plain, changed = (complete(client, prompts[3], policy) for policy in (None, SUPPRESSION))
+    assert plain.choices[0].token_ids != changed.choices[0].token_ids
+    assert complete(client, prompts[3], None).choices[0].token_ids == plain.choices[0].token_ids
+
+
+def test_a_probe_answers_over_http(client: openai.OpenAI, prompts: list[list[int]]) -> None:
+    answer = complete(client, prompts[0], "probe")
+    told = answer.kv_transfer_params["normprobe"]
+    assert told["n_tokens"] == len(answer.choices[0].token_ids)
+    assert all(layer["total"] > 0 for layer in told["layers"].values())
+
+
+def test_streaming_brings_the_same_text(client: openai.OpenAI, prompts: list[list[int]]) -> None:
+    whole = complete(client, prompts[3], SUPPRESSION).choices[0].text
+    pieces = [part.choices[0].text for part in complete(client, prompts[3], SUPPRESSION, stream=True)]
+    assert len(pieces) > 1
+    assert "".join(pieces) == whole
+
+
+def test_a_bad_request_is_refused_alone_with_its_reason(
+    client: openai.OpenAI, prompts: list[list[int]]
+) -> None:
+    with pytest.raises(openai.BadRequestError, match="expected a policy among"):
+        complete(client, prompts[0], "nonsense")
+    with pytest.raises(openai.BadRequestError, match="layers 0…11"):
+        complete(client, prompts[0], '{"policy": "alrr", "layers": [40]}')
+    assert complete(client, prompts[0], "alrr").choices[0].token_ids

@@ -10,11 +10,13 @@ import itertools
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from claims_fixture import ARMS, LAYERS, Effects, write_run
 
+from normprobe.claims.methods_help import BASELINES, LRS
 from normprobe.claims.registry import evaluate_all
 from normprobe.claims.tables import Tables
 from normprobe.runs import Run
@@ -22,7 +24,9 @@ from normprobe.runs import Run
 DOMAINS = ("arithmetic", "boolean", "pointers", "recall")
 
 
-def write_finished_run(path: Path, seed: int = 0, *, roles: bool = True, suppression: bool = True) -> Path:
+def write_finished_run(
+    path: Path, seed: int = 0, *, roles: bool = True, suppression: bool = True, methods: bool = True
+) -> Path:
     """Make `path` a run with a manifest, every table that the claims, the report and the figures read, and evidence."""
     rng = np.random.default_rng(seed)
     resolved = {"model": "toy", "seed": seed, "problems": None}
@@ -43,10 +47,43 @@ def write_finished_run(path: Path, seed: int = 0, *, roles: bool = True, suppres
         (path / name).parent.mkdir(exist_ok=True)
         table.to_parquet(path / f"{name}.parquet", index=False)
     _audit(path, rng)
+    if methods:
+        _methods(path, problems["problem_id"].tolist(), rng)
     if not suppression:
         shutil.rmtree(path / "experiments")
     evaluate_all(Tables(path), seed, path / "evidence")
     return path
+
+
+def _methods(path: Path, ids: list[str], rng: np.random.Generator) -> None:
+    """What `normprobe evaluate` leaves, with two settings and a handful of selectors."""
+
+    def rows(column: str, names: list[str], **more: Any) -> pd.DataFrame:
+        keys = pd.MultiIndex.from_product([names, ids], names=[column, "problem_id"]).to_frame(index=False)
+        right = pd.array(rng.random(len(keys)) < 0.7, dtype="boolean")
+        return keys.assign(correct=right, **more)
+
+    cost = {"rates": '{"6": 0.1, "7": 0.3}', "extra_passes": 0.02, "extra_flops": 0.02, "seconds": 1.5}
+    names = ["plain", *(name for method in BASELINES for name in (method, *BASELINES[method]))]
+    arms = rows("arm", names, n_tokens=20, **cost)
+    answers = np.where(rng.random(len(arms)) < 0.1, "", "7")
+    tried = {"n": 20, "plain": 0.7, "gained": 3, "lost": 2, "rates": cost["rates"], "trigger_rate": 0.2}
+    settings = [
+        {"cell": cell, "method": method, "name": f"{method}: layers 6–7", "accuracy": 0.75, **tried}
+        for cell in ("easy", "hard")
+        for method in ("ALRR", "ERSS")
+    ]
+    knobs = [s | {"knob": s["method"], "value": value} for s in settings for value in (0.0, 1.5)]
+    (path / "methods").mkdir()
+    for name, table in (
+        ("arms", arms.assign(answer=answers)),
+        ("selection", rows("selector", ["random", LRS, "majority", "oracle"])),
+        ("sweep", pd.DataFrame(settings)),
+        ("confirmed", pd.DataFrame(settings[:1])),
+        ("sensitivity", pd.DataFrame(knobs)),
+        ("combinations", rows("combination", ["plain, greedy", "ALRR + LRS"])),
+    ):
+        table.to_parquet(path / "methods" / f"{name}.parquet", index=False)
 
 
 def _audit(path: Path, rng: np.random.Generator) -> None:

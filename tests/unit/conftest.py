@@ -35,7 +35,6 @@ def whole_run(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def bare_run(tmp_path_factory) -> Path:
-    """A finished run of other numbers, of a model without roles and without the suppression experiment."""
-    return write_finished_run(
-        tmp_path_factory.mktemp("runs") / "bare", seed=1, roles=False, suppression=False
-    )
+    """A finished run of other numbers, of a model without roles, experiments and an evaluation of the methods."""
+    path = tmp_path_factory.mktemp("runs") / "bare"
+    return write_finished_run(path, seed=1, roles=False, suppression=False, methods=False)

@@ -9,7 +9,7 @@ import pytest
 from normprobe.claims import methods_help
 from normprobe.claims.judgement import Resampling
 from normprobe.claims.measured import NotJudged
-from normprobe.claims.methods_help import BASELINES, LRS, detectable
+from normprobe.claims.methods_help import BASELINES, BESIDE, LRS, detectable
 from normprobe.claims.tables import Tables
 from normprobe.evaluation.method_arms import WARMER
 from normprobe.evaluation.selectors import SELECTORS
@@ -40,7 +40,7 @@ def write(path: Path, accuracy: dict[str, float], n: int = 2000) -> Tables:
     arms = [
         "plain",
         *(name for method in BASELINES for name in (method, *BASELINES[method])),
-        "ALRR: always on",
+        *BESIDE["ALRR"],
     ]
     rows("arm", arms).to_parquet(path / "methods" / "arms.parquet")
     rows("selector", list(SELECTORS)).to_parquet(path / "methods" / "selection.parquet")
@@ -62,8 +62,14 @@ HELPING = {"ALRR": 0.7, "ERSS": 0.7, LRS: 0.7}
         ({**HELPING, "ERSS": 0.5}, "not supported"),  # one method harms
         ({**HELPING, "ALRR: random gate": 0.7}, "not supported"),  # extra passes anywhere help as much
         ({**HELPING, "majority": 0.7}, "not supported"),
+        ({**HELPING, "CAA": 0.7}, "not supported"),
         (
-            {**HELPING, "lrs_A": 0.9, "oracle": 1.0, "ALRR: always on": 0.9},
+            {
+                **HELPING,
+                **dict.fromkeys(("lrs_A", "mean_norm", "vote by lrs_last_third"), 0.9),
+                "oracle": 1.0,
+                "ALRR: always on": 0.9,
+            },
             "supported",
         ),  # these decide nothing
     ],
@@ -73,7 +79,11 @@ def test_the_weakest_method_against_its_strongest_baseline_decides(
 ) -> None:
     evidence, series = judge(write(tmp_path, accuracy))
     assert evidence.verdict == verdict
-    assert set(series["quantity"]) == {"accuracy", "gain"}
+    assert set(series["quantity"]) == {"accuracy", "gain: ALRR", "gain: ERSS", "gain: LRS"}
+    weakest = evidence.unit.split(" by ")[1].split(",")[0]
+    shown = series[(series["quantity"] == f"gain: {weakest}")]
+    assert shown["estimate"].iloc[0] == pytest.approx(evidence.estimate)
+    assert {c.name for c in evidence.controls if ": " not in c.name} > {"accuracy of plain"}
     assert "would have been found with 90 % power" in evidence.note
 
 

@@ -299,7 +299,7 @@ def test_the_report_is_one_self_contained_page(copy):
     assert all(f'id="{anchor}"' in text for anchor in anchors)
     judged = Findings(copy).judged
     images = [base64.b64decode(data) for data in re.findall(r'base64,([^"]+)"', text)]
-    assert len(images) == len(judged) + 2  # the margins, the signals
+    assert len(images) == len(judged) + 6  # the margins, the signals; four of the methods
     assert all(image.startswith(b"\x89PNG") for image in images)
 
 

@@ -2,8 +2,10 @@
 
 Estimand, by method: accuracy on held-out problems minus that of the strongest baseline at equal compute, paired by
 problem. ALRR and ERSS run with the settings that did best on a tuning split (the paper's own were among them); LRS in
-the paper's form, the norms of the deepest layers summed over the last third. The baselines of ALRR make as many extra
-passes elsewhere; those of ERSS disturb the same states otherwise; those of LRS choose among the same samples.
+the paper's form, the norms of the deepest layers summed over the last third. A baseline does what its method does with
+the norm taken out: those of ALRR make as many extra passes elsewhere; those of ERSS disturb the same states otherwise,
+or all states by a fixed vector; those of LRS choose among the same samples. Other uses of the norm (its mean, votes
+that it weights) are rivals of LRS's form and not of the claim, so they stand beside.
 """
 
 from __future__ import annotations
@@ -28,25 +30,33 @@ NEEDS = frozenset({"method_arms", "selection"})
 SMALLEST_EFFECT = 0.02
 PLAIN, WARMER = "plain", "plain, T = 0.6"
 LRS = "lrs_last_third"
-# Spends far more than its method, and sees the right answers: shown beside, and decides nothing.
-BESIDE = ("ALRR: always on", "oracle")
+# Spends far more than its method; sees the right answers; reads the norm too: shown beside, and decide nothing.
+BESIDE = {
+    "ALRR": ("ALRR: always on",),
+    "ERSS": (),
+    "LRS": ("oracle", "mean_norm", "vote by lrs_last_third", "vote by lrs_A_per_token"),
+}
 RULE = (
-    "By method, margin = accuracy − the largest of plain generation and the baselines at equal compute (ALRR: extra "
-    "passes at random tokens and at uncertain tokens; ERSS: a random earlier state, length alone, rotation, sampling "
-    "at temperature 0.6; LRS: every other selector on the same samples), paired by held-out problem. The weakest of "
-    f"the three margins decides. Supported if its 95 % interval lies above {SMALLEST_EFFECT}, not supported if below, "
-    "else inconclusive; inconclusive if a baseline cannot be computed. ALRR and ERSS use the settings that did best on "
-    "other problems, LRS the paper's form."
+    "By method, margin = accuracy − the largest of plain generation and the baselines at equal compute, paired by "
+    "held-out problem. ALRR: extra passes at random tokens and at uncertain tokens. ERSS: a random earlier state, "
+    "length alone, rotation, contrastive activation addition with its own best multiplier, sampling at temperature "
+    "0.6. LRS: every selector that reads no norm, on the same samples. The weakest of the three margins decides. "
+    f"Supported if its 95 % interval lies above {SMALLEST_EFFECT}, not supported if below, else inconclusive; "
+    "inconclusive if a baseline cannot be computed. ALRR and ERSS use the settings that did best on other problems, "
+    "LRS the paper's form."
 )
+RIVALS = 6
+"""Of each method's baselines as many are drawn."""
 BASELINES = {
     "ALRR": ("ALRR: random gate", "ALRR: entropy gate"),
-    "ERSS": ("ERSS: random bank vector", "ERSS: length alone", "ERSS: rotation", WARMER),
+    "ERSS": ("ERSS: random bank vector", "ERSS: length alone", "ERSS: rotation", "CAA", WARMER),
 }
 
 
 def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence, pd.DataFrame]:
-    """Judge the claim; the series hold accuracy by arm and selector (column `arm`), and the gain over plain generation
-    of each method's settings (quantity `gain`). Raises NotJudged for too few problems or a method without a result.
+    """Judge the claim; the series hold accuracy by arm and selector (column `arm`), and by method the gain over plain
+    generation of the method and all that stands beside it (quantity `gain: ALRR`). Raises NotJudged for too few
+    problems or a method without a result.
     """
     arms, selectors = _wide(tables.method_arms, "arm"), _wide(tables.selection, "selector")
     problems = arms.index.intersection(selectors.index)
@@ -60,47 +70,53 @@ def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence,
         raise NotJudged(f"it needs answers under {', '.join(missing)}, and this run has none")
     right = pd.concat([arms.loc[problems], selectors.loc[problems]], axis=1)
     means = average(resample(len(right)), right.to_numpy(dtype=float))
-    accuracy: dict[str, Draws] = {name: means[:, i] for i, name in enumerate(right.columns)}
+    accuracy: dict[str, Draws] = {str(name): means[:, i] for i, name in enumerate(right.columns)}
 
     forms = {
         method: Form(accuracy[method], {name: accuracy.get(name) for name in (PLAIN, *names)})
         for method, names in BASELINES.items()
     }
-    others = [name for name in selectors.columns if not name.startswith("lrs_") and name not in BESIDE]
+    chosen_by = [str(name) for name in selectors]
+    others = [name for name in chosen_by if not name.startswith("lrs_") and name not in BESIDE["LRS"]]
     forms["LRS"] = Form(accuracy[LRS], {name: accuracy[name] for name in others})
     verdict, decision = judge(forms, null=0.0, smallest_effect=SMALLEST_EFFECT)
     # A method's gain over plain generation; LRS has its samples, so there a random one of them is plain.
-    gain = {"ALRR": accuracy["ALRR"] - accuracy[PLAIN], "ERSS": accuracy["ERSS"] - accuracy[PLAIN]}
-    gain["LRS"] = accuracy[LRS] - accuracy["random"]
-    weakest = (
-        decision.strongest.partition(":")[0]
-        if decision.strongest
-        else min(gain, key=lambda name: gain[name][0])
-    )
-    estimate = gain[weakest]
+    shown = {method: (method, *BASELINES[method]) for method in BASELINES} | {"LRS": (LRS, *others)}
+    shown = {method: (*names, *(n for n in BESIDE[method] if n in right)) for method, names in shown.items()}
+    unchanged = {method: accuracy[PLAIN if method in BASELINES else "random"] for method in shown}
+    gain = {method: accuracy[names[0]] - unchanged[method] for method, names in shown.items()}
+    weakest = decision.strongest.partition(":")[0] or min(gain, key=lambda method: gain[method][0])
     evidence = Evidence(
         claim=NAME,
         statement=STATEMENT,
         verdict=verdict,
         rule=RULE,
-        estimate=float(estimate[0]),
+        estimate=float(gain[weakest][0]),
         unit=f"accuracy gained over plain generation by {weakest}, the weakest method",
-        interval=interval(estimate),
+        interval=interval(gain[weakest]),
         n=len(right),
         n_unit="problems",
-        controls=(
-            *(
-                beside(f"accuracy, {name}", accuracy.get(name))
-                for name in (PLAIN, *(m for b in BASELINES for m in (b, *BASELINES[b])), LRS, *others)
-            ),
-            *(beside(f"accuracy, {name} (beside)", accuracy[name]) for name in BESIDE if name in accuracy),
+        # The colon tells that a row belongs to another method than the estimate.
+        controls=tuple(
+            beside(
+                f"{'' if method == weakest else f'{method}: '}accuracy of "
+                f"{name.removeprefix(f'{method}: ')}{' (beside)' * (name in BESIDE[method])}",
+                accuracy.get(name),
+            )
+            for method, names in shown.items()
+            for name in (PLAIN, *names)
         ),
         decision=decision,
         seed=seed,
         note=_note(right, gain, others),
     )
     frames = [row("accuracy", name, draws) for name, draws in accuracy.items()]
-    frames += [row("gain", name, draws) for name, draws in gain.items()]
+    frames += [
+        row(f"gain: {method}", name, accuracy[name] - unchanged[method])
+        for method, names in shown.items()
+        for name in names
+        if name in accuracy
+    ]
     return evidence, pd.concat(frames, ignore_index=True)
 
 
@@ -135,13 +151,25 @@ def _note(right: pd.DataFrame, gain: dict[str, Draws], others: list[str]) -> str
 
 
 def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
-    """Accuracy of every arm and selector with its interval; methods in red, plain generation blue, the rest grey."""
-    shown = series[series["quantity"] == "accuracy"].set_index("arm")
-    methods = {"ALRR", "ERSS", LRS}
-    heights = np.arange(len(shown), 0, -1)
-    colours = [VERMILION if arm in methods else BLUE if arm == PLAIN else GREY for arm in shown.index]
-    axes.scatter(shown["estimate"], heights, color=colours, s=14, zorder=3)
-    axes.hlines(heights, shown["low"], shown["high"], color=colours, linewidth=1.2)
-    axes.axvline(shown.loc[PLAIN, "estimate"], color=BLUE, linestyle="--", linewidth=0.8)
-    axes.set_yticks(heights, shown.index, fontsize=6)
-    axes.set_xlabel(f"accuracy (95 % intervals, n = {evidence.n} {evidence.n_unit})")
+    """Accuracy gained over plain generation, by method (filled) and what stands beside it (open), with intervals.
+
+    Of LRS's many rivals the strongest `RIVALS`, and those that decide nothing.
+    """
+    height, ticks = 0.0, {}
+    for method in ("ALRR", "ERSS", "LRS"):
+        rows = series[series["quantity"] == f"gain: {method}"].set_index("arm")
+        beside = list(BESIDE[method])
+        rivals = rows.index[1:].difference([*beside, "random"], sort=False)
+        first = [rows.index[0], *rows.loc[rivals, "estimate"].nlargest(RIVALS).index]
+        for name in (*first, *(arm for arm in beside if arm in rows.index)):
+            at, own = rows.loc[name], name == rows.index[0]
+            colour = VERMILION if own else GREY
+            axes.hlines(height, at["low"], at["high"], color=colour, linewidth=1.2)
+            axes.plot(at["estimate"], height, "o", color=colour, markerfacecolor=colour if own else "white")
+            ticks[height] = method if own else f"{name.removeprefix(f'{method}: ')}{' *' * (name in beside)}"
+            height -= 1
+        height -= 0.6
+    axes.axvline(0.0, color=BLUE, linestyle="--", linewidth=0.8)
+    axes.axvline(SMALLEST_EFFECT, color=GREY, linestyle=":", linewidth=0.8)
+    axes.set_yticks(list(ticks), list(ticks.values()), fontsize=6)
+    axes.set_xlabel(f"accuracy gained over plain generation (n = {evidence.n:,} {evidence.n_unit})")

@@ -29,6 +29,9 @@ _FILES = {
     "method_arms": "methods/arms.parquet",
     "selection": "methods/selection.parquet",
     "sweep": "methods/sweep.parquet",
+    "confirmed": "methods/confirmed.parquet",
+    "sensitivity": "methods/sensitivity.parquet",
+    "combinations": "methods/combinations.parquet",
     "profile": "layer_profile.json",
     "z": "reductions/tokens.safetensors",
 } | {f"signals/{source}": f"traces/{source}.safetensors" for source in SOURCES}
@@ -103,7 +106,20 @@ class Tables:
 
     @cached_property
     def sweep(self) -> pd.DataFrame:
+        """One row per regime and setting tried on tuning problems; `confirmed`: the promising ones on held-out ones."""
         return self._frame("sweep")
+
+    @cached_property
+    def confirmed(self) -> pd.DataFrame:
+        return self._frame("confirmed")
+
+    @cached_property
+    def sensitivity(self) -> pd.DataFrame:
+        return self._frame("sensitivity")
+
+    @cached_property
+    def combinations(self) -> pd.DataFrame:
+        return self._frame("combinations")
 
     @cached_property
     def profile(self) -> dict[str, Any]:

@@ -1,15 +1,14 @@
-"""The arms of the evaluation: the paper's methods, and what each has to beat at equal compute (arXiv 2606.06188).
+"""What each method has to beat at equal compute (arXiv 2606.06188): its own doing, with the norm taken out.
 
-A baseline does what its method does, with the norm taken out of the decision: extra passes for random tokens, for
-uncertain tokens, for all; injections of a random earlier state, of length alone, of a random direction.
+Extra passes for random tokens, for uncertain tokens, for all; injections of a random earlier state, of length alone, of
+a random direction.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import product
-from typing import Any, ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -20,73 +19,9 @@ from normprobe.policies.recursion import GatedRecursion, Recursion
 from normprobe.policies.rows import Change, Policy, Rerun, Rows, Stateless
 from normprobe.policies.steering import Steering
 from normprobe.policies.suppression import Suppression
-from normprobe.policies.threshold import AdaptiveThreshold
 
-Method = Literal["ALRR", "ERSS"]
 WARMER = "plain, T = 0.6"
 """Plain generation with nothing changed but sampling."""
-IQR_FACTORS = (0.0, 1.5)
-"""k in τ = Q3 + k·IQR: how rare a peak is. At 0 a quarter of all tokens are peaks."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One point of a sweep: a method, the layers and the k of its threshold, and what else differs from the paper."""
-
-    method: Method
-    layers: tuple[int, ...]
-    iqr_factor: float = 1.5
-    other: tuple[tuple[str, Any], ...] = ()
-
-    @property
-    def name(self) -> str:
-        rest = "".join(f", {key} {value}" for key, value in self.other)
-        return f"{self.method}: layers {_span(self.layers)}, k {self.iqr_factor:g}{rest}"
-
-    def policy(self, profile: LayerProfile) -> Recursion | Steering:
-        """The method with these settings."""
-        threshold = AdaptiveThreshold.of(profile, self.layers, k=self.iqr_factor)
-        make = Recursion if self.method == "ALRR" else Steering
-        return make(threshold=threshold, **dict(self.other))
-
-
-def papers(profile: LayerProfile) -> list[Setting]:
-    """The paper's settings: of ALRR, and of ERSS as the paper's text and as its code have it."""
-    layers = tuple(profile.chosen_layers)
-    return [
-        Setting("ALRR", layers),
-        Setting("ERSS", layers, other=(("trigger", "at_peaks"),)),
-        Setting("ERSS", layers, other=(("trigger", "low_streak"),)),
-    ]
-
-
-def sweep(profile: LayerProfile) -> list[Setting]:
-    """The paper's settings and those around them: τ, layers, passes and growth, β and trigger."""
-    depth = len(profile.tau)
-    spans = {
-        "late": tuple(profile.chosen_layers),
-        "middle": tuple(range(depth // 4, depth - depth // 4)),
-    }
-    found = papers(profile)
-    for layers, k in product(spans.values(), IQR_FACTORS):
-        found += [
-            Setting("ALRR", layers, k, (("blow_up", 7.0), ("growth", 0.01))),
-            Setting("ALRR", layers, k, (("blow_up", 7.0), ("growth", 0.01), ("damping", 0.25))),
-            Setting(
-                "ERSS",
-                layers,
-                k,
-                (("trigger", "at_peaks"), ("beta", 0.1), ("probability", 1.0), ("cooldown", 0)),
-            ),
-        ]
-    late = spans["late"]
-    found += [
-        Setting("ALRR", late, 0.0, (("blow_up", 7.0), ("growth", 0.01), ("max_passes", passes)))
-        for passes in (2, 8)
-    ]
-    found += [Setting("ERSS", late, 0.0, (("trigger", "at_peaks"), ("beta", beta))) for beta in (0.25, 0.5)]
-    found.append(Setting("ERSS", late, 0.0, (("trigger", "low_streak"), ("streak", 8), ("cooldown", 8))))
-    return list(dict.fromkeys(found))
 
 
 def plain(profile: LayerProfile) -> Policy:
@@ -95,23 +30,18 @@ def plain(profile: LayerProfile) -> Policy:
 
 
 def baselines(
-    setting: Setting,
-    profile: LayerProfile,
-    rate: Mapping[int, float],
-    uncertain: float,
-    seed: int,
+    policy: Recursion | Steering, rate: Mapping[int, float], uncertain: float, seed: int
 ) -> dict[str, Policy]:
     """What a method has to beat, by name.
 
     rate: layer → share of the tokens that the method acts on; uncertain: the output entropy, nats, above which as large
     a share lies.
     """
-    policy = setting.policy(profile)
     if isinstance(policy, Recursion):
         gates = {
             "random gate": RandomGate(dict(rate), seed),
-            "entropy gate": EntropyGate(setting.layers, uncertain),
-            "always on": AlwaysGate(setting.layers),
+            "entropy gate": EntropyGate(policy.layers, uncertain),
+            "always on": AlwaysGate(policy.layers),
         }
         return {
             f"ALRR: {name}": GatedRecursion(gate, policy.max_passes, policy.damping)
@@ -148,7 +78,3 @@ class Entropies(Stateless):
         """The entropy above which this share of the tokens lies."""
         values = torch.cat(self.seen).cpu().numpy()
         return float(np.nanquantile(values, 1 - share))
-
-
-def _span(layers: tuple[int, ...]) -> str:
-    return str(layers[0]) if len(layers) == 1 else f"{layers[0]}–{layers[-1]}"

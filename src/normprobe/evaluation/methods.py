@@ -1,8 +1,12 @@
 """Do ALRR, ERSS and LRS improve accuracy? A sweep on a tuning split, then every arm on held-out problems.
 
 Each part is a file of its own, made by worker processes; a killed evaluation resumes. What is left in RUN/methods/:
-`sweep.parquet` (a row per regime and setting), `arms.parquet` (a row per held-out problem and arm), and
-`selection.parquet` (a row per held-out problem and selector, all choosing among the same samples).
+
+- `sweep.parquet`, a row per regime and setting, on tuning problems;
+- `confirmed.parquet`, the same on held-out problems for the settings that a regime's sweep promised something of;
+- `arms.parquet`, a row per held-out problem and arm: the verdict's table;
+- `selection.parquet`, a row per held-out problem and selector, all choosing among the same samples;
+- `sensitivity.parquet`, a row per knob and value; `combinations.parquet`, a row per problem and combination.
 """
 
 from __future__ import annotations
@@ -10,24 +14,22 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-from collections.abc import Callable
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
 from tqdm import tqdm
 
 from normprobe.evaluation.cells import GREEDY, REGIMES
-from normprobe.evaluation.method_arms import Setting, papers, sweep
-from normprobe.evaluation.method_parts import MethodArms, PlainArms, Plan, Samples, Sweep
+from normprobe.evaluation.method_parts import MethodArms, PlainArms, Plan, Samples, Try
+from normprobe.evaluation.method_settings import Setting, papers, sensitivity, sweep
 from normprobe.evaluation.selectors import select_all
 from normprobe.layer_profile import LayerProfile
 from normprobe.runs import Run, atomic_write, config_hash
 
-METHODS = ("ALRR", "ERSS")
-
-
+SWEPT = ("ALRR", "ERSS", "CAA")
 QUICK = Plan(tune=8, test=24, samples=3)
 
 
@@ -44,48 +46,127 @@ def run_evaluation(
     folder = run.path / "methods"
     parts = folder / config_hash({"plan": asdict(plan), "profile": asdict(profile)})[:12]
     parts.mkdir(parents=True, exist_ok=True)
+    tables: dict[str, pd.DataFrame] = {}
     with ProcessPoolExecutor(
         processes or os.cpu_count() or 1, mp_context=multiprocessing.get_context("spawn")
     ) as pool:
         work = _Work(run.path, parts, plan, pool, progress)
-        grid: dict[str, _Job] = {_file(c.name, "plain"): Sweep(c, None) for c in REGIMES}
-        grid |= {_file(c.name, s.name): Sweep(c, s) for c in REGIMES for s in sweep(profile)}
-        swept = summary(work.do("sweep", grid))
-        chosen = best(swept)
-        jobs: dict[str, _Job] = {"plain": PlainArms()}
-        jobs |= {_file("paper", s.name): MethodArms(s) for s in papers(profile)}
-        jobs |= {_file("tuned", s.name): MethodArms(s, rates(swept, s)) for s in chosen.values()}
-        arms = work.do("held-out problems", jobs)
+        grid = [Try(c, s, "tune", plan.tune) for c in REGIMES for s in (None, *sweep(profile))]
+        swept = tables["sweep"] = summary(work.do("sweep", _named("tune", grid)))
+        tuned = {method: best(swept, method) for method in SWEPT}
+        arms: dict[str, _Job] = {"plain": PlainArms()}
+        arms |= {_file("paper", s.name): MethodArms((s,)) for s in papers(profile)}
+        arms |= {_file("tuned", s.name): MethodArms((s,), rates(swept, s)) for s in tuned.values()}
+        both = (tuned["ALRR"], tuned["ERSS"])
+        arms[_file("tuned", *(s.name for s in both))] = MethodArms(both, {})
+        tables["arms"] = work.do("held-out problems", arms)
         samples = work.do("samples", {f"sample {i}": Samples(i) for i in range(plan.samples)})
-    for name, table in (("sweep", swept), ("arms", arms), ("selection", select_all(samples, plan.seed))):
+        tables["selection"] = select_all(samples, plan.seed)
+        combined = [Samples(i, s) for s in ((both[0],), (both[1],), both) for i in range(plan.samples)]
+        under = work.do(
+            "combinations",
+            {_file("under", str(s.number), *(x.name for x in s.settings)): s for s in combined},
+        )
+        tables["combinations"] = _combinations(tables["arms"], tables["selection"], under, plan)
+        promised = [
+            Try(cell, setting, "test", plan.test)
+            for cell in REGIMES[1:]
+            for setting in (None, *promising(swept, cell.name))
+        ]
+        tables["confirmed"] = summary(work.do("promising settings", _named("test", promised)))
+        knobs = sensitivity(profile)
+        varied = [Try(GREEDY, setting, "test", plan.part) for setting in (None, *knobs)]
+        told = pd.DataFrame(
+            [{"name": s.name, "knob": knob, "value": value} for s, (knob, value) in knobs.items()]
+        )
+        tables["sensitivity"] = summary(work.do("sensitivity", _named("part", varied))).merge(told, on="name")
+    for name, table in tables.items():
         with atomic_write(folder / f"{name}.parquet") as unfinished:
             table.to_parquet(unfinished, index=False)
     return folder
 
 
-def best(swept: pd.DataFrame) -> dict[str, Setting]:
-    """By method, the setting of the highest accuracy on the tuning problems of the cell where the verdict is taken.
+def best(swept: pd.DataFrame, method: str, cell: str = GREEDY.name) -> Setting:
+    """A method's setting of the highest accuracy on the tuning problems of a cell.
 
     Ties go to the setting that stands first in the sweep, the paper's own before all.
     """
-    cell = swept[swept["cell"] == GREEDY.name]
-    found = {}
-    for method in METHODS:
-        mine = cell[cell["method"] == method]
-        found[method] = _setting(str(mine.iloc[int(mine["accuracy"].to_numpy().argmax())]["setting"]))
-    return found
+    mine = swept[(swept["cell"] == cell) & (swept["method"] == method)]
+    return Setting.from_json(str(mine.iloc[int(mine["accuracy"].to_numpy().argmax())]["setting"]))
 
 
-def _setting(text: str) -> Setting:
-    read = json.loads(text)
-    other = tuple((key, value) for key, value in read["other"])
-    return Setting(read["method"], tuple(read["layers"]), read["iqr_factor"], other)
+def promising(swept: pd.DataFrame, cell: str) -> list[Setting]:
+    """Of each method of the paper, the best setting in a cell, if it did better there than the plain model."""
+    found = [best(swept, method, cell) for method in ("ALRR", "ERSS")]
+    rows = swept[(swept["cell"] == cell) & (swept["accuracy"] > swept["plain"])]
+    return [setting for setting in found if setting.name in set(rows["name"])]
 
 
 def rates(swept: pd.DataFrame, setting: Setting) -> dict[int, float]:
     """By layer, the share of tokens that a setting acts on, where the verdict is taken."""
     row = swept[(swept["cell"] == GREEDY.name) & (swept["name"] == setting.name)].iloc[0]
     return {int(layer): rate for layer, rate in json.loads(row["rates"]).items()}
+
+
+def summary(tried: pd.DataFrame) -> pd.DataFrame:
+    """A row per regime and setting: accuracy beside the plain model's on the same problems, how often it acted, cost.
+
+    gained, lost: problems that only the method, only the plain model gets right. trigger_rate: mean over its layers of
+    the share of tokens that it acts on. tokens: generated, as a multiple of the plain model's.
+    """
+    rows = []
+    for cell, tables in tried.groupby("cell", sort=False):
+        unchanged = tables[tables["name"] == "plain"].set_index("problem_id")
+        before = unchanged["correct"].astype(bool)
+        for name, table in tables[tables["name"] != "plain"].groupby("name", sort=False):
+            after = table.set_index("problem_id")["correct"].astype(bool).reindex(before.index)
+            first = table.iloc[0]
+            by_layer = json.loads(first["rates"])
+            rows.append(
+                {
+                    "cell": cell,
+                    "method": first["method"],
+                    "name": name,
+                    "setting": first["setting"],
+                    "n": len(table),
+                    "accuracy": after.mean(),
+                    "plain": before.mean(),
+                    "gained": int((after & ~before).sum()),
+                    "lost": int((~after & before).sum()),
+                    "rates": first["rates"],
+                    "trigger_rate": sum(by_layer.values()) / len(by_layer),
+                    "extra_passes": first["extra_passes"],
+                    "extra_flops": first["extra_flops"],
+                    "tokens": table["n_tokens"].sum() / unchanged["n_tokens"].sum(),
+                }
+            )
+    return pd.DataFrame(rows, columns=_SUMMARY)
+
+
+_SUMMARY = (
+    "cell method name setting n accuracy plain gained lost rates trigger_rate extra_passes extra_flops tokens"
+).split()
+
+
+def _combinations(
+    arms: pd.DataFrame, selection: pd.DataFrame, under: pd.DataFrame, plan: Plan
+) -> pd.DataFrame:
+    """Right or wrong under every combination of the methods, on the problems that all were tried on.
+
+    Greedy: one answer. Sampled: one sample at random; LRS: the best of as many samples by `lrs_last_third`.
+    """
+    shared = set(under["problem_id"])
+    frames = [
+        arms[arms["arm"] == arm].assign(combination=f"{arm}, greedy")
+        for arm in ("plain", "ALRR", "ERSS", "ALRR + ERSS")
+    ]
+    by_arm = {"plain": selection}
+    by_arm |= {str(arm): select_all(table, plan.seed) for arm, table in under.groupby("arm", sort=False)}
+    for arm, chosen in by_arm.items():
+        for selector, label in (("random", f"{arm}, sampled"), ("lrs_last_third", f"{arm} + LRS")):
+            frames.append(chosen[chosen["selector"] == selector].assign(combination=label))
+    table = pd.concat(frames, ignore_index=True)
+    return table.loc[table["problem_id"].isin(shared), ["combination", "problem_id", "correct"]]
 
 
 _Job = Callable[[Path, Plan], pd.DataFrame]
@@ -100,18 +181,11 @@ class _Work:
     plan: Plan
     pool: ProcessPoolExecutor
     progress: bool
-    _running: dict[str, Future[pd.DataFrame]] = field(default_factory=dict)
 
-    def start(self, jobs: dict[str, _Job]) -> None:
-        """Begin what is missing and not yet begun."""
-        for name, job in jobs.items():
-            if name not in self._running and not self._path(name).exists():
-                self._running[name] = self.pool.submit(job, self.run_path, self.plan)
-
-    def do(self, label: str, jobs: dict[str, _Job]) -> pd.DataFrame:
-        """The results of these jobs, one table."""
-        self.start(jobs)
-        waiting = {self._running[name]: name for name in jobs if not self._path(name).exists()}
+    def do(self, label: str, jobs: Mapping[str, _Job]) -> pd.DataFrame:
+        """The results of these jobs, one table; begun here if they are missing."""
+        missing = {name: job for name, job in jobs.items() if not self._path(name).exists()}
+        waiting = {self.pool.submit(job, self.run_path, self.plan): name for name, job in missing.items()}
         with tqdm(
             total=len(jobs),
             initial=len(jobs) - len(waiting),
@@ -129,36 +203,8 @@ class _Work:
         return self.parts / f"{name}.parquet"
 
 
-def summary(swept: pd.DataFrame) -> pd.DataFrame:
-    """A row per regime and setting: accuracy beside the plain model's on the same problems, how often it acted, cost.
-
-    gained, lost: problems that only the method, only the plain model gets right. trigger_rate: mean over its layers of
-    the share of tokens that it acts on. extra: extra layer passes, as a share of those of plain generation.
-    """
-    rows = []
-    for cell, tables in swept.groupby("cell", sort=False):
-        before = tables[tables["name"] == "plain"].set_index("problem_id")["correct"].astype(bool)
-        for name, table in tables[tables["name"] != "plain"].groupby("name", sort=False):
-            after = table.set_index("problem_id")["correct"].astype(bool).reindex(before.index)
-            first = table.iloc[0]
-            rates = json.loads(first["rates"])
-            rows.append(
-                {
-                    "cell": cell,
-                    "method": first["method"],
-                    "name": name,
-                    "setting": first["setting"],
-                    "n": len(table),
-                    "accuracy": after.mean(),
-                    "plain": before.mean(),
-                    "gained": int((after & ~before).sum()),
-                    "lost": int((~after & before).sum()),
-                    "rates": first["rates"],
-                    "trigger_rate": sum(rates.values()) / len(rates),
-                    "extra": first["extra"],
-                }
-            )
-    return pd.DataFrame(rows)
+def _named(label: str, jobs: list[Try]) -> dict[str, _Job]:
+    return {_file(label, j.cell.name, "plain" if j.setting is None else j.setting.name): j for j in jobs}
 
 
 def _file(*names: str) -> str:

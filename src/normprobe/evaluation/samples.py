@@ -14,11 +14,13 @@ import numpy as np
 import pandas as pd
 import torch
 
+from normprobe.engines.hf import generate
 from normprobe.evaluation.answering import MODE, answer_text, judged
 from normprobe.evaluation.confidence import confidences
 from normprobe.layer_profile import LayerProfile
 from normprobe.models.open import OpenModel
 from normprobe.models.sites import record_sites
+from normprobe.policies.rows import Policy
 from normprobe.policies.selection import lrs_scores
 from normprobe.tracing.decode import decode
 from normprobe.tracing.responses import Scorer
@@ -40,10 +42,13 @@ def draw_sample(
     temperature: float,
     seed: int,
     batch_size: int = 128,
+    policy: Policy | None = None,
     scorer: Scorer | None = None,
 ) -> pd.DataFrame:
     """Sample number `sample` of every problem, in table order: problem_id, sample, answer (missing if there is none),
     correct, n_tokens, and the scores of `lrs_scores` (prefix `lrs_`, of the profile's chosen layers) and `confidences`.
+
+    policy: what the responses are written under. Scores are those of the plain model reading them.
     """
     prompts = [opened.chat.prompt_ids(str(question), MODE) for question in problems["question"]]
     ids = problems["problem_id"].tolist()
@@ -53,7 +58,19 @@ def draw_sample(
     for start in range(0, len(order), batch_size):
         members = order[start : start + batch_size]
         batch = [prompts[i] for i in members]
-        written = decode(opened, batch, max_new_tokens, temperature=temperature, draws=draws[members])
+        if policy is None:
+            written = decode(opened, batch, max_new_tokens, temperature=temperature, draws=draws[members])
+        else:
+            written = generate(
+                opened,
+                policy,
+                batch,
+                max_new_tokens,
+                names=[f"{ids[i]}/{sample}" for i in members],
+                temperature=temperature,
+                draws=draws[members],
+                quiet=True,
+            ).tokens
         scores = _read(opened, profile, batch, written)
         for i, tokens, score in zip(members, written, scores, strict=True):
             text = answer_text(opened, prompts[i], tokens)

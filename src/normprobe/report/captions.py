@@ -17,6 +17,7 @@ _TITLES = {
     "high_norm_is_causal": "Does suppressing high-norm states hurt more than suppressing matched ones?",
     "domain_and_difficulty": "Is the norm amplified more on harder problems, and does it separate domains?",
     "hard_tokens_grow_norm": "Do tokens that were hard to predict early end with a high norm?",
+    "methods_help": "Do ALRR, ERSS and LRS help, beyond other uses of the same compute?",
 }
 
 
@@ -67,6 +68,11 @@ _SHOWN = {
         "within a problem, given position and the frequency of both tokens, by layer. Grey: the same with the norm in "
         "the untrained twin and in the early checkpoint itself. Bands: 95 % intervals. Shaded: the last quarter of the "
         "layers."
+    ),
+    "methods_help": (
+        "Accuracy gained on held-out problems over plain generation (dashed; for LRS over one of the same samples at "
+        "random) by each method (filled) and its strongest baselines (open). Dotted: the smallest effect of interest. "
+        "*: decides nothing, since it spends more, reads the norm too, or sees the right answer. Lines: 95 % intervals."
     ),
 }
 

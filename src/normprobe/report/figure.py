@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -41,6 +42,15 @@ def row_canvas(
 
     figure = Figure(figsize=(width, height))
     return figure, list(figure.subplots(1, panels, squeeze=False)[0])
+
+
+def drawn(blank: tuple[Figure, list[Axes]], draw: Callable[[list[Axes]], None]) -> bytes:
+    """A figure as PNG, its axes filled by `draw`."""
+    figure, axes = blank
+    draw(axes)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=200, metadata={"Software": None})
+    return buffer.getvalue()
 
 
 def publish(figure: Figure, stem: Path, caption: str) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from normprobe.claims.evidence import VERDICTS, Control, Evidence
 from normprobe.claims.tables import Tables
@@ -15,8 +14,10 @@ from normprobe.report.accuracy import accuracy_table
 from normprobe.report.assumptions import assumption_table
 from normprobe.report.audit_section import ANCHOR, audit_section
 from normprobe.report.captions import shown, title
-from normprobe.report.figure import canvas, row_canvas
+from normprobe.report.figure import canvas, drawn, row_canvas
 from normprobe.report.findings import Finding, Findings, NothingToDraw
+from normprobe.report.methods_section import ANCHOR as METHODS
+from normprobe.report.methods_section import methods_section
 from normprobe.report.page import badge, heading, image, page, paragraph, table
 from normprobe.report.table import HOLM, controls, count, holm_p, margin, with_interval
 from normprobe.report.what_would_change import (
@@ -29,10 +30,6 @@ from normprobe.report.what_would_change import (
 from normprobe.runs import Run, atomic_write_text, refusing_disk_errors
 from normprobe.style import MODE_COLOURS
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
 MEANING = {
     "supported": "the interval of the effect over its strongest control lies above the smallest effect of interest",
     "not supported": "that interval lies below it",
@@ -44,6 +41,7 @@ FURTHER = {
     ANCHOR: "the verdicts, audited",
     "what-would-change": "what would change these verdicts",
     "signals": "which signal tells most",
+    METHODS: "the methods in numbers",
     "assumption-table": "the assumptions in numbers",
     "tokens": "one response token by token",
     "accuracy": "how often the model is right",
@@ -68,6 +66,7 @@ def write_report(run_path: Path) -> Path:
         *audit_section(run.path, [finding.evidence for finding in findings.judged]),
         *_changes([finding.evidence for finding in findings.judged]),
         *_signals(run.path),
+        *methods_section(tables),
         *_assumptions(findings),
         *_heat_map(tables),
         *_accuracy(tables),
@@ -134,7 +133,7 @@ def _claim(finding: Finding) -> Iterator[str]:
         f"<p>{badge(evidence.verdict)}: {_value(evidence)} ({escape(evidence.unit)}), "
         f"n = {count(evidence.n)} {escape(evidence.n_unit)}</p>"
     )
-    yield image(_drawn(canvas(), lambda axes: finding.draw(axes[0])), title(evidence.claim), shown(evidence))
+    yield image(drawn(canvas(), lambda axes: finding.draw(axes[0])), title(evidence.claim), shown(evidence))
     yield _controls(evidence)
 
 
@@ -155,7 +154,7 @@ def _changes(evidence: list[Evidence]) -> Iterator[str]:
     )
     if evidence:
         blank = canvas(height=margins_height(evidence))
-        yield image(_drawn(blank, lambda axes: draw_margins(axes[0], evidence)), "Margins", MARGINS)
+        yield image(drawn(blank, lambda axes: draw_margins(axes[0], evidence)), "Margins", MARGINS)
     rows = [
         [
             f'<b><a href="#{escape(item.claim)}">{escape(title(item.claim))}</a></b>',
@@ -184,7 +183,7 @@ def _signals(run: Path) -> Iterator[str]:
     yield f"<ul>{''.join(f'<li>{escape(sentence)}</li>' for sentence in signals.told(compared))}</ul>"
     panels = compared["target"].nunique()
     yield image(
-        _drawn(row_canvas(panels), lambda axes: signals.draw_signals(axes, compared)),
+        drawn(row_canvas(panels), lambda axes: signals.draw_signals(axes, compared)),
         "Signals",
         signals.CAPTION,
     )
@@ -278,12 +277,3 @@ def _number(text: str, strong: bool = False) -> str:
     """A number with its interval on one line."""
     number = f'<span class="number">{text}</span>'
     return f"<b>{number}</b>" if strong else number
-
-
-def _drawn(blank: tuple[Figure, list[Axes]], draw: Callable[[list[Axes]], None]) -> bytes:
-    """A figure as PNG, its axes filled by `draw`."""
-    figure, axes = blank
-    draw(axes)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=200, metadata={"Software": None})
-    return buffer.getvalue()

@@ -1,0 +1,203 @@
+"""What `normprobe evaluate` found beside the verdict: arms and regimes in numbers, knobs, combinations, failures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from normprobe.claims.tables import Tables
+from normprobe.report.accuracy import wilson
+from normprobe.report.findings import NothingToDraw
+from normprobe.report.table import count, number, with_interval
+from normprobe.stats.estimate import Estimate
+from normprobe.stats.paired import mcnemar
+from normprobe.style import BLUE, GREEN, GREY, ORANGE, VERMILION
+
+PLAIN = "plain"
+ARMS = (
+    "Held-out problems, greedy. Gain: accuracy less plain generation's on the same problems, with its 95 % interval "
+    "and McNemar's exact p. Won, lost: problems that only the arm, only plain generation gets right. Acted on: share "
+    "of tokens, mean over the layers. Extra passes and FLOPs: beside those of the generated tokens. Tokens, time: as "
+    "multiples of plain generation's (CPU time of one run on a shared machine: ±10 %)."
+)
+REGIMES = (
+    "By regime and method, the setting that did best on tuning problems; where it beat plain generation, the same on "
+    "held-out problems. A gain that was only the best of many does not come back."
+)
+SENSITIVITY = (
+    "Accuracy gained over plain generation on held-out problems while one knob is turned, with its 95 % interval. "
+    "Beneath each, the share of tokens acted on."
+)
+COMBINATIONS = (
+    "Accuracy of the methods alone and together on held-out problems: greedy; one sample at temperature 1; the best of "
+    "as many samples by LRS. Lines: 95 % Wilson intervals."
+)
+FAILURES = (
+    "Held-out problems whose outcome a method changes, as shares of all: won (right); lost to a wrong value, or to a "
+    "thought that never closes (left)."
+)
+SELECTORS = (
+    "Accuracy of the sample that each selector takes, on the same samples of the same held-out problems. Red: scores "
+    "that read the norm. Grey: what reads none. Blue: a sample at random. Green: the most that any selector could do. "
+    "Lines: 95 % Wilson intervals."
+)
+
+
+def read(tables: Tables, name: str) -> pd.DataFrame:
+    """A table of the evaluation. Raises NothingToDraw for a run that was not evaluated."""
+    if not tables.has(name):
+        raise NothingToDraw(f"the methods were not evaluated; `normprobe evaluate {tables.path}` does it")
+    return getattr(tables, name)
+
+
+def arm_table(arms: pd.DataFrame) -> tuple[tuple[str, ...], list[list[str]]]:
+    """Head and a row of cells per arm; see `ARMS`."""
+    plain = arms[arms["arm"] == PLAIN].set_index("problem_id")
+    rows = []
+    for arm, table in arms.groupby("arm", sort=False):
+        gain, won, lost = _gain(table, plain)
+        first = table.iloc[0]
+        by_layer = json.loads(first["rates"])
+        rows.append(
+            [
+                str(arm),
+                f"{table['correct'].astype(float).mean():.1%}",
+                "–" if arm == PLAIN else with_interval(gain.value, gain.interval),
+                "–" if arm == PLAIN or gain.p is None else number(gain.p),
+                f"{won} / {lost}",
+                f"{sum(by_layer.values()) / len(by_layer):.2%}",
+                f"{first['extra_passes']:.2%} / {first['extra_flops']:.2%}",
+                f"{table['n_tokens'].sum() / plain['n_tokens'].sum():.3f}",
+                f"{first['seconds'] / plain['seconds'].iloc[0]:.2f}",
+            ]
+        )
+    head = (
+        "Arm",
+        "Accuracy",
+        "Gain",
+        "p",
+        "Won / lost",
+        "Acted on",
+        "Extra passes / FLOPs",
+        "Tokens",
+        "Time",
+    )
+    return head, rows
+
+
+def regime_table(swept: pd.DataFrame, confirmed: pd.DataFrame) -> tuple[tuple[str, ...], list[list[str]]]:
+    """Head and a row of cells per regime and method of the paper; see `REGIMES`."""
+    held_out = {(row["cell"], row["name"]): row for row in confirmed.to_dict("records")}
+    rows = []
+    for (cell, _), tried in swept.groupby(["cell", "method"], sort=False):
+        best = tried.iloc[int(tried["accuracy"].to_numpy().argmax())]
+        again = held_out.get((cell, best["name"]))
+        rows.append(
+            [
+                str(cell),
+                str(best["name"]),
+                count(len(tried)),
+                f"{best['plain']:.1%}",
+                f"{best['gained']} / {best['lost']} of {best['n']}",
+                "–" if again is None else _counted(again),
+            ]
+        )
+    head = ("Regime", "Best setting", "Of", "Plain", "Won / lost, tuning", "Held-out gain")
+    return head, rows
+
+
+def draw_selectors(axes: Any, selection: pd.DataFrame) -> None:
+    """Accuracy by selector, the best on top."""
+    right = selection.groupby("selector")["correct"].agg(["mean", "size"]).astype(float).sort_values("mean")
+    for height, (name, row) in enumerate(right.iterrows()):
+        reads_norm = "lrs_" in str(name) or name == "mean_norm"
+        colour = {"random": BLUE, "oracle": GREEN}.get(str(name), VERMILION if reads_norm else GREY)
+        _point(axes, row["mean"], row["size"], height, colour)
+    axes.set_yticks(range(len(right)), [str(name) for name in right.index], fontsize=6)
+    axes.set_xlabel(f"accuracy (n = {count(int(right['size'].max()))} problems)")
+
+
+def draw_sensitivity(panels: Sequence[Any], varied: pd.DataFrame) -> None:
+    """A panel per knob."""
+    for axes, (knob, rows) in zip(panels, varied.groupby("knob", sort=False), strict=True):
+        for place, row in enumerate(rows.sort_values("value").to_dict("records")):
+            gain = _estimate(row["gained"], row["lost"], row["n"])
+            axes.vlines(place, *gain.interval, color=VERMILION, linewidth=1.2)
+            axes.plot(place, gain.value, "o", color=VERMILION)
+        axes.axhline(0.0, color=BLUE, linestyle="--", linewidth=0.8)
+        ordered = rows.sort_values("value")
+        labels = [
+            f"{value:g}\n{_share(rate)}"
+            for value, rate in zip(ordered["value"], ordered["trigger_rate"], strict=True)
+        ]
+        axes.set_xticks(range(len(ordered)), labels)
+        axes.margins(x=0.15)
+        axes.set_xlabel(str(knob))
+        axes.set_ylabel("accuracy gained")
+
+
+def draw_combinations(axes: Any, combinations: pd.DataFrame) -> None:
+    """A row per combination in the order of the table; grey the plain model."""
+    right = combinations.groupby("combination", sort=False)["correct"].agg(["mean", "size"]).astype(float)
+    for height, (name, row) in enumerate(right.iloc[::-1].iterrows()):
+        colour = GREY if str(name).startswith(PLAIN) else VERMILION
+        _point(axes, row["mean"], row["size"], height, colour)
+    axes.set_yticks(range(len(right)), [str(name) for name in right.index[::-1]])
+    axes.set_xlabel(f"accuracy (n = {count(int(right['size'].max()))} problems)")
+
+
+def draw_failures(axes: Any, arms: pd.DataFrame) -> None:
+    """Won to the right, lost to the left, by arm; the arms in the order of the table."""
+    plain = arms[arms["arm"] == PLAIN].set_index("problem_id")
+    names = [str(arm) for arm in arms["arm"].unique() if arm != PLAIN][::-1]
+    for height, arm in enumerate(names):
+        table = arms[arms["arm"] == arm].set_index("problem_id").reindex(plain.index)
+        before, after = (t["correct"].astype(bool).to_numpy() for t in (plain, table))
+        silent = (table["answer"] == "").to_numpy()
+        won, lost, never = (
+            float(share.mean()) for share in (after & ~before, before & ~after & ~silent, before & silent)
+        )
+        axes.barh(height, won, color=GREEN, height=0.7, label="won" if not height else None)
+        axes.barh(
+            height, -lost, color=ORANGE, height=0.7, label="lost: a wrong value" if not height else None
+        )
+        axes.barh(
+            height, -never, left=-lost, color=VERMILION, height=0.7, hatch="////", edgecolor="white",
+            label="lost: the thought never closes" if not height else None,
+        )  # fmt: skip
+    axes.axvline(0.0, color=GREY, linewidth=0.8)
+    axes.set_yticks(range(len(names)), names, fontsize=6)
+    axes.set_xlabel(f"share of {count(len(plain))} held-out problems")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.3, -0.13), ncols=3)
+
+
+def _gain(table: pd.DataFrame, plain: pd.DataFrame) -> tuple[Estimate, int, int]:
+    after = table.set_index("problem_id")["correct"].astype(bool).reindex(plain.index).to_numpy()
+    before = plain["correct"].astype(bool).to_numpy()
+    return mcnemar(after, before), int((after & ~before).sum()), int((~after & before).sum())
+
+
+def _estimate(gained: int, lost: int, n: int) -> Estimate:
+    """A paired gain from its counts."""
+    after, before = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
+    after[:gained], before[gained : gained + lost] = True, True
+    return mcnemar(after, before)
+
+
+def _counted(row: Mapping[Hashable, Any]) -> str:
+    gain = _estimate(row["gained"], row["lost"], row["n"])
+    p = 1.0 if gain.p is None else gain.p
+    return f"{with_interval(gain.value, gain.interval)} ({row['gained']} / {row['lost']} of {row['n']}, p {number(p)})"
+
+
+def _share(rate: float) -> str:
+    return f"{rate:.0%}" if rate >= 0.1 or rate == 0 else f"{rate:.1%}"
+
+
+def _point(axes: Any, share: float, n: float, height: int, colour: str) -> None:
+    axes.hlines(height, *wilson(share, int(n)), color=colour, linewidth=1.2)
+    axes.plot(share, height, "o", color=colour)

@@ -19,7 +19,7 @@ from claims_fixture import ARMS, LAYERS, Effects, write_run
 from normprobe.claims.methods_help import BASELINES, LRS
 from normprobe.claims.registry import evaluate_all
 from normprobe.claims.tables import Tables
-from normprobe.runs import Run
+from normprobe.runs import Run, atomic_write_json
 
 DOMAINS = ("arithmetic", "boolean", "pointers", "recall")
 
@@ -47,6 +47,7 @@ def write_finished_run(
         (path / name).parent.mkdir(exist_ok=True)
         table.to_parquet(path / f"{name}.parquet", index=False)
     _audit(path, rng)
+    atomic_write_json(path / "layer_profile.json", {"chosen_layers": [6]})
     if methods:
         _methods(path, problems["problem_id"].tolist(), rng)
     if not suppression:

@@ -4,12 +4,12 @@ import pytest
 from profile_fixture import profile
 
 from normprobe.errors import NormprobeError
+from normprobe.policies.adaptive_suppression import AdaptiveSuppression, Clamp
 from normprobe.policies.combined import Combined
 from normprobe.policies.recursion import Recursion
 from normprobe.policies.rows import Policy
 from normprobe.policies.spec import build
 from normprobe.policies.steering import Steering
-from normprobe.policies.suppression import Suppression
 from normprobe.policies.threshold import AdaptiveThreshold, FixedThreshold
 
 
@@ -21,9 +21,10 @@ def test_names_and_settings_make_policies() -> None:
     )
     erss = build({"policy": "erss", "tau": "profile", "trigger": "low_streak"}, profile())
     assert erss == Steering(FixedThreshold.of(profile()), "low_streak")
-    assert build({"policy": "suppress", "tau": {"1": 20}, "scale": 0.5}, None) == Suppression.above(
-        {1: 20.0}, 0.5
+    assert build({"policy": "suppress", "tau": {"1": 20}, "scale": 0.5}, None) == AdaptiveSuppression(
+        FixedThreshold({1: 20.0}), 0.5
     )
+    assert build("clamp", profile()) == Clamp(AdaptiveThreshold.of(profile()))
     both = build([{"policy": "alrr"}, {"policy": "erss"}, {"policy": "probe"}], profile())
     assert isinstance(both, Combined)
     assert isinstance(both, Policy)
@@ -33,7 +34,7 @@ def test_names_and_settings_make_policies() -> None:
 @pytest.mark.parametrize(
     "spec, message",
     [
-        ("arlr", "a policy among alrr, erss, suppress, probe, got 'arlr'"),
+        ("arlr", "a policy among alrr, erss, suppress, clamp, probe, got 'arlr'"),
         ({"policy": "alrr", "alpha": 1.0}, "settings of alrr among .*, got alpha"),
         ({"policy": "alrr", "damping": "much"}, "damping of alrr like its default 1.0, got 'much'"),
         ({"policy": "alrr", "max_passes": 1.5}, "max_passes of alrr"),
@@ -46,7 +47,7 @@ def test_names_and_settings_make_policies() -> None:
         ({"policy": "alrr", "tau": "low"}, 'tau "adaptive", "profile"'),
         ({"policy": "alrr", "tau": {"1": 2}, "layers": [2]}, r"τ for layers \[2\], got \[1\]"),
         ({"policy": "alrr", "tau": "profile", "k": 2}, "an adaptive threshold only"),
-        ({"policy": "suppress"}, "a fixed threshold for suppress"),
+        ({"policy": "suppress", "scale": 2}, r"a suppression factor in \[0, 1\]"),
         ({"policy": "erss", "bank_size": 0}, "a bank of at least one state"),
         ([], "a policy as a name"),
         ([{"policy": "alrr"}, {"policy": "alrr"}], "do not conflict"),

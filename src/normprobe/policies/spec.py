@@ -8,18 +8,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
 from normprobe.errors import NormprobeError
 from normprobe.layer_profile import LayerProfile
+from normprobe.policies.adaptive_suppression import AdaptiveSuppression, Clamp
 from normprobe.policies.combined import Combined
 from normprobe.policies.probe import Probe
 from normprobe.policies.recursion import Recursion
 from normprobe.policies.rows import Policy
 from normprobe.policies.steering import Steering
-from normprobe.policies.suppression import PAPER_SCALE, Suppression
 from normprobe.policies.threshold import AdaptiveThreshold, FixedThreshold
 
 Spec = str | Mapping[str, Any] | Sequence[Mapping[str, Any]]
@@ -30,23 +30,14 @@ THRESHOLD_KEYS = ("layers", "tau", "k", "prior_tokens")
 quantiles), "profile" (the profile's own, fixed) or {layer: τ}. k, prior_tokens: of the adaptive one."""
 
 
-def _suppression(threshold: Threshold, settings: dict[str, Any]) -> Policy:
-    if not isinstance(threshold, FixedThreshold):
-        raise NormprobeError(
-            'expected a fixed threshold for suppress, got an adaptive one; give "tau": "profile" or a τ per layer'
-        )
-    return Suppression.above(threshold.tau, **settings)
-
-
-POLICIES: dict[str, tuple[Callable[[Threshold, dict[str, Any]], Policy], dict[str, Any]]] = {
-    "alrr": (lambda threshold, settings: Recursion(threshold=threshold, **settings), {}),
-    "erss": (lambda threshold, settings: Steering(threshold=threshold, **settings), {}),
-    "suppress": (_suppression, {"scale": PAPER_SCALE}),
-    "probe": (lambda threshold, settings: Probe(threshold=threshold, **settings), {}),
+_OF: dict[str, Any] = {
+    "alrr": Recursion,
+    "erss": Steering,
+    "suppress": AdaptiveSuppression,
+    "clamp": Clamp,
+    "probe": Probe,
 }
-"""By name: what makes the policy from a threshold and its other settings, and those settings if no dataclass says."""
-
-_OF = {"alrr": Recursion, "erss": Steering, "probe": Probe}
+"""By name; each takes a threshold and settings of its own."""
 
 
 def build(spec: Spec, profile: LayerProfile | None) -> Policy:
@@ -61,15 +52,14 @@ def build(spec: Spec, profile: LayerProfile | None) -> Policy:
         if not isinstance(spec, Sequence) or not spec:
             raise NormprobeError(
                 f'expected a policy as a name or as {{"policy": name, …}}, got {spec!r}; '
-                f"name one of {', '.join(POLICIES)}"
+                f"name one of {', '.join(_OF)}"
             )
         parts = tuple(build(part, profile) for part in spec)
         return parts[0] if len(parts) == 1 else Combined(parts)
     name = spec.get("policy")
-    if not isinstance(name, str) or name not in POLICIES:
-        raise NormprobeError(f"expected a policy among {', '.join(POLICIES)}, got {name!r}; correct the name")
-    make, defaults = POLICIES[name]
-    known = _types(name, defaults)
+    if not isinstance(name, str) or name not in _OF:
+        raise NormprobeError(f"expected a policy among {', '.join(_OF)}, got {name!r}; correct the name")
+    known = _types(name)
     settings = {key: value for key, value in spec.items() if key not in ("policy", *THRESHOLD_KEYS)}
     if unknown := sorted(set(settings) - set(known)):
         raise NormprobeError(
@@ -83,13 +73,11 @@ def build(spec: Spec, profile: LayerProfile | None) -> Policy:
             )
     # JSON does not tell 1 from 1.0.
     numbers = {key: float(value) for key, value in settings.items() if isinstance(known[key], float)}
-    return make(_threshold(spec, profile), settings | numbers)
+    return _OF[name](threshold=_threshold(spec, profile), **settings | numbers)
 
 
-def _types(name: str, defaults: dict[str, Any]) -> dict[str, Any]:
+def _types(name: str) -> dict[str, Any]:
     """The settings a policy takes besides its threshold, with their defaults."""
-    if name not in _OF:
-        return defaults
     plain = {f.name: f.default for f in fields(_OF[name])}
     return {key: value for key, value in plain.items() if isinstance(value, bool | int | float | str)}
 

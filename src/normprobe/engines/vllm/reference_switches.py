@@ -55,7 +55,7 @@ def policy(environment: Mapping[str, str]) -> dict[str, Any] | None:
         )
     if tau is not None:
         spec["tau"] = {key: tau[key] for key in tau if "layers" not in spec or int(key) in spec["layers"]}
-    elif adaptive is False or switch == "suppress":
+    elif adaptive is False:
         spec["tau"] = "profile"
     elif k := environment.get("ADAPTIVE_IQR_K"):
         spec["k"] = _number("ADAPTIVE_IQR_K", k)

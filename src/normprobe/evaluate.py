@@ -1,4 +1,7 @@
-"""`normprobe evaluate runs/x`: do the three methods improve accuracy, at equal compute and on held-out problems?"""
+"""`normprobe evaluate runs/x`: do the three methods improve accuracy, at equal compute and on held-out problems?
+
+With --tasks, the paper's settings and their baselines on tasks of lm-evaluation-harness instead of the testbed's.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ import dataclasses
 import sys
 from pathlib import Path
 
+import pandas as pd
+
 from normprobe.claims.registry import evaluate_all
 from normprobe.claims.tables import Tables
 from normprobe.console import run_main
@@ -14,6 +19,7 @@ from normprobe.evaluation.method_parts import Plan
 from normprobe.evaluation.methods import QUICK, run_evaluation
 from normprobe.report.findings import read_evidence
 from normprobe.report.html import write_report
+from normprobe.report.method_results import task_table
 from normprobe.report.table import verdict_table
 from normprobe.runs import Run
 
@@ -21,7 +27,7 @@ from normprobe.runs import Run
 def main(argv: list[str] | None = None) -> None:
     """Command line of `python -m normprobe.evaluate` and `normprobe evaluate`."""
     parser = argparse.ArgumentParser(
-        prog="normprobe evaluate", description=__doc__.partition(": ")[2] if __doc__ else None
+        prog="normprobe evaluate", description=(__doc__ or "").partition(": ")[2]
     )
     parser.add_argument("run", type=Path, help="a finished run directory, such as runs/tiny-thinker")
     parser.add_argument("--tune", type=int, help=f"problems of the sweep, per regime ({Plan.tune})")
@@ -30,7 +36,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, help=f"of every draw ({Plan.seed})")
     parser.add_argument("--quick", action="store_true", help="shows that everything works, too small to tell")
     parser.add_argument("--processes", type=int, help="worker processes (one per core)")
+    parser.add_argument("--tasks", help="tasks of lm-evaluation-harness, separated by commas")
+    parser.add_argument("--limit", type=int, help="documents per task (all)")
+    parser.add_argument("--include-path", type=Path, help="a folder of further task files")
     arguments = parser.parse_args(argv)
+    if arguments.tasks is not None:
+        _tasks(arguments)
+        return
     fields = {field.name for field in dataclasses.fields(Plan)}
     given = {key: value for key, value in vars(arguments).items() if key in fields and value is not None}
     plan = dataclasses.replace(QUICK if arguments.quick else Plan(), **given)
@@ -41,6 +53,21 @@ def main(argv: list[str] | None = None) -> None:
     evaluate_all(Tables(run.path), seed, run["evidence"])
     print(verdict_table(read_evidence(run.path)))
     print(f"report: {write_report(run.path)}")
+
+
+def _tasks(arguments: argparse.Namespace) -> None:
+    from normprobe.evaluation.task_arms import run_tasks  # lm-eval is an extra
+
+    names = [name for name in arguments.tasks.split(",") if name]
+    table = run_tasks(
+        arguments.run,
+        names,
+        limit=arguments.limit,
+        include_path=arguments.include_path,
+        seed=Plan.seed if arguments.seed is None else arguments.seed,
+    )
+    head, rows = task_table(table)
+    print(pd.DataFrame(rows, columns=list(head)).to_string(index=False))
 
 
 if __name__ == "__main__":

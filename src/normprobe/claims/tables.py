@@ -32,6 +32,7 @@ _FILES = {
     "confirmed": "methods/confirmed.parquet",
     "sensitivity": "methods/sensitivity.parquet",
     "combinations": "methods/combinations.parquet",
+    "tasks": "methods/tasks.parquet",
     "profile": "layer_profile.json",
     "z": "reductions/tokens.safetensors",
 } | {f"signals/{source}": f"traces/{source}.safetensors" for source in SOURCES}
@@ -120,6 +121,11 @@ class Tables:
     @cached_property
     def combinations(self) -> pd.DataFrame:
         return self._frame("combinations")
+
+    @cached_property
+    def tasks(self) -> pd.DataFrame:
+        """One row per document and arm of `normprobe evaluate --tasks`."""
+        return self._frame("tasks")
 
     @cached_property
     def profile(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import Any, Never
 
@@ -57,6 +58,8 @@ class NormprobeLM(HFLM):
     max_length: tokens of prompt and response together; by default the model's own limit.
     revision, dtype, trust_remote_code: as `open_model` takes them.
 
+    acted, n_tokens: of the latest call, by layer the states that the policy acted on, and the tokens generated.
+
     A policy's random draws are keyed by the tokens of the prompt: no response depends on the batch it was written in.
     Raises NormprobeError for arguments it does not know, and whatever `open_model`, the policy and the profile refuse.
     """
@@ -98,7 +101,8 @@ class NormprobeLM(HFLM):
         if measured is not None:
             measured.for_model(self.opened.identity.to_dict())
         self.policy = None if policy is None else build(policy, measured)
-        self._acted = self._passes = self._unclosed = 0
+        self.acted: Counter[int] = Counter()
+        self.n_tokens = self._passes = self._unclosed = 0
         super().__init__(
             self.opened.model,
             tokenizer=self.opened.tokenizer,
@@ -131,13 +135,14 @@ class NormprobeLM(HFLM):
                 f"expected prompts in the model's chat template, got one that ends in {bare[-40:]!r}; "
                 "add --apply_chat_template, and leave out tasks that begin the answer themselves"
             )
-        self._acted = self._passes = self._unclosed = 0
+        self.acted.clear()
+        self.n_tokens = self._passes = self._unclosed = 0
         answers = super().generate_until(requests, disable_tqdm)
         if self._unclosed:
             _log.warning("%d of %d thoughts never closed: no answer", self._unclosed, len(requests))
         if self.policy is not None and requests:
-            _log.info("policy acted on %d states, with %d extra passes", self._acted, self._passes)
-            if not self._acted:
+            _log.info("policy acted on %d states, with %d extra passes", self.acted.total(), self._passes)
+            if not self.acted:
                 warnings.warn(
                     f"the policy changed nothing in {len(requests)} responses; check its thresholds",
                     UntriggeredWarning,
@@ -179,7 +184,7 @@ class NormprobeLM(HFLM):
                 with intervene(self.opened, self.policy, requests=names, record=True) as intervention:
                     written = super()._model_generate(context, max_length, stop, **settings)
             events = intervention.events()
-            self._acted += len(events.slot)
+            self.acted.update(events.layer.tolist())
             self._passes += int(events.passes.sum())
         return self._closed(written, context.shape[1])
 
@@ -189,6 +194,8 @@ class NormprobeLM(HFLM):
         """The rows, with nothing but end tokens where a thought never closed: no part of it can pass for an answer."""
         chat = self.opened.chat
         for row, ids in enumerate(written.tolist()):
+            ends = [at for at, token in enumerate(ids[n_prompt:], 1) if token in chat.eos_ids]
+            self.n_tokens += min(ends, default=len(ids) - n_prompt)
             if chat.spans(ids, n_prompt).truncated:
                 written[row, n_prompt:] = chat.eos_ids[0]
                 self._unclosed += 1

@@ -17,6 +17,9 @@ ANCHOR = "methods"
 def methods_section(tables: Tables) -> Iterator[str]:
     """Tables and figures of `normprobe evaluate`; one sentence for a run without."""
     yield heading("The methods in numbers", ANCHOR)
+    if tables.has("tasks"):
+        head, rows = results.task_table(tables.tasks)
+        yield table(head, [[escape(cell) for cell in row] for row in rows], results.TASKS)
     try:
         arms = results.read(tables, "method_arms")
     except NothingToDraw as error:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from normprobe.policies.rows import Change, Rows, norms
 
@@ -41,25 +41,50 @@ class Events:
         return cls(slot[order], step, layer, delta, passes)
 
 
+@dataclass(frozen=True)
+class Note:
+    """One call of a policy. delta, passes: as in `Events`, −1 where it did not act; None if nobody asks for them."""
+
+    layer: int
+    slot: Int[torch.Tensor, " row"]
+    step: Int[torch.Tensor, " row"]
+    norm: Float[torch.Tensor, " row"]
+    triggered: Bool[torch.Tensor, " row"]
+    delta: Float[torch.Tensor, " row"] | None = None
+    passes: Int[torch.Tensor, " row"] | None = None
+
+    @classmethod
+    def of(cls, rows: Rows, change: Change, layer: int, *, whole: bool) -> Note:
+        """What has to be known of a call; `whole`: for a recorder too."""
+        seen = (layer, rows.slot, rows.step, norms(rows.hidden), change.triggered)
+        if not whole:
+            return cls(*seen)
+        delta = torch.where(change.triggered, norms(change.hidden.float() - rows.hidden.float()), -1.0)
+        passes = torch.zeros_like(rows.slot) if change.passes is None else change.passes.to(rows.slot)
+        return cls(*seen, delta, passes)
+
+    def copied(self) -> Note:
+        """The same in memory of its own: the tensors that a CUDA graph returns are its next pass's."""
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "layer"}
+        return replace(self, **{name: None if t is None else t.clone() for name, t in tensors.items()})
+
+
 @dataclass
 class Recorder:
     """Collects events. Rows without one are dropped only in `events`: the host would have to wait at each call."""
 
-    _calls: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]] = field(
-        default_factory=list
-    )
+    _notes: list[Note] = field(default_factory=list)
 
-    def note(self, rows: Rows, change: Change, layer: int) -> None:
-        """One call of a policy. ‖Δh‖ is −1 where it did not act."""
-        delta = torch.where(change.triggered, norms(change.hidden.float() - rows.hidden.float()), -1.0)
-        passes = torch.zeros_like(rows.slot) if change.passes is None else change.passes.to(rows.slot)
-        self._calls.append((rows.slot, rows.step, torch.full_like(rows.slot, layer), delta, passes))
+    def keep(self, notes: Sequence[Note]) -> None:
+        self._notes += notes
 
     def events(self) -> Events:
         """All of them so far, on the CPU."""
-        slot, step, layer, delta, passes = (
-            torch.cat(parts).cpu() for parts in zip(*self._calls, strict=True)
+        slot, step, delta, passes = (
+            torch.cat([getattr(note, name) for note in self._notes]).cpu()
+            for name in ("slot", "step", "delta", "passes")
         )
+        layer = torch.cat([torch.full((len(note.slot),), note.layer) for note in self._notes])
         key = (slot * (int(step.max()) + 1) + step) * (int(layer.max()) + 1) + layer
         order = torch.where(delta >= 0, key, -1).argsort()[int((delta < 0).sum()) :]
         return Events(slot[order], step[order], layer[order], delta[order], passes[order])

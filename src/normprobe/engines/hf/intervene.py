@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import torch
-from transformers import Cache, PreTrainedModel
+from transformers import Cache, CompileConfig, PreTrainedModel
 from transformers.cache_utils import StaticLayer
 
-from normprobe.engines.hf.events import Recorder
+from normprobe.engines.hf.events import Note, Recorder
 from normprobe.engines.hf.intervention import Intervention, attached
 from normprobe.errors import NormprobeError
 from normprobe.layer_profile import LayerProfile
@@ -20,6 +21,9 @@ from normprobe.models.identity import weights_fingerprint
 from normprobe.models.open import OpenModel
 from normprobe.policies.rows import Policy
 from normprobe.policies.spec import Spec, build
+
+FINISHED = -(2**40)
+"""The step of a row after its end: it counts on from here and never gets to 0."""
 
 
 @contextmanager
@@ -61,11 +65,15 @@ def intervene(
     intervention = Intervention(policy, width, recorder=recorder, always_on=always_on)
     following = _Following(intervention, network, requests)
     with attached(blocks, intervention, quiet=quiet):
-        handle = network.register_forward_pre_hook(following, with_kwargs=True)
+        before = network.register_forward_pre_hook(following, with_kwargs=True)
+        after = network.register_forward_hook(lambda *_: intervention.finish())
+        network.get_compiled_call = following.compiled_call  # type: ignore[method-assign]
         try:
             yield intervention
         finally:
-            handle.remove()
+            before.remove()
+            after.remove()
+            del network.get_compiled_call
 
 
 def _identity(model: PreTrainedModel | OpenModel) -> dict[str, Any]:
@@ -89,14 +97,14 @@ class _Following:
         self, intervention: Intervention, model: PreTrainedModel, requests: Sequence[str] | None
     ) -> None:
         self.intervention = intervention
+        self.model = model
         self.requests = requests
         eos = None if model.generation_config is None else model.generation_config.eos_token_id
         ids = [] if eos is None else [eos] if isinstance(eos, int) else list(eos)
         self._eos = torch.tensor(ids, dtype=torch.int64, device=model.device)
         self._longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         self._cache: Cache | None = None
-        self._step = 0
-        self._going = torch.empty(0)
+        self._slot = self._step = torch.empty(0)
 
     def __call__(self, _model: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         ids = kwargs.get("input_ids") if not args else args[0]
@@ -113,10 +121,29 @@ class _Following:
                 f"expected one token per row after the prompt, got {ids.shape[1]}; switch assisted decoding off"
             )
         else:
-            self._step += 1
-            self._going = self._going & ~torch.isin(ids[:, -1], self._eos)
-        slot = torch.arange(len(ids), device=ids.device)
-        self.intervention.place(slot, torch.where(self._going, self._step, -1))
+            ended = (ids == self._eos).any(dim=1)
+            self._step = (self._step + 1).masked_fill_(ended, FINISHED)
+        self.intervention.place(self._slot, self._step)
+
+    def compiled_call(self, config: CompileConfig | None) -> Callable[..., Any]:
+        """Stands in for the model's own `get_compiled_call`, whose graphs may have been made without the hooks."""
+        if not self.intervention.always_on:
+            raise NormprobeError(
+                "expected a forward pass that is not compiled, got generate() with a static cache, which compiles; "
+                "give intervene always_on=True, or generate disable_compile=True"
+            )
+        options = (config or self.model._default_compile_config()).to_dict() | {"fullgraph": True}
+        # Dynamo keeps graphs by code object, and its guards overlook hooks: a copy has no graphs of other policies.
+        own = FunctionType(_whole_pass.__code__.replace(), globals())
+        graph = torch.compile(own, **options)
+
+        def forward(**inputs: Any) -> Any:
+            self(self.model, (), inputs)
+            output, noted = graph(self.model, self.intervention, inputs)
+            self.intervention.keep([note.copied() for note in noted])
+            return output
+
+        return forward
 
     def _start(self, ids: torch.Tensor, mask: object, cache: Cache) -> None:
         if _ends_in_padding(mask, ids.shape[1]):
@@ -134,9 +161,16 @@ class _Following:
             raise NormprobeError(
                 f"expected a name for each of {len(ids)} rows, got {len(names)}; name every prompt of the batch"
             )
-        self._cache, self._step = cache, 0
-        self._going = torch.ones(len(ids), dtype=torch.bool, device=ids.device)
+        self._cache = cache
+        self._slot = torch.arange(len(ids), device=ids.device)
+        self._step = torch.zeros_like(self._slot)
         self.intervention.begin(names, ids.device)
+
+
+def _whole_pass(
+    model: PreTrainedModel, intervention: Intervention, inputs: dict[str, Any]
+) -> tuple[Any, list[Note]]:
+    return model.forward(**inputs), intervention.end()
 
 
 def _ends_in_padding(mask: object, n_tokens: int) -> bool:

@@ -8,13 +8,16 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import nn
 
-from normprobe.engines.hf.events import Events, Recorder, UntriggeredWarning
+from normprobe.engines.hf.events import Events, Note, Recorder, UntriggeredWarning
 from normprobe.engines.hf.rerun import BlockCall
 from normprobe.errors import NormprobeError
-from normprobe.policies.rows import Acting, Policy, Rows, norms
+from normprobe.policies.rows import Acting, Policy, Rows
+
+UNFOLDED = 256
+"""Calls of a policy whose norms are kept, a number per row each, until the largest of all is taken at once."""
 
 
 class Intervention:
@@ -36,8 +39,10 @@ class Intervention:
         self._d = d
         self._rows: tuple[torch.Tensor, torch.Tensor, torch.Tensor | None] | None = None
         self._calls: dict[int, BlockCall] = {}
+        self._noted: list[Note] = []
+        self._kept: list[Note] = []
         self._largest: dict[int, Float[torch.Tensor, ""]] = {}
-        self._triggered: dict[int, Int[torch.Tensor, ""]] = {}
+        self._triggered: dict[int, Bool[torch.Tensor, ""]] = {}
 
     def begin(self, requests: Sequence[str], device: torch.device) -> None:
         """A new batch: slot i is requests[i], of which nothing has been seen."""
@@ -56,10 +61,24 @@ class Intervention:
         self._rows = (slot, step, entropy)
 
     def finish(self) -> None:
-        """The pass is over: what it showed enters the policy's history."""
+        """The pass is over: what it showed enters the policy's history, and what was done is kept for the record."""
+        self.keep(self.end())
+
+    def end(self) -> list[Note]:
+        """The first half of `finish`, tensor maths only: the history. Returns what was noted in the pass."""
         if self._rows is not None and self.acting is not None:
             self.acting.finish()
         self._rows = None
+        noted, self._noted = self._noted, []
+        return noted
+
+    def keep(self, noted: list[Note]) -> None:
+        """The second half of `finish`."""
+        self._kept += noted
+        if len(self._kept) >= UNFOLDED:
+            self._fold()
+        if self.recorder is not None:
+            self.recorder.keep(noted)
 
     def watch(self, block: nn.Module, layer: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Before a block: remember how it is called, in case it has to run once more."""
@@ -82,9 +101,9 @@ class Intervention:
             )
         rows = Rows(hidden[:, -1], *self._rows)
         change = self.acting.apply(rows, layer, self._calls.pop(layer))
-        self._note(rows, layer, change.triggered)
-        if self.recorder is not None:
-            self.recorder.note(rows, change, layer)
+        self._noted.append(Note.of(rows, change, layer, whole=self.recorder is not None))
+        if change.hidden is rows.hidden:
+            return output
         if hidden.shape[1] == 1:
             new = change.hidden[:, None]
         else:
@@ -99,25 +118,30 @@ class Intervention:
             )
         return self.recorder.events()
 
-    def _note(self, rows: Rows, layer: int, triggered: torch.Tensor) -> None:
-        largest = torch.where(rows.eligible, norms(rows.hidden), 0.0).amax()
-        count = triggered.sum()
-        if layer in self._largest:
-            largest, count = (
-                torch.maximum(self._largest[layer], largest),
-                self._triggered[layer] + count,
+    def _fold(self) -> None:
+        """What the final warning needs of the calls since the last time; many at once, as each would cost as much."""
+        for layer in {note.layer for note in self._kept}:
+            mine = [note for note in self._kept if note.layer == layer]
+            norm, step, triggered = (
+                torch.cat([getattr(note, name) for note in mine]) for name in ("norm", "step", "triggered")
             )
-        self._largest[layer], self._triggered[layer] = largest, count
+            largest, acted = torch.where(step >= 0, norm, 0.0).amax(), triggered.any()
+            if layer in self._largest:
+                largest = torch.maximum(self._largest[layer], largest)
+                acted = self._triggered[layer] | acted
+            self._largest[layer], self._triggered[layer] = largest, acted
+        self._kept.clear()
 
     def conclude(self, quiet: bool) -> None:
         """Raise if a layer never ran; warn, unless `quiet`, if nothing ever triggered the policy."""
         self.finish()
+        self._fold()
         if silent := [layer for layer in self.policy.layers if layer not in self._largest]:
             raise NormprobeError(
                 f"expected the model to run layers {list(self.policy.layers)}, got no call of layer {silent}; "
                 "run the model inside the intervention, with all its layers"
             )
-        if not quiet and not any(bool(count > 0) for count in self._triggered.values()):
+        if not quiet and not any(bool(acted) for acted in self._triggered.values()):
             seen = ", ".join(
                 f"{float(norm):.4g} at layer {layer}" for layer, norm in sorted(self._largest.items())
             )

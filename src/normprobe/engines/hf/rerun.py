@@ -86,18 +86,15 @@ class BlockCall:
         self, active: Bool[torch.Tensor, " row"], states: Float[torch.Tensor, "row d"]
     ) -> Float[torch.Tensor, "row d"] | None:
         n = len(active)
-        if self.always_on:
-            at = torch.arange(n, device=active.device)
-        else:
+        at = None
+        if not self.always_on:
             at = active.nonzero()[:, 0]  # the one read of the host
             if len(at) == 0:
                 return None
         first = self.args[0] if self.args else self.kwargs["hidden_states"]
-        given = states[at][:, None]
-        args, kwargs = (
-            self.args,
-            {name: _cut(name, value, at, n, first.shape[1]) for name, value in self.kwargs.items()},
-        )
+        given = (states if at is None else states[at])[:, None]
+        args: tuple[Any, ...] = ()
+        kwargs = {name: _cut(name, value, at, n, first.shape[1]) for name, value in self.kwargs.items()}
         if self.args:
             args = (given, *(_cut("", value, at, n, first.shape[1]) for value in self.args[1:]))
         else:
@@ -105,11 +102,11 @@ class BlockCall:
         # Not through the block's __call__: its hooks are ours.
         output = self.block.forward(*args, **kwargs)
         out = (output[0] if isinstance(output, tuple) else output)[:, -1]
-        return out if self.always_on else torch.zeros_like(states).index_copy(0, at, out.to(states.dtype))
+        return out if at is None else torch.zeros_like(states).index_copy(0, at, out.to(states.dtype))
 
 
-def _cut(name: str, value: Any, at: Int[torch.Tensor, " n"], n_rows: int, n_tokens: int) -> Any:
-    """An argument of the first pass as the extra pass needs it: the last token of the rows `at`."""
+def _cut(name: str, value: Any, at: Int[torch.Tensor, " n"] | None, n_rows: int, n_tokens: int) -> Any:
+    """An argument of the first pass as the extra pass needs it: the last token of the rows `at`, or of all."""
     match value:
         case Remembering():
             rows = {i: (_rows(k, at, n_rows), _rows(v, at, n_rows)) for i, (k, v) in value.given.items()}
@@ -124,10 +121,10 @@ def _cut(name: str, value: Any, at: Int[torch.Tensor, " n"], n_rows: int, n_toke
             return value
 
 
-def _rows(tensor: torch.Tensor, at: Int[torch.Tensor, " n"], n_rows: int) -> torch.Tensor:
+def _rows(tensor: torch.Tensor, at: Int[torch.Tensor, " n"] | None, n_rows: int) -> torch.Tensor:
     """The chosen rows; what has one row for all, or is not by row, stays."""
     by_row = tensor.ndim >= 2 and tensor.shape[0] == n_rows and n_rows > 1
-    return tensor if not by_row or len(at) == n_rows else tensor[at]
+    return tensor if at is None or not by_row or len(at) == n_rows else tensor[at]
 
 
 def _last(name: str, tensor: torch.Tensor, n_tokens: int) -> torch.Tensor:

@@ -13,8 +13,12 @@ import yaml
 from normprobe import evaluate, verify
 from normprobe.audit.__main__ import main as audit_main
 from normprobe.audit.study import Plan, run_audit
+from normprobe.claims.methods_help import BASELINES
 from normprobe.claims.registry import CLAIMS
 from normprobe.console import run_main
+from normprobe.evaluation import methods
+from normprobe.evaluation.cells import REGIMES
+from normprobe.evaluation.method_settings import papers, sensitivity, sweep
 from normprobe.layer_profile import LayerProfile
 from normprobe.report.audit import Audit
 from normprobe.report.html import write_report
@@ -32,6 +36,7 @@ SMALL = [
     "--sae-samples",
     "2048",
 ]
+TABLES_OF_METHODS = ("sweep", "confirmed", "arms", "selection", "sensitivity", "combinations")
 FIELDS = "claim statement verdict rule estimate unit interval n n_unit controls seed".split()
 TABLES = [
     "problems/problems.parquet",
@@ -174,8 +179,12 @@ def test_a_run_that_is_not_finished_is_not_audited(
 
 
 def test_the_evaluation_of_a_run_adds_the_claim_and_is_not_made_twice(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Fewer regimes and settings, and of these one of each kind: the full grid takes minutes at any size.
+    monkeypatch.setattr(methods, "REGIMES", REGIMES[:2])
+    monkeypatch.setattr(methods, "sweep", lambda profile: [*papers(profile)[:2], *sweep(profile)[-1:]])
+    monkeypatch.setattr(methods, "sensitivity", lambda profile: dict(list(sensitivity(profile).items())[-2:]))
     copy = shutil.copytree(run, tmp_path / "evaluated")
     before = {e["claim"]: e for e in json.loads((copy / "evidence" / "verdicts.json").read_text())}
     arguments = [str(copy), "--tune", "2", "--test", "12", "--samples", "2", "--processes", "2"]
@@ -185,9 +194,19 @@ def test_the_evaluation_of_a_run_adds_the_claim_and_is_not_made_twice(
     assert {name: entry for name, entry in verdicts.items() if name in before} == before
     assert verdicts["methods_help"]["n"] == 12
     assert "methods_help" in capsys.readouterr().out
-    arms = pd.read_parquet(copy / "methods" / "arms.parquet")
+    made = {name: pd.read_parquet(copy / "methods" / f"{name}.parquet") for name in TABLES_OF_METHODS}
+    arms = made["arms"]
     assert (arms.groupby("arm").size() == 12).all()
+    assert {"plain", "ALRR", "ERSS", "CAA", "ALRR + ERSS", *BASELINES["ALRR"], *BASELINES["ERSS"]} <= set(
+        arms["arm"]
+    )
     assert (arms.loc[arms["arm"] == "plain", "n_passes"] == 0).all()
+    assert (arms.loc[arms["arm"] == "ALRR: always on", "extra_passes"] > 0).all()
+    assert list(made["sweep"].groupby("cell", sort=False).size()) == [3, 3]
+    assert (made["sensitivity"]["n"] == 3).all()
+    combined = made["combinations"].groupby("combination")["problem_id"].nunique()
+    assert (combined == 3).all()
+    assert {"plain, greedy", "ERSS + LRS", "ALRR + ERSS + LRS"} <= set(combined.index)
     parts = {path: path.stat().st_mtime_ns for path in (copy / "methods").glob("*/*.parquet")}
     evaluate.main(arguments)
     assert {path: path.stat().st_mtime_ns for path in (copy / "methods").glob("*/*.parquet")} == parts

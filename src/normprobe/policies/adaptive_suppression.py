@@ -14,7 +14,8 @@ import torch
 from jaxtyping import Float
 
 from normprobe.errors import NormprobeError
-from normprobe.policies.rows import Acting, Change, Rerun, Rows, norms
+from normprobe.policies.fused import peaks
+from normprobe.policies.rows import Acting, Change, Rerun, Rows
 from normprobe.policies.suppression import PAPER_SCALE, check_scale
 from normprobe.policies.threshold import AdaptiveThreshold, FixedThreshold
 
@@ -90,9 +91,9 @@ class _Suppressing:
 
     def apply(self, rows: Rows, layer: int, rerun: Rerun) -> Change:
         """The rows with those above τ shortened. The threshold learns from the norms before that."""
-        norm, tau = norms(rows.hidden), self.threshold.tau(layer, rows.slot)
-        self.threshold.see(layer, rows.slot, norm, rows.eligible)
-        chosen = rows.eligible & (norm > tau)
+        tau, eligible = self.threshold.tau(layer, rows.slot), rows.eligible
+        norm, chosen = peaks(rows.hidden, tau, eligible)
+        self.threshold.see(layer, rows.slot, norm, eligible)
         shortened = (self.settings.factor(norm, tau)[:, None] * rows.hidden).to(rows.hidden.dtype)
         return Change(torch.where(chosen[:, None], shortened, rows.hidden), chosen)
 

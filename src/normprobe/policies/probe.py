@@ -15,7 +15,8 @@ import torch
 from jaxtyping import Float, Int
 
 from normprobe.errors import NormprobeError
-from normprobe.policies.rows import Acting, Change, Rerun, Rows, norms
+from normprobe.policies.fused import peaks
+from normprobe.policies.rows import Acting, Change, Rerun, Rows
 from normprobe.policies.threshold import AdaptiveThreshold, FixedThreshold
 
 BLOCKS = 128
@@ -100,7 +101,7 @@ class Probing:
         self._width = torch.ones(shape, dtype=torch.int64, device=device)
         self._blocks = torch.zeros((*shape, BLOCKS, 2), device=device)
         self._norm = torch.full((*shape, settings.max_tokens + 1), torch.nan, device=device)
-        self._seen: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]] = []
+        self._seen: list[tuple[torch.Tensor, ...]] = []
 
     def reset(self, slots: Sequence[int], requests: Sequence[str]) -> None:
         self.threshold.reset(slots)
@@ -112,26 +113,26 @@ class Probing:
 
     def apply(self, rows: Rows, layer: int, rerun: Rerun) -> Change:
         """Nothing changes."""
-        norm = norms(rows.hidden)
-        tau = self.threshold.tau(layer, rows.slot)
-        self.threshold.see(layer, rows.slot, norm, rows.eligible)
-        at = torch.where(rows.eligible, rows.slot, self._spare)
-        self._seen.append((self._index[layer], at, norm, tau))
-        return Change(rows.hidden, torch.zeros_like(rows.eligible))
+        tau, eligible = self.threshold.tau(layer, rows.slot), rows.eligible
+        norm, above = peaks(rows.hidden, tau, eligible)
+        self.threshold.see(layer, rows.slot, norm, eligible)
+        at = torch.where(eligible, rows.slot, self._spare)
+        self._seen.append((self._index[layer], at, norm, tau, above))
+        return Change(rows.hidden, torch.zeros_like(eligible))
 
     def finish(self) -> None:
         """The norms seen since the last call enter the sums, all layers at once."""
         self.threshold.finish()
         if not self._seen:
             return
-        layer, at, norm, tau = map(torch.stack, zip(*self._seen, strict=True))
+        layer, at, norm, tau, above = map(torch.stack, zip(*self._seen, strict=True))
         self._seen.clear()
         index = layer[:, None]
         n = self._n[index, at]
         # The last column takes the tokens beyond max_tokens.
         self._norm[index, at, n.clamp_max(self.settings.max_tokens)] = norm
         self._n[index, at] = n + 1
-        self._above[index, at] += norm > tau
+        self._above[index, at] += above
         self._largest[index, at] = torch.maximum(self._largest[index, at], norm)
         both = torch.stack([norm, (norm - tau).clamp_min(0)], dim=-1)
         self._sums[index, at] += both

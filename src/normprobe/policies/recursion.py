@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
 
 from normprobe.errors import NormprobeError
+from normprobe.policies.fused import keep, peaks
 from normprobe.policies.gates import Gate
-from normprobe.policies.rows import Acting, Change, Rerun, Rows, norms
+from normprobe.policies.rows import Acting, Change, Rerun, Rows
 from normprobe.policies.threshold import AdaptiveThreshold, FixedThreshold
 
 
@@ -66,23 +66,25 @@ class _Recursing:
 
     def apply(self, rows: Rows, layer: int, rerun: Rerun) -> Change:
         """Extra passes for the rows inside the window."""
-        norm = norms(rows.hidden)
-        tau = self.threshold.tau(layer, rows.slot)
-        self.threshold.see(layer, rows.slot, norm, rows.eligible)
-        top = self.settings.blow_up * tau
-        active = triggered = rows.eligible & (norm > tau) & (norm < top)
-        hidden, passes = rows.hidden, torch.zeros_like(rows.slot)
-        for _ in range(self.settings.max_passes):
+        settings, tau, eligible = self.settings, self.threshold.tau(layer, rows.slot), rows.eligible
+        norm, triggered = peaks(rows.hidden, tau, eligible, settings.blow_up)
+        self.threshold.see(layer, rows.slot, norm, eligible)
+        hidden, active, passes = rows.hidden, triggered, torch.zeros_like(rows.slot)
+        for _ in range(settings.max_passes):
             out = rerun(active, hidden)
             if out is None:
                 break
             passes = passes + active
-            mixed = damped(hidden, out, self.settings.damping)
-            grown = norms(mixed)
-            kept = active & (grown >= (1 + self.settings.growth) * norm) & (grown > tau) & (grown < top)
-            hidden = torch.where(kept[:, None], mixed, hidden)
-            norm = torch.where(kept, grown, norm)
-            active = kept
+            hidden, norm, active = keep(
+                hidden,
+                out,
+                norm,
+                tau,
+                active,
+                damping=settings.damping,
+                growth=settings.growth,
+                blow_up=settings.blow_up,
+            )
         return Change(hidden, triggered, passes)
 
     def finish(self) -> None:
@@ -130,17 +132,11 @@ class _Gated:
             if out is None:
                 break
             passes = passes + active
-            hidden = torch.where(active[:, None], damped(hidden, out, self.settings.damping), hidden)
+            mixed = torch.lerp(hidden, out, self.settings.damping)
+            hidden = torch.where(active[:, None], mixed, hidden)
         return Change(hidden, active, passes)
 
     def finish(self) -> None: ...
-
-
-def damped(
-    hidden: Float[torch.Tensor, "row d"], out: Float[torch.Tensor, "row d"], damping: float
-) -> Float[torch.Tensor, "row d"]:
-    """(1 − α)·h + α·out, exactly `out` at α = 1 and exactly `hidden` at 0."""
-    return torch.lerp(hidden, out, damping)
 
 
 def _check(max_passes: int, damping: float) -> None:

@@ -18,6 +18,7 @@ from jaxtyping import Float
 
 from normprobe.errors import NormprobeError
 from normprobe.policies.draws import keys, normal, uniform
+from normprobe.policies.fused import inject, peaks
 from normprobe.policies.rotation import turn
 from normprobe.policies.rows import Acting, Change, Rerun, Rows, norms, request_key
 from normprobe.policies.threshold import AdaptiveThreshold, FixedThreshold
@@ -101,9 +102,7 @@ class _Steering:
         self._low = torch.zeros(shape, dtype=torch.int64, device=device)
         self._since = torch.full(shape, settings.cooldown, dtype=torch.int64, device=device)
         self._key = torch.zeros(n_slots + 1, dtype=torch.int64, device=device)
-        self._seen: list[
-            tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
-        ] = []
+        self._seen: list[tuple[torch.Tensor, ...]] = []
 
     def reset(self, slots: Sequence[int], requests: Sequence[str]) -> None:
         self.threshold.reset(slots)
@@ -119,54 +118,45 @@ class _Steering:
         if self._bank is None:
             shape = (*self._norm.shape, self._d)
             self._bank = torch.zeros(shape, dtype=rows.hidden.dtype, device=rows.hidden.device)
-        norm = norms(rows.hidden)
-        above = norm > self.threshold.tau(layer, slot)
-        self.threshold.see(layer, slot, norm, rows.eligible)
+        tau, eligible = self.threshold.tau(layer, slot), rows.eligible
+        norm, above = peaks(rows.hidden, tau, eligible)
+        self.threshold.see(layer, slot, norm, eligible)
         due = above if s.trigger == "at_peaks" else ~above & (self._low[i, slot] + 1 >= s.streak)
         chance = uniform(self._key[slot], layer, rows.step, s.seed, _CHANCE) < s.probability
-        cosine, vector = self._entry(rows, i, layer, norm)
-        acts = rows.eligible & due & chance & (self._since[i, slot] >= s.cooldown) & (cosine >= s.min_cosine)
-        mixed = self._mixed(rows, layer, vector).to(rows.hidden.dtype)
-        at = torch.where(rows.eligible, slot, self._spare)
+        may = eligible & due & chance & (self._since[i, slot] >= s.cooldown)
+        bank, held = self._bank[i], self._norm[i]
+        mixed, acts = inject(rows.hidden, norm, slot, may, bank, held, min_cosine=s.min_cosine, beta=s.beta)
+        at = torch.where(eligible, slot, self._spare)
         self._seen.append((self._places[i], at, rows.hidden, norm, above, acts))
-        return Change(torch.where(acts[:, None], mixed, rows.hidden), acts)
+        if s.beta == 0:
+            # To the bit: an angle of 0 is not found exactly, and −0 + 0 is +0.
+            return Change(rows.hidden, acts)
+        if s.direction != "nearest":
+            instead = self._instead(rows, layer, mixed).to(rows.hidden.dtype)
+            mixed = torch.where(acts[:, None], instead, rows.hidden)
+        return Change(mixed, acts)
 
-    def _entry(
-        self, rows: Rows, i: int, layer: int, norm: Float[torch.Tensor, " row"]
-    ) -> tuple[Float[torch.Tensor, " row"], Float[torch.Tensor, "row d"]]:
-        """The best cosine with an entry (−∞ for an empty bank), and the entry to use."""
-        assert self._bank is not None
-        bank, held = self._bank[i, rows.slot], self._norm[i, rows.slot]
-        dots = torch.einsum("rkd,rd->rk", bank.float(), rows.hidden.float())
-        cosine = dots / (held * norm[:, None]).clamp_min(1e-12)
-        filled = held > -torch.inf
-        cosine = torch.where(filled, cosine, -torch.inf)
-        best = cosine.max(dim=-1)
-        at = best.indices
-        if self.settings.direction == "random_bank":
-            size = self.settings.bank_size
-            lots = normal(self._key[rows.slot], layer, rows.step, self.settings.seed, size, _ENTRY)
-            at = torch.where(filled, lots, -torch.inf).argmax(dim=-1)
-        return best.values, bank.gather(1, at[:, None, None].expand(-1, 1, bank.shape[2]))[:, 0]
-
-    def _mixed(
-        self, rows: Rows, layer: int, vector: Float[torch.Tensor, "row d"]
+    def _instead(
+        self, rows: Rows, layer: int, mixed: Float[torch.Tensor, "row d"]
     ) -> Float[torch.Tensor, "row d"]:
-        if self.settings.beta == 0:
-            return rows.hidden  # to the bit: an angle of 0 is not found exactly, and −0 + 0 is +0
-        mixed = torch.lerp(rows.hidden, vector, self.settings.beta)
-        match self.settings.direction:
+        """What a baseline makes of the rows, given what the method makes of them."""
+        s, key = self.settings, self._key[rows.slot]
+        match s.direction:
+            case "random_bank":
+                assert self._bank is not None
+                i = self._index[layer]
+                lots = normal(key, layer, rows.step, s.seed, s.bank_size, _ENTRY)
+                filled = self._norm[i, rows.slot] > -torch.inf
+                entry = torch.where(filled, lots, -torch.inf).argmax(dim=-1)
+                return torch.lerp(rows.hidden, self._bank[i, rows.slot, entry], s.beta)
             case "scaled":
                 return rows.hidden * (norms(mixed) / norms(rows.hidden).clamp_min(1e-12))[:, None]
-            case "rotated":
+            case _:
                 state, there = rows.hidden.float(), mixed.float()
                 scale = (norms(state) * norms(there)).clamp_min(1e-12)
                 angle = torch.acos(((state * there).sum(dim=-1) / scale).clamp(-1, 1))
-                key = self._key[rows.slot]
-                side = normal(key, layer, rows.step, self.settings.seed, state.shape[1], _AXIS)
+                side = normal(key, layer, rows.step, s.seed, state.shape[1], _AXIS)
                 return turn(state, side, angle[:, None])
-            case _:
-                return mixed
 
     def finish(self) -> None:
         """States above τ enter the banks in place of the shortest there, counters count: all layers at once."""

@@ -25,6 +25,7 @@ from jaxtyping import Bool, Float, Int
 
 from normprobe.errors import NormprobeError
 from normprobe.layer_profile import IQR_FACTOR, SMALLEST_IQR, LayerProfile
+from normprobe.policies.fused import Histograms, learn
 
 BINS = 128
 MARGIN = 4.0
@@ -157,44 +158,32 @@ class AdaptiveThreshold:
 
 
 class AdaptiveState:
-    """The histograms of the requests at hand, one row per layer and request, 4 · 129 bytes each.
-
-    Column b counts the norms in bin b, between the edges b − 1 and b; column 0 stays 0, so that a running sum is the
-    distribution at the edges. One row more takes what is not to be counted.
-    """
+    """The histograms of the requests at hand, 4 · 129 bytes per layer and request."""
 
     def __init__(self, settings: AdaptiveThreshold, n_slots: int, device: torch.device) -> None:
-        self.settings = settings
-        self._n_slots = n_slots
-        n_layers = len(settings.layers)
         low, high = np.log(settings.low), np.log(settings.high)
         prior = np.pad(np.cumsum(settings.prior, axis=1), ((0, 0), (1, 0))) * settings.prior_tokens
         # All made here: a tensor made of numbers in a pass would wait for the device.
-        self._bins = [
+        lowest, width, prior = (
             torch.tensor(values, dtype=torch.float32, device=device)
             for values in (low[:, None], (high - low)[:, None] / BINS, prior[:, None])
-        ]
-        self._levels = torch.tensor([0.25, 0.75], device=device)
-        self._one = torch.ones((), device=device)
-        self._spare = torch.tensor(n_layers * n_slots, device=device)
-        every = torch.arange(n_layers, device=device)
+        )
+        self._histograms = Histograms.fresh(n_slots, lowest, width, prior, settings.k, SMALLEST_IQR)
+        self._fresh = self._histograms.tau[:, -1:].clone()
+        self._tau = dict(zip(settings.layers, self._histograms.tau, strict=True))
+        every = torch.arange(len(settings.layers), device=device)
         self._places = dict(zip(settings.layers, every, strict=True))
-        self._counts = torch.zeros(n_layers * n_slots + 1, BINS + 1, device=device)
-        self._fresh = self._fence(self._counts.new_zeros(n_layers, 1, BINS + 1), *self._bins)
-        self._tau = torch.cat([self._fresh.expand(-1, n_slots).flatten(), self._fresh[0]])
-        by_layer = self._tau[:-1].view(n_layers, n_slots)
-        self._tau_of = dict(zip(settings.layers, by_layer, strict=True))
         self._seen: list[tuple[torch.Tensor, ...]] = []
 
     def reset(self, slots: Sequence[int]) -> None:
         """Forget these requests: τ is the profile's again."""
-        at = torch.tensor(list(slots), dtype=torch.int64, device=self._tau.device)
-        self._counts[:-1].view(len(self._fresh), self._n_slots, -1)[:, at] = 0
-        self._tau[:-1].view(len(self._fresh), self._n_slots)[:, at] = self._fresh
+        at = torch.tensor(list(slots), dtype=torch.int64, device=self._fresh.device)
+        self._histograms.counts[:, at] = 0
+        self._histograms.tau[:, at] = self._fresh
 
     def tau(self, layer: int, slot: Int[torch.Tensor, " row"]) -> Float[torch.Tensor, " row"]:
         """τ of each row, from what its request has shown before this pass; some finite τ for padding, slot −1."""
-        return self._tau_of[layer][slot]
+        return self._tau[layer][slot]
 
     def see(
         self,
@@ -210,35 +199,8 @@ class AdaptiveState:
         """What was seen since the last call enters the histograms, all layers at once."""
         if not self._seen:
             return
-        place, slot, norm, eligible = map(torch.stack, zip(*self._seen, strict=True))
+        learn(self._histograms, *map(torch.stack, zip(*self._seen, strict=True)))
         self._seen.clear()
-        low, width, prior = (values.index_select(0, place) for values in self._bins)
-        counted = eligible & (slot >= 0) & (norm == norm)  # NaN equals nothing
-        row = torch.where(counted, place[:, None] * self._n_slots + slot, self._spare)
-        position = (norm.log() - low) / width
-        column = position.nan_to_num_(0.0).clamp_(0, BINS - 1).long() + 1
-        flat = (row * (BINS + 1) + column).flatten()
-        self._counts.view(-1).index_add_(0, flat, self._one.expand(len(flat)))
-        row = row.flatten()
-        counts = self._counts.index_select(0, row).view(*norm.shape, BINS + 1)
-        self._tau.index_copy_(0, row, self._fence(counts, low, width, prior).flatten())
-
-    def _fence(
-        self,
-        counts: Float[torch.Tensor, "layer row column"],
-        low: Float[torch.Tensor, "layer 1"],
-        width: Float[torch.Tensor, "layer 1"],
-        prior: Float[torch.Tensor, "layer 1 column"],
-    ) -> Float[torch.Tensor, "layer row"]:
-        """τ of some layers and requests; a quantile is linear in log-norm within its bin."""
-        reached = counts.cumsum(dim=-1) + prior
-        target = reached[..., -1:] * self._levels
-        upper = torch.searchsorted(reached, target)  # the first edge that reaches it, never edge 0
-        lower = upper - 1
-        at_lower = reached.gather(-1, lower)
-        position = lower + (target - at_lower) / (reached.gather(-1, upper) - at_lower)
-        first, third = (low[..., None] + position * width[..., None]).exp().unbind(dim=-1)
-        return torch.add(third, (third - first).clamp_min(SMALLEST_IQR), alpha=self.settings.k)
 
 
 def _layers(profile: LayerProfile, layers: Sequence[int] | None) -> tuple[int, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -42,49 +42,77 @@ class Events:
 
 
 @dataclass(frozen=True)
-class Note:
+class Seen:
     """One call of a policy. delta, passes: as in `Events`, −1 where it did not act; None if nobody asks for them."""
 
-    layer: int
-    slot: Int[torch.Tensor, " row"]
-    step: Int[torch.Tensor, " row"]
     norm: Float[torch.Tensor, " row"]
     triggered: Bool[torch.Tensor, " row"]
     delta: Float[torch.Tensor, " row"] | None = None
     passes: Int[torch.Tensor, " row"] | None = None
 
     @classmethod
-    def of(cls, rows: Rows, change: Change, layer: int, *, whole: bool) -> Note:
+    def of(cls, rows: Rows, change: Change, *, whole: bool) -> Seen:
         """What has to be known of a call; `whole`: for a recorder too."""
-        seen = (layer, rows.slot, rows.step, norms(rows.hidden), change.triggered)
+        norm, triggered = norms(rows.hidden), change.triggered
         if not whole:
-            return cls(*seen)
-        delta = torch.where(change.triggered, norms(change.hidden.float() - rows.hidden.float()), -1.0)
+            return cls(norm, triggered)
+        delta = torch.where(triggered, norms(change.hidden.float() - rows.hidden.float()), -1.0)
         passes = torch.zeros_like(rows.slot) if change.passes is None else change.passes.to(rows.slot)
-        return cls(*seen, delta, passes)
+        return cls(norm, triggered, delta, passes)
 
-    def copied(self) -> Note:
-        """The same in memory of its own: the tensors that a CUDA graph returns are its next pass's."""
-        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "layer"}
-        return replace(self, **{name: None if t is None else t.clone() for name, t in tensors.items()})
+
+@dataclass(frozen=True)
+class Noted:
+    """The calls of a pass, one per layer of the policy in ascending order."""
+
+    slot: Int[torch.Tensor, " row"]
+    step: Int[torch.Tensor, " row"]
+    norm: Float[torch.Tensor, "layer row"]
+    triggered: Bool[torch.Tensor, "layer row"]
+    delta: Float[torch.Tensor, "layer row"] | None
+    passes: Int[torch.Tensor, "layer row"] | None
+
+    @classmethod
+    def of(
+        cls, slot: Int[torch.Tensor, " row"], step: Int[torch.Tensor, " row"], seen: Sequence[Seen]
+    ) -> Noted:
+        norm, triggered = (
+            torch.stack([call.norm for call in seen]),
+            torch.stack([call.triggered for call in seen]),
+        )
+        delta = [call.delta for call in seen if call.delta is not None]
+        passes = [call.passes for call in seen if call.passes is not None]
+        whole = (torch.stack(delta), torch.stack(passes)) if delta else (None, None)
+        return cls(slot, step, norm, triggered, *whole)
+
+    def copied(self) -> Noted:
+        """The same in memory of its own: what a CUDA graph reads and returns is overwritten for its next pass."""
+        made = {name: getattr(self, name) for name in ("step", "norm", "triggered", "delta", "passes")}
+        return replace(self, **{name: None if t is None else t.clone() for name, t in made.items()})
 
 
 @dataclass
 class Recorder:
     """Collects events. Rows without one are dropped only in `events`: the host would have to wait at each call."""
 
-    _notes: list[Note] = field(default_factory=list)
+    layers: Sequence[int]
+    _passes: list[Noted] = field(default_factory=list)
 
-    def keep(self, notes: Sequence[Note]) -> None:
-        self._notes += notes
+    def keep(self, noted: Noted) -> None:
+        self._passes.append(noted)
 
     def events(self) -> Events:
         """All of them so far, on the CPU."""
-        slot, step, delta, passes = (
-            torch.cat([getattr(note, name) for note in self._notes]).cpu()
-            for name in ("slot", "step", "delta", "passes")
+        slot, step = (
+            torch.cat([getattr(noted, name).expand_as(noted.norm).flatten() for noted in self._passes]).cpu()
+            for name in ("slot", "step")
         )
-        layer = torch.cat([torch.full((len(note.slot),), note.layer) for note in self._notes])
+        delta, passes = (
+            torch.cat([getattr(noted, name).flatten() for noted in self._passes]).cpu()
+            for name in ("delta", "passes")
+        )
+        numbers = torch.tensor(self.layers)[:, None]
+        layer = torch.cat([numbers.expand(noted.norm.shape).flatten() for noted in self._passes])
         key = (slot * (int(step.max()) + 1) + step) * (int(layer.max()) + 1) + layer
         order = torch.where(delta >= 0, key, -1).argsort()[int((delta < 0).sum()) :]
         return Events(slot[order], step[order], layer[order], delta[order], passes[order])

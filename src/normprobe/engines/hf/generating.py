@@ -64,7 +64,7 @@ def generate(
         for start in range(0, len(prompts), batch_size):
             members = order[start : start + batch_size]
             batch = torch.tensor(members, device=opened.device)
-            intervention.recorder = Recorder()
+            intervention.recorder = Recorder(policy.layers)
             recorders.append((intervention.recorder, members))
             intervention.begin([names[i] for i in members], opened.device)
 

@@ -12,7 +12,7 @@ import torch
 from transformers import Cache, CompileConfig, PreTrainedModel
 from transformers.cache_utils import StaticLayer
 
-from normprobe.engines.hf.events import Note, Recorder
+from normprobe.engines.hf.events import Noted, Recorder
 from normprobe.engines.hf.intervention import Intervention, attached
 from normprobe.errors import NormprobeError
 from normprobe.layer_profile import LayerProfile
@@ -45,12 +45,14 @@ def intervene(
         The last two take thresholds from `profile`, which has to be one of this model.
     requests: names that key random draws, one per row of the batch; by default "0", "1", …
     record: keep every event (`intervention.events()`).
-    always_on: extra passes compute all rows, so that no size depends on the data.
+    always_on: extra passes compute all rows, so that no size depends on the data. Then generate() may compile its
+        passes, as it does with a static cache on a GPU: model, policy and history become one graph.
     quiet: no warning if the policy never acted.
 
     A row is finished once it has been fed an end-of-sequence token: what generate() writes behind it is left alone.
     Raises NormprobeError, before any token, for a layer that the model lacks, a profile of another model or settings
-    that make no sense; at the end if the model never ran. Warns (UntriggeredWarning) if the policy never acted.
+    that make no sense, or where generate() would compile without `always_on`; before a static cache overflows; after a
+    pass that left out a layer; at the end if the model never ran. Warns (UntriggeredWarning) if the policy never acted.
     """
     network = model.model if isinstance(model, OpenModel) else model
     blocks = dissect(network).blocks
@@ -61,7 +63,7 @@ def intervene(
     if not isinstance(policy, Policy):
         policy = build(policy, profile)
     width = network.config.get_text_config().hidden_size
-    recorder = Recorder() if record else None
+    recorder = Recorder(policy.layers) if record else None
     intervention = Intervention(policy, width, recorder=recorder, always_on=always_on)
     following = _Following(intervention, network, requests)
     with attached(blocks, intervention, quiet=quiet):
@@ -105,6 +107,10 @@ class _Following:
         self._longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         self._cache: Cache | None = None
         self._slot = self._step = torch.empty(0)
+        self._held = 0
+        self._room: int | None = None
+        self._graph: Callable[..., Any] | None = None
+        self._graph_options: dict[str, Any] = {}
 
     def __call__(self, _model: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         ids = kwargs.get("input_ids") if not args else args[0]
@@ -121,8 +127,16 @@ class _Following:
                 f"expected one token per row after the prompt, got {ids.shape[1]}; switch assisted decoding off"
             )
         else:
+            self._held += 1
             ended = (ids == self._eos).any(dim=1)
-            self._step = (self._step + 1).masked_fill_(ended, FINISHED)
+            step = (self._step + 1).masked_fill_(ended, FINISHED)
+            # A CUDA graph reads the state of a policy, and this, where it was when the graph was recorded.
+            self._step = self._step.copy_(step) if self.intervention.always_on else step
+        if self._room is not None and self._held > self._room:
+            raise NormprobeError(
+                f"expected prompts and responses of at most {self._room} tokens, the length of the static cache, got "
+                f"{self._held}; give a longer cache or lower max_new_tokens"
+            )
         self.intervention.place(self._slot, self._step)
 
     def compiled_call(self, config: CompileConfig | None) -> Callable[..., Any]:
@@ -132,15 +146,18 @@ class _Following:
                 "expected a forward pass that is not compiled, got generate() with a static cache, which compiles; "
                 "give intervene always_on=True, or generate disable_compile=True"
             )
-        options = (config or self.model._default_compile_config()).to_dict() | {"fullgraph": True}
-        # Dynamo keeps graphs by code object, and its guards overlook hooks: a copy has no graphs of other policies.
-        own = FunctionType(_whole_pass.__code__.replace(), globals())
-        graph = torch.compile(own, **options)
+        options: dict[str, Any] = (config or self.model._default_compile_config()).to_dict()
+        options |= {"fullgraph": True}
+        if self._graph is None or options != self._graph_options:
+            # Dynamo keeps graphs by code object, and its guards overlook hooks: a copy has no graphs of other policies.
+            own = FunctionType(_whole_pass.__code__.replace(), globals())
+            self._graph, self._graph_options = torch.compile(own, **options), options
+        graph = self._graph
 
         def forward(**inputs: Any) -> Any:
             self(self.model, (), inputs)
             output, noted = graph(self.model, self.intervention, inputs)
-            self.intervention.keep([note.copied() for note in noted])
+            self.intervention.keep(noted)
             return output
 
         return forward
@@ -150,12 +167,13 @@ class _Following:
             raise NormprobeError(
                 "expected prompts padded on the left, got padding on the right; set padding_side='left'"
             )
-        static = [layer for layer in cache.layers if isinstance(layer, StaticLayer) and not layer.is_sliding]
-        limits = [layer.max_cache_len for layer in static] + ([self._longest] if self._longest else [])
-        if limits and ids.shape[1] > min(limits):
+        if self._longest is not None and ids.shape[1] > self._longest:
             raise NormprobeError(
-                f"expected prompts of at most {min(limits)} tokens, got {ids.shape[1]}; shorten them"
+                f"expected prompts of at most {self._longest} tokens, got {ids.shape[1]}; shorten them"
             )
+        static = [layer for layer in cache.layers if isinstance(layer, StaticLayer) and not layer.is_sliding]
+        self._room = min((layer.max_cache_len for layer in static), default=None)
+        self._held = int(cache.get_seq_length()) + ids.shape[1]
         names = list(self.requests) if self.requests is not None else [str(row) for row in range(len(ids))]
         if len(names) != len(ids):
             raise NormprobeError(
@@ -169,7 +187,7 @@ class _Following:
 
 def _whole_pass(
     model: PreTrainedModel, intervention: Intervention, inputs: dict[str, Any]
-) -> tuple[Any, list[Note]]:
+) -> tuple[Any, Noted | None]:
     return model.forward(**inputs), intervention.end()
 
 

@@ -11,13 +11,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import nn
 
-from normprobe.engines.hf.events import Events, Note, Recorder, UntriggeredWarning
+from normprobe.engines.hf.events import Events, Noted, Recorder, Seen, UntriggeredWarning
 from normprobe.engines.hf.rerun import BlockCall
 from normprobe.errors import NormprobeError
 from normprobe.policies.rows import Acting, Policy, Rows
 
-UNFOLDED = 256
-"""Calls of a policy whose norms are kept, a number per row each, until the largest of all is taken at once."""
+UNFOLDED = 64
+"""Passes of which the norms are kept, a number per row and layer, until the largest of all is taken at once."""
 
 
 class Intervention:
@@ -39,10 +39,10 @@ class Intervention:
         self._d = d
         self._rows: tuple[torch.Tensor, torch.Tensor, torch.Tensor | None] | None = None
         self._calls: dict[int, BlockCall] = {}
-        self._noted: list[Note] = []
-        self._kept: list[Note] = []
-        self._largest: dict[int, Float[torch.Tensor, ""]] = {}
-        self._triggered: dict[int, Bool[torch.Tensor, ""]] = {}
+        self._seen: list[Seen] = []
+        self._kept: list[Noted] = []
+        self._largest: Float[torch.Tensor, " layer"] | None = None
+        self._acted: Bool[torch.Tensor, " layer"] | None = None
 
     def begin(self, requests: Sequence[str], device: torch.device) -> None:
         """A new batch: slot i is requests[i], of which nothing has been seen."""
@@ -61,20 +61,33 @@ class Intervention:
         self._rows = (slot, step, entropy)
 
     def finish(self) -> None:
-        """The pass is over: what it showed enters the policy's history, and what was done is kept for the record."""
+        """The pass is over: what it showed enters the policy's history, and what was done is kept for the record.
+
+        Raises NormprobeError if the policy was not asked at all of its layers.
+        """
         self.keep(self.end())
 
-    def end(self) -> list[Note]:
-        """The first half of `finish`, tensor maths only: the history. Returns what was noted in the pass."""
-        if self._rows is not None and self.acting is not None:
-            self.acting.finish()
-        self._rows = None
-        noted, self._noted = self._noted, []
-        return noted
+    def end(self) -> Noted | None:
+        """The first half of `finish`, tensor maths only: the history. Returns what is to be kept of the pass."""
+        if self._rows is None or self.acting is None:
+            return None
+        self.acting.finish()
+        (slot, step, _), seen = self._rows, self._seen
+        self._rows, self._seen = None, []
+        if len(seen) != len(self.policy.layers):
+            raise NormprobeError(
+                f"expected each pass to run layers {list(self.policy.layers)} under the policy, got {len(seen)} of "
+                "them; run all layers, and leave it to intervene(always_on=True) to compile the model"
+            )
+        return Noted.of(slot, step, seen)
 
-    def keep(self, noted: list[Note]) -> None:
+    def keep(self, noted: Noted | None) -> None:
         """The second half of `finish`."""
-        self._kept += noted
+        if noted is None:
+            return
+        if self.always_on:
+            noted = noted.copied()
+        self._kept.append(noted)
         if len(self._kept) >= UNFOLDED:
             self._fold()
         if self.recorder is not None:
@@ -101,7 +114,7 @@ class Intervention:
             )
         rows = Rows(hidden[:, -1], *self._rows)
         change = self.acting.apply(rows, layer, self._calls.pop(layer))
-        self._noted.append(Note.of(rows, change, layer, whole=self.recorder is not None))
+        self._seen.append(Seen.of(rows, change, whole=self.recorder is not None))
         if change.hidden is rows.hidden:
             return output
         if hidden.shape[1] == 1:
@@ -119,32 +132,31 @@ class Intervention:
         return self.recorder.events()
 
     def _fold(self) -> None:
-        """What the final warning needs of the calls since the last time; many at once, as each would cost as much."""
-        for layer in {note.layer for note in self._kept}:
-            mine = [note for note in self._kept if note.layer == layer]
-            norm, step, triggered = (
-                torch.cat([getattr(note, name) for note in mine]) for name in ("norm", "step", "triggered")
-            )
-            largest, acted = torch.where(step >= 0, norm, 0.0).amax(), triggered.any()
-            if layer in self._largest:
-                largest = torch.maximum(self._largest[layer], largest)
-                acted = self._triggered[layer] | acted
-            self._largest[layer], self._triggered[layer] = largest, acted
+        """What the final warning needs of the passes since the last time; many at once, as each would cost as much."""
+        step = torch.cat([noted.step for noted in self._kept])
+        norm, triggered = (
+            torch.cat([getattr(noted, name) for noted in self._kept], dim=1) for name in ("norm", "triggered")
+        )
+        largest, acted = torch.where(step >= 0, norm, 0.0).amax(dim=1), triggered.any(dim=1)
+        if self._largest is not None and self._acted is not None:
+            largest, acted = torch.maximum(self._largest, largest), self._acted | acted
+        self._largest, self._acted = largest, acted
         self._kept.clear()
 
     def conclude(self, quiet: bool) -> None:
-        """Raise if a layer never ran; warn, unless `quiet`, if nothing ever triggered the policy."""
+        """Raise if the model never ran; warn, unless `quiet`, if nothing ever triggered the policy."""
         self.finish()
-        self._fold()
-        if silent := [layer for layer in self.policy.layers if layer not in self._largest]:
+        if self._kept:
+            self._fold()
+        if self._largest is None or self._acted is None:
+            layers = list(self.policy.layers)
             raise NormprobeError(
-                f"expected the model to run layers {list(self.policy.layers)}, got no call of layer {silent}; "
-                "run the model inside the intervention, with all its layers"
+                f"expected the model to run layers {layers}, got no call of layer {layers}; "
+                "run the model inside the intervention"
             )
-        if not quiet and not any(bool(acted) for acted in self._triggered.values()):
-            seen = ", ".join(
-                f"{float(norm):.4g} at layer {layer}" for layer, norm in sorted(self._largest.items())
-            )
+        if not quiet and not self._acted.any():
+            largest = zip(self.policy.layers, self._largest.tolist(), strict=True)
+            seen = ", ".join(f"{norm:.4g} at layer {layer}" for layer, norm in largest)
             warnings.warn(
                 f"the policy changed nothing; the largest norms it saw: {seen}",
                 UntriggeredWarning,
@@ -158,8 +170,8 @@ def attached(
 ) -> Iterator[Intervention]:
     """The intervention's hooks on the blocks of its layers; gone afterwards, also after an exception.
 
-    Raises NormprobeError before anything runs if the policy names a layer that the model lacks, at the end if a hook
-    was never called. Warns (UntriggeredWarning) with the largest norms seen if the policy never acted, unless `quiet`.
+    Raises NormprobeError before anything runs if the policy names a layer that the model lacks, at the end if no hook
+    was ever called. Warns (UntriggeredWarning) with the largest norms seen if the policy never acted, unless `quiet`.
     """
     layers = intervention.policy.layers
     if absent := [layer for layer in layers if not 0 <= layer < len(blocks)]:

@@ -1,0 +1,177 @@
+"""What a decode step does to its rows: norm, threshold, mask and mix, each as one function.
+
+On a GPU with Triton each is one launch (`normprobe.policies.kernels`). Elsewhere, and as the reference of the tests, it
+is plain torch; the two agree to float32 rounding. Nothing here waits for the device.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import torch
+from jaxtyping import Bool, Float, Int
+
+from normprobe.policies.rows import norms
+
+_TRITON = find_spec("triton") is not None
+
+
+def _on_gpu(tensor: torch.Tensor) -> bool:
+    return tensor.is_cuda and _TRITON
+
+
+def peaks(
+    hidden: Float[torch.Tensor, "row d"],
+    tau: Float[torch.Tensor, " row"],
+    eligible: Bool[torch.Tensor, " row"],
+    blow_up: float | None = None,
+) -> tuple[Float[torch.Tensor, " row"], Bool[torch.Tensor, " row"]]:
+    """‖h‖₂ in float32, and the eligible rows with τ < ‖h‖, and ‖h‖ < b·τ if there is a b (`blow_up`)."""
+    if _on_gpu(hidden):
+        from normprobe.policies import kernels
+
+        return kernels.peaks(hidden, tau, eligible, blow_up)
+    norm = norms(hidden)
+    active = eligible & (norm > tau)
+    return norm, active if blow_up is None else active & (norm < blow_up * tau)
+
+
+def keep(
+    hidden: Float[torch.Tensor, "row d"],
+    out: Float[torch.Tensor, "row d"],
+    norm: Float[torch.Tensor, " row"],
+    tau: Float[torch.Tensor, " row"],
+    active: Bool[torch.Tensor, " row"],
+    *,
+    damping: float,
+    growth: float,
+    blow_up: float,
+) -> tuple[Float[torch.Tensor, "row d"], Float[torch.Tensor, " row"], Bool[torch.Tensor, " row"]]:
+    """The states after an extra pass, their norms, and the rows that kept it.
+
+    An active row h becomes h' = (1 − α)·h + α·out, exactly `out` at a damping α of 1 and exactly `hidden` at 0, if
+    ‖h'‖ ≥ (1 + growth)·‖h‖ and τ < ‖h'‖ < blow_up·τ. All else stays, to the bit. norm: ‖h‖.
+    """
+    if _on_gpu(hidden):
+        from normprobe.policies import kernels
+
+        return kernels.keep(hidden, out, norm, tau, active, damping=damping, growth=growth, blow_up=blow_up)
+    mixed = torch.lerp(hidden, out, damping)
+    grown = norms(mixed)
+    kept = active & (grown >= (1 + growth) * norm) & (grown > tau) & (grown < blow_up * tau)
+    return torch.where(kept[:, None], mixed, hidden), torch.where(kept, grown, norm), kept
+
+
+def inject(
+    hidden: Float[torch.Tensor, "row d"],
+    norm: Float[torch.Tensor, " row"],
+    slot: Int[torch.Tensor, " row"],
+    may: Bool[torch.Tensor, " row"],
+    bank: Float[torch.Tensor, "slot entry d"],
+    held: Float[torch.Tensor, "slot entry"],
+    *,
+    min_cosine: float,
+    beta: float,
+) -> tuple[Float[torch.Tensor, "row d"], Bool[torch.Tensor, " row"]]:
+    """The states with the entry v of the best cosine in their slot's bank mixed in, and the rows that have one.
+
+    Where a row `may`, and the best cosine is `min_cosine` at least, (1 − β)·h + β·v; all else stays, to the bit.
+    held: the norms of the entries, −∞ for an empty place.
+    """
+    if _on_gpu(hidden):
+        from normprobe.policies import kernels
+
+        return kernels.inject(hidden, norm, slot, may, bank, held, min_cosine=min_cosine, beta=beta)
+    entries, held = bank[slot], held[slot]
+    dots = torch.einsum("rkd,rd->rk", entries.float(), hidden.float())
+    cosine = dots / (held * norm[:, None]).clamp_min(1e-12)
+    best = torch.where(held > -torch.inf, cosine, -torch.inf).max(dim=-1)
+    acts = may & (best.values >= min_cosine)
+    vector = entries.gather(1, best.indices[:, None, None].expand(-1, 1, hidden.shape[1]))[:, 0]
+    return torch.where(acts[:, None], torch.lerp(hidden, vector, beta), hidden), acts
+
+
+@dataclass(frozen=True)
+class Histograms:
+    """Of log-norms, by layer and request; one slot more than there are requests takes what does not count.
+
+    counts: column b holds the norms between the edges b − 1 and b. Column 0 stays 0, so that a running sum is the
+    distribution at the edges. tau: Q3 + k·max(IQR, smallest_iqr) of counts and prior together, in activation units.
+    low, width: the lowest edge and the distance of edges, in log-norm. prior: pseudo-tokens up to each edge.
+    """
+
+    counts: Float[torch.Tensor, "layer slot column"]
+    tau: Float[torch.Tensor, "layer slot"]
+    low: Float[torch.Tensor, "layer 1"]
+    width: Float[torch.Tensor, "layer 1"]
+    prior: Float[torch.Tensor, "layer 1 column"]
+    k: float
+    smallest_iqr: float
+
+    @classmethod
+    def fresh(
+        cls,
+        n_slots: int,
+        low: Float[torch.Tensor, "layer 1"],
+        width: Float[torch.Tensor, "layer 1"],
+        prior: Float[torch.Tensor, "layer 1 column"],
+        k: float,
+        smallest_iqr: float,
+    ) -> Histograms:
+        """Of requests that have shown nothing: τ is the prior's."""
+        n_layers, _, n_columns = prior.shape
+        counts = prior.new_zeros(n_layers, n_slots + 1, n_columns)
+        tau = _fence(counts[:, :1], low, width, prior, k, smallest_iqr)
+        return cls(counts, tau.repeat(1, n_slots + 1), low, width, prior, k, smallest_iqr)
+
+
+def learn(
+    histograms: Histograms,
+    place: Int[torch.Tensor, " asked"],
+    slot: Int[torch.Tensor, "asked row"],
+    norm: Float[torch.Tensor, "asked row"],
+    eligible: Bool[torch.Tensor, "asked row"],
+) -> None:
+    """Count the norms of some layers (their `place` in the histograms), then renew τ of the requests that showed them.
+
+    Rows that are not eligible, of slot −1 or of norm NaN do not count. At most one row per layer and slot does.
+    """
+    if _on_gpu(norm):
+        from normprobe.policies import kernels
+
+        return kernels.learn(histograms, place, slot, norm, eligible)
+    low, width, prior = (
+        values.index_select(0, place) for values in (histograms.low, histograms.width, histograms.prior)
+    )
+    n_slots, n_columns = histograms.counts.shape[1:]
+    counted = eligible & (slot >= 0) & (norm == norm)  # NaN equals nothing
+    cell = place[:, None] * n_slots + torch.where(counted, slot, n_slots - 1)
+    position = ((norm.log() - low) / width).nan_to_num_(0.0).clamp_(0, n_columns - 2)
+    column = (cell * n_columns + position.long() + 1).flatten()
+    histograms.counts.view(-1).index_add_(0, column, torch.ones_like(norm).flatten())
+    cell = cell.flatten()
+    counts = histograms.counts.view(-1, n_columns).index_select(0, cell).view(*norm.shape, n_columns)
+    tau = _fence(counts, low, width, prior, histograms.k, histograms.smallest_iqr)
+    histograms.tau.view(-1).index_copy_(0, cell, tau.flatten())
+    return None
+
+
+def _fence(
+    counts: Float[torch.Tensor, "layer row column"],
+    low: Float[torch.Tensor, "layer 1"],
+    width: Float[torch.Tensor, "layer 1"],
+    prior: Float[torch.Tensor, "layer 1 column"],
+    k: float,
+    smallest_iqr: float,
+) -> Float[torch.Tensor, "layer row"]:
+    """τ of some layers and requests; a quantile is linear in log-norm within its bin."""
+    reached = counts.cumsum(dim=-1) + prior
+    total = reached[..., -1]
+    target = torch.stack([0.25 * total, 0.75 * total], dim=-1)
+    upper = torch.searchsorted(reached, target)  # the first edge that reaches it, never edge 0
+    lower = upper - 1
+    at_lower = reached.gather(-1, lower)
+    position = lower + (target - at_lower) / (reached.gather(-1, upper) - at_lower)
+    first, third = (low[..., None] + position * width[..., None]).exp().unbind(dim=-1)
+    return torch.add(third, (third - first).clamp_min(smallest_iqr), alpha=k)

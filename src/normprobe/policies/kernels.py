@@ -1,0 +1,289 @@
+"""The functions of `normprobe.policies.fused` as Triton kernels: one launch each, one program per row.
+
+A program reads its own row and nothing else, in blocks whose size depends on the width alone: what a row gets is the
+same to the bit whatever rows stand beside it (of a width that fills 16 bytes: a load is as wide as a row is aligned).
+Imported only where Triton is; under Triton's interpreter (TRITON_INTERPRET=1) the kernels run on CPU tensors.
+"""
+
+from __future__ import annotations
+
+from typing import no_type_check  # in a kernel an annotation says what is a constant, and nothing about types
+
+import torch
+import triton
+import triton.language as tl
+from jaxtyping import Bool, Float, Int
+
+from normprobe.policies.fused import Histograms
+
+_UNFUSED = {"enable_fp_fusion": False}
+"""a·b + c is rounded twice, as in torch, whatever this version of Triton does unasked."""
+
+
+@triton.jit
+@no_type_check
+def _length(state):
+    """‖state‖₂; its rounding is that of IEEE, as torch's."""
+    return tl.sqrt_rn(tl.sum(state * state))
+
+
+@triton.jit
+@no_type_check
+def _lerp(start, end, weight):
+    """As torch.lerp: exactly `start` at weight 0, exactly `end` at 1."""
+    step = end - start
+    return tl.where(weight < 0.5, start + weight * step, end - (1 - weight) * step)
+
+
+@triton.jit
+@no_type_check
+def _peaks(
+    hidden, tau, eligible, norm, active, blow_up, tau_stride, d, BOUNDED: tl.constexpr, BLOCK: tl.constexpr
+):
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, BLOCK)
+    state = tl.load(hidden + row * d + column, mask=column < d, other=0.0).to(tl.float32)
+    length, low = _length(state), tl.load(tau + row * tau_stride)
+    inside = (tl.load(eligible + row) != 0) & (length > low)
+    if BOUNDED:
+        inside = inside & (length < blow_up * low)
+    tl.store(norm + row, length)
+    tl.store(active + row, inside)
+
+
+def peaks(
+    hidden: Float[torch.Tensor, "row d"],
+    tau: Float[torch.Tensor, " row"],
+    eligible: Bool[torch.Tensor, " row"],
+    blow_up: float | None = None,
+) -> tuple[Float[torch.Tensor, " row"], Bool[torch.Tensor, " row"]]:
+    """`fused.peaks`."""
+    rows, d = hidden.shape
+    norm, active = hidden.new_empty(rows, dtype=torch.float32), torch.empty_like(eligible)
+    with torch.cuda.device(hidden.get_device()):
+        _peaks[(rows,)](
+            hidden.contiguous(),
+            tau,
+            eligible,
+            norm,
+            active,
+            float(blow_up or 0),
+            tau.stride(0),
+            d,
+            BOUNDED=blow_up is not None,
+            **_blocks(d),
+        )
+    return norm, active
+
+
+@triton.jit
+@no_type_check
+def _keep(
+    hidden,
+    out,
+    norm,
+    tau,
+    active,
+    new,
+    new_norm,
+    kept,
+    damping,
+    growth,
+    blow_up,
+    tau_stride,
+    d,
+    BLOCK: tl.constexpr,
+):
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, BLOCK)
+    at, inside = row * d + column, column < d
+    state = tl.load(hidden + at, mask=inside, other=0.0)
+    after = tl.load(out + at, mask=inside, other=0.0)
+    mixed = _lerp(state.to(tl.float32), after.to(tl.float32), damping).to(state.dtype)
+    before, low, grown = tl.load(norm + row), tl.load(tau + row * tau_stride), _length(mixed.to(tl.float32))
+    keeps = tl.load(active + row) != 0
+    keeps = keeps & (grown >= growth * before) & (grown > low) & (grown < blow_up * low)
+    tl.store(new + at, tl.where(keeps, mixed, state), mask=inside)
+    tl.store(new_norm + row, tl.where(keeps, grown, before))
+    tl.store(kept + row, keeps)
+
+
+def keep(
+    hidden: Float[torch.Tensor, "row d"],
+    out: Float[torch.Tensor, "row d"],
+    norm: Float[torch.Tensor, " row"],
+    tau: Float[torch.Tensor, " row"],
+    active: Bool[torch.Tensor, " row"],
+    *,
+    damping: float,
+    growth: float,
+    blow_up: float,
+) -> tuple[Float[torch.Tensor, "row d"], Float[torch.Tensor, " row"], Bool[torch.Tensor, " row"]]:
+    """`fused.keep`."""
+    rows, d = hidden.shape
+    hidden, out = hidden.contiguous(), out.contiguous()
+    new, new_norm, kept = torch.empty_like(hidden), torch.empty_like(norm), torch.empty_like(active)
+    with torch.cuda.device(hidden.get_device()):
+        _keep[(rows,)](
+            hidden,
+            out,
+            norm,
+            tau,
+            active,
+            new,
+            new_norm,
+            kept,
+            float(damping),
+            float(1 + growth),
+            float(blow_up),
+            tau.stride(0),
+            d,
+            **_blocks(d),
+        )
+    return new, new_norm, kept
+
+
+@triton.jit
+@no_type_check
+def _inject(
+    hidden, norm, slot, may, bank, held, new, acts, min_cosine, beta, n_entries, d, BLOCK: tl.constexpr
+):
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, BLOCK)
+    inside = column < d
+    first = tl.load(slot + row).to(tl.int64) * n_entries
+    state = tl.load(hidden + row * d + column, mask=inside, other=0.0)
+    wide, length = state.to(tl.float32), tl.load(norm + row)
+    best, chosen = tl.full((), -float("inf"), tl.float32), first
+    # Only a row that may act reads its bank.
+    for entry in range(first, first + tl.where(tl.load(may + row) != 0, n_entries, 0)):
+        size = tl.load(held + entry)
+        vector = tl.load(bank + entry * d + column, mask=inside, other=0.0).to(tl.float32)
+        scale = size * length
+        cosine = tl.div_rn(tl.sum(vector * wide), tl.where(scale < 1e-12, 1e-12, scale))
+        # The first of the largest; a NaN counts as larger than all, as it does to torch.max.
+        better = (size > -float("inf")) & ((cosine > best) | ((cosine != cosine) & (best == best)))
+        best, chosen = tl.where(better, cosine, best), tl.where(better, entry, chosen)
+    steers = best >= min_cosine
+    if steers:
+        vector = tl.load(bank + chosen * d + column, mask=inside, other=0.0).to(tl.float32)
+        state = _lerp(wide, vector, beta).to(state.dtype)
+    tl.store(new + row * d + column, state, mask=inside)
+    tl.store(acts + row, steers)
+
+
+def inject(
+    hidden: Float[torch.Tensor, "row d"],
+    norm: Float[torch.Tensor, " row"],
+    slot: Int[torch.Tensor, " row"],
+    may: Bool[torch.Tensor, " row"],
+    bank: Float[torch.Tensor, "slot entry d"],
+    held: Float[torch.Tensor, "slot entry"],
+    *,
+    min_cosine: float,
+    beta: float,
+) -> tuple[Float[torch.Tensor, "row d"], Bool[torch.Tensor, " row"]]:
+    """`fused.inject`."""
+    rows, d = hidden.shape
+    hidden = hidden.contiguous()
+    new, acts = torch.empty_like(hidden), torch.empty_like(may)
+    with torch.cuda.device(hidden.get_device()):
+        _inject[(rows,)](
+            hidden,
+            norm,
+            slot.contiguous(),
+            may,
+            bank,
+            held,
+            new,
+            acts,
+            float(min_cosine),
+            float(beta),
+            bank.shape[1],
+            d,
+            **_blocks(d),
+        )
+    return new, acts
+
+
+@triton.jit
+@no_type_check
+def _quantile(reached, level, BINS: tl.constexpr):
+    """Where the distribution reaches a level, in bins from the lowest edge; linear within a bin."""
+    bin = tl.arange(0, BINS)
+    target = level * tl.sum(tl.where(bin == BINS - 1, reached, 0.0))
+    lower = tl.sum((reached < target).to(tl.int32))
+    at_lower = tl.sum(tl.where(bin == lower - 1, reached, 0.0))
+    at_upper = tl.sum(tl.where(bin == lower, reached, 0.0))
+    return lower + tl.div_rn(target - at_lower, at_upper - at_lower)
+
+
+@triton.jit(do_not_specialize=["n_rows"])
+@no_type_check
+def _learn(
+    counts,
+    tau,
+    low,
+    width,
+    prior,
+    place,
+    slot,
+    norm,
+    eligible,
+    k,
+    smallest_iqr,
+    n_rows,
+    n_slots,
+    BINS: tl.constexpr,
+):
+    at = tl.program_id(1) * n_rows + tl.program_id(0)
+    length, request = tl.load(norm + at), tl.load(slot + at)
+    if (tl.load(eligible + at) != 0) & (request >= 0) & (length == length):
+        layer = tl.load(place + tl.program_id(1))
+        cell = layer * n_slots + request
+        lowest, one_bin = tl.load(low + layer), tl.load(width + layer)
+        bin = tl.arange(0, BINS)
+        position = tl.div_rn(tl.log(length) - lowest, one_bin)
+        hit = bin == tl.minimum(tl.maximum(position, 0.0), BINS - 1.0).to(tl.int32)
+        column = cell * (BINS + 1) + 1 + bin
+        count = tl.load(counts + column) + hit.to(tl.float32)
+        tl.store(counts + column, count, mask=hit)
+        reached = tl.cumsum(count) + tl.load(prior + layer * (BINS + 1) + 1 + bin)
+        first = tl.exp(lowest + _quantile(reached, 0.25, BINS) * one_bin)
+        third = tl.exp(lowest + _quantile(reached, 0.75, BINS) * one_bin)
+        tl.store(tau + cell, third + k * tl.maximum(third - first, smallest_iqr))
+
+
+def learn(
+    histograms: Histograms,
+    place: Int[torch.Tensor, " asked"],
+    slot: Int[torch.Tensor, "asked row"],
+    norm: Float[torch.Tensor, "asked row"],
+    eligible: Bool[torch.Tensor, "asked row"],
+) -> None:
+    """`fused.learn`."""
+    (asked, rows), h = norm.shape, histograms
+    with torch.cuda.device(norm.get_device()):
+        _learn[(rows, asked)](
+            h.counts,
+            h.tau,
+            h.low,
+            h.width,
+            h.prior,
+            place,
+            slot,
+            norm,
+            eligible,
+            float(h.k),
+            float(h.smallest_iqr),
+            rows,
+            h.tau.shape[1],
+            BINS=h.counts.shape[2] - 1,
+            **_UNFUSED,
+        )
+
+
+def _blocks(d: int) -> dict[str, int]:
+    """A row in one block of a power of two, and the warps that hold it."""
+    block = 1 << (d - 1).bit_length()
+    return {"BLOCK": block, "num_warps": min(max(block // 512, 1), 16), **_UNFUSED}

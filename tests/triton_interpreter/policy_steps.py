@@ -1,0 +1,92 @@
+"""Small policies and rows for them, to be run in two ways that must come to the same."""
+
+import torch
+from profile_fixture import profile
+
+from normprobe.policies.adaptive_suppression import AdaptiveSuppression, Clamp
+from normprobe.policies.combined import Combined
+from normprobe.policies.probe import Probe, Probing
+from normprobe.policies.recursion import Recursion
+from normprobe.policies.rows import Change, Policy, Rows
+from normprobe.policies.steering import Steering
+from normprobe.policies.threshold import AdaptiveThreshold, FixedThreshold
+
+History = tuple[list[Change], dict[str, torch.Tensor]]
+
+LAYERS = (0, 2)
+FIXED = FixedThreshold({0: 20.0, 2: 30.0})
+ADAPTIVE = AdaptiveThreshold.of(profile(), LAYERS, k=0.0, prior_tokens=4.0)
+N_SLOTS, WIDTH = 4, 12
+POLICIES: dict[str, Policy] = {
+    f"{kind} {name}": policy
+    for name, threshold in (("fixed", FIXED), ("adaptive", ADAPTIVE))
+    for kind, policy in {
+        "recursion": Recursion(threshold, blow_up=3.0, max_passes=2, growth=0.05, damping=0.6),
+        "probe": Probe(threshold, 4),
+        "suppression": AdaptiveSuppression(threshold),
+        "clamp": Clamp(threshold),
+        "steering": Steering(threshold, "at_peaks", 1, 0.9, 0, -0.2, 0.4, bank_size=3),
+        "combined": Combined(
+            (
+                Probe(threshold),
+                Recursion(threshold, blow_up=3.0),
+                Steering(threshold, "low_streak", 2, 0.9, 1, -1.0),
+            )
+        ),
+    }.items()
+}
+
+
+def rerun(active: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    """A layer of a compiled engine: it never knows that no row is active."""
+    return 1.13 * hidden
+
+
+def passes(dtype: torch.dtype, device: torch.device, n: int) -> list[list[tuple[int, Rows]]]:
+    """The rows of n passes at two layers: four requests, one of them in its prompt, and padding."""
+    generator = torch.Generator().manual_seed(0)
+    slot = torch.tensor([0, 1, 2, 3, -1], device=device)
+    told = []
+    for step in range(n):
+        at = torch.tensor([step, step, step, step - n // 2, -1], device=device)
+        size = 9 * torch.randn(len(LAYERS), 5, 1, generator=generator).mul(0.4).exp()
+        hidden = (torch.randn(len(LAYERS), 5, WIDTH, generator=generator) * size).to(dtype)
+        told.append([(layer, Rows(hidden[i].to(device), slot, at)) for i, layer in enumerate(LAYERS)])
+    return told
+
+
+class Step:
+    """A policy at work: what it makes of each pass, and in the end what a probe has seen."""
+
+    def __init__(self, policy: Policy, device: torch.device) -> None:
+        self.acting = policy.start(N_SLOTS, WIDTH, device)
+        self.acting.reset(range(N_SLOTS), ["a", "b", "c", "d"])
+
+    def __call__(self, asked: list[tuple[int, Rows]]) -> list[Change]:
+        changes = [self.acting.apply(rows, layer, rerun) for layer, rows in asked]
+        self.acting.finish()
+        return changes
+
+    def summary(self) -> dict[str, torch.Tensor]:
+        return vars(self.acting.summary(range(N_SLOTS))) if isinstance(self.acting, Probing) else {}
+
+
+def act(policy: Policy, told: list[list[tuple[int, Rows]]], device: torch.device) -> History:
+    """The whole of it."""
+    step = Step(policy, device)
+    return [change for asked in told for change in step(asked)], step.summary()
+
+
+def check_same(found: History, expected: History) -> None:
+    """Two histories are the same but for rounding, and something was done in them or seen."""
+    for one, other in zip(found[0], expected[0], strict=True):
+        torch.testing.assert_close(one.hidden, other.hidden, check_device=False)
+        idle = ~other.triggered
+        assert torch.equal(one.triggered.cpu(), other.triggered)
+        assert torch.equal(one.hidden.cpu()[idle], other.hidden[idle])
+        if other.passes is not None:
+            assert one.passes is not None
+            assert torch.equal(one.passes.cpu(), other.passes)
+    torch.testing.assert_close(found[1], expected[1], equal_nan=True)
+    acted = sum(int(change.triggered.sum()) for change in expected[0])
+    assert expected[1] or acted > len(expected[0]) / 4

@@ -137,14 +137,16 @@ def check_learn(device: torch.device, rows: int, slots: torch.dtype) -> None:
         ADAPTIVE.start(rows, torch.device("cpu"))._histograms,
     )
     for step in range(6):
-        place = torch.tensor([[0, 1], [1]][step % 2])
-        slot = torch.stack([torch.randperm(rows, generator=generator) for _ in place]).to(slots)
-        norm = 35 * torch.randn(len(place), rows, generator=generator).mul(0.5).exp()
+        place = [None, torch.tensor([1])][step % 2]
+        slot = torch.randperm(rows, generator=generator).to(slots)
+        norm = 35 * torch.randn(2 if place is None else 1, rows, generator=generator).mul(0.5).exp()
         if rows > 8:
-            slot[:, 1], norm[:, 2], norm[:, 3], norm[:, 4], norm[:, 5] = -1, math.nan, math.inf, 0.0, 1e-30
-        eligible = torch.rand(norm.shape, generator=generator) < 0.8
+            slot[1], norm[:, 2], norm[:, 3], norm[:, 4], norm[:, 5] = -1, math.nan, math.inf, 0.0, 1e-30
+        eligible = torch.rand(rows, generator=generator) < 0.8
         fused.learn(theirs, place, slot, norm, eligible)
-        kernels.learn(ours, *(tensor.to(device) for tensor in (place, slot, norm, eligible)))
-        assert torch.equal(ours.counts[:, :-1].cpu(), theirs.counts[:, :-1])
+        there = None if place is None else place.to(device)
+        kernels.learn(ours, there, *(tensor.to(device) for tensor in (slot, norm, eligible)))
+        # The last slot and column of the torch form hold what does not count.
+        assert torch.equal(ours.counts[:, :-1, :-1].cpu(), theirs.counts[:, :-1, :-1])
         torch.testing.assert_close(ours.tau[:, :-1].cpu(), theirs.tau[:, :-1], rtol=1e-5, atol=0)
-    assert int(theirs.counts[:, :-1].sum()) == int(ours.counts.sum()) > 3 * rows
+    assert int(theirs.counts[:, :-1, :-1].sum()) == int(ours.counts.sum()) > 3 * rows

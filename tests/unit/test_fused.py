@@ -54,7 +54,7 @@ for name, types, constants in (
     ("_peaks", "*H *fp32 *i1 *fp32 *i1 fp32 i32 i32 constexpr constexpr", {"BOUNDED": True, "BLOCK": 4096}),
     ("_keep", "*H *H *fp32 *fp32 *i1 *H *fp32 *i1 fp32 fp32 fp32 i32 i32 constexpr", {"BLOCK": 4096}),
     ("_inject", "*H *fp32 *i64 *i1 *H *fp32 *H *i1 fp32 fp32 i32 i32 constexpr", {"BLOCK": 4096}),
-    ("_learn", "*fp32 *fp32 *fp32 *fp32 *fp32 *i64 *i64 *fp32 *i1 fp32 fp32 i32 i32 constexpr", {"BINS": 128}),
+    ("_learn", "*fp32 *fp32 *fp32 *fp32 *fp32 *fp32 *i64 *i64 *fp32 *i1 fp32 fp32 i32 i32 constexpr", {"BINS": 128}),
 ):
     kernel = getattr(kernels, name)
     for dtype in ("fp32", "bf16", "fp16"):

@@ -6,7 +6,7 @@ is plain torch; the two agree to float32 rounding. Nothing here waits for the de
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
 import torch
@@ -97,15 +97,21 @@ class Histograms:
     """Of log-norms, by layer and request; one slot more than there are requests takes what does not count.
 
     counts: column b holds the norms between the edges b − 1 and b. Column 0 stays 0, so that a running sum is the
-    distribution at the edges. tau: Q3 + k·max(IQR, smallest_iqr) of counts and prior together, in activation units.
-    low, width: the lowest edge and the distance of edges, in log-norm. prior: pseudo-tokens up to each edge.
+        distribution at the edges; the last takes NaN norms, which do not count.
+    tau: Q3 + k·max(IQR, smallest_iqr) of counts and prior together, in activation units.
+    low, width: the lowest edge and the distance of edges, in log-norm. edges: the inner ones as norms, −∞ and ∞ around.
+    prior: pseudo-tokens up to each edge. base: a layer's first column. every: all layers. levels: of the quartiles.
     """
 
     counts: Float[torch.Tensor, "layer slot column"]
     tau: Float[torch.Tensor, "layer slot"]
     low: Float[torch.Tensor, "layer 1"]
     width: Float[torch.Tensor, "layer 1"]
-    prior: Float[torch.Tensor, "layer 1 column"]
+    edges: Float[torch.Tensor, "layer edge"]
+    prior: Float[torch.Tensor, "layer 1 edge"]
+    base: Int[torch.Tensor, "layer 1"]
+    every: Int[torch.Tensor, " layer"]
+    levels: Float[torch.Tensor, 2]
     k: float
     smallest_iqr: float
 
@@ -115,63 +121,69 @@ class Histograms:
         n_slots: int,
         low: Float[torch.Tensor, "layer 1"],
         width: Float[torch.Tensor, "layer 1"],
-        prior: Float[torch.Tensor, "layer 1 column"],
+        prior: Float[torch.Tensor, "layer 1 edge"],
         k: float,
         smallest_iqr: float,
     ) -> Histograms:
         """Of requests that have shown nothing: τ is the prior's."""
-        n_layers, _, n_columns = prior.shape
-        counts = prior.new_zeros(n_layers, n_slots + 1, n_columns)
-        tau = _fence(counts[:, :1], low, width, prior, k, smallest_iqr)
-        return cls(counts, tau.repeat(1, n_slots + 1), low, width, prior, k, smallest_iqr)
+        n_layers, _, n_edges = prior.shape
+        device = prior.device
+        edges = torch.exp(low + width * torch.arange(n_edges, device=device))
+        edges[:, 0], edges[:, -1] = -torch.inf, torch.inf
+        counts = prior.new_zeros(n_layers, n_slots + 1, n_edges + 1)
+        every = torch.arange(n_layers, device=device)
+        base = every[:, None] * counts.stride(0)
+        levels = torch.tensor([0.25, 0.75], device=device)
+        made = cls(counts, counts[..., 0], low, width, edges, prior, base, every, levels, k, smallest_iqr)
+        tau = made.fence(counts[:, :1], low, width, prior)
+        return replace(made, tau=tau.repeat(1, n_slots + 1))
+
+    def fence(
+        self,
+        counts: Float[torch.Tensor, "layer row column"],
+        low: Float[torch.Tensor, "layer 1"],
+        width: Float[torch.Tensor, "layer 1"],
+        prior: Float[torch.Tensor, "layer 1 edge"],
+    ) -> Float[torch.Tensor, "layer row"]:
+        """τ of some layers and requests; a quantile is linear in log-norm within its bin."""
+        reached = counts[..., :-1].cumsum(dim=-1).add_(prior)
+        target = reached[..., -1:] * self.levels
+        upper = torch.searchsorted(reached, target)  # the first edge that reaches it, never edge 0
+        lower = upper - 1
+        at_lower = reached.gather(-1, lower)
+        share = target.sub_(at_lower).div_(reached.gather(-1, upper).sub_(at_lower))
+        fences = torch.addcmul(low[..., None], share.add_(lower), width[..., None]).exp_()
+        first, third = fences.unbind(dim=-1)
+        return torch.add(third, (third - first).clamp_min_(self.smallest_iqr), alpha=self.k)
 
 
 def learn(
     histograms: Histograms,
-    place: Int[torch.Tensor, " asked"],
-    slot: Int[torch.Tensor, "asked row"],
+    place: Int[torch.Tensor, " asked"] | None,
+    slot: Int[torch.Tensor, " row"],
     norm: Float[torch.Tensor, "asked row"],
-    eligible: Bool[torch.Tensor, "asked row"],
+    eligible: Bool[torch.Tensor, " row"],
 ) -> None:
-    """Count the norms of some layers (their `place` in the histograms), then renew τ of the requests that showed them.
+    """Count the norms of some layers (their `place` in the histograms; None: all, in order), then renew τ of the
+    requests that showed them.
 
-    Rows that are not eligible, of slot −1 or of norm NaN do not count. At most one row per layer and slot does.
+    Rows that are not eligible, of slot −1 or of norm NaN do not count. At most one row per slot does.
     """
     if _on_gpu(norm):
         from normprobe.policies import kernels
 
         return kernels.learn(histograms, place, slot, norm, eligible)
-    low, width, prior = (
-        values.index_select(0, place) for values in (histograms.low, histograms.width, histograms.prior)
+    h = histograms
+    low, width, edges, prior, base = (
+        values if place is None else values.index_select(0, place)
+        for values in (h.low, h.width, h.edges, h.prior, h.base)
     )
-    n_slots, n_columns = histograms.counts.shape[1:]
-    counted = eligible & (slot >= 0) & (norm == norm)  # NaN equals nothing
-    cell = place[:, None] * n_slots + torch.where(counted, slot, n_slots - 1)
-    position = ((norm.log() - low) / width).nan_to_num_(0.0).clamp_(0, n_columns - 2)
-    column = (cell * n_columns + position.long() + 1).flatten()
-    histograms.counts.view(-1).index_add_(0, column, torch.ones_like(norm).flatten())
-    cell = cell.flatten()
-    counts = histograms.counts.view(-1, n_columns).index_select(0, cell).view(*norm.shape, n_columns)
-    tau = _fence(counts, low, width, prior, histograms.k, histograms.smallest_iqr)
-    histograms.tau.view(-1).index_copy_(0, cell, tau.flatten())
+    n_slots, n_columns = h.counts.shape[1:]
+    # In place: with so few numbers the operations are what costs. Slot −1 is the last, which does not count.
+    first = base + torch.where(eligible, slot, n_slots - 1).remainder_(n_slots).mul_(n_columns)
+    column = torch.searchsorted(edges, norm).add_(first).flatten()
+    h.counts.view(-1).put_(column, torch.ones_like(norm).flatten(), accumulate=True)
+    row = first.div_(n_columns, rounding_mode="floor").flatten()
+    counts = h.counts.view(-1, n_columns).index_select(0, row).view(*norm.shape, n_columns)
+    h.tau.view(-1).index_copy_(0, row, h.fence(counts, low, width, prior).flatten())
     return None
-
-
-def _fence(
-    counts: Float[torch.Tensor, "layer row column"],
-    low: Float[torch.Tensor, "layer 1"],
-    width: Float[torch.Tensor, "layer 1"],
-    prior: Float[torch.Tensor, "layer 1 column"],
-    k: float,
-    smallest_iqr: float,
-) -> Float[torch.Tensor, "layer row"]:
-    """τ of some layers and requests; a quantile is linear in log-norm within its bin."""
-    reached = counts.cumsum(dim=-1) + prior
-    total = reached[..., -1]
-    target = torch.stack([0.25 * total, 0.75 * total], dim=-1)
-    upper = torch.searchsorted(reached, target)  # the first edge that reaches it, never edge 0
-    lower = upper - 1
-    at_lower = reached.gather(-1, lower)
-    position = lower + (target - at_lower) / (reached.gather(-1, upper) - at_lower)
-    first, third = (low[..., None] + position * width[..., None]).exp().unbind(dim=-1)
-    return torch.add(third, (third - first).clamp_min(smallest_iqr), alpha=k)

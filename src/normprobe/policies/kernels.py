@@ -225,6 +225,7 @@ def _learn(
     tau,
     low,
     width,
+    edges,
     prior,
     place,
     slot,
@@ -237,15 +238,14 @@ def _learn(
     BINS: tl.constexpr,
 ):
     at = tl.program_id(1) * n_rows + tl.program_id(0)
-    length, request = tl.load(norm + at), tl.load(slot + at)
-    if (tl.load(eligible + at) != 0) & (request >= 0) & (length == length):
+    length, request = tl.load(norm + at), tl.load(slot + tl.program_id(0))
+    if (tl.load(eligible + tl.program_id(0)) != 0) & (request >= 0) & (length == length):
         layer = tl.load(place + tl.program_id(1))
         cell = layer * n_slots + request
         lowest, one_bin = tl.load(low + layer), tl.load(width + layer)
         bin = tl.arange(0, BINS)
-        position = tl.div_rn(tl.log(length) - lowest, one_bin)
-        hit = bin == tl.minimum(tl.maximum(position, 0.0), BINS - 1.0).to(tl.int32)
-        column = cell * (BINS + 1) + 1 + bin
+        hit = bin + 1 == tl.sum((tl.load(edges + layer * (BINS + 1) + bin) < length).to(tl.int32))
+        column = cell * (BINS + 2) + 1 + bin
         count = tl.load(counts + column) + hit.to(tl.float32)
         tl.store(counts + column, count, mask=hit)
         reached = tl.cumsum(count) + tl.load(prior + layer * (BINS + 1) + 1 + bin)
@@ -256,19 +256,21 @@ def _learn(
 
 def learn(
     histograms: Histograms,
-    place: Int[torch.Tensor, " asked"],
-    slot: Int[torch.Tensor, "asked row"],
+    place: Int[torch.Tensor, " asked"] | None,
+    slot: Int[torch.Tensor, " row"],
     norm: Float[torch.Tensor, "asked row"],
-    eligible: Bool[torch.Tensor, "asked row"],
+    eligible: Bool[torch.Tensor, " row"],
 ) -> None:
     """`fused.learn`."""
     (asked, rows), h = norm.shape, histograms
+    place = h.every if place is None else place
     with torch.cuda.device(norm.get_device()):
         _learn[(rows, asked)](
             h.counts,
             h.tau,
             h.low,
             h.width,
+            h.edges,
             h.prior,
             place,
             slot,
@@ -278,7 +280,7 @@ def learn(
             float(h.smallest_iqr),
             rows,
             h.tau.shape[1],
-            BINS=h.counts.shape[2] - 1,
+            BINS=h.counts.shape[2] - 2,
             **_UNFUSED,
         )
 

@@ -1,8 +1,9 @@
 """The probe: changes nothing, and keeps per request what LRS needs to know of its norms (arXiv 2606.06188).
 
-Some scores need the last part of a response, and nobody knows which part that is before the end. So each request has a
-series of `BLOCKS` sums over equally many tokens; when all are in use, neighbours are added up and a block holds twice
-as many. Memory does not grow with the length, and any last part can be read off, to within one block.
+Some scores need the last part of a response, and nobody knows which part that is before the end. So a summary has a
+series of `BLOCKS` sums over equally many tokens, as many to a block as the length asks for; any last part can be read
+off it, to within one block. While a response is written, its first tokens enter sums of their own, the next sums of
+two, of four, and so on: nothing has to be added up again before the summary, and memory does not grow.
 """
 
 from __future__ import annotations
@@ -21,11 +22,16 @@ from normprobe.policies.threshold import AdaptiveThreshold, FixedThreshold
 
 BLOCKS = 128
 """From 128 tokens on, between 64 and 128 blocks are in use: one holds at most a 64th of the response."""
+HALF = BLOCKS // 2
+"""Sums of each width 1, 2, 4, …; of the first there are twice as many."""
+LEVELS = 16
+"""Widths: room for 4 million tokens."""
+CELLS = HALF * (LEVELS + 1)
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Records norms at the threshold's layers; 1 KiB per request and layer.
+    """Records norms at the threshold's layers; 9 KiB per request and layer.
 
     threshold: a fixed one of τ = ∞ records norms without any being high.
     max_tokens: tokens of each request whose norms are also kept one by one, for a trace on demand
@@ -91,24 +97,31 @@ class Probing:
     def __init__(self, settings: Probe, n_slots: int, device: torch.device) -> None:
         self.settings = settings
         self.threshold = settings.threshold.start(n_slots, device)
-        self._index = {layer: torch.tensor(i, device=device) for i, layer in enumerate(settings.layers)}
         self._spare = n_slots
-        shape = (len(settings.layers), n_slots + 1)
-        self._n = torch.zeros(shape, dtype=torch.int64, device=device)
-        self._above = torch.zeros(shape, dtype=torch.int64, device=device)
-        self._sums = torch.zeros((*shape, 2), dtype=torch.float64, device=device)  # of norm, of excess
+        n_layers, n_slots = len(settings.layers), n_slots + 1
+        self._places = dict(
+            zip(settings.layers, torch.arange(n_layers, device=device)[:, None] * n_slots, strict=True)
+        )
+        self._every = torch.stack(list(self._places.values()))
+        # By slot: tokens seen, and the level of the sums that the next one enters; each of them is of 2^level tokens.
+        self._n = torch.zeros(n_slots, dtype=torch.int64, device=device)
+        self._level = torch.zeros(n_slots, dtype=torch.int64, device=device)
+        shape = (n_layers, n_slots)
+        self._sums = torch.zeros(
+            *shape, 3, dtype=torch.float64, device=device
+        )  # of norm, of excess, of norms above τ
         self._largest = torch.zeros(shape, device=device)
-        self._width = torch.ones(shape, dtype=torch.int64, device=device)
-        self._blocks = torch.zeros((*shape, BLOCKS, 2), device=device)
+        self._cells = torch.zeros(*shape, CELLS, 2, device=device)  # of norm, of excess
         self._norm = torch.full((*shape, settings.max_tokens + 1), torch.nan, device=device)
-        self._seen: list[tuple[torch.Tensor, ...]] = []
+        self._seen: dict[int, tuple[torch.Tensor, ...]] = {}
+        self._at: Int[torch.Tensor, " row"] | None = None
 
     def reset(self, slots: Sequence[int], requests: Sequence[str]) -> None:
         self.threshold.reset(slots)
         at = torch.tensor(list(slots), dtype=torch.int64, device=self._n.device)
-        for kept in (self._n, self._above, self._sums, self._largest, self._blocks):
+        self._n[at], self._level[at] = 0, 0
+        for kept in (self._sums, self._largest, self._cells):
             kept[:, at] = 0
-        self._width[:, at] = 1
         self._norm[:, at] = torch.nan
 
     def apply(self, rows: Rows, layer: int, rerun: Rerun) -> Change:
@@ -116,62 +129,76 @@ class Probing:
         tau, eligible = self.threshold.tau(layer, rows.slot), rows.eligible
         norm, above = peaks(rows.hidden, tau, eligible)
         self.threshold.see(layer, rows.slot, norm, eligible)
-        at = torch.where(eligible, rows.slot, self._spare)
-        self._seen.append((self._index[layer], at, norm, tau, above))
+        self._seen[layer] = (norm, tau, above)
+        self._at = torch.where(eligible, rows.slot, self._spare)  # the same at every layer of a pass
         return Change(rows.hidden, torch.zeros_like(eligible))
 
     def finish(self) -> None:
         """The norms seen since the last call enter the sums, all layers at once."""
         self.threshold.finish()
-        if not self._seen:
+        if self._at is None:
             return
-        layer, at, norm, tau, above = map(torch.stack, zip(*self._seen, strict=True))
+        norm, tau, above = map(torch.stack, zip(*self._seen.values(), strict=True))
+        # An engine may hold some of the layers only.
+        whole = len(self._seen) == len(self._places)
+        base = self._every if whole else torch.stack([self._places[layer] for layer in self._seen])
         self._seen.clear()
-        index = layer[:, None]
-        n = self._n[index, at]
-        # The last column takes the tokens beyond max_tokens.
-        self._norm[index, at, n.clamp_max(self.settings.max_tokens)] = norm
-        self._n[index, at] = n + 1
-        self._above[index, at] += above
-        self._largest[index, at] = torch.maximum(self._largest[index, at], norm)
-        both = torch.stack([norm, (norm - tau).clamp_min(0)], dim=-1)
-        self._sums[index, at] += both
-        self._blocks[index, at, n // self._width[index, at]] += both
-        self._merge_full_series()
-
-    def _merge_full_series(self) -> None:
-        """Neighbouring blocks become one wherever none is free; over all slots, so that the shapes are always the same.
-
-        At once and not when the next token comes: what a request has kept never depends on later passes.
-        """
-        full = self._n == BLOCKS * self._width
-        first, second = self._blocks.chunk(2, dim=2)
-        pairs = self._blocks[:, :, ::2] + self._blocks[:, :, 1::2]
-        first.copy_(torch.where(full[..., None, None], pairs, first))
-        second.masked_fill_(full[..., None, None], 0.0)
-        self._width *= 1 + full.long()
+        # Padding may be called eligible.
+        at = self._at.remainder(self._spare + 1)
+        self._at = None
+        n, level = self._n.index_select(0, at), self._level.index_select(0, at)
+        row = base + at
+        values = torch.stack([norm, (norm - tau).clamp_min_(0), above.to(norm.dtype)], dim=-1)
+        self._sums.view(-1, 3).index_add_(0, row.flatten(), values.double().flatten(0, 1))
+        self._largest.view(-1).scatter_reduce_(0, row.flatten(), norm.flatten(), "amax")
+        cell = torch.add(n >> level, level, alpha=HALF)
+        into = torch.add(cell, row, alpha=CELLS).flatten()
+        self._cells.view(-1, 2).index_add_(0, into, values[..., :2].flatten(0, 1))
+        if self.settings.max_tokens:
+            # The last column takes the tokens beyond max_tokens.
+            columns = self.settings.max_tokens + 1
+            into = torch.add(n.clamp_max(columns - 1), row, alpha=columns).flatten()
+            self._norm.view(-1).index_copy_(0, into, norm.flatten())
+        n += 1
+        self._n.index_copy_(0, at, n)
+        self._level.index_copy_(0, at, level + (n >> level == BLOCKS))
 
     def summary(self, slots: Sequence[int]) -> Summary:
         """What was seen of these requests. Waits for the device, once."""
         at = torch.tensor(list(slots), dtype=torch.int64, device=self._n.device)
-        counts = (self._n, self._above, self._width, self._largest, *self._sums.unbind(-1))
-        series = self._blocks[:, at].transpose(2, 3).flatten(2)
-        trace = self._norm[:, at, : self.settings.max_tokens]
-        # float64 holds every count and every float32 exactly, so that all can travel together.
-        kept = torch.cat([torch.stack([count[:, at] for count in counts], dim=-1), series, trace], dim=-1)
-        kept = kept.transpose(0, 1).cpu()
-        n, above, width, largest, total, excess = kept[..., :6].unbind(-1)
-        total_by_block, excess_by_block, norm = kept[..., 6:].split(
-            [BLOCKS, BLOCKS, self.settings.max_tokens], dim=-1
+        n_layers, columns = len(self._places), self.settings.max_tokens
+        by_slot = torch.stack([self._n[at], self._level[at]], dim=-1).expand(n_layers, -1, -1)
+        parts = (
+            self._sums[:, at],
+            self._largest[:, at, None],
+            self._cells[:, at].flatten(2),
+            self._norm[:, at, :columns],
         )
+        # float64 holds every count and every float32 exactly, so that all can travel together.
+        kept = torch.cat([by_slot, *parts], dim=-1).transpose(0, 1).cpu()
+        n, level, total, excess, above, largest = kept[..., :6].unbind(-1)
+        cells, norm = kept[..., 6:].split([2 * CELLS, columns], dim=-1)
+        n, level = n[:, 0].long(), level[:, 0].long()
+        blocks = cells.new_zeros(len(at), n_layers, BLOCKS, 2)
+        # Sums of what was filled so far go into blocks of the last width; the rest, all 0, into the last block.
+        block = (_first_tokens() >> level[:, None]).clamp_max(BLOCKS - 1)
+        index = block[:, None, :, None].expand(-1, n_layers, -1, 2)
+        blocks.scatter_add_(2, index, cells.unflatten(2, (CELLS, 2)))
+        total_by_block, excess_by_block = blocks.unbind(-1)
         return Summary(
-            n.amax(dim=1).long(),  # an engine that holds some of the layers asks about those alone
+            n,
             total.float(),
             excess.float(),
             above.long(),
             largest.float(),
-            width.amax(dim=1).long(),
+            1 << level,
             total_by_block.float(),
             excess_by_block.float(),
             norm.float(),
         )
+
+
+def _first_tokens() -> Int[torch.Tensor, " cell"]:
+    """The number of the first token of each sum: 0 … 127, then 128, 130 … 254, then 256, 260 …"""
+    level = torch.arange(LEVELS).repeat_interleave(HALF)
+    return torch.cat([torch.arange(HALF), (torch.arange(HALF * LEVELS) % HALF + HALF) << level])

@@ -39,7 +39,7 @@ def lrs_scores(
         norm[:, n - _last(n, LAST_THIRD) :],
     )
     sums = dict(zip(FORMS, (float(part.sum()) for part in parts), strict=True))
-    return _with_rates(sums, n)
+    return with_rates(sums, n)
 
 
 def probe_scores(seen: Summary) -> list[dict[str, float]]:
@@ -47,19 +47,23 @@ def probe_scores(seen: Summary) -> list[dict[str, float]]:
 
     D and last_third are exact for responses of fewer than `BLOCKS` tokens and approximate beyond (`Summary.last`).
     """
-    counts = seen.n_tokens.tolist()
-    _, D = seen.last(torch.tensor([_last(n, LAST_PART) for n in counts], dtype=torch.int64))
-    last_third, _ = seen.last(torch.tensor([_last(n, LAST_THIRD) for n in counts], dtype=torch.int64))
-    by_form = (seen.total, seen.excess, seen.above.float(), D, last_third)
-    by_request = torch.stack([values.sum(dim=1) for values in by_form], dim=1).tolist()
+    by_request = sums_by_layer(seen).sum(dim=2).T.tolist()
     return [
-        _with_rates(dict(zip(FORMS, sums, strict=True)), n)
-        for sums, n in zip(by_request, counts, strict=True)
+        with_rates(dict(zip(FORMS, sums, strict=True)), n)
+        for sums, n in zip(by_request, seen.n_tokens.tolist(), strict=True)
     ]
 
 
-def _with_rates(sums: Mapping[str, float], n: int) -> dict[str, float]:
-    """The sums of a response of n tokens, and each per token that it sums over."""
+def sums_by_layer(seen: Summary) -> Float[torch.Tensor, "form request layer"]:
+    """What the scores of `FORMS` add up over the layers."""
+    counts = seen.n_tokens.tolist()
+    _, D = seen.last(torch.tensor([_last(n, LAST_PART) for n in counts], dtype=torch.int64))
+    last_third, _ = seen.last(torch.tensor([_last(n, LAST_THIRD) for n in counts], dtype=torch.int64))
+    return torch.stack([seen.total, seen.excess, seen.above.float(), D, last_third])
+
+
+def with_rates(sums: Mapping[str, float], n: int) -> dict[str, float]:
+    """The sums of a response of n tokens (keys: FORMS), and each per token that it sums over."""
     counts = {"D": _last(n, LAST_PART), "last_third": _last(n, LAST_THIRD)}
     rates = {f"{form}_per_token": value / max(counts.get(form, n), 1) for form, value in sums.items()}
     return dict(sums) | rates

@@ -171,9 +171,9 @@ class AdaptiveState:
         self._histograms = Histograms.fresh(n_slots, lowest, width, prior, settings.k, SMALLEST_IQR)
         self._fresh = self._histograms.tau[:, -1:].clone()
         self._tau = dict(zip(settings.layers, self._histograms.tau, strict=True))
-        every = torch.arange(len(settings.layers), device=device)
-        self._places = dict(zip(settings.layers, every, strict=True))
-        self._seen: list[tuple[torch.Tensor, ...]] = []
+        self._places = dict(zip(settings.layers, self._histograms.every, strict=True))
+        self._seen: dict[int, torch.Tensor] = {}
+        self._rows: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def reset(self, slots: Sequence[int]) -> None:
         """Forget these requests: τ is the profile's again."""
@@ -192,15 +192,24 @@ class AdaptiveState:
         norm: Float[torch.Tensor, " row"],
         eligible: Bool[torch.Tensor, " row"],
     ) -> None:
-        """Remember the norms of a pass for `finish`. Rows that are not eligible and NaN norms do not count."""
-        self._seen.append((self._places[layer], slot, norm, eligible))
+        """Remember the norms of a pass for `finish`. Rows that are not eligible and NaN norms do not count.
+
+        All layers of a pass are asked about the same rows.
+        """
+        self._seen[layer] = norm
+        self._rows = (slot, eligible)
 
     def finish(self) -> None:
         """What was seen since the last call enters the histograms, all layers at once."""
-        if not self._seen:
+        if self._rows is None:
             return
-        learn(self._histograms, *map(torch.stack, zip(*self._seen, strict=True)))
+        # An engine may hold some of the layers only.
+        whole = len(self._seen) == len(self._places)
+        place = None if whole else torch.stack([self._places[layer] for layer in self._seen])
+        slot, eligible = self._rows
+        learn(self._histograms, place, slot, torch.stack(list(self._seen.values())), eligible)
         self._seen.clear()
+        self._rows = None
 
 
 def _layers(profile: LayerProfile, layers: Sequence[int] | None) -> tuple[int, ...]:

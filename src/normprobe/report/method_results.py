@@ -22,11 +22,11 @@ ARMS = (
     "Held-out problems, greedy. Gain: accuracy less plain generation's on the same problems, with its 95 % interval "
     "and McNemar's exact p. Won, lost: problems that only the arm, only plain generation gets right. Acted on: share "
     "of tokens, mean over the layers. Extra passes and FLOPs: beside those of the generated tokens. Tokens, time: as "
-    "multiples of plain generation's (CPU time of one run on a shared machine: ±10 %)."
+    "multiples of plain generation's (CPU time of one run, which varies by a fifth on a shared machine)."
 )
 REGIMES = (
     "By regime and method, the setting that did best on tuning problems; where it beat plain generation, the same on "
-    "held-out problems. A gain that was only the best of many does not come back."
+    "held-out problems (for the first regime they are the arms above). A gain that was only the best of many does not come back."
 )
 SENSITIVITY = (
     "Accuracy gained over plain generation on held-out problems while one knob is turned, with its 95 % interval. "
@@ -73,7 +73,7 @@ def arm_table(arms: pd.DataFrame) -> tuple[tuple[str, ...], list[list[str]]]:
                 str(arm),
                 f"{table['correct'].astype(float).mean():.1%}",
                 "–" if arm == PLAIN else with_interval(gain.value, gain.interval),
-                "–" if arm == PLAIN or gain.p is None else number(gain.p),
+                "–" if arm == PLAIN else _p(gain),
                 f"{won} / {lost}",
                 f"{sum(by_layer.values()) / len(by_layer):.2%}",
                 f"{first['extra_passes']:.2%} / {first['extra_flops']:.2%}",
@@ -138,7 +138,7 @@ def task_table(tasks: pd.DataFrame) -> tuple[tuple[str, ...], list[list[str]]]:
                     count(len(own)),
                     number(after.mean()),
                     "–" if arm == PLAIN else with_interval(gain.value, gain.interval),
-                    "–" if arm == PLAIN or gain.p is None else number(gain.p),
+                    "–" if arm == PLAIN else _p(gain),
                     "–" if np.isnan(acted) else f"{acted:.2%}",
                 ]
             )
@@ -225,8 +225,12 @@ def _estimate(gained: int, lost: int, n: int) -> Estimate:
 
 def _counted(row: Mapping[Hashable, Any]) -> str:
     gain = _estimate(row["gained"], row["lost"], row["n"])
-    p = 1.0 if gain.p is None else gain.p
-    return f"{with_interval(gain.value, gain.interval)} ({row['gained']} / {row['lost']} of {row['n']}, p {number(p)})"
+    counts = f"{row['gained']} / {row['lost']} of {row['n']}"
+    return f"{with_interval(gain.value, gain.interval)} ({counts}, p {_p(gain)})"
+
+
+def _p(gain: Estimate) -> str:
+    return "–" if gain.p is None else "< 0.001" if gain.p < 0.001 else number(gain.p)
 
 
 def _share(rate: float) -> str:

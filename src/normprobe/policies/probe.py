@@ -103,10 +103,11 @@ class Probing:
             zip(settings.layers, torch.arange(n_layers, device=device)[:, None] * n_slots, strict=True)
         )
         self._every = torch.stack(list(self._places.values()))
-        # By slot: tokens seen, and the level of the sums that the next one enters; each of them is of 2^level tokens.
-        self._n = torch.zeros(n_slots, dtype=torch.int64, device=device)
-        self._level = torch.zeros(n_slots, dtype=torch.int64, device=device)
         shape = (n_layers, n_slots)
+        # Tokens seen, and the level of the sums that the next one enters; each of them is of 2^level tokens. By layer
+        # too: where a pass holds several tokens of a request, one layer sees them all before the next sees any.
+        self._n = torch.zeros(shape, dtype=torch.int64, device=device)
+        self._level = torch.zeros(shape, dtype=torch.int64, device=device)
         self._sums = torch.zeros(
             *shape, 3, dtype=torch.float64, device=device
         )  # of norm, of excess, of norms above τ
@@ -119,8 +120,7 @@ class Probing:
     def reset(self, slots: Sequence[int], requests: Sequence[str]) -> None:
         self.threshold.reset(slots)
         at = torch.tensor(list(slots), dtype=torch.int64, device=self._n.device)
-        self._n[at], self._level[at] = 0, 0
-        for kept in (self._sums, self._largest, self._cells):
+        for kept in (self._n, self._level, self._sums, self._largest, self._cells):
             kept[:, at] = 0
         self._norm[:, at] = torch.nan
 
@@ -146,39 +146,41 @@ class Probing:
         # Padding may be called eligible.
         at = self._at.remainder(self._spare + 1)
         self._at = None
-        n, level = self._n.index_select(0, at), self._level.index_select(0, at)
         row = base + at
+        flat = row.flatten()
+        n, level = self._n.view(-1).index_select(0, flat), self._level.view(-1).index_select(0, flat)
         values = torch.stack([norm, (norm - tau).clamp_min_(0), above.to(norm.dtype)], dim=-1)
-        self._sums.view(-1, 3).index_add_(0, row.flatten(), values.double().flatten(0, 1))
-        self._largest.view(-1).scatter_reduce_(0, row.flatten(), norm.flatten(), "amax")
+        self._sums.view(-1, 3).index_add_(0, flat, values.double().flatten(0, 1))
+        self._largest.view(-1).scatter_reduce_(0, flat, norm.flatten(), "amax")
         cell = torch.add(n >> level, level, alpha=HALF)
-        into = torch.add(cell, row, alpha=CELLS).flatten()
+        into = torch.add(cell, flat, alpha=CELLS)
         self._cells.view(-1, 2).index_add_(0, into, values[..., :2].flatten(0, 1))
         if self.settings.max_tokens:
             # The last column takes the tokens beyond max_tokens.
             columns = self.settings.max_tokens + 1
-            into = torch.add(n.clamp_max(columns - 1), row, alpha=columns).flatten()
+            into = torch.add(n.clamp_max(columns - 1), flat, alpha=columns)
             self._norm.view(-1).index_copy_(0, into, norm.flatten())
         n += 1
-        self._n.index_copy_(0, at, n)
-        self._level.index_copy_(0, at, level + (n >> level == BLOCKS))
+        self._n.view(-1).index_copy_(0, flat, n)
+        self._level.view(-1).index_copy_(0, flat, level + (n >> level == BLOCKS))
 
     def summary(self, slots: Sequence[int]) -> Summary:
         """What was seen of these requests. Waits for the device, once."""
         at = torch.tensor(list(slots), dtype=torch.int64, device=self._n.device)
         n_layers, columns = len(self._places), self.settings.max_tokens
-        by_slot = torch.stack([self._n[at], self._level[at]], dim=-1).expand(n_layers, -1, -1)
         parts = (
+            torch.stack([self._n[:, at], self._level[:, at]], dim=-1),
             self._sums[:, at],
             self._largest[:, at, None],
             self._cells[:, at].flatten(2),
             self._norm[:, at, :columns],
         )
         # float64 holds every count and every float32 exactly, so that all can travel together.
-        kept = torch.cat([by_slot, *parts], dim=-1).transpose(0, 1).cpu()
+        kept = torch.cat(parts, dim=-1).transpose(0, 1).cpu()
         n, level, total, excess, above, largest = kept[..., :6].unbind(-1)
         cells, norm = kept[..., 6:].split([2 * CELLS, columns], dim=-1)
-        n, level = n[:, 0].long(), level[:, 0].long()
+        # An engine that holds some of the layers asks about those alone.
+        n, level = n.amax(dim=1).long(), level.amax(dim=1).long()
         blocks = cells.new_zeros(len(at), n_layers, BLOCKS, 2)
         # Sums of what was filled so far go into blocks of the last width; the rest, all 0, into the last block.
         block = (_first_tokens() >> level[:, None]).clamp_max(BLOCKS - 1)

@@ -26,7 +26,8 @@ ARMS = (
 )
 REGIMES = (
     "By regime and method, the setting that did best on tuning problems; where it beat plain generation, the same on "
-    "held-out problems (for the first regime they are the arms above). A gain that was only the best of many does not come back."
+    "held-out problems (for the first regime they are the arms above). A gain that was only the best of many does not "
+    "come back."
 )
 SENSITIVITY = (
     "Accuracy gained over plain generation on held-out problems while one knob is turned, with its 95 % interval. "

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,21 +54,15 @@ class Study:
         return self._opened[source]
 
     def _open(self, source: str) -> OpenModel:
-        from normprobe.models.opening import open_model
+        from normprobe.models.opening import open_for
 
         if source == "untrained":
             return self.model("model").untrained(self.settings.seed)
-        chosen = self.settings
-        name = chosen.model if source == "model" else chosen.early_checkpoint
-        assert name is not None
-        return open_model(
-            name,
-            revision=chosen.revision if source == "model" else None,
-            dtype=chosen.dtype,
-            device=chosen.device,
-            offline=chosen.offline,
-            trust_remote_code=chosen.trust_remote_code,
-        )
+        if source == "model":
+            return open_for(self.settings)
+        early = self.settings.early_checkpoint
+        assert early is not None
+        return open_for(replace(self.settings, model=early, revision=None))
 
     @property
     def source_names(self) -> tuple[str, ...]:

@@ -190,17 +190,10 @@ def _open(run_path: Path, plan: Plan) -> tuple[OpenModel, SaeSettings]:
     """The run's model and the shape of its dictionaries, in this process, on one thread."""
     import torch
 
-    from normprobe.models.opening import open_model
+    from normprobe.models.opening import open_for
     from normprobe.saes.training import SaeSettings
 
     torch.set_num_threads(1)  # the processes are the parallelism
     given = _settings(run_path)
-    opened = open_model(
-        given.model,
-        revision=given.revision,
-        dtype=given.dtype,
-        device=given.device,
-        offline=given.offline,
-        trust_remote_code=given.trust_remote_code,
-    )
+    opened = open_for(given)
     return opened, SaeSettings(width=given.sae_width, n_samples=plan.sae_samples)

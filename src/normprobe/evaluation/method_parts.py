@@ -22,7 +22,7 @@ from normprobe.evaluation.method_settings import Setting, Vectors
 from normprobe.evaluation.samples import draw_sample, keyed_draws
 from normprobe.layer_profile import LayerProfile
 from normprobe.models.open import OpenModel
-from normprobe.models.opening import open_model
+from normprobe.models.opening import open_for
 from normprobe.policies.combined import Combined
 from normprobe.policies.recursion import Recursion
 from normprobe.policies.rows import Policy
@@ -68,14 +68,7 @@ class Opened:
             raise NormprobeError(
                 f"expected a run of `normprobe verify` in {run_path}, got another; evaluate a finished verification"
             ) from error
-        model = open_model(
-            given.model,
-            revision=given.revision,
-            dtype=given.dtype,
-            device=given.device,
-            offline=given.offline,
-            trust_remote_code=given.trust_remote_code,
-        )
+        model = open_for(given)
         profile = LayerProfile.load(run_path / "layer_profile.json").for_model(model.identity.to_dict())
         return cls(model, profile, partial(thinking_vectors, model, run_path))
 

@@ -15,8 +15,9 @@ from normprobe.models.identity import ModelIdentity, identify
 from normprobe.models.loading import Source
 from normprobe.models.open import BUNDLED, OpenModel
 from normprobe.models.selfcheck import self_check
+from normprobe.settings import Settings
 
-__all__ = ["DTYPES", "ModelIdentity", "OpenModel", "assemble", "open_model"]
+__all__ = ["DTYPES", "ModelIdentity", "OpenModel", "assemble", "open_for", "open_model"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -51,6 +52,18 @@ def open_model(
     model = source.model(DTYPES[dtype], attentions)
     opened = assemble(model.to(place), source.tokenizer(), str(name), revision=revision, check=check)  # type: ignore[arg-type]
     return opened.untrained(seed=0) if str(name) == f"{BUNDLED}:untrained" else opened
+
+
+def open_for(settings: Settings) -> OpenModel:
+    """The model that a run's settings name. Raises as `open_model`."""
+    return open_model(
+        settings.model,
+        revision=settings.revision,
+        dtype=settings.dtype,
+        device=settings.device,
+        offline=settings.offline,
+        trust_remote_code=settings.trust_remote_code,
+    )
 
 
 def assemble(

@@ -138,6 +138,8 @@ def test_only_triggered_rows_change_and_hold_the_new_state(whole: bool, halved: 
     others[index[acts]] = False
     for half, was in zip(changed.halves, halves, strict=True):
         assert torch.equal(half[others], was[others])
+    site.overwrite(index, Change(new, acts))
+    assert all(torch.equal(half, other) for half, other in zip(halves, changed.halves, strict=True))
 
 
 def test_what_is_no_site_is_refused() -> None:
@@ -155,6 +157,13 @@ def test_configuration_from_the_variable_or_from_additional_config() -> None:
     assert found.policy == '{"policy":"alrr","tau":{"3":2.0}}'
     assert Configuration.of({"normprobe": found.to_dict()}) == found
     assert Configuration.find({"other": 1}, {"PATH": "/bin"}) is None
+
+
+def test_the_layers_that_the_default_policy_runs_once_more() -> None:
+    alrr, probe = {"policy": "alrr", "tau": {"3": 2.0, "1": 2.0}}, {"policy": "probe", "tau": {"2": 2.0}}
+    for policy, layers in ((None, ()), (probe, ()), (alrr, (1, 3)), ([alrr, probe], (1, 3))):
+        text = None if policy is None else canonical(policy)
+        assert Configuration(policy=text).recurses(4) == layers
 
 
 @pytest.mark.parametrize(

@@ -48,14 +48,13 @@ def test_the_variable_counts_as_additional_config(profile: Path, monkeypatch: py
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"enforce_eager": False}, "enforce_eager=True"),
         (
             {"speculative_config": {"method": "ngram", "num_speculative_tokens": 2, "prompt_lookup_max": 2}},
             "drop spec",
         ),
         ({"worker_cls": "somebody.else.Worker"}, "drop worker_cls"),
     ],
-    ids=["compiled", "speculative", "another worker"],
+    ids=["speculative", "another worker"],
 )
 def test_what_policies_cannot_run_on_is_refused(profile: Path, more: dict[str, Any], message: str) -> None:
     with pytest.raises(NormprobeError, match=message):

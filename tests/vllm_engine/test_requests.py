@@ -9,12 +9,16 @@ from serving_fixture import Asked, Engine
 
 pytest.importorskip("vllm.version")
 
+from vllm import SamplingParams
 from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import RequestOutputKind
 
 from normprobe.engines import hf
+from normprobe.engines.vllm.best_of import best_of
+from normprobe.errors import NormprobeError
 from normprobe.layer_profile import LayerProfile
 from normprobe.policies.probe import Probe, Probing
+from normprobe.policies.selection import choose, lrs_scores, probe_scores
 from normprobe.policies.spec import build
 
 if TYPE_CHECKING:
@@ -83,6 +87,7 @@ def test_a_probe_tells_what_the_hugging_face_engine_sees(
             assert one["total"] == pytest.approx(float(seen[i].total[0, at]), rel=1e-5)
             assert one["above"] == int(seen[i].above[0, at])
             torch.testing.assert_close(torch.tensor(one["norm"]), seen[i].norm[0, at, :n], rtol=1e-5, atol=0)
+        assert told["scores"] == pytest.approx(probe_scores(seen[i])[0], rel=1e-5, abs=1e-4)
 
 
 def test_only_requests_with_a_probe_bring_results(engine: Engine, prompts: list[list[int]]) -> None:
@@ -110,6 +115,72 @@ def test_every_sample_of_a_prompt_brings_its_results(engine: Engine, prompts: li
     assert len({sample["n_tokens"] for sample in samples.values()}) > 1
 
 
+def test_a_request_that_a_stop_string_ends_brings_its_results(
+    engine: Engine, opened: "OpenModel", prompts: list[list[int]]
+) -> None:
+    whole = engine.serve_alone({str(i): Asked(prompt) for i, prompt in enumerate(prompts)})
+    words = {name: opened.tokenizer.decode(tokens[5]).strip() for name, tokens in whole.items()}
+    for i, prompt in enumerate(prompts):
+        engine.add(str(i), Asked(prompt, PROBE, more={"stop": [words[str(i)]]}))
+    engine.add("unstopped", Asked(prompts[0], PROBE, more={"stop": ["never said"]}))
+    done = engine.run()
+    for i in range(len(prompts)):
+        answer = done[str(i)].outputs[0]
+        assert answer.stop_reason == words[str(i)]
+        told = done[str(i)].kv_transfer_params["normprobe"]
+        assert told["n_tokens"] == len(answer.token_ids) <= 6
+        assert len(told["layers"]["3"]["norm"]) == told["n_tokens"]
+    told = done["unstopped"].kv_transfer_params["normprobe"]
+    assert told["n_tokens"] == len(whole["0"])
+    assert engine.core._normprobe._stops._reading == {}
+
+
+def test_a_request_may_be_named_like_a_sample(engine: Engine, prompts: list[list[int]]) -> None:
+    engine.add("3_name", Asked(prompts[0], PROBE))
+    several = {"n": 4, "temperature": 1.0, "output_kind": RequestOutputKind.FINAL_ONLY}
+    engine.add("name", Asked(prompts[1], PROBE, more=several))
+    done = engine.run()
+    assert "n_tokens" in done["3_name"].kv_transfer_params["normprobe"]
+    assert set(done["name"].kv_transfer_params["normprobe"]["samples"]) == {"0", "1", "2", "3"}
+
+
+@pytest.mark.parametrize("form", ["last_third", "A_per_token"])
+def test_best_of_orders_the_samples_as_the_selection_chooses(
+    engine: Engine, prompts: list[list[int]], form: str
+) -> None:
+    policy = [{"policy": "alrr"}, PROBE]
+    params = SamplingParams(n=6, temperature=2.0, max_tokens=60, extra_args={"normprobe": policy})
+    asked = [{"prompt_token_ids": prompt} for prompt in prompts[:5]]
+    moved = 0
+    for output in best_of(engine.llm, asked, params, form, use_tqdm=False):
+        samples = output.kv_transfer_params["normprobe"]["samples"]
+        norms = [
+            torch.tensor([layer["norm"] for layer in samples[str(index)]["layers"].values()])
+            for index in range(6)
+        ]
+        chosen = choose([lrs_scores(norm, torch.zeros(len(norm)))[form] for norm in norms])
+        said = {one.index: list(one.token_ids) for one in output.outputs}
+        assert said[chosen] == list(output.outputs[0].token_ids)  # samples may say the same
+        assert [len(said[i]) for i in range(6)] == [norm.shape[1] for norm in norms]
+        moved += chosen != 0
+    assert moved
+
+
+@pytest.mark.parametrize(
+    ("params", "form", "message"),
+    [
+        ({"n": 2}, "length", "a form among"),
+        ({"n": 1}, "A", "several responses"),
+        ({"n": 2, "extra_args": {"normprobe": "alrr"}}, "A", "a policy with a probe"),
+    ],
+)
+def test_best_of_says_what_it_cannot_choose_by(
+    engine: Engine, prompts: list[list[int]], params: dict[str, Any], form: str, message: str
+) -> None:
+    with pytest.raises(NormprobeError, match=message):
+        best_of(engine.llm, {"prompt_token_ids": prompts[0]}, SamplingParams(max_tokens=4, **params), form)
+
+
 def test_aborted_requests_leave_nothing(engine: Engine, prompts: list[list[int]]) -> None:
     wanted = engine.serve_alone({"kept": Asked(prompts[0], "alrr")})
     names = [engine.add(f"gone {i}", Asked(prompts[i], PROBE)) for i in range(1, 6)]
@@ -119,7 +190,7 @@ def test_aborted_requests_leave_nothing(engine: Engine, prompts: list[list[int]]
     engine.llm.llm_engine.abort_request(names, internal=True)
     assert list(engine.run()["kept"].outputs[0].token_ids) == wanted["kept"]
     engine.serve({"next": Asked(prompts[0], PROBE)})
-    assert engine.core._normprobe._wanted == set()
+    assert engine.core._normprobe._wanted == {}
     assert engine.core._normprobe._samples == {}
 
 

@@ -15,12 +15,19 @@ from typing import Any
 from normprobe.engines.vllm import reference_switches
 from normprobe.errors import NormprobeError
 from normprobe.layer_profile import LayerProfile
+from normprobe.policies.combined import Combined
 from normprobe.policies.rows import Policy
 from normprobe.policies.spec import build
 
 VARIABLE = "NORMPROBE"
 FIELD = "normprobe"
 """The key in `additional_config`, in `SamplingParams.extra_args` and in `vllm_xargs`."""
+
+SAMPLES = "normprobe_samples"
+"""The key in `extra_args` under which an admitted request with n > 1 carries its n to each of its samples."""
+
+OPERATOR = "normprobe::intervene"
+"""What stands for the policies in a compiled model."""
 
 PLAIN = "plain"
 """What a request names to be left alone by the engine's default policy."""
@@ -86,6 +93,17 @@ class Configuration:
     def load(self) -> LayerProfile | None:
         """The layer profile. Raises NormprobeError as `LayerProfile.load` does."""
         return None if self.profile is None else LayerProfile.load(Path(self.profile))
+
+    def recurses(self, n_layers: int) -> tuple[int, ...]:
+        """The layers that the default policy runs once more.
+
+        Raises NormprobeError as `policy_of` does.
+        """
+        if self.policy is None:
+            return ()
+        policy = policy_of(self.policy, self.load(), n_layers)
+        parts = policy.policies if isinstance(policy, Combined) else (policy,)
+        return tuple(sorted({layer for part in parts if part.kind == "recursion" for layer in part.layers}))
 
 
 def canonical(spec: object) -> str:

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import functools
 import os
+import warnings
 from typing import Any
 
-from normprobe.engines.vllm.configuration import FIELD, Configuration
+from normprobe.engines.vllm.configuration import FIELD, OPERATOR, Configuration
 from normprobe.errors import NormprobeError
 
 WORKER = "normprobe.engines.vllm.worker.NormprobeWorker"
@@ -71,8 +72,23 @@ def prepare(config: Any, configuration: Configuration) -> None:
                 "vocab": text.vocab_size,
             }
         )
+    _compile_around(config.compilation_config)
     config.parallel_config.worker_cls = WORKER
     config.additional_config = {**config.additional_config, FIELD: configuration.to_dict()}
+
+
+def _compile_around(compilation: Any) -> None:
+    """Graphs end where policies run (see compiled.py), as at attention."""
+    from vllm.config import CUDAGraphMode
+
+    if compilation.splitting_ops:
+        compilation.splitting_ops = [*compilation.splitting_ops, OPERATOR]
+    if compilation.cudagraph_mode == CUDAGraphMode.FULL_AND_PIECEWISE:
+        warnings.warn(
+            "normprobe runs between CUDA graphs: cudagraph_mode is PIECEWISE instead of FULL_AND_PIECEWISE",
+            stacklevel=2,
+        )
+        compilation.cudagraph_mode = CUDAGraphMode.PIECEWISE
 
 
 def _conflicts(config: Any) -> list[tuple[bool, str, str]]:
@@ -80,14 +96,24 @@ def _conflicts(config: Any) -> list[tuple[bool, str, str]]:
     from vllm.config import CompilationMode, CUDAGraphMode
 
     compilation, parallel = config.compilation_config, config.parallel_config
-    compiled = compilation.mode != CompilationMode.NONE or compilation.cudagraph_mode != CUDAGraphMode.NONE
+    mode, graphs = compilation.mode, compilation.cudagraph_mode
     return [
         (
             bool(config.use_v2_model_runner),
             "the V1 model runner, got V2",
             "set VLLM_USE_V2_MODEL_RUNNER=0",
         ),
-        (compiled, "eager mode, got compilation or CUDA graphs", "pass enforce_eager=True (--enforce-eager)"),
+        (
+            mode == CompilationMode.STOCK_TORCH_COMPILE
+            or (mode == CompilationMode.NONE and graphs != CUDAGraphMode.NONE),
+            f"eager mode, or vLLM's own compilation, got {mode.name} and CUDA graphs {graphs.name}",
+            "pass enforce_eager=True (--enforce-eager) or compilation mode 3 (-cc.mode=3)",
+        ),
+        (
+            graphs in (CUDAGraphMode.FULL, CUDAGraphMode.FULL_DECODE_ONLY),
+            f"CUDA graphs in pieces, between which policies run, got {graphs.name}",
+            "pass cudagraph_mode PIECEWISE (-cc.cudagraph_mode=PIECEWISE)",
+        ),
         (
             config.speculative_config is not None,
             "one token per step, got speculative decoding",

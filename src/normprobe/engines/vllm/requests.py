@@ -9,7 +9,7 @@ from typing import Any
 
 from vllm.exceptions import VLLMValidationError
 
-from normprobe.engines.vllm.configuration import FIELD, PLAIN, Configuration, canonical, policy_of
+from normprobe.engines.vllm.configuration import FIELD, PLAIN, SAMPLES, Configuration, canonical, policy_of
 from normprobe.errors import NormprobeError
 
 
@@ -36,8 +36,8 @@ def admit(request: Any, vllm_config: Any) -> None:
     if params is None:  # a pooling request
         return
     text = _resolve(asked, configuration, vllm_config.model_config.hf_text_config.num_hidden_layers)
-    rest = {key: value for key, value in (params.extra_args or {}).items() if key != FIELD}
-    params.extra_args = rest if text is None else {**rest, FIELD: text}
+    rest = {key: value for key, value in (params.extra_args or {}).items() if key not in (FIELD, SAMPLES)}
+    params.extra_args = rest if text is None else {**rest, FIELD: text, SAMPLES: params.n}
     if text is None:
         return
     if request.resumable:

@@ -111,7 +111,8 @@ class BlockRerun:
             is_padding=None,
             all_moe_layers=None,
         )
-        with override_forward_context(context):
+        # A compiled engine would compile each part of the block by itself, anew for every number of rows.
+        with override_forward_context(context), torch.compiler.set_stance("force_eager"):
             # Not through the block's __call__: its hooks are ours.
             site = Site.of(self.block.forward(**arguments), self.layer)
         return torch.zeros_like(states).index_copy(

@@ -2,24 +2,27 @@
 
 That field of vLLM's outputs is the one free dictionary that reaches the engine's caller, offline and over HTTP. It is
 filled once per request, when it finishes: one call to the workers for all requests that finish in a step, none for
-requests without a probe.
+requests without a probe. Under asynchronous scheduling a pass may be under way when a stop string is found; its token
+may then be in the sums of that request.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from normprobe.engines.vllm.configuration import FIELD
+from normprobe.engines.vllm.configuration import FIELD, SAMPLES
 from normprobe.engines.vllm.slots import Slots
-from normprobe.policies.probe import Probing
+from normprobe.policies.probe import Probing, Summary
 from normprobe.policies.rows import Acting
+from normprobe.policies.selection import FORMS, sums_by_layer, with_rates
 
-_SAMPLE = re.compile(r"(?P<index>\d+)_(?P<prompt>.+)")
-"""How vLLM names the samples of a prompt with n > 1."""
+SUMS = ("total", "excess", "above", "last_excess", "last_third")
+"""The names here of what `FORMS` stands for, by layer."""
 
 
 def wants(extra_args: Mapping[str, Any] | None) -> bool:
@@ -31,29 +34,50 @@ def wants(extra_args: Mapping[str, Any] | None) -> bool:
     return any(part.get("policy") == "probe" for part in (spec if isinstance(spec, list) else [spec]))
 
 
-def collect(slots: Slots, requests: Iterable[str]) -> dict[str, dict[str, Any]]:
+def collect(slots: Slots, requests: Iterable[str], held: Iterable[int]) -> dict[str, dict[str, Any]]:
     """By request, of those that a probe has seen: {"n_tokens": int, "layers": {layer: {"total", "excess", "above",
-    "largest" and, with max_tokens > 0, "norm": [token]}}} (see `normprobe.policies.probe.Summary`)."""
-    found: dict[str, dict[str, Any]] = {}
+    "largest", "last_excess", "last_third" and, with max_tokens > 0, "norm": [token]}}}.
+
+    The first four as in `normprobe.policies.probe.Summary`; the next two are Σ max(0, norm − τ) and Σ norm over the
+    last parts that `normprobe.policies.selection` defines.
+    held: the layers of this worker; the probe knows nothing of others.
+    """
+    here = frozenset(held)
+    by_policy: dict[str, list[str]] = {}
     for request in requests:
-        held = slots.held.get(request)
-        probing = None if held is None else _probing(slots.acting[held.policy])
-        if held is None or probing is None:
-            continue
-        seen = probing.summary([held.slot])
-        n = int(seen.n_tokens[0])
-        layers = {}
-        for i, layer in enumerate(probing.settings.layers):
-            layers[str(layer)] = {
-                "total": float(seen.total[0, i]),
-                "excess": float(seen.excess[0, i]),
-                "above": int(seen.above[0, i]),
-                "largest": float(seen.largest[0, i]),
-            }
-            if probing.settings.max_tokens:
-                layers[str(layer)]["norm"] = seen.norm[0, i, : min(n, probing.settings.max_tokens)].tolist()
-        found[request] = {"n_tokens": n, "layers": layers}
+        if request in slots.held:
+            by_policy.setdefault(slots.held[request].policy, []).append(request)
+    found: dict[str, dict[str, Any]] = {}
+    for policy, members in by_policy.items():
+        probing = _probing(slots.acting[policy])
+        if probing is not None:
+            seen = probing.summary([slots.held[request].slot for request in members])
+            columns = {str(layer): i for i, layer in enumerate(probing.settings.layers) if layer in here}
+            found |= dict(zip(members, _told(seen, columns), strict=True))
     return found
+
+
+def _told(seen: Summary, columns: Mapping[str, int]) -> Iterator[dict[str, Any]]:
+    """Each request's part of `collect`. columns: by layer, its place in the summary."""
+    *_, last_excess, last_third = sums_by_layer(seen)
+    values = {
+        "total": seen.total,
+        "excess": seen.excess,
+        "above": seen.above,
+        "largest": seen.largest,
+        "last_excess": last_excess,
+        "last_third": last_third,
+    }
+    n_kept = seen.norm.shape[2]
+    for row, n in enumerate(seen.n_tokens.tolist()):
+        layers: dict[str, dict[str, Any]] = {
+            layer: {name: value[row, i].item() for name, value in values.items()}
+            for layer, i in columns.items()
+        }
+        if n_kept:
+            for layer, i in columns.items():
+                layers[layer]["norm"] = seen.norm[row, i, : min(n, n_kept)].tolist()
+        yield {"n_tokens": n, "layers": layers}
 
 
 def _probing(acting: Acting) -> Probing | None:
@@ -64,58 +88,98 @@ def _probing(acting: Acting) -> Probing | None:
 
 
 def merged(parts: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
-    """The results of several workers: pipeline stages hold different layers, tensor-parallel ranks the same."""
+    """The results of all workers as one, with the LRS scores over all layers in "scores" (see
+    `normprobe.policies.selection.probe_scores`).
+
+    Pipeline stages hold different layers, tensor-parallel ranks the same.
+    """
     whole: dict[str, dict[str, Any]] = {}
     for part in parts:
         for request, seen in part.items():
             into = whole.setdefault(request, {"n_tokens": 0, "layers": {}})
             into["n_tokens"] = max(into["n_tokens"], seen["n_tokens"])
-            for layer, values in seen["layers"].items():
-                into["layers"].setdefault(layer, values)
+            into["layers"] |= seen["layers"]
+    for seen in whole.values():
+        seen["layers"] = {layer: seen["layers"][layer] for layer in sorted(seen["layers"], key=int)}
+        sums = {
+            form: math.fsum(values[name] for values in seen["layers"].values())
+            for form, name in zip(FORMS, SUMS, strict=True)
+        }
+        seen["scores"] = with_rates(sums, seen["n_tokens"])
     return whole
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Which of the n samples of a prompt a request is; to vLLM's core each is a request of its own."""
+
+    prompt: str
+    index: str
+    n: int
+
+    @classmethod
+    def of(cls, request: Any) -> Sample | None:
+        """None if it is the only one."""
+        n = request.sampling_params.extra_args.get(SAMPLES, 1)
+        if n == 1:
+            return None
+        index, _, prompt = request.request_id.partition("_")  # vLLM's names of samples
+        return cls(prompt, index, n)
 
 
 class Reporting:
     """Of one engine core: which running requests want results, and results of samples whose siblings still run."""
 
     def __init__(self, core: Any) -> None:
+        # Here: this module is read without vLLM too.
+        from normprobe.engines.vllm.stop_strings import StopStrings
+
         self._core = core
-        self._wanted: set[str] = set()
+        self._wanted: dict[str, Sample | None] = {}
         self._samples: dict[str, dict[str, Any]] = {}
+        self._stops = StopStrings(core.vllm_config.model_config)
 
     def added(self, request: Any) -> None:
         params = request.sampling_params
-        if params is not None and wants(params.extra_args):
-            self._wanted &= self._core.scheduler.requests.keys()  # aborted ones never finish
-            self._wanted.add(request.request_id)
+        if params is None or not wants(params.extra_args):
+            return
+        running = self._core.scheduler.requests.keys()  # aborted ones never finish
+        self._wanted = {name: sample for name, sample in self._wanted.items() if name in running}
+        self._wanted[request.request_id] = Sample.of(request)
+        self._stops.keep(self._wanted.keys())
+        self._stops.follow(request)
+        going = {sample.prompt for sample in self._wanted.values() if sample is not None}
+        self._samples = {prompt: done for prompt, done in self._samples.items() if prompt in going}
 
     def complete(self, outputs: Mapping[int, Any] | None) -> None:
         """Fill in the results of the requests that finish with these outputs.
 
-        The n samples of one prompt are requests of their own here, one output to the caller, who sees what the last of
-        them brings: that is {"samples": {index: result}}.
+        The samples of one prompt are one output to the caller, who sees what the last of them brings: that is
+        {"samples": {index: result}}.
         """
+        if not self._wanted:
+            return
         finished = {
             output.request_id: output
             for group in (outputs or {}).values()
             for output in group.outputs
-            if output.finished and output.request_id in self._wanted
+            if output.request_id in self._wanted and (self._stops.ended(output) or output.finished)
         }
         if not finished:
             return
-        self._wanted -= finished.keys()
+        samples = {request: self._wanted.pop(request) for request in finished}
+        self._stops.keep(self._wanted.keys())
         seen = merged(self._core.model_executor.collective_rpc("normprobe_results", args=(list(finished),)))
         for request, result in seen.items():
-            if (sample := _SAMPLE.match(request)) is not None:
-                self._samples.setdefault(sample["prompt"], {})[sample["index"]] = result
-        for request in seen:
-            sample, output = _SAMPLE.match(request), finished[request]
-            result = seen[request] if sample is None else {"samples": dict(self._samples[sample["prompt"]])}
-            output.kv_transfer_params = {**(output.kv_transfer_params or {}), FIELD: result}
-        going = {
-            sample["prompt"] for request in self._wanted if (sample := _SAMPLE.match(request)) is not None
-        }
-        self._samples = {prompt: done for prompt, done in self._samples.items() if prompt in going}
+            if (sample := samples[request]) is not None:
+                self._samples.setdefault(sample.prompt, {})[sample.index] = result
+        for request, result in seen.items():
+            sample, output = samples[request], finished[request]
+            told = result if sample is None else {"samples": dict(self._samples[sample.prompt])}
+            output.kv_transfer_params = {**(output.kv_transfer_params or {}), FIELD: told}
+        for sample in samples.values():
+            if sample is not None and len(self._samples.get(sample.prompt, ())) == sample.n:
+                del self._samples[sample.prompt]
 
 
 def report(engine_core: type) -> None:

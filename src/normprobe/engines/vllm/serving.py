@@ -1,11 +1,13 @@
 """Policies on a model runner: who is at work, which rows of a pass are theirs, and each site to its policy."""
 
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 from typing import Any
 
 import torch
 from torch import nn
+from vllm.model_executor.models.utils import PPMissingLayer
 
 from normprobe.engines.vllm.configuration import FIELD, Configuration, policy_of
 from normprobe.engines.vllm.placement import Batch, Placed, place
@@ -21,6 +23,8 @@ class Serving:
 
     Two of the runner's methods are wrapped on the instance, `_update_states` (who is at work) and `_model_forward`
     (one pass); the blocks get forward hooks. No class of vLLM is changed.
+
+    slots: who is at work. layers: those that are here and not on another stage of a pipeline.
     """
 
     def __init__(self, runner: Any, configuration: Configuration) -> None:
@@ -41,7 +45,9 @@ class Serving:
         self._stops = Stops(config.scheduler_config.max_num_seqs, runner.device)
         # Only then is a row computed for the token after a stop.
         self._overshoots = bool(config.scheduler_config.async_scheduling)
-        for layer, block in enumerate(blocks_of(runner.get_model(), n_layers)):
+        blocks = blocks_of(runner.get_model(), n_layers)
+        self.layers = [layer for layer, block in enumerate(blocks) if not isinstance(block, PPMissingLayer)]
+        for layer, block in enumerate(blocks):
             block.register_forward_hook(
                 lambda block, args, kwargs, output, layer=layer: self._change(
                     block, layer, args, kwargs, output

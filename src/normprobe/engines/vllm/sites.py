@@ -74,6 +74,13 @@ class Site:
             )
         )
 
+    def overwrite(self, index: Int[torch.Tensor, " row"], change: Change) -> None:
+        """The same in place, for an output whose memory others hold."""
+        acts = change.triggered[:, None]
+        news = (change.hidden, torch.zeros((), dtype=change.hidden.dtype, device=change.hidden.device))
+        for half, new in zip(self.halves, news, strict=False):
+            half.index_copy_(0, index, torch.where(acts, new, half[index]))
+
     @property
     def output(self) -> torch.Tensor | tuple[torch.Tensor, ...]:
         """As the block returned it."""

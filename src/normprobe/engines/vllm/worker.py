@@ -5,8 +5,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from vllm.config import CompilationMode
 from vllm.platforms import current_platform
 
+from normprobe.engines.vllm.compiled import CompiledServing
 from normprobe.engines.vllm.configuration import Configuration
 from normprobe.engines.vllm.results import collect
 from normprobe.engines.vllm.serving import Serving
@@ -25,7 +27,8 @@ class NormprobeWorker(PlatformWorker):  # type: ignore[misc]
         super().load_model(**kwargs)
         configuration = Configuration.of(self.vllm_config.additional_config)
         assert configuration is not None, "the plugin chooses this worker together with its configuration"
-        self.normprobe = Serving(self.model_runner, configuration)
+        compiled = self.vllm_config.compilation_config.mode != CompilationMode.NONE
+        self.normprobe = (CompiledServing if compiled else Serving)(self.model_runner, configuration)
 
     def normprobe_state(self) -> dict[str, int]:
         """How much is held: requests at work under a policy, and policies."""
@@ -34,4 +37,4 @@ class NormprobeWorker(PlatformWorker):  # type: ignore[misc]
 
     def normprobe_results(self, requests: list[str]) -> dict[str, dict[str, Any]]:
         """What the probes saw of these requests, on this worker's layers (see results.py)."""
-        return collect(self.normprobe.slots, requests)
+        return collect(self.normprobe.slots, requests, self.normprobe.layers)

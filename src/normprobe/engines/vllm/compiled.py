@@ -1,0 +1,120 @@
+"""Policies in a compiled model, with or without CUDA graphs in pieces.
+
+What Python does while a model is traced is frozen, an operator is not. So each block is followed by one operator that
+is opaque to the compiler, `normprobe::intervene`: it finds the rows of the pass under way through vLLM's forward
+context, as attention finds its metadata, asks the policies, and writes into the block's output where they act. vLLM
+splits its graphs there as it does at attention, so policies run between pieces: requests come and go with settings of
+their own and nothing is captured with them. Nothing is allocated that a graph reads: the output's memory stays its own.
+A graph of the whole pass leaves no room in between; such modes are refused or, where pieces are the alternative, left
+out (see plugin.py).
+
+Measured: on the CPU, Inductor, one graph and pieces. Not run anywhere: the capture of CUDA graphs.
+"""
+
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, no_type_check
+
+import torch
+from jaxtyping import Float
+from vllm.forward_context import get_forward_context
+
+from normprobe.engines.vllm.configuration import FIELD, Configuration
+from normprobe.engines.vllm.rerun import BlockRerun
+from normprobe.engines.vllm.serving import Serving
+from normprobe.engines.vllm.sites import Site, blocks_of
+from normprobe.engines.vllm.twin import TwinRerun, twins_of
+from normprobe.policies.rows import Rows
+
+
+class CompiledServing(Serving):
+    """`Serving` of a model that is compiled after this, at its first pass.
+
+    Layers in which the engine's default policy recurses get a twin (see twin.py), an extra pass that is part of the
+    graph; what a request asks for elsewhere, or beyond one pass, runs as in eager mode.
+    """
+
+    def __init__(self, runner: Any, configuration: Configuration) -> None:
+        super().__init__(runner, configuration)
+        n_layers = runner.vllm_config.model_config.hf_text_config.num_hidden_layers
+        self._blocks = blocks_of(runner.get_model(), n_layers)
+        self._parameters = [list(inspect.signature(block.forward).parameters) for block in self._blocks]
+        self._twins = twins_of(self._blocks, configuration.recurses(n_layers), runner)
+        runner.compilation_config.static_forward_context[FIELD] = self
+
+    @no_type_check  # traced, which the wrapper of a type checker would not survive
+    def _change(self, block, layer, args, kwargs, output):
+        """Replaces what eager mode does after a block by the operator, at the time of tracing."""
+        given = dict(zip(self._parameters[layer], args, strict=False)) | kwargs
+        names = [
+            name
+            for name, value in given.items()
+            if isinstance(value, torch.Tensor) and name not in ("hidden_states", "residual")
+        ]
+        halves = list(output) if isinstance(output, tuple) else [output]
+        again = None
+        if layer in self._twins:
+            # A fresh tensor: fused norms write into what they are given.
+            state = halves[0] + halves[1] if len(halves) == 2 else halves[0].clone()
+            out = self._twins[layer](**given | self._whole(layer, state))
+            again = out[0] + out[1] if isinstance(out, tuple) else out
+        torch.ops.normprobe.intervene(halves, again, [given[name] for name in names], " ".join(names), layer)
+
+    @no_type_check  # traced too
+    def _whole(self, layer, state):
+        """The block's arguments for a state that is not in halves."""
+        return {"hidden_states": state} | (
+            {"residual": None} if "residual" in self._parameters[layer] else {}
+        )
+
+    def intervene(
+        self,
+        halves: list[torch.Tensor],
+        again: Float[torch.Tensor, "token d"] | None,
+        arguments: Mapping[str, torch.Tensor],
+        layer: int,
+    ) -> None:
+        """Ask the policies and write into the halves of the layer's output.
+
+        again: what the twin made of it. arguments: the others that the block was called with, by name.
+        """
+        site = Site.of(tuple(halves), layer)
+        for policy, ranks in self._placed.items():
+            if layer not in self.slots.layers[policy]:
+                continue
+            acting = self.slots.acting[policy]
+            for placed in ranks:
+                # Copied: histories keep it, and the memory of the output is the graph's.
+                rows = Rows(site.at(placed.index).clone(), placed.slot, placed.step)
+                given = dict(arguments) | self._whole(layer, halves[0])
+                rerun = BlockRerun(layer, self._blocks[layer], (), given, placed, self._attentions)
+                if again is not None:
+                    rerun = TwinRerun(rows.hidden, again[placed.index], rerun)
+                change = acting.apply(rows, layer, rerun)
+                if change.hidden is not rows.hidden:
+                    site.overwrite(placed.index, change)
+                if len(ranks) > 1:
+                    acting.finish()  # further tokens of the same requests follow: this one is their history
+
+
+def _intervene(
+    halves: list[torch.Tensor],
+    again: torch.Tensor | None,
+    arguments: list[torch.Tensor],
+    names: str,
+    layer: int,
+) -> None:
+    serving: CompiledServing = get_forward_context().no_compile_layers[FIELD]
+    serving.intervene(halves, again, dict(zip(names.split(), arguments, strict=True)), layer)
+
+
+# It lives as long as the operator is to.
+_LIBRARY = torch.library.Library("normprobe", "FRAGMENT")
+_LIBRARY.define(
+    "intervene(Tensor(a!)[] halves, Tensor? again, Tensor[] arguments, str names, int layer) -> ()"
+)
+_LIBRARY.impl("intervene", _intervene, "CompositeExplicitAutograd")
+torch.library.register_fake("normprobe::intervene", lambda *_: None, lib=_LIBRARY)

@@ -1,0 +1,75 @@
+"""The twin of a block: an extra pass of all rows that is part of the compiled model, always on.
+
+It shares everything with its block but what it knows of its cache: as attention that reads the cache of another layer,
+it has no write to trace. No shape depends on the data and nothing waits for the device, so it goes into graphs like any
+block; which rows use it is the policy's mask.
+"""
+
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import nn
+from vllm.model_executor.layers.attention import Attention
+from vllm.model_executor.layers.attention_layer_base import AttentionLayerBase
+
+from normprobe.engines.vllm.rerun import BlockRerun
+
+
+def twins_of(blocks: Sequence[nn.Module], layers: Iterable[int], runner: Any) -> dict[int, nn.Module]:
+    """By layer, of these layers as far as they can have one."""
+    if (
+        runner.compilation_config.static_all_moe_layers
+    ):  # counted as they are called, so none may be called twice
+        return {}
+    return {layer: twin_of(blocks[layer]) for layer in layers if _writes_apart(blocks[layer])}
+
+
+def _writes_apart(block: nn.Module) -> bool:
+    """Whether all its attention leaves writing the cache to an operator of its own, which a twin can leave out."""
+    states = [module for module in block.modules() if isinstance(module, AttentionLayerBase)]
+    return bool(states) and all(
+        isinstance(state, Attention) and not state.attn_backend.forward_includes_kv_cache_update
+        for state in states
+    )
+
+
+def twin_of(module: nn.Module) -> nn.Module:
+    """The module once more, sharing all parameters and buffers, without hooks; its attention writes nothing."""
+    twin = copy.copy(module)
+    twin._forward_hooks = OrderedDict()
+    twin._modules = {
+        name: child if child is None or not _holds_attention(child) else twin_of(child)
+        for name, child in module._modules.items()
+    }
+    if isinstance(module, Attention):
+        twin.kv_sharing_target_layer_name = module.layer_name
+    return twin
+
+
+def _holds_attention(module: nn.Module) -> bool:
+    return any(isinstance(part, Attention) for part in module.modules())
+
+
+@dataclass(frozen=True)
+class TwinRerun:
+    """`Rerun` (see `normprobe.policies.rows`) that knows what one pass makes of the rows as they came.
+
+    came: the rows' states. again: those after one more pass. otherwise: for other states, as a second extra pass has.
+    """
+
+    came: Float[torch.Tensor, "row d"]
+    again: Float[torch.Tensor, "row d"]
+    otherwise: BlockRerun
+
+    def __call__(
+        self, active: Bool[torch.Tensor, " row"], states: Float[torch.Tensor, "row d"]
+    ) -> Float[torch.Tensor, "row d"] | None:
+        return self.again if states is self.came else self.otherwise(active, states)

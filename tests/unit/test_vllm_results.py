@@ -1,0 +1,76 @@
+"""Results of the vLLM engine's workers, put together; without vLLM."""
+
+import json
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from normprobe.engines.vllm.results import collect, merged, wants
+from normprobe.engines.vllm.slots import Slots
+from normprobe.policies.rows import Rows
+from normprobe.policies.selection import lrs_scores
+from normprobe.policies.spec import build
+
+D, TAU = 4, {"1": 1.5, "4": 2.5, "6": 0.5}
+PROBE = json.dumps({"policy": "probe", "tau": TAU, "max_tokens": 5})
+
+
+def served(states: dict[str, torch.Tensor], layers: list[int]) -> Slots:
+    """A worker that holds these layers and has seen these states [layer, token, d], by request; layers of TAU."""
+    slots = Slots(lambda text: build(json.loads(text), None), 4, D, torch.device("cpu"))
+    slots.take(dict.fromkeys(states, PROBE))
+    acting = slots.acting[PROBE]
+    for request, seen in states.items():
+        slot = torch.tensor([slots.held[request].slot])
+        for step in range(seen.shape[1]):
+            for row, layer in enumerate(map(int, TAU)):
+                if layer in layers:
+                    acting.apply(
+                        Rows(seen[row, step : step + 1], slot, torch.tensor([step])), layer, lambda *_: None
+                    )
+            acting.finish()
+    return slots
+
+
+@pytest.mark.parametrize(
+    "ranks", [[[0, 1, 2, 3, 4, 5, 6]], [[0, 1, 2], [3, 4, 5, 6]], [[6, 5, 4], [3], [0, 1, 2]], [range(7)] * 2]
+)
+@settings(max_examples=15)
+@given(lengths=st.lists(st.integers(0, 40), min_size=1, max_size=3), seed=st.integers(0, 99))
+def test_ranks_add_up_to_one_worker(ranks: list[Any], lengths: list[int], seed: int) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    states = {str(i): torch.randn(3, n, D, generator=draw) for i, n in enumerate(lengths)}
+    names = [*states, "unknown"]
+    told = merged([collect(served(states, list(held)), names, held) for held in ranks])
+    assert set(told) == set(states)
+    for request, seen in states.items():
+        norm, n = seen.norm(dim=-1), seen.shape[1]
+        one = told[request]
+        assert one["n_tokens"] == n
+        assert list(one["layers"]) == ["1", "4", "6"]
+        wanted = lrs_scores(norm, torch.tensor(list(TAU.values())))
+        assert one["scores"] == pytest.approx(wanted, rel=1e-5, abs=1e-5)
+        for row, layer in enumerate(TAU):
+            assert one["layers"][layer]["total"] == pytest.approx(float(norm[row].sum()), rel=1e-5)
+            assert one["layers"][layer]["norm"] == pytest.approx(norm[row, :5].tolist(), rel=1e-5)
+
+
+def test_a_layer_that_a_worker_lacks_is_absent_and_not_zero() -> None:
+    slots = served({"a": torch.ones(3, 2, D)}, [0, 1, 2, 3])
+    assert list(collect(slots, ["a"], range(4))["a"]["layers"]) == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "probes"),
+    [
+        (None, False),
+        ({"policy": "alrr"}, False),
+        ({"policy": "probe"}, True),
+        ([{"policy": "alrr"}, {"policy": "probe"}], True),
+    ],
+)
+def test_who_wants_results(policy: Any, probes: bool) -> None:
+    assert wants({"normprobe": json.dumps(policy)} if policy else {}) is probes

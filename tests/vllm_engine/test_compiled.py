@@ -1,0 +1,300 @@
+"""Policies in a compiled engine: what they do in eager mode, and no cache written by a twin.
+
+On the CPU vLLM compiles one graph with Inductor. The pieces of its own compilation, between which CUDA graphs would
+run, it makes on a GPU only; here it is made to, so that the splitting is tested. No graph is captured.
+"""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from serving_fixture import Asked, Engine
+
+pytest.importorskip("vllm.version")
+
+from vllm.compilation.counter import compilation_counter
+from vllm.config import CompilationMode, CUDAGraphMode
+from vllm.engine.arg_utils import EngineArgs
+from vllm.platforms.cpu import CpuPlatform
+from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackendImpl
+
+from normprobe.engines.vllm.compiled import CompiledServing
+from normprobe.engines.vllm.configuration import OPERATOR, Configuration
+from normprobe.engines.vllm.plugin import prepare, register
+from normprobe.engines.vllm.rerun import BlockRerun
+from normprobe.engines.vllm.twin import TwinRerun
+from normprobe.errors import NormprobeError
+from normprobe.testbed import bundled
+
+OFTEN = {"7": 10.0, "9": 13.0, "10": 13.0}
+NEVER = {str(layer): 1e9 for layer in range(12)}
+ALRR = {"policy": "alrr", "tau": OFTEN, "growth": -1.0, "blow_up": 4.0}
+POLICIES: dict[str, Any] = {
+    "nothing": "plain",
+    "default": None,
+    "recursion": ALRR | {"blow_up": 9.0, "damping": 0.5},
+    "deep recursion": ALRR | {"blow_up": 9.0, "max_passes": 3},
+    "adaptive recursion, partly where no twin is": {
+        "policy": "alrr",
+        "layers": [3, 5, 7, 9],
+        "k": 0.0,
+        "growth": -1.0,
+        "blow_up": 9.0,
+    },
+    "suppression": {"policy": "suppress", "tau": OFTEN, "scale": 0.5},
+    "clamp": {"policy": "clamp", "tau": OFTEN},
+    "steering at peaks": {"policy": "erss", "k": 0.0, "cooldown": 2, "probability": 0.9, "min_cosine": 0.0},
+    "steering, then recursion": [
+        {"policy": "erss", "tau": OFTEN, "cooldown": 2, "probability": 0.9, "min_cosine": 0.0},
+        ALRR,
+    ],
+    "together": [ALRR | {"max_passes": 2}, {"policy": "probe", "layers": [9, 10]}],
+}
+
+
+def asked(prompts: list[list[int]], policy: Any, **more: Any) -> dict[str, Asked]:
+    return {str(i): Asked(prompt, policy, **more) for i, prompt in enumerate(prompts)}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Nothing compiled before is found."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VLLM_CACHE_ROOT", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def configured(profile: Path) -> dict[str, Any]:
+    return {"normprobe": {"profile": str(profile), "policy": ALRR}}
+
+
+@pytest.fixture(scope="module")
+def eager(start: Callable[..., Engine], configured: dict[str, Any]) -> Engine:
+    return start(bundled.path("tiny-thinker"), additional_config=configured)
+
+
+@pytest.fixture(scope="module")
+def whole(start: Callable[..., Engine], configured: dict[str, Any], cache: None) -> Engine:
+    """One graph, with Inductor."""
+    with compilation_counter.expect(num_aot_compiles=1):
+        engine = start(bundled.path("tiny-thinker"), additional_config=configured, enforce_eager=False)
+    assert engine.worker.vllm_config.compilation_config.mode == CompilationMode.DYNAMO_TRACE_ONCE
+    assert list(engine.worker.normprobe._twins) == [7, 9, 10]
+    return engine
+
+
+@pytest.fixture(scope="module")
+def pieces(start: Callable[..., Engine], configured: dict[str, Any], cache: None) -> Engine:
+    """Graphs that end at attention and at our operator, as on a GPU, but not compiled further."""
+    settle = CpuPlatform.check_and_update_config
+
+    def split(config: Any) -> None:
+        settle(config)
+        config.compilation_config.mode = CompilationMode.VLLM_COMPILE
+        config.compilation_config.backend = "eager"
+        config.compilation_config.compile_sizes = []
+
+    attentions, operators = 12 + 3, 12
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CpuPlatform, "check_and_update_config", staticmethod(split))
+        with compilation_counter.expect(num_piecewise_capturable_graphs_seen=attentions + operators + 1):
+            engine = start(bundled.path("tiny-thinker"), additional_config=configured, enforce_eager=False)
+    return engine
+
+
+@pytest.fixture(scope="module")
+def in_eager_mode(eager: Engine, prompts: list[list[int]]) -> Callable[[str], dict[str, list[int]]]:
+    """By name of a policy: the tokens."""
+    return functools.cache(
+        lambda name: eager.serve(asked(prompts, POLICIES[name], more={"ignore_eos": True}))
+    )
+
+
+@pytest.mark.parametrize("form", ["whole", "pieces"])
+@pytest.mark.parametrize("name", POLICIES)
+def test_tokens_are_those_of_eager_mode(
+    in_eager_mode: Callable[[str], dict[str, list[int]]],
+    prompts: list[list[int]],
+    request: pytest.FixtureRequest,
+    name: str,
+    form: str,
+) -> None:
+    """In batches that hold chunks of prompts, and in which requests are preempted."""
+    compiled: Engine = request.getfixturevalue(form)
+    preempted: set[str] = set()
+    for i, prompt in enumerate(prompts):
+        compiled.add(str(i), Asked(prompt, POLICIES[name], more={"ignore_eos": True}))
+    done: dict[str, list[int]] = {}
+    while compiled.llm.llm_engine.has_unfinished_requests():
+        for output in compiled.llm.llm_engine.step():
+            if output.finished:
+                done[output.request_id] = list(output.outputs[0].token_ids)
+        going = compiled.core.scheduler.requests
+        preempted |= {name for name, request in going.items() if request.num_preemptions > 0}
+    assert done == in_eager_mode(name)
+    assert preempted
+    assert name == "nothing" or done != in_eager_mode("nothing")
+
+
+@pytest.mark.parametrize("form", ["whole", "pieces"])
+def test_each_request_of_a_mixed_batch_gets_what_it_gets_alone(
+    prompts: list[list[int]], request: pytest.FixtureRequest, form: str
+) -> None:
+    compiled: Engine = request.getfixturevalue(form)
+    settings = [*POLICIES.values(), "probe"]
+    mixed = {str(i): Asked(prompt, settings[i % len(settings)]) for i, prompt in enumerate(prompts)}
+    assert compiled.serve(mixed) == compiled.serve_alone(mixed)
+
+
+def test_python_after_a_block_runs_at_the_time_of_tracing_only(
+    whole: Engine, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asks, intervene = [], CompiledServing.intervene
+
+    def traced(*_: Any) -> None:
+        raise AssertionError("the model is not compiled")
+
+    def counted(self: CompiledServing, halves: Any, again: Any, arguments: Any, layer: int) -> None:
+        asks.append((layer, again is not None))
+        intervene(self, halves, again, arguments, layer)
+
+    monkeypatch.setattr(CompiledServing, "_change", traced)
+    monkeypatch.setattr(CompiledServing, "intervene", counted)
+    whole.serve({"one": Asked(prompts[0], "plain", 1)})
+    assert asks[:12] == [(layer, layer in (7, 9, 10)) for layer in range(12)]
+
+
+@pytest.mark.parametrize("policy", ["alrr", "suppress", "erss", "probe"])
+def test_a_policy_that_never_acts_leaves_every_token_of_plain_vllm_compiled(
+    start: Callable[..., Engine], whole: Engine, prompts: list[list[int]], policy: str, plain: Engine
+) -> None:
+    wanted = plain.serve(asked(prompts, None))
+    assert whole.serve(asked(prompts, {"policy": policy, "tau": NEVER})) == wanted
+
+
+@pytest.fixture(scope="module")
+def plain(start: Callable[..., Engine], cache: None) -> Engine:
+    """vLLM, compiled, without any of this."""
+    engine = start(bundled.path("tiny-thinker"), enforce_eager=False)
+    assert not hasattr(engine.worker, "normprobe")
+    return engine
+
+
+def test_a_probe_sees_what_it_sees_in_eager_mode(
+    eager: Engine, whole: Engine, prompts: list[list[int]]
+) -> None:
+    told = []
+    for engine in (eager, whole):
+        for i, prompt in enumerate(prompts):
+            engine.add(str(i), Asked(prompt, [ALRR, {"policy": "probe", "layers": [9, 11], "max_tokens": 8}]))
+        done = engine.run()
+        told.append([done[str(i)].kv_transfer_params["normprobe"] for i in range(len(prompts))])
+    for seen, wanted in zip(told[1], told[0], strict=True):
+        assert seen["n_tokens"] == wanted["n_tokens"]
+        for layer, values in wanted["layers"].items():
+            assert seen["layers"][layer]["total"] == pytest.approx(values["total"], rel=1e-5)
+            assert seen["layers"][layer]["norm"] == pytest.approx(values["norm"], rel=1e-5, nan_ok=True)
+
+
+@pytest.mark.parametrize("writes", [False, True], ids=["twin", "a twin that writes"])
+@pytest.mark.parametrize("form", ["whole", "pieces"])
+def test_extra_passes_leave_every_bit_of_the_cache(
+    prompts: list[list[int]],
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    form: str,
+    writes: bool,
+) -> None:
+    """From the attention of a layer to its operator: the twin is in between. With the control, which must be seen."""
+    compiled: Engine = request.getfixturevalue(form)
+    caches, kept = compiled.worker.model_runner.kv_caches, dict[str, list[torch.Tensor]]()
+    forward, intervene, twin = (
+        CPUAttentionBackendImpl.forward,
+        CompiledServing.intervene,
+        TwinRerun.__call__,
+    )
+    block, used, again_by_block = BlockRerun.__call__, 0, 0
+    same: list[bool] = []
+
+    def attending(self: Any, layer: Any, query: Any, key: Any, value: Any, *rest: Any, **more: Any) -> Any:
+        if layer.layer_name not in kept:
+            kept[layer.layer_name] = [cache.clone() for cache in caches]
+        elif writes:
+            layer.impl.do_kv_cache_update(layer, key, value, rest[0], rest[1].slot_mapping)
+        return forward(self, layer, query, key, value, *rest, **more)
+
+    def watched(self: CompiledServing, halves: Any, again: Any, arguments: Any, layer: int) -> None:
+        nonlocal again_by_block
+        (name,) = kept
+        intervene(self, halves, again, arguments, layer)
+        if again is not None and self._placed:
+            same.append(
+                all(torch.equal(cache, before) for cache, before in zip(caches, kept[name], strict=True))
+            )
+            for cache, before in zip(caches, kept[name], strict=True):
+                cache.copy_(before)
+        kept.clear()
+
+    def counted(self: TwinRerun, active: torch.Tensor, states: torch.Tensor) -> torch.Tensor | None:
+        nonlocal used
+        used += bool(active.any())
+        return twin(self, active, states)
+
+    def counted_block(self: BlockRerun, active: torch.Tensor, states: torch.Tensor) -> torch.Tensor | None:
+        nonlocal again_by_block
+        out = block(self, active, states)
+        again_by_block += out is not None
+        return out
+
+    monkeypatch.setattr(CPUAttentionBackendImpl, "forward", attending)
+    monkeypatch.setattr(CompiledServing, "intervene", watched)
+    monkeypatch.setattr(TwinRerun, "__call__", counted)
+    monkeypatch.setattr(BlockRerun, "__call__", counted_block)
+    compiled.serve(asked(prompts[:4], POLICIES["deep recursion"], max_tokens=10))
+    assert used > 20
+    assert again_by_block > 5
+    assert all(same) is not writes
+
+
+@pytest.mark.parametrize(
+    ("mode", "graphs", "message"),
+    [
+        (CompilationMode.VLLM_COMPILE, CUDAGraphMode.FULL, "cudagraph_mode PIECEWISE"),
+        (CompilationMode.VLLM_COMPILE, CUDAGraphMode.FULL_DECODE_ONLY, "cudagraph_mode PIECEWISE"),
+        (CompilationMode.STOCK_TORCH_COMPILE, CUDAGraphMode.NONE, "enforce_eager=True"),
+        (CompilationMode.NONE, CUDAGraphMode.PIECEWISE, "enforce_eager=True"),
+    ],
+)
+def test_modes_that_leave_no_room_for_policies_are_refused(
+    mode: CompilationMode, graphs: CUDAGraphMode, message: str
+) -> None:
+    config = unplugged()
+    config.compilation_config.mode, config.compilation_config.cudagraph_mode = mode, graphs
+    with pytest.raises(NormprobeError, match=message):
+        prepare(config, Configuration())
+
+
+def test_graphs_of_whole_passes_give_way_to_those_in_pieces_and_the_engine_says_so() -> None:
+    """vLLM's default on a GPU."""
+    config = unplugged()
+    compilation = config.compilation_config
+    compilation.mode = CompilationMode.VLLM_COMPILE
+    compilation.cudagraph_mode = CUDAGraphMode.FULL_AND_PIECEWISE
+    compilation.splitting_ops = ["vllm::unified_attention_with_output"]
+    with pytest.warns(UserWarning, match="PIECEWISE instead of"):
+        prepare(config, Configuration())
+    assert compilation.cudagraph_mode == CUDAGraphMode.PIECEWISE
+    assert compilation.splitting_ops == ["vllm::unified_attention_with_output", OPERATOR]
+    assert compilation.mode == CompilationMode.VLLM_COMPILE
+
+
+def unplugged() -> Any:
+    """A configuration before it is prepared."""
+    register()
+    return EngineArgs(
+        str(bundled.path("tiny-thinker")), dtype="float32", max_model_len=128
+    ).create_engine_config()

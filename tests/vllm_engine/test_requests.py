@@ -135,6 +135,23 @@ def test_a_request_that_a_stop_string_ends_brings_its_results(
     assert engine.core._normprobe._stops._reading == {}
 
 
+def test_preempted_requests_count_each_token_once(engine: Engine, prompts: list[list[int]]) -> None:
+    """A preempted request is computed again, several of its tokens in one pass; so is nobody else's."""
+    names = [str(i) for i in range(2 * len(prompts))]
+    for i, name in enumerate(names):
+        engine.add(name, Asked(prompts[i % len(prompts)], PROBE))
+    preempted, done = 0, {}
+    while engine.llm.llm_engine.has_unfinished_requests():
+        done |= {output.request_id: output for output in engine.llm.llm_engine.step() if output.finished}
+        preempted += any(one.num_preemptions for one in engine.core.scheduler.requests.values())
+    assert preempted
+    for i, name in enumerate(names):
+        told = done[name].kv_transfer_params["normprobe"]
+        assert told["n_tokens"] == len(done[name].outputs[0].token_ids)
+        twin = done[names[i - len(prompts)]].kv_transfer_params["normprobe"]
+        assert told["scores"] == pytest.approx(twin["scores"], rel=1e-4, abs=1e-3)
+
+
 def test_a_request_may_be_named_like_a_sample(engine: Engine, prompts: list[list[int]]) -> None:
     engine.add("3_name", Asked(prompts[0], PROBE))
     several = {"n": 4, "temperature": 1.0, "output_kind": RequestOutputKind.FINAL_ONLY}

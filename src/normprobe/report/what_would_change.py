@@ -79,7 +79,8 @@ def problems_needed(decision: Decision, n: int) -> int | None:
     half = decision.margin - low if decision.margin > decision.smallest_effect else high - decision.margin
     if not (distance > 0 and math.isfinite(half)):
         return None
-    return math.floor(n * (half / distance) ** 2) + 1
+    # A little more than that, so that rounding does not leave the interval's end on the smallest effect.
+    return math.floor(n * (half / distance) ** 2 * (1 + 1e-9)) + 1
 
 
 def _settle(evidence: Evidence) -> str:

@@ -31,6 +31,14 @@ class Attentions:
     def __init__(self, runner: Any) -> None:
         self._runner = runner
         self._groups: dict[str, Any] = {}
+        self._blocks: dict[nn.Module, tuple[inspect.Signature, list[str]]] = {}
+
+    def known(self, block: nn.Module) -> tuple[inspect.Signature, list[str]]:
+        """The signature of a block, and the names of its attention layers; found once, for it takes as long as a small
+        layer does."""
+        if block not in self._blocks:
+            self._blocks[block] = inspect.signature(block.forward), attention_names(block)
+        return self._blocks[block]
 
     def _group(self, name: str) -> Any:
         """The runner's attention group of a layer, with metadata builders of our own: some keep state between build and
@@ -102,7 +110,7 @@ class BlockRerun:
         chosen = torch.from_numpy(host).to(active.device)
         arguments = self._arguments(self.placed.index[chosen], states[chosen])
         metadata = self.attentions.of(
-            attention_names(self.block), self.placed.request[host], self.placed.position[host]
+            self.attentions.known(self.block)[1], self.placed.request[host], self.placed.position[host]
         )
         context = replace(
             get_forward_context(),
@@ -121,7 +129,7 @@ class BlockRerun:
 
     def _arguments(self, index: Int[torch.Tensor, " chosen"], states: torch.Tensor) -> dict[str, Any]:
         """The block's arguments for these tokens: given `states` as a whole, without a second half."""
-        signature = inspect.signature(self.block.forward)
+        signature, _ = self.attentions.known(self.block)
         given: dict[str, Any] = {}
         for name, value in signature.bind(*self.args, **self.kwargs).arguments.items():
             more = signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD

@@ -1,0 +1,291 @@
+"""What policies cost in vLLM, as throughput relative to plain requests in one run.
+
+    VLLM_CPU_KVCACHE_SPACE=1 OMP_NUM_THREADS=1 python benchmarks/vllm_engine.py --out benchmarks/results/NAME.json
+
+Each round serves the same prompts once per arm, in an order drawn anew; a ratio is taken within its round, so that what
+slows the machine for a while slows both. Reported: the median of the ratios and half the width of its 95 % interval
+(percentile bootstrap over the rounds). The clock counts the process's own CPU time on a CPU, and wall time between
+synchronisations on CUDA; the engine runs in this process. "plain": requests without a policy in the engine with the
+plugin. "no plugin": the same in an engine without it. (Not named vllm.py: that would hide the module.)
+"""
+
+# pyright: reportMissingImports=false
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}  # read at import
+
+import numpy as np
+import torch
+import vllm
+from subjects import make_subject, measure_profile
+from tables import hardware
+
+from normprobe.console import run_main
+from normprobe.engines.vllm.rerun import BlockRerun
+from normprobe.engines.vllm.sites import blocks_of
+from normprobe.runs import atomic_write_json, atomic_write_text, refusing_disk_errors
+from normprobe.stats.bootstrap import percentile_interval
+from normprobe.testbed import bundled
+
+PRECISE = 0.02
+"""A target is met only if the half-width is no larger."""
+TARGETS = {"probe": 0.97, "alrr_0": 0.97, "erss": 0.95}
+FLOOR_TARGET = 1.5
+
+
+def make_policies(tau: Mapping[int, float]) -> dict[str, Any]:
+    """By arm. alrr_0 compares every norm with an adaptive τ out of reach. alrr_10 tries an extra pass at a tenth of the
+    rows of a quarter of the layers and throws every one away, so that the share stays a tenth."""
+    return {
+        "probe": "probe",
+        "alrr_0": {"policy": "alrr", "k": 1e6},
+        "erss": "erss",
+        "alrr_10": {
+            "policy": "alrr",
+            "tau": {str(layer): value for layer, value in tau.items()},
+            "blow_up": 1e6,
+            "growth": 1e6,
+        },
+    }
+
+
+@dataclass(frozen=True)
+class Served:
+    """An engine in this process and what it is asked for; each request writes `new_tokens` tokens."""
+
+    llm: Any
+    prompts: list[list[int]]
+    new_tokens: int
+
+    def generate(self, policy: Any = None, n: int | None = None) -> list[list[int]]:
+        params = vllm.SamplingParams(
+            temperature=0.0,
+            max_tokens=self.new_tokens,
+            ignore_eos=True,
+            detokenize=False,
+            extra_args=None if policy is None else {"normprobe": policy},
+        )
+        asked = [{"prompt_token_ids": prompt} for prompt in self.prompts[:n]]
+        outputs = self.llm.generate(asked, params, use_tqdm=False)
+        return [list(output.outputs[0].token_ids) for output in outputs]
+
+    @property
+    def runner(self) -> Any:
+        return self.llm.llm_engine.engine_core.engine_core.model_executor.driver_worker.worker.model_runner
+
+
+def clock() -> float:
+    """Seconds: see the top of this file."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time()
+
+
+def run_rounds(
+    arms: Mapping[str, Callable[[], list[list[int]]]], rounds: int, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """Seconds of each arm by round; one round more, which warms up, is thrown away."""
+    seconds: dict[str, list[float]] = {name: [] for name in arms}
+    reference = arms["plain"]()
+    for number in range(rounds + 1):
+        for name in rng.permutation(list(arms)):
+            begun = clock()
+            written = arms[name]()
+            taken = clock() - begun
+            if name != "erss" and written != reference:
+                raise AssertionError(f"{name} changed what the model wrote")
+            if number > 0:
+                seconds[name].append(taken)
+    return {name: np.array(taken) for name, taken in seconds.items()}
+
+
+def median(values: np.ndarray, rng: np.random.Generator, name: str) -> dict[str, float]:
+    """With half the width of its 95 % interval."""
+    draws = np.median(rng.choice(values, (4000, len(values))), axis=1)
+    low, high = percentile_interval(draws)
+    return {name: float(np.median(values)), "half_width": float(high - low) / 2}
+
+
+def forced_passes(served: Served, policy: Any) -> list[int]:
+    """The rows of each extra pass that the policy forces."""
+    call, rows = BlockRerun.__call__, []
+
+    def counted(self: BlockRerun, active: torch.Tensor, states: torch.Tensor) -> torch.Tensor | None:
+        if n := int(active.sum()):
+            rows.append(n)
+        return call(self, active, states)
+
+    BlockRerun.__call__ = counted
+    try:
+        served.generate(policy)
+    finally:
+        BlockRerun.__call__ = call
+    return rows
+
+
+def layer_seconds(served: Served, layers: list[int], rows: int) -> float:
+    """Median time of one of these layers on one token of each of `rows` requests, in plain decoding."""
+    begun, taken = [0.0], []
+
+    def before(*_: object) -> None:
+        begun[0] = clock()
+
+    def after(_block: object, _args: object, output: Any) -> None:
+        if len(output[0]) == rows:
+            taken.append(clock() - begun[0])
+
+    runner = served.runner
+    blocks = blocks_of(runner.get_model(), runner.model_config.hf_text_config.num_hidden_layers)
+    handles = [blocks[layer].register_forward_pre_hook(before) for layer in layers]
+    handles += [blocks[layer].register_forward_hook(after) for layer in layers]
+    for _ in range(3):
+        served.generate(n=rows)
+    for handle in handles:
+        handle.remove()
+    return float(np.median(taken))
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Everything about tiny-thinker at one batch size."""
+    rng = np.random.default_rng(arguments.seed)
+    subject = make_subject("tiny-thinker", "cpu", "float32", arguments.batch, arguments.new_tokens)
+    profile, norm = measure_profile(subject)
+    config = subject.model.config
+    shape = {"n_layers": subject.n_layers, "d_model": config.hidden_size, "vocab": config.vocab_size}
+    profile = replace(profile, model=shape)
+    prompts = [
+        [token for token, kept in zip(ids, mask, strict=True) if kept]
+        for ids, mask in zip(subject.ids.tolist(), subject.mask.tolist(), strict=True)
+    ]
+    n_layers = subject.n_layers
+    quarter = list(range(n_layers - 1 - n_layers // 4, n_layers - 1))
+    policies = make_policies({layer: float(np.quantile(norm[layer], 0.9)) for layer in quarter})
+    options = {
+        "dtype": "float32",
+        "enforce_eager": True,
+        "max_model_len": 512,
+        "max_num_seqs": arguments.batch,
+        "enable_prefix_caching": False,  # requests under a policy read none
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "layer_profile.json"
+        profile.save(path)
+        engines = [
+            vllm.LLM(str(bundled.path("tiny-thinker")), additional_config=additional, **options)
+            for additional in ({"normprobe": str(path)}, {})
+        ]
+        served, bare = (Served(llm, prompts, arguments.new_tokens) for llm in engines)
+        arms: dict[str, Callable[[], list[list[int]]]] = {
+            "plain": served.generate,
+            "no plugin": bare.generate,
+        } | {name: (lambda policy=policy: served.generate(policy)) for name, policy in policies.items()}
+        seconds = run_rounds(arms, arguments.rounds, rng)
+        forced = forced_passes(served, policies["alrr_10"])
+        rows = max(1, round(sum(forced) / max(len(forced), 1)))
+        once = layer_seconds(bare, quarter, rows)
+    ratios: dict[str, dict[str, Any]] = {}
+    for name in arms:
+        if name != "plain":
+            ratios[name] = median(seconds["plain"] / seconds[name], rng, "ratio")
+        if name in TARGETS:
+            reached = ratios[name]["ratio"] >= TARGETS[name] and ratios[name]["half_width"] <= PRECISE
+            ratios[name] |= {"target": TARGETS[name], "met": reached}
+    floor: dict[str, Any] = median(
+        (seconds["alrr_10"] - seconds["plain"]) / (len(forced) * once), rng, "extra_by_floor"
+    )
+    return {
+        "model": "tiny-thinker",
+        "batch": arguments.batch,
+        "rounds": arguments.rounds,
+        "new_tokens": arguments.new_tokens,
+        "dtype": "float32",
+        "mode": "eager",
+        "seed": arguments.seed,
+        "plain_ms_per_step": 1e3 * float(np.median(seconds["plain"])) / arguments.new_tokens,
+        "ratios": ratios,
+        "alrr_10_against_floor": floor
+        | {
+            "layers": quarter,
+            "forced_passes": len(forced),
+            "rows_per_forced_pass": rows,
+            "triggered_share": sum(forced) / (arguments.batch * arguments.new_tokens * len(quarter)),
+            "layer_pass_us": 1e6 * once,
+            "target": FLOOR_TARGET,
+            "met": floor["extra_by_floor"] <= FLOOR_TARGET,
+        },
+    }
+
+
+def as_markdown(result: Mapping[str, Any]) -> str:
+    """The result as a table."""
+    floor = result["alrr_10_against_floor"]
+    said = {True: "met", False: "not met", None: ""}
+    return "\n".join(
+        [
+            f"## {result['model']} in vLLM ({result['mode']}), batch {result['batch']}, {result['dtype']}, "
+            f"on {result['hardware']}",
+            "",
+            f"{result['date']}; vLLM {result['vllm']}, torch {result['torch']}; {result['rounds']} rounds of "
+            f"{result['new_tokens']} tokens; clock: {result['clock']}; plain: "
+            f"{result['plain_ms_per_step']:.2f} ms per step.",
+            "",
+            "| arm | throughput relative to plain | half-width | target | |",
+            "|---|---|---|---|---|",
+            *(
+                f"| {name} | {row['ratio']:.3f} | {row['half_width']:.3f} | "
+                f"{'≥ {:.2f}'.format(row['target']) if 'target' in row else ''} | {said[row.get('met')]} |"
+                for name, row in result["ratios"].items()
+            ),
+            "",
+            f"Extra time of alrr_10 ({100 * floor['triggered_share']:.0f} % of the rows of layers "
+            f"{', '.join(map(str, floor['layers']))}): {floor['extra_by_floor']:.2f} ± {floor['half_width']:.2f} of "
+            f"its floor of {floor['forced_passes']} passes at {floor['layer_pass_us']:.0f} µs (rows in each: "
+            f"{floor['rows_per_forced_pass']}); target ≤ {floor['target']}: {said[floor['met']]}.",
+            "",
+        ]
+    )
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measure, print, and write NAME.json and NAME.md beside it."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--new-tokens", type=int, default=64)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="results/NAME.json; the table goes to NAME.md")
+    arguments = parser.parse_args(argv)
+    cuda = torch.cuda.is_available()
+    result = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "hardware": hardware("cuda" if cuda else "cpu"),
+        "torch": version("torch"),
+        "vllm": vllm.__version__,
+        "clock": "synchronised wall time" if cuda else "CPU time of the process",
+        **measure(arguments),
+    }
+    print(as_markdown(result))
+    if arguments.out is not None:
+        with refusing_disk_errors(arguments.out.parent):
+            arguments.out.parent.mkdir(parents=True, exist_ok=True)
+            atomic_write_json(arguments.out, result)
+            atomic_write_text(arguments.out.with_suffix(".md"), as_markdown(result))
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from rounds import PRECISE, median, publish
 from subjects import SHAPES, Subject, make_subject, measure_profile
 from tables import as_markdown, hardware
 
@@ -33,11 +34,7 @@ from normprobe.policies.recursion import Recursion
 from normprobe.policies.rows import Policy
 from normprobe.policies.steering import Steering
 from normprobe.policies.threshold import AdaptiveThreshold, FixedThreshold
-from normprobe.runs import atomic_write_json, atomic_write_text, refusing_disk_errors
-from normprobe.stats.bootstrap import percentile_interval
 
-PRECISE = 0.02
-"""A target is met only if the half-width is no larger."""
 TARGETS = {
     "cpu": {"probe": 1.08, "alrr_0": 1.08},
     "cuda": {"probe": 1.02, "probe_all": 1.05, "alrr_0": 1.03, "erss": 1.03},
@@ -84,13 +81,7 @@ def run_rounds(
 
 def ratio(arm: list[float], plain: list[float], rng: np.random.Generator) -> dict[str, float]:
     """Median of the ratios within rounds, and half the width of its 95 % interval."""
-    return _median(np.array(arm) / np.array(plain), rng, "ratio")
-
-
-def _median(values: np.ndarray, rng: np.random.Generator, name: str) -> dict[str, float]:
-    draws = np.median(rng.choice(values, (4000, len(values))), axis=1)
-    low, high = percentile_interval(draws)
-    return {name: float(np.median(values)), "half_width": float(high - low) / 2}
+    return median(np.array(arm) / np.array(plain), rng, "ratio")
 
 
 def against_floor(
@@ -109,7 +100,7 @@ def against_floor(
     once = layer_seconds(subject, policy.layers, rows)
     floor = forced * once
     extra = (np.array(seconds["alrr_10"]) - np.array(seconds["plain"])) / floor
-    return _median(extra, rng, "extra_by_floor") | {
+    return median(extra, rng, "extra_by_floor") | {
         "forced_passes": forced,
         "rows_per_forced_pass": rows,
         "triggered_share": int(tried.sum()) / (len(subject.ids) * subject.new_tokens * len(policy.layers)),
@@ -246,12 +237,7 @@ def main(argv: list[str] | None = None) -> None:
         "clock": "CPU time of the process" if arguments.device == "cpu" else "synchronised wall time",
         **measure(arguments),
     }
-    print(as_markdown(result))
-    if arguments.out is not None:
-        with refusing_disk_errors(arguments.out.parent):
-            arguments.out.parent.mkdir(parents=True, exist_ok=True)
-            atomic_write_json(arguments.out, result)
-            atomic_write_text(arguments.out.with_suffix(".md"), as_markdown(result))
+    publish(result, as_markdown(result), arguments.out)
 
 
 if __name__ == "__main__":

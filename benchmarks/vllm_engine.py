@@ -29,18 +29,15 @@ os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}  # read at import
 import numpy as np
 import torch
 import vllm
+from rounds import PRECISE, median, publish
 from subjects import make_subject, measure_profile
 from tables import hardware
 
 from normprobe.console import run_main
 from normprobe.engines.vllm.rerun import BlockRerun
 from normprobe.engines.vllm.sites import blocks_of
-from normprobe.runs import atomic_write_json, atomic_write_text, refusing_disk_errors
-from normprobe.stats.bootstrap import percentile_interval
 from normprobe.testbed import bundled
 
-PRECISE = 0.02
-"""A target is met only if the half-width is no larger."""
 TARGETS = {"probe": 0.97, "alrr_0": 0.97, "erss": 0.95}
 FLOOR_TARGET = 1.5
 
@@ -110,13 +107,6 @@ def run_rounds(
             if number > 0:
                 seconds[name].append(taken)
     return {name: np.array(taken) for name, taken in seconds.items()}
-
-
-def median(values: np.ndarray, rng: np.random.Generator, name: str) -> dict[str, float]:
-    """With half the width of its 95 % interval."""
-    draws = np.median(rng.choice(values, (4000, len(values))), axis=1)
-    low, high = percentile_interval(draws)
-    return {name: float(np.median(values)), "half_width": float(high - low) / 2}
 
 
 def forced_passes(served: Served, policy: Any) -> list[int]:
@@ -279,12 +269,7 @@ def main(argv: list[str] | None = None) -> None:
         "clock": "synchronised wall time" if cuda else "CPU time of the process",
         **measure(arguments),
     }
-    print(as_markdown(result))
-    if arguments.out is not None:
-        with refusing_disk_errors(arguments.out.parent):
-            arguments.out.parent.mkdir(parents=True, exist_ok=True)
-            atomic_write_json(arguments.out, result)
-            atomic_write_text(arguments.out.with_suffix(".md"), as_markdown(result))
+    publish(result, as_markdown(result), arguments.out)
 
 
 if __name__ == "__main__":

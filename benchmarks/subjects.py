@@ -21,6 +21,7 @@ from normprobe.testbed.problems import make_problems
 
 SHAPES = {
     # hidden_size, intermediate_size, layers, attention heads, tied embeddings: the published config.json
+    "qwen3-0.6b": (1024, 3072, 28, 16, True),
     "qwen3-1.7b": (2048, 6144, 28, 16, True),
     "qwen3-8b": (4096, 12288, 36, 32, False),
 }

@@ -6,7 +6,8 @@ Each round serves the same prompts once per arm, in an order drawn anew; a ratio
 slows the machine for a while slows both. Reported: the median of the ratios and half the width of its 95 % interval
 (percentile bootstrap over the rounds). The clock counts the process's own CPU time on a CPU, and wall time between
 synchronisations on CUDA; the engine runs in this process. "plain": requests without a policy in the engine with the
-plugin. "no plugin": the same in an engine without it. (Not named vllm.py: that would hide the module.)
+plugin. "no plugin": the same in an engine without it. Models: tiny-thinker (2 M parameters: mostly shows what a step
+costs in Python) and random weights in published shapes. (Not named vllm.py: that would hide the module.)
 """
 
 # pyright: reportMissingImports=false
@@ -30,7 +31,7 @@ import numpy as np
 import torch
 import vllm
 from rounds import PRECISE, median, publish
-from subjects import make_subject, measure_profile
+from subjects import SHAPES, make_subject, measure_profile
 from tables import hardware
 
 from normprobe.console import run_main
@@ -148,36 +149,60 @@ def layer_seconds(served: Served, layers: list[int], rows: int) -> float:
     return float(np.median(taken))
 
 
-def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Everything about tiny-thinker at one batch size."""
-    rng = np.random.default_rng(arguments.seed)
-    subject = make_subject("tiny-thinker", "cpu", "float32", arguments.batch, arguments.new_tokens)
+@dataclass(frozen=True)
+class Prepared:
+    """What the engines are made of. tau: a quarter of the layers, up to the last but one, with the norm that a tenth of
+    their tokens exceed."""
+
+    model: Path
+    profile: Path
+    prompts: list[list[int]]
+    tau: dict[int, float]
+
+
+def prepare(arguments: argparse.Namespace, folder: Path) -> Prepared:
+    """The model on disk, and the layer profile of its own plain generation."""
+    subject = make_subject(arguments.model, "cpu", "float32", arguments.batch, arguments.new_tokens)
     profile, norm = measure_profile(subject)
-    config = subject.model.config
-    shape = {"n_layers": subject.n_layers, "d_model": config.hidden_size, "vocab": config.vocab_size}
-    profile = replace(profile, model=shape)
+    config, n_layers = subject.model.config, subject.n_layers
+    shape = {"n_layers": n_layers, "d_model": config.hidden_size, "vocab": config.vocab_size}
+    replace(profile, model=shape).save(folder / "layer_profile.json")
+    model = folder
+    if arguments.model in SHAPES:
+        subject.model.save_pretrained(folder)
+    else:
+        model = bundled.path(arguments.model)
     prompts = [
         [token for token, kept in zip(ids, mask, strict=True) if kept]
         for ids, mask in zip(subject.ids.tolist(), subject.mask.tolist(), strict=True)
     ]
-    n_layers = subject.n_layers
-    quarter = list(range(n_layers - 1 - n_layers // 4, n_layers - 1))
-    policies = make_policies({layer: float(np.quantile(norm[layer], 0.9)) for layer in quarter})
+    quarter = range(n_layers - 1 - n_layers // 4, n_layers - 1)
+    tau = {layer: float(np.quantile(norm[layer], 0.9)) for layer in quarter}
+    return Prepared(model, folder / "layer_profile.json", prompts, tau)
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Everything about one model at one batch size."""
+    rng = np.random.default_rng(arguments.seed)
     options = {
         "dtype": "float32",
         "enforce_eager": True,
         "max_model_len": 512,
         "max_num_seqs": arguments.batch,
         "enable_prefix_caching": False,  # requests under a policy read none
+        "skip_tokenizer_init": True,
     }
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "layer_profile.json"
-        profile.save(path)
-        engines = [
-            vllm.LLM(str(bundled.path("tiny-thinker")), additional_config=additional, **options)
-            for additional in ({"normprobe": str(path)}, {})
-        ]
-        served, bare = (Served(llm, prompts, arguments.new_tokens) for llm in engines)
+        prepared = prepare(arguments, Path(folder))
+        served, bare = (
+            Served(
+                vllm.LLM(str(prepared.model), additional_config=additional, **options),
+                prepared.prompts,
+                arguments.new_tokens,
+            )
+            for additional in ({"normprobe": str(prepared.profile)}, {})
+        )
+        policies, quarter = make_policies(prepared.tau), list(prepared.tau)
         arms: dict[str, Callable[[], list[list[int]]]] = {
             "plain": served.generate,
             "no plugin": bare.generate,
@@ -197,7 +222,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         (seconds["alrr_10"] - seconds["plain"]) / (len(forced) * once), rng, "extra_by_floor"
     )
     return {
-        "model": "tiny-thinker",
+        "model": arguments.model,
         "batch": arguments.batch,
         "rounds": arguments.rounds,
         "new_tokens": arguments.new_tokens,
@@ -254,6 +279,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--model", choices=["tiny-thinker", *SHAPES], default="tiny-thinker")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--new-tokens", type=int, default=64)

@@ -2,10 +2,7 @@
 
 import json
 import os
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,44 +12,22 @@ import pytest
 pytest.importorskip("vllm.version")
 
 import openai
+from vllm_engine.server_process import free_port, serving
 
 from normprobe.testbed import bundled
 
-STARTS_WITHIN = 300  # seconds
 SUPPRESSION = json.dumps({"policy": "suppress", "tau": {"9": 13.0}, "scale": 0.5})
 
 
 @pytest.fixture(scope="module")
 def client(profile: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[openai.OpenAI]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = tmp_path_factory.mktemp("server") / "log"
+    port = free_port()
     environment = os.environ | {"VLLM_ENABLE_V1_MULTIPROCESSING": "1", "NORMPROBE": str(profile)}
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model"]
     options = "--dtype float32 --enforce-eager --max-model-len 512 --host 127.0.0.1 --served-model-name tiny".split()
-    with log.open("w") as output:
-        server = subprocess.Popen(
-            [*command, str(bundled.path("tiny-thinker")), *options, "--port", str(port)],
-            env=environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0)
-    try:
-        deadline = time.monotonic() + STARTS_WITHIN
-        while True:
-            try:
-                client.models.list()
-                break
-            except openai.APIConnectionError:
-                assert server.poll() is None, log.read_text()[-3000:]
-                assert time.monotonic() < deadline, log.read_text()[-3000:]
-                time.sleep(1)
+    command += [str(bundled.path("tiny-thinker")), *options, "--port", str(port)]
+    with serving(command, port, environment, tmp_path_factory.mktemp("server") / "log") as client:
         yield client
-    finally:
-        server.terminate()
-        server.wait(60)
 
 
 def complete(client: openai.OpenAI, prompt: list[int], policy: str | None, **more: Any) -> Any:

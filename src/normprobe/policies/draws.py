@@ -41,13 +41,16 @@ def _mixed(state: torch.Tensor, part: torch.Tensor | int) -> torch.Tensor:
     return value ^ _shifted(value, 31)
 
 
-def _hashed(
-    key: Int[torch.Tensor, " row"], layer: int, step: Int[torch.Tensor, " row"], seed: int, stream: int
-) -> Int[torch.Tensor, " row"]:
+def lots(key: Int[torch.Tensor, " row"], layer: int, seed: int, stream: int = 0) -> Int[torch.Tensor, " row"]:
+    """The part of the hash that is the same at every step, for `uniform_at`. Arguments as in `uniform`."""
     value = _mixed(key, _signed(seed))
     for part in (layer, stream):
         value = _mixed(value, part)
-    return _mixed(value, step.to(torch.int64))
+    return value
+
+
+def _hashed(lot: Int[torch.Tensor, " row"], step: Int[torch.Tensor, " row"]) -> Int[torch.Tensor, " row"]:
+    return _mixed(lot, step.to(torch.int64))
 
 
 def _unit(bits: torch.Tensor) -> torch.Tensor:
@@ -59,7 +62,14 @@ def uniform(
     key: Int[torch.Tensor, " row"], layer: int, step: Int[torch.Tensor, " row"], seed: int, stream: int = 0
 ) -> Float[torch.Tensor, " row"]:
     """One draw per row, uniform in [0, 1). stream: tells apart several draws for the same row."""
-    return _unit(_hashed(key, layer, step, seed, stream))
+    return uniform_at(lots(key, layer, seed, stream), step)
+
+
+def uniform_at(
+    lot: Int[torch.Tensor, " row"], step: Int[torch.Tensor, " row"]
+) -> Float[torch.Tensor, " row"]:
+    """`uniform` of rows whose `lots` are known."""
+    return _unit(_hashed(lot, step))
 
 
 def normal(
@@ -71,7 +81,7 @@ def normal(
     stream: int = 0,
 ) -> Float[torch.Tensor, "row d"]:
     """d standard normal draws per row (Box and Muller 1958), float32."""
-    base = _hashed(key, layer, step, seed, stream)[:, None]
+    base = _hashed(lots(key, layer, seed, stream), step)[:, None]
     column = torch.arange(d, device=key.device)[None]
     # 1 − u lies in (0, 1]: its logarithm is finite.
     radius = torch.sqrt(-2 * torch.log1p(-_unit(_mixed(base, 2 * column + 1))))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
 from normprobe.policies.rows import norms
 
@@ -19,6 +19,24 @@ _TRITON = find_spec("triton") is not None
 
 def _on_gpu(tensor: torch.Tensor) -> bool:
     return tensor.is_cuda and _TRITON
+
+
+def holding(mask: Bool[torch.Tensor, " row"]) -> Int[torch.Tensor, " holding"] | slice | None:
+    """The rows where the mask holds, for work that means nothing elsewhere; None if there are none. All rows, unless a
+    look costs nothing, as on the CPU outside a compiled graph."""
+    if mask.device.type != "cpu" or torch.compiler.is_compiling():
+        return slice(None)
+    rows = mask.nonzero()[:, 0]
+    return rows if len(rows) else None
+
+
+def put(
+    values: Shaped[torch.Tensor, "row ..."],
+    rows: Int[torch.Tensor, " holding"] | slice,
+    news: Shaped[torch.Tensor, "holding ..."],
+) -> Shaped[torch.Tensor, "row ..."]:
+    """The values with new ones in the rows that `holding` told."""
+    return news if isinstance(rows, slice) else values.index_copy(0, rows, news)
 
 
 def peaks(
@@ -83,13 +101,17 @@ def inject(
         from normprobe.policies import kernels
 
         return kernels.inject(hidden, norm, slot, may, bank, held, min_cosine=min_cosine, beta=beta)
-    entries, held = bank[slot], held[slot]
-    dots = torch.einsum("rkd,rd->rk", entries.float(), hidden.float())
-    cosine = dots / (held * norm[:, None]).clamp_min(1e-12)
-    best = torch.where(held > -torch.inf, cosine, -torch.inf).max(dim=-1)
-    acts = may & (best.values >= min_cosine)
+    rows = holding(may)
+    if rows is None:
+        return hidden, may
+    state, entries, length = hidden[rows], bank[slot[rows]], held[slot[rows]]
+    dots = torch.einsum("rkd,rd->rk", entries.float(), state.float())
+    cosine = dots / (length * norm[rows, None]).clamp_min(1e-12)
+    best = torch.where(length > -torch.inf, cosine, -torch.inf).max(dim=-1)
+    acts = may[rows] & (best.values >= min_cosine)
     vector = entries.gather(1, best.indices[:, None, None].expand(-1, 1, hidden.shape[1]))[:, 0]
-    return torch.where(acts[:, None], torch.lerp(hidden, vector, beta), hidden), acts
+    mixed = torch.where(acts[:, None], torch.lerp(state, vector, beta), state)
+    return put(hidden, rows, mixed), put(may, rows, acts)
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ import torch
 from jaxtyping import Float
 
 from normprobe.errors import NormprobeError
-from normprobe.policies.draws import keys, normal, uniform
-from normprobe.policies.fused import inject, peaks
+from normprobe.policies.draws import keys, lots, normal, uniform_at
+from normprobe.policies.fused import holding, inject, peaks, put
 from normprobe.policies.rotation import turn
 from normprobe.policies.rows import Acting, Change, Rerun, Rows, norms, request_key
 from normprobe.policies.threshold import AdaptiveThreshold, FixedThreshold
@@ -102,12 +102,16 @@ class _Steering:
         self._low = torch.zeros(shape, dtype=torch.int64, device=device)
         self._since = torch.full(shape, settings.cooldown, dtype=torch.int64, device=device)
         self._key = torch.zeros(n_slots + 1, dtype=torch.int64, device=device)
+        self._lot = torch.zeros(shape, dtype=torch.int64, device=device)
         self._seen: list[tuple[torch.Tensor, ...]] = []
 
     def reset(self, slots: Sequence[int], requests: Sequence[str]) -> None:
         self.threshold.reset(slots)
         at = torch.tensor(list(slots), dtype=torch.int64, device=self._key.device)
-        self._key[at] = keys([request_key(request) for request in requests], self._key.device)
+        key = keys([request_key(request) for request in requests], self._key.device)
+        self._key[at] = key
+        for layer, i in self._index.items():
+            self._lot[i, at] = lots(key, layer, self.settings.seed, _CHANCE)
         self._norm[:, at] = -torch.inf
         self._low[:, at] = 0
         self._since[:, at] = self.settings.cooldown
@@ -122,8 +126,10 @@ class _Steering:
         norm, above = peaks(rows.hidden, tau, eligible)
         self.threshold.see(layer, slot, norm, eligible)
         due = above if s.trigger == "at_peaks" else ~above & (self._low[i, slot] + 1 >= s.streak)
-        chance = uniform(self._key[slot], layer, rows.step, s.seed, _CHANCE) < s.probability
-        may = eligible & due & chance & (self._since[i, slot] >= s.cooldown)
+        may = eligible & due & (self._since[i, slot] >= s.cooldown)
+        if (maybe := holding(may)) is not None:
+            chance = uniform_at(self._lot[i, slot[maybe]], rows.step[maybe]) < s.probability
+            may = put(may, maybe, may[maybe] & chance)
         bank, held = self._bank[i], self._norm[i]
         mixed, acts = inject(rows.hidden, norm, slot, may, bank, held, min_cosine=s.min_cosine, beta=s.beta)
         at = torch.where(eligible, slot, self._spare)
@@ -165,11 +171,16 @@ class _Steering:
             return
         place, at, hidden, norm, above, acts = map(torch.stack, zip(*self._seen, strict=True))
         self._seen.clear()
-        index = place[:, None]
-        shortest = self._norm[index, at].min(dim=-1)
-        enters = above & (norm > shortest.values)
-        entry = shortest.indices
-        self._bank[index, at, entry] = torch.where(enters[..., None], hidden, self._bank[index, at, entry])
-        self._norm[index, at, entry] = torch.where(enters, norm, shortest.values)
-        self._low[index, at] = torch.where(above, 0, self._low[index, at] + 1)
-        self._since[index, at] = torch.where(acts, 0, self._since[index, at] + 1)
+        slots = torch.add(at, place[:, None], alpha=self._spare + 1).flatten()
+        above, acts = above.flatten(), acts.flatten()
+        for count, ends in ((self._low, above), (self._since, acts)):
+            count = count.view(-1)
+            count.index_copy_(0, slots, (count.index_select(0, slots) + 1).masked_fill(ends, 0))
+        if (rows := holding(above)) is None:
+            return
+        into, state, size = slots[rows], hidden.flatten(0, 1)[rows], norm.flatten()[rows]
+        bank, held = self._bank.flatten(0, 1), self._norm.flatten(0, 1)
+        shortest = held[into].min(dim=-1)
+        enters, entry = above[rows] & (size > shortest.values), shortest.indices
+        bank[into, entry] = torch.where(enters[:, None], state, bank[into, entry])
+        held[into, entry] = torch.where(enters, size, shortest.values)

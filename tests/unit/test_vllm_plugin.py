@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from normprobe.engines.vllm.configuration import Configuration, canonical
 from normprobe.engines.vllm.placement import Batch, Placed, place
-from normprobe.engines.vllm.sites import Site, blocks_of
+from normprobe.engines.vllm.sites import Site, SiteInPlace, blocks_of
 from normprobe.engines.vllm.slots import Held, Slots, external
 from normprobe.engines.vllm.stops import Stops
 from normprobe.errors import NormprobeError
@@ -138,8 +138,12 @@ def test_only_triggered_rows_change_and_hold_the_new_state(whole: bool, halved: 
     others[index[acts]] = False
     for half, was in zip(changed.halves, halves, strict=True):
         assert torch.equal(half[others], was[others])
-    site.overwrite(index, Change(new, acts))
+    in_place = SiteInPlace.of(halves if halved else halves[0], 0)
+    came = in_place.at(index)
+    before = came.clone()
+    assert in_place.changed(index, Change(new, acts)) is in_place
     assert all(torch.equal(half, other) for half, other in zip(halves, changed.halves, strict=True))
+    assert torch.equal(came, before)
 
 
 def test_what_is_no_site_is_refused() -> None:

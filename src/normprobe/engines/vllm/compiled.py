@@ -23,11 +23,12 @@ from jaxtyping import Float
 from vllm.forward_context import get_forward_context
 
 from normprobe.engines.vllm.configuration import FIELD, Configuration
+from normprobe.engines.vllm.placement import Placed
 from normprobe.engines.vllm.rerun import BlockRerun
 from normprobe.engines.vllm.serving import Serving
-from normprobe.engines.vllm.sites import Site, blocks_of
+from normprobe.engines.vllm.sites import SiteInPlace, blocks_of
 from normprobe.engines.vllm.twin import TwinRerun, twins_of
-from normprobe.policies.rows import Rows
+from normprobe.policies.rows import Rerun
 
 
 class CompiledServing(Serving):
@@ -81,23 +82,15 @@ class CompiledServing(Serving):
 
         again: what the twin made of it. arguments: the others that the block was called with, by name.
         """
-        site = Site.of(tuple(halves), layer)
-        for policy, ranks in self._placed.items():
-            if layer not in self.slots.layers[policy]:
-                continue
-            acting = self.slots.acting[policy]
-            for placed in ranks:
-                # Copied: histories keep it, and the memory of the output is the graph's.
-                rows = Rows(site.at(placed.index).clone(), placed.slot, placed.step)
-                given = dict(arguments) | self._whole(layer, halves[0])
-                rerun = BlockRerun(layer, self._blocks[layer], (), given, placed, self._attentions)
-                if again is not None:
-                    rerun = TwinRerun(rows.hidden, again[placed.index], rerun)
-                change = acting.apply(rows, layer, rerun)
-                if change.hidden is not rows.hidden:
-                    site.overwrite(placed.index, change)
-                if len(ranks) > 1:
-                    acting.finish()  # further tokens of the same requests follow: this one is their history
+        if layer not in self._asked:
+            return
+        given = dict(arguments) | self._whole(layer, halves[0])
+
+        def rerun(placed: Placed, came: torch.Tensor) -> Rerun:
+            block = BlockRerun(layer, self._blocks[layer], (), given, placed, self._attentions)
+            return block if again is None else TwinRerun(came, again[placed.index], block)
+
+        self._apply(SiteInPlace.of(tuple(halves), layer), layer, rerun)
 
 
 def _intervene(

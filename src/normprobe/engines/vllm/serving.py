@@ -3,6 +3,7 @@
 # pyright: reportMissingImports=false
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from normprobe.engines.vllm.rerun import Attentions, BlockRerun
 from normprobe.engines.vllm.sites import Site, blocks_of
 from normprobe.engines.vllm.slots import Slots
 from normprobe.engines.vllm.stops import Stops
-from normprobe.policies.rows import Rows
+from normprobe.policies.rows import Acting, Rerun, Rows
 
 
 class Serving:
@@ -42,6 +43,7 @@ class Serving:
         )
         self._attentions = Attentions(runner)
         self._placed: dict[str, list[Placed]] = {}
+        self._asked: dict[int, list[tuple[Acting, list[Placed]]]] = {}
         self._stops = Stops(config.scheduler_config.max_num_seqs, runner.device)
         # Only then is a row computed for the token after a stop.
         self._overshoots = bool(config.scheduler_config.async_scheduling)
@@ -103,28 +105,35 @@ class Serving:
                 policy: [self._stops.masked(placed, input_ids) for placed in ranks]
                 for policy, ranks in self._placed.items()
             }
+        for policy, ranks in self._placed.items():
+            for layer in self.slots.layers[policy]:
+                self._asked.setdefault(layer, []).append((self.slots.acting[policy], ranks))
 
     def _finish(self) -> None:
         for policy in self._placed:
             self.slots.acting[policy].finish()
-        self._placed = {}
+        self._placed, self._asked = {}, {}
 
     def _change(
         self, block: nn.Module, layer: int, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> Any:
         """What the block gives on; None leaves it as it is."""
-        site = None
-        for policy, ranks in self._placed.items():
-            if layer not in self.slots.layers[policy]:
-                continue
-            acting = self.slots.acting[policy]
+        if layer not in self._asked:
+            return None
+        return self._apply(
+            Site.of(output, layer),
+            layer,
+            lambda placed, _: BlockRerun(layer, block, args, kwargs, placed, self._attentions),
+        ).output
+
+    def _apply(self, site: Site, layer: int, rerun: Callable[[Placed, torch.Tensor], Rerun]) -> Site:
+        """The site after the policies that are asked here. rerun: of these rows, which have come in these states."""
+        for acting, ranks in self._asked[layer]:
             for placed in ranks:
-                site = site or Site.of(output, layer)
                 rows = Rows(site.at(placed.index), placed.slot, placed.step)
-                rerun = BlockRerun(layer, block, args, kwargs, placed, self._attentions)
-                change = acting.apply(rows, layer, rerun)
+                change = acting.apply(rows, layer, rerun(placed, rows.hidden))
                 if change.hidden is not rows.hidden:
                     site = site.changed(placed.index, change)
                 if len(ranks) > 1:
                     acting.finish()  # further tokens of the same requests follow: this one is their history
-        return None if site is None else site.output
+        return site

@@ -63,25 +63,37 @@ class Site:
         """The site with the triggered rows replaced, in new tensors: (h', 0) sums to h' exactly. Other rows keep their
         bits, both halves."""
         acts = change.triggered[:, None]
-        news = (change.hidden, torch.zeros((), dtype=change.hidden.dtype, device=change.hidden.device))
         whole = len(index) == len(self.halves[0])
         return Site(
             tuple(
                 torch.where(acts, new, half)
                 if whole
                 else half.index_copy(0, index, torch.where(acts, new, half[index]))
-                for half, new in zip(self.halves, news, strict=False)
+                for half, new in zip(self.halves, _news(change), strict=False)
             )
         )
-
-    def overwrite(self, index: Int[torch.Tensor, " row"], change: Change) -> None:
-        """The same in place, for an output whose memory others hold."""
-        acts = change.triggered[:, None]
-        news = (change.hidden, torch.zeros((), dtype=change.hidden.dtype, device=change.hidden.device))
-        for half, new in zip(self.halves, news, strict=False):
-            half.index_copy_(0, index, torch.where(acts, new, half[index]))
 
     @property
     def output(self) -> torch.Tensor | tuple[torch.Tensor, ...]:
         """As the block returned it."""
         return self.halves if len(self.halves) == 2 else self.halves[0]
+
+
+class SiteInPlace(Site):
+    """An output whose memory others hold, such as a graph: changes are written into it."""
+
+    def at(self, index: Int[torch.Tensor, " row"]) -> Float[torch.Tensor, "row d"]:
+        """As in `Site`, in memory of its own: histories keep it."""
+        state = super().at(index)
+        return state.clone() if state is self.halves[0] else state
+
+    def changed(self, index: Int[torch.Tensor, " row"], change: Change) -> Site:
+        """This site, its triggered rows overwritten."""
+        for half, new in zip(self.halves, _news(change), strict=False):
+            half.index_copy_(0, index, torch.where(change.triggered[:, None], new, half[index]))
+        return self
+
+
+def _news(change: Change) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the halves of a changed row become."""
+    return change.hidden, torch.zeros((), dtype=change.hidden.dtype, device=change.hidden.device)

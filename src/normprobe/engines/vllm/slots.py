@@ -44,7 +44,8 @@ class Slots:
 
     def free(self, requests: Iterable[str]) -> None:
         """These requests are finished, aborted or preempted; those that hold no slot are ignored."""
-        for request in sorted(requests):  # a set has an order of its own in every process; slots are the same in all
+        # A set has an order of its own in every process; slots are to be the same in all.
+        for request in sorted(requests):
             if (held := self.held.pop(request, None)) is not None:
                 self._free.append(held.slot)
 

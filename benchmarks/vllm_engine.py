@@ -19,7 +19,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -31,13 +30,13 @@ import numpy as np
 import torch
 import vllm
 from rounds import PRECISE, median, publish
-from subjects import SHAPES, make_subject, measure_profile
+from subjects import SHAPES
 from tables import hardware
+from vllm_subject import Served, prepare
 
 from normprobe.console import run_main
 from normprobe.engines.vllm.rerun import BlockRerun
 from normprobe.engines.vllm.sites import blocks_of
-from normprobe.testbed import bundled
 
 TARGETS = {"probe": 0.97, "alrr_0": 0.97, "erss": 0.95}
 FLOOR_TARGET = 1.5
@@ -57,31 +56,6 @@ def make_policies(tau: Mapping[int, float]) -> dict[str, Any]:
             "growth": 1e6,
         },
     }
-
-
-@dataclass(frozen=True)
-class Served:
-    """An engine in this process and what it is asked for; each request writes `new_tokens` tokens."""
-
-    llm: Any
-    prompts: list[list[int]]
-    new_tokens: int
-
-    def generate(self, policy: Any = None, n: int | None = None) -> list[list[int]]:
-        params = vllm.SamplingParams(
-            temperature=0.0,
-            max_tokens=self.new_tokens,
-            ignore_eos=True,
-            detokenize=False,
-            extra_args=None if policy is None else {"normprobe": policy},
-        )
-        asked = [{"prompt_token_ids": prompt} for prompt in self.prompts[:n]]
-        outputs = self.llm.generate(asked, params, use_tqdm=False)
-        return [list(output.outputs[0].token_ids) for output in outputs]
-
-    @property
-    def runner(self) -> Any:
-        return self.llm.llm_engine.engine_core.engine_core.model_executor.driver_worker.worker.model_runner
 
 
 def clock() -> float:
@@ -149,38 +123,6 @@ def layer_seconds(served: Served, layers: list[int], rows: int) -> float:
     return float(np.median(taken))
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """What the engines are made of. tau: a quarter of the layers, up to the last but one, with the norm that a tenth of
-    their tokens exceed."""
-
-    model: Path
-    profile: Path
-    prompts: list[list[int]]
-    tau: dict[int, float]
-
-
-def prepare(arguments: argparse.Namespace, folder: Path) -> Prepared:
-    """The model on disk, and the layer profile of its own plain generation."""
-    subject = make_subject(arguments.model, "cpu", "float32", arguments.batch, arguments.new_tokens)
-    profile, norm = measure_profile(subject)
-    config, n_layers = subject.model.config, subject.n_layers
-    shape = {"n_layers": n_layers, "d_model": config.hidden_size, "vocab": config.vocab_size}
-    replace(profile, model=shape).save(folder / "layer_profile.json")
-    model = folder
-    if arguments.model in SHAPES:
-        subject.model.save_pretrained(folder)
-    else:
-        model = bundled.path(arguments.model)
-    prompts = [
-        [token for token, kept in zip(ids, mask, strict=True) if kept]
-        for ids, mask in zip(subject.ids.tolist(), subject.mask.tolist(), strict=True)
-    ]
-    quarter = range(n_layers - 1 - n_layers // 4, n_layers - 1)
-    tau = {layer: float(np.quantile(norm[layer], 0.9)) for layer in quarter}
-    return Prepared(model, folder / "layer_profile.json", prompts, tau)
-
-
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Everything about one model at one batch size."""
     rng = np.random.default_rng(arguments.seed)
@@ -193,7 +135,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "skip_tokenizer_init": True,
     }
     with tempfile.TemporaryDirectory() as folder:
-        prepared = prepare(arguments, Path(folder))
+        prepared = prepare(arguments.model, arguments.batch, arguments.new_tokens, Path(folder))
         served, bare = (
             Served(
                 vllm.LLM(str(prepared.model), additional_config=additional, **options),

@@ -1,0 +1,71 @@
+"""What is served: a model on disk with prompts and a layer profile, and an engine of this process."""
+
+# pyright: reportMissingImports=false
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import vllm
+from subjects import SHAPES, make_subject, measure_profile
+
+from normprobe.testbed import bundled
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the engines are made of. tau: a quarter of the layers, up to the last but one, with the norm that a tenth of
+    their tokens exceed."""
+
+    model: Path
+    profile: Path
+    prompts: list[list[int]]
+    tau: dict[int, float]
+
+
+def prepare(name: str, batch: int, new_tokens: int, folder: Path) -> Prepared:
+    """The model on disk, and the layer profile of its own plain generation, both in the folder if need be."""
+    subject = make_subject(name, "cpu", "float32", batch, new_tokens)
+    profile, norm = measure_profile(subject)
+    config, n_layers = subject.model.config, subject.n_layers
+    shape = {"n_layers": n_layers, "d_model": config.hidden_size, "vocab": config.vocab_size}
+    replace(profile, model=shape).save(folder / "layer_profile.json")
+    model = folder
+    if name in SHAPES:
+        subject.model.save_pretrained(folder)
+    else:
+        model = bundled.path(name)
+    prompts = [
+        [token for token, kept in zip(ids, mask, strict=True) if kept]
+        for ids, mask in zip(subject.ids.tolist(), subject.mask.tolist(), strict=True)
+    ]
+    quarter = range(n_layers - 1 - n_layers // 4, n_layers - 1)
+    tau = {layer: float(np.quantile(norm[layer], 0.9)) for layer in quarter}
+    return Prepared(model, folder / "layer_profile.json", prompts, tau)
+
+
+@dataclass(frozen=True)
+class Served:
+    """An engine in this process and what it is asked for; each request writes `new_tokens` tokens."""
+
+    llm: Any
+    prompts: list[list[int]]
+    new_tokens: int
+
+    def generate(self, policy: Any = None, n: int | None = None) -> list[list[int]]:
+        params = vllm.SamplingParams(
+            temperature=0.0,
+            max_tokens=self.new_tokens,
+            ignore_eos=True,
+            detokenize=False,
+            extra_args=None if policy is None else {"normprobe": policy},
+        )
+        asked = [{"prompt_token_ids": prompt} for prompt in self.prompts[:n]]
+        outputs = self.llm.generate(asked, params, use_tqdm=False)
+        return [list(output.outputs[0].token_ids) for output in outputs]
+
+    @property
+    def runner(self) -> Any:
+        return self.llm.llm_engine.engine_core.engine_core.model_executor.driver_worker.worker.model_runner

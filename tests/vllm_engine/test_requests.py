@@ -39,6 +39,8 @@ PROBE = {"policy": "probe", "layers": [3, 9, 10], "max_tokens": 64, "tau": "prof
         ("{not json", "expected JSON"),
         (17, "a policy"),
         ([], "a policy"),
+        ([["alrr"]], "a list of policies"),
+        ('[[{"policy": "alrr"}]]', "a list of policies"),
     ],
 )
 def test_a_bad_request_is_refused_alone(
@@ -159,6 +161,12 @@ def test_a_request_may_be_named_like_a_sample(engine: Engine, prompts: list[list
     done = engine.run()
     assert "n_tokens" in done["3_name"].kv_transfer_params["normprobe"]
     assert set(done["name"].kv_transfer_params["normprobe"]["samples"]) == {"0", "1", "2", "3"}
+
+
+@pytest.mark.parametrize("policy", [["alrr", "probe"], '["probe"]'])
+def test_a_list_of_names_is_served(engine: Engine, prompts: list[list[int]], policy: object) -> None:
+    engine.add("named", Asked(prompts[0], policy, 5))
+    assert engine.run()["named"].kv_transfer_params["normprobe"]["n_tokens"] == 5
 
 
 @pytest.mark.parametrize("form", ["last_third", "A_per_token"])

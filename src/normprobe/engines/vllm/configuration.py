@@ -107,12 +107,18 @@ class Configuration:
 
 
 def canonical(spec: object) -> str:
-    """A policy's description as JSON, the same text for the same settings.
+    """A policy's description as JSON, the same text for the same settings: a mapping or a list of mappings.
 
-    Raises NormprobeError for what is not JSON.
+    Raises NormprobeError for what is not JSON, and for a list of anything but names and mappings.
     """
     if isinstance(spec, str):
         spec = _json(spec) if spec.lstrip()[:1] in ("{", "[") else {"policy": spec}
+    if isinstance(spec, list):
+        spec = [{"policy": part} if isinstance(part, str) else part for part in spec]
+        if not all(isinstance(part, Mapping) for part in spec):
+            raise NormprobeError(
+                f'expected a list of policies, each a name or {{"policy": name, …}}, got {spec!r}; correct it'
+            )
     try:
         if isinstance(spec, Mapping | list):
             return json.dumps(spec, sort_keys=True, separators=(",", ":"))

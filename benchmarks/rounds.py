@@ -12,7 +12,7 @@ from normprobe.runs import atomic_write_json, atomic_write_text, refusing_disk_e
 from normprobe.stats.bootstrap import percentile_interval
 
 PRECISE = 0.02
-"""A target is met only if the half-width is no larger."""
+"""A target, of whatever kind, is met only if the half-width is no larger."""
 
 
 def median(values: np.ndarray, rng: np.random.Generator, name: str) -> dict[str, float]:
@@ -20,6 +20,11 @@ def median(values: np.ndarray, rng: np.random.Generator, name: str) -> dict[str,
     draws = np.median(rng.choice(values, (4000, len(values))), axis=1)
     low, high = percentile_interval(draws)
     return {name: float(np.median(values)), "half_width": float(high - low) / 2}
+
+
+def meets(measured: Mapping[str, float], name: str, *, least: float = -np.inf, most: float = np.inf) -> bool:
+    """Whether what `median` found lies within these bounds, and precisely enough to say so."""
+    return least <= measured[name] <= most and measured["half_width"] <= PRECISE
 
 
 def publish(result: Mapping[str, Any], markdown: str, out: Path | None) -> None:

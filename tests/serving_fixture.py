@@ -1,7 +1,8 @@
-"""A vLLM engine as the tests see it: requests in, tokens out, and what is inside."""
+"""A vLLM engine as the tests see it: requests in, tokens out, and what is inside; and models for one."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 
@@ -57,3 +58,38 @@ class Engine:
     def serve_alone(self, asked: Mapping[str, Asked]) -> dict[str, list[int]]:
         """The same, one after the other."""
         return {name: self.serve({name: one})[name] for name, one in asked.items()}
+
+
+def random_checkpoint(family: str, more: Mapping[str, Any], directory: Path) -> None:
+    """A random model of four layers over the testbed's vocabulary, whose responses vary.
+
+    family: as Transformers' classes begin. more: settings of its configuration.
+    """
+    import torch
+    import transformers
+
+    from normprobe.models.initialise import initialise
+    from normprobe.testbed.tokenizer import build_tokenizer
+    from normprobe.testbed.vocabulary import END, PAD, VOCABULARY
+
+    config = getattr(transformers, family + ("TextConfig" if family == "Gemma3" else "Config"))(
+        **{
+            "vocab_size": len(VOCABULARY),
+            "hidden_size": 64,
+            "intermediate_size": 96,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "max_position_embeddings": 256,
+            "initializer_range": 0.2,
+            "tie_word_embeddings": False,
+            "bos_token_id": None,
+            "eos_token_id": VOCABULARY.index(END),
+            "pad_token_id": VOCABULARY.index(PAD),
+        }
+        | dict(more)
+    )
+    model = getattr(transformers, family + "ForCausalLM")(config)
+    initialise(model, torch.Generator().manual_seed(3))
+    model.save_pretrained(directory)
+    build_tokenizer().save_pretrained(directory)

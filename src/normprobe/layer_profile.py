@@ -112,20 +112,30 @@ class LayerProfile:
             ) from error
         except ValueError as error:
             raise NormprobeError(_damaged(path, "text that is not whole JSON")) from error
+        return cls.from_dict(content, path)
+
+    @classmethod
+    def from_dict(cls, content: object, source: object = "JSON") -> LayerProfile:
+        """A profile from what `dataclasses.asdict` makes of one. source: where it came from, for messages.
+
+        Raises NormprobeError as `load` does.
+        """
         if not isinstance(content, dict) or "schema" not in content:
-            raise NormprobeError(_damaged(path, "no schema version"))
+            raise NormprobeError(_damaged(source, "no schema version"))
         if content["schema"] != SCHEMA:
             raise NormprobeError(
-                f"expected a layer profile of schema {SCHEMA} in {path}, got {content['schema']}; "
+                f"expected a layer profile of schema {SCHEMA} in {source}, got {content['schema']}; "
                 "make it again with this version of normprobe"
             )
         names = {field.name for field in fields(cls)}
         if set(content) != names:
-            raise NormprobeError(_damaged(path, f"other fields ({', '.join(sorted(names ^ set(content)))})"))
+            raise NormprobeError(
+                _damaged(source, f"other fields ({', '.join(sorted(names ^ set(content)))})")
+            )
         try:
-            _validate(content, path)
+            _validate(content, source)
         except (TypeError, AttributeError) as error:
-            raise NormprobeError(_damaged(path, "values of another type")) from error
+            raise NormprobeError(_damaged(source, "values of another type")) from error
         return cls(**content)
 
     def for_model(self, identity: Mapping[str, Any]) -> LayerProfile:
@@ -179,27 +189,29 @@ def _onset(quantiles: PerMode) -> int | None:
     return onset if onset < len(ratio) else None
 
 
-def _validate(content: Mapping[str, Any], path: Path) -> None:
+def _validate(content: Mapping[str, Any], source: object) -> None:
     """Refuse what no measurement can have given. TypeError or AttributeError where a field is not even of its type."""
     model, taus = content["model"], content["tau"]
     n_layers = len(taus)
     if n_layers == 0 or model.get("n_layers", n_layers) != n_layers:
-        raise NormprobeError(_damaged(path, f"τ for {n_layers} layers of a model of {model.get('n_layers')}"))
+        raise NormprobeError(
+            _damaged(source, f"τ for {n_layers} layers of a model of {model.get('n_layers')}")
+        )
     for layer, tau in enumerate(taus):
         if not _is_number(tau) or tau <= 0:
             raise NormprobeError(
-                f"expected finite τ > 0 for every layer in {path}, got {tau} in layer {layer}; make the profile again"
+                f"expected finite τ > 0 for every layer in {source}, got {tau} in layer {layer}; make the profile again"
             )
     for mode, table in (*content["quantiles"].items(), *content["quantiles_with_sinks"].items()):
         if len(table) != n_layers or any(len(row) != len(content["quantile_levels"]) for row in table):
-            raise NormprobeError(_damaged(path, f"quantiles of another shape in mode {mode}"))
+            raise NormprobeError(_damaged(source, f"quantiles of another shape in mode {mode}"))
         if not all(_is_number(value) and value >= 0 for row in table for value in row):
-            raise NormprobeError(_damaged(path, f"quantiles that are not finite norms in mode {mode}"))
+            raise NormprobeError(_damaged(source, f"quantiles that are not finite norms in mode {mode}"))
     onset = content["spike_onset"]
     for layer in (*content["chosen_layers"], *([] if onset is None else [onset])):
         if not isinstance(layer, int) or not 0 <= layer < n_layers:
             raise NormprobeError(
-                f"expected layers 0…{n_layers - 1} in {path}, got {layer}; make the profile again"
+                f"expected layers 0…{n_layers - 1} in {source}, got {layer}; make the profile again"
             )
 
 
@@ -207,8 +219,8 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _damaged(path: Path, what: str) -> str:
+def _damaged(source: object, what: str) -> str:
     return (
-        f"expected a layer profile written by normprobe, got {what} in {path}; "
+        f"expected a layer profile written by normprobe, got {what} in {source}; "
         "delete it and make it again with normprobe verify"
     )

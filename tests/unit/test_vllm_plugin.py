@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from profile_fixture import profile as some_profile
 
 from normprobe.engines.vllm.configuration import Configuration, canonical
 from normprobe.engines.vllm.placement import Batch, Placed, place
@@ -163,6 +164,17 @@ def test_configuration_from_the_variable_or_from_additional_config() -> None:
     assert Configuration.find({"other": 1}, {"PATH": "/bin"}) is None
 
 
+def test_the_profile_travels_as_it_was_when_the_engine_started(tmp_path: Path) -> None:
+    path = tmp_path / "layer_profile.json"
+    profile = some_profile()
+    profile.save(path)
+    found = Configuration.find({}, {"NORMPROBE": str(path)})
+    path.unlink()
+    assert found is not None
+    assert Configuration.of(json.loads(json.dumps({"normprobe": found.to_dict()}))) == found
+    assert found.layer_profile() == profile
+
+
 def test_the_layers_that_the_default_policy_runs_once_more() -> None:
     alrr, probe = {"policy": "alrr", "tau": {"3": 2.0, "1": 2.0}}, {"policy": "probe", "tau": {"2": 2.0}}
     for policy, layers in ((None, ()), (probe, ()), (alrr, (1, 3)), ([alrr, probe], (1, 3))):
@@ -187,7 +199,14 @@ def test_a_configuration_that_cannot_be_meant_is_refused(value: str, message: st
 
 def test_the_same_settings_have_one_text() -> None:
     assert canonical("alrr") == canonical({"policy": "alrr"}) == canonical('{"policy": "alrr"}')
+    assert canonical(["alrr", "probe"]) == canonical('[{"policy": "alrr"}, {"policy": "probe"}]')
     assert canonical({"policy": "alrr", "k": 1.0}) == canonical('{"k": 1.0, "policy": "alrr"}')
+
+
+@pytest.mark.parametrize("spec", ["[" * 100_000, ["probe"] * 9, [["alrr"]], {"policy": {1, 2}}, 7])
+def test_what_describes_no_policy_is_refused(spec: object) -> None:
+    with pytest.raises(NormprobeError, match="expected"):
+        canonical(spec)
 
 
 @pytest.mark.parametrize(
@@ -239,6 +258,9 @@ def test_nothing_here_needs_vllm() -> None:
         "sites",
         "stops",
         "results",
+        "limits",
+        "waiting",
+        "core",
         "__init__",
     ):
         text = (folder / f"{name}.py").read_text(encoding="utf-8")
@@ -253,13 +275,13 @@ class Parameters:
 
 
 def test_a_pass_after_the_end_of_a_request_does_not_count() -> None:
-    stops = Stops(4, CPU)
-    stops.set({0: Parameters(3), 1: Parameters(3, [7, 9])})
+    stops = Stops(4, 12, CPU)
+    stops.set({0: Parameters(3), 1: Parameters(3, [7, 9, 11, 12, 10**9])})  # some not of this vocabulary
     stops.set({2: Parameters()})  # ignore_eos
-    tokens = torch.tensor([3, 3, 9, 5, 3, 3])
-    slot, step = torch.tensor([0, 1, 1, 1, 2, 0]), torch.tensor([4, 1, 2, 3, 5, 0])
-    rows = Placed(torch.arange(6), slot, step, np.zeros(6, int), np.zeros(6, int))
-    # The last is a prompt that ends in the token, as chat templates do.
-    assert stops.masked(rows, tokens).step.tolist() == [-1, -1, -1, 3, 5, 0]
+    tokens = torch.tensor([3, 3, 9, 5, 3, 3, 11])
+    slot, step = torch.tensor([0, 1, 1, 1, 2, 0, 1]), torch.tensor([4, 1, 2, 3, 5, 0, 6])
+    rows = Placed(torch.arange(7), slot, step, np.zeros(7, int), np.zeros(7, int))
+    # The last but one is a prompt that ends in the token, as chat templates do.
+    assert stops.masked(rows, tokens).step.tolist() == [-1, -1, -1, 3, 5, 0, -1]
     stops.set({0: Parameters(8)})  # the slot's next request
-    assert stops.masked(rows, tokens).step.tolist() == [4, -1, -1, 3, 5, 0]
+    assert stops.masked(rows, tokens).step.tolist() == [4, -1, -1, 3, 5, 0, -1]

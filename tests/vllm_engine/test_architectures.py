@@ -5,18 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-import transformers
-from serving_fixture import Asked, Engine
+from serving_fixture import Asked, Engine, random_checkpoint
 
 pytest.importorskip("vllm.version")
 
 from normprobe.engines import hf
-from normprobe.models.initialise import initialise
+from normprobe.errors import NormprobeError
 from normprobe.models.opening import open_model
 from normprobe.policies.spec import build
-from normprobe.testbed.tokenizer import build_tokenizer
-from normprobe.testbed.vocabulary import END, PAD, VOCABULARY
 
 TIED = {"tie_word_embeddings": True}  # vLLM's Gemma 2 knows no other
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -29,50 +25,53 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma2": ("Gemma2", {"head_dim": 32, "sliding_window": 24, "query_pre_attn_scalar": 32, **TIED}),
     "gemma3": ("Gemma3", {"head_dim": 32, "sliding_window": 24, "query_pre_attn_scalar": 32}),
 }
+PROBE = {"policy": "probe", "tau": {str(layer): 1.0 for layer in range(4)}, "max_tokens": 32}
 POLICY = [
     {"policy": "alrr", "tau": {"1": 1e-6, "2": 1e-6}, "blow_up": 1e12, "growth": -1.0, "max_passes": 2},
-    {"policy": "probe", "tau": {str(layer): 1.0 for layer in range(4)}, "max_tokens": 32},
+    PROBE,
 ]
 
 
-@pytest.fixture(params=FAMILIES)
-def checkpoint(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A random model of this family over the testbed's vocabulary, whose responses vary."""
-    name, more = FAMILIES[request.param]
-    suffix = "TextConfig" if name == "Gemma3" else "Config"
-    config = getattr(transformers, name + suffix)(
-        **{
-            "vocab_size": len(VOCABULARY),
-            "hidden_size": 64,
-            "intermediate_size": 96,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 2,
-            "num_key_value_heads": 1,
-            "max_position_embeddings": 256,
-            "initializer_range": 0.2,
-            "tie_word_embeddings": False,
-            "bos_token_id": None,
-            "eos_token_id": VOCABULARY.index(END),
-            "pad_token_id": VOCABULARY.index(PAD),
-        }
-        | more
-    )
-    model = getattr(transformers, name + "ForCausalLM")(config)
-    initialise(model, torch.Generator().manual_seed(3))
-    model.save_pretrained(tmp_path)
-    build_tokenizer().save_pretrained(tmp_path)
-    return tmp_path
-
-
+@pytest.mark.parametrize("family", FAMILIES)
 def test_extra_passes_and_sites_are_those_of_the_hugging_face_engine(
-    checkpoint: Path, start: Callable[..., Engine]
+    family: str, tmp_path: Path, start: Callable[..., Engine]
 ) -> None:
+    name, more = FAMILIES[family]
+    random_checkpoint(name, more, tmp_path)
     # Eager: PyTorch's fused attention ignores the soft cap on Gemma 2's attention scores.
-    opened = open_model(checkpoint, check=False, attentions=True)
+    opened = open_model(tmp_path, check=False, attentions=True)
     prompts = [[5 + i, 9, *range(30, 30 + 3 * i), 40] for i in range(8)]
     reference = hf.generate(opened, build(POLICY, None), prompts, 24)
-    untouched = hf.generate(opened, build(POLICY[1], None), prompts, 24)
+    untouched = hf.generate(opened, build(PROBE, None), prompts, 24)
     assert reference.tokens != untouched.tokens
-    engine = start(checkpoint, additional_config={"normprobe": {"policy": POLICY}})
+    engine = start(tmp_path, additional_config={"normprobe": {"policy": POLICY}})
     served = engine.serve({str(i): Asked(prompt, max_tokens=24) for i, prompt in enumerate(prompts)})
     assert served == {str(i): tokens for i, tokens in enumerate(reference.tokens)}
+
+
+STABLELM = {"num_key_value_heads": 2}
+UNFIT: dict[str, tuple[str, dict[str, Any], str]] = {
+    "whole beside stale": ("StableLm", STABLELM, "two halves of its state"),
+    "whole beside stale, parallel": ("Cohere", {}, "two halves of its state"),
+    "recurrent": (
+        "Jamba",
+        {"attn_layer_period": 2, "attn_layer_offset": 1, "num_experts": 1, "use_mamba_kernels": False},
+        "of attention only",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNFIT)
+def test_a_model_in_which_no_policy_can_act_is_refused_before_any_request(
+    case: str, tmp_path: Path, start: Callable[..., Engine]
+) -> None:
+    name, more, message = UNFIT[case]
+    random_checkpoint(name, more, tmp_path)
+    with pytest.raises(NormprobeError, match=message):
+        start(tmp_path, additional_config={"normprobe": {"policy": PROBE}})
+
+
+def test_it_is_refused_in_compiled_form_too(tmp_path: Path, start: Callable[..., Engine]) -> None:
+    random_checkpoint("StableLm", STABLELM, tmp_path)
+    with pytest.raises(NormprobeError, match="two halves of its state"):
+        start(tmp_path, additional_config={"normprobe": {"policy": PROBE}}, enforce_eager=False)

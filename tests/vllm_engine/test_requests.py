@@ -11,9 +11,10 @@ pytest.importorskip("vllm.version")
 
 from vllm import SamplingParams
 from vllm.exceptions import VLLMValidationError
-from vllm.sampling_params import RequestOutputKind
+from vllm.sampling_params import BeamSearchParams, RequestOutputKind
 
 from normprobe.engines import hf
+from normprobe.engines.vllm import waiting
 from normprobe.engines.vllm.best_of import best_of
 from normprobe.errors import NormprobeError
 from normprobe.layer_profile import LayerProfile
@@ -41,6 +42,8 @@ PROBE = {"policy": "probe", "layers": [3, 9, 10], "max_tokens": 64, "tau": "prof
         ([], "a policy"),
         ([["alrr"]], "a list of policies"),
         ('[[{"policy": "alrr"}]]', "a list of policies"),
+        ({"policy": "probe", "max_tokens": 10**9}, "max_tokens of at most 256"),
+        ([{"policy": "probe"}, {"policy": "alrr", "max_passes": 10**12}], "max_passes of at most 100"),
     ],
 )
 def test_a_bad_request_is_refused_alone(
@@ -134,7 +137,7 @@ def test_a_request_that_a_stop_string_ends_brings_its_results(
         assert len(told["layers"]["3"]["norm"]) == told["n_tokens"]
     told = done["unstopped"].kv_transfer_params["normprobe"]
     assert told["n_tokens"] == len(whole["0"])
-    assert engine.core._normprobe._stops._reading == {}
+    assert engine.core._normprobe.reporting._stops._reading == {}
 
 
 def test_preempted_requests_count_each_token_once(engine: Engine, prompts: list[list[int]]) -> None:
@@ -215,14 +218,65 @@ def test_aborted_requests_leave_nothing(engine: Engine, prompts: list[list[int]]
     engine.llm.llm_engine.abort_request(names, internal=True)
     assert list(engine.run()["kept"].outputs[0].token_ids) == wanted["kept"]
     engine.serve({"next": Asked(prompts[0], PROBE)})
-    assert engine.core._normprobe._wanted == {}
-    assert engine.core._normprobe._samples == {}
+    assert engine.core._normprobe.reporting._wanted == {}
+    assert engine.core._normprobe.reporting._samples == {}
 
 
 def test_settings_of_clients_are_not_kept(engine: Engine, prompts: list[list[int]]) -> None:
     for i in range(5):
         engine.serve({"one": Asked(prompts[i], {"policy": "alrr", "damping": 0.1 * i})})
     assert len(engine.worker.normprobe.slots.acting) == 1
+
+
+def test_requests_wait_while_too_many_settings_are_at_work(
+    engine: Engine, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "MOST_SETTINGS", 3)
+    asked = {
+        str(i): Asked(prompts[i], [{"policy": "suppress", "tau": {"9": 5.0 + i}}, PROBE], 20 + i)
+        for i in range(9)
+    }
+    alone = engine.serve_alone(asked)
+    names = {name: engine.add(name, one) for name, one in asked.items()}
+    engine.add("plain", Asked(prompts[0]))
+    engine.llm.llm_engine.abort_request(
+        [names.pop("1"), names.pop("7")], internal=True
+    )  # at work, and waiting
+    done, most = {}, 0
+    while engine.llm.llm_engine.has_unfinished_requests():
+        done |= {output.request_id: output for output in engine.llm.llm_engine.step() if output.finished}
+        most = max(most, len(engine.worker.normprobe.slots.acting))
+    assert most == 3
+    assert set(done) == {*names, "plain"}
+    for name in names:
+        told = done[name].kv_transfer_params["normprobe"]
+        assert told["n_tokens"] == len(alone[name])
+        assert list(done[name].outputs[0].token_ids) == alone[name]
+
+
+def test_samples_that_data_parallel_ranks_would_scatter_are_refused(
+    engine: Engine, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the front end has a say in this; no rank is needed to refuse."""
+    parallel = engine.llm.llm_engine.vllm_config.parallel_config
+    monkeypatch.setattr(parallel, "data_parallel_size", 2)
+    with pytest.raises(VLLMValidationError, match="n = 1 for a probe under data parallelism"):
+        engine.add("many", Asked(prompts[0], "probe", more={"n": 2, "temperature": 1.0}))
+    for name, policy, n in (("one", "probe", 1), ("unprobed", "alrr", 2)):
+        engine.add(name, Asked(prompts[0], policy, 5, more={"n": n, "temperature": 1.0}))
+    assert set(engine.run()) == {"one", "unprobed"}
+
+
+def test_beam_search_is_refused_where_a_default_policy_would_have_to_follow_it(
+    engine: Engine, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, params = [{"prompt_token_ids": prompts[0]}], BeamSearchParams(beam_width=2, max_tokens=3)
+    assert len(engine.llm.beam_search(asked, params)[0].sequences) == 2
+    config = engine.llm.llm_engine.vllm_config
+    told = config.additional_config["normprobe"] | {"policy": '{"policy":"alrr"}'}
+    monkeypatch.setattr(config, "additional_config", {"normprobe": told})
+    with pytest.raises(VLLMValidationError, match="beam search under an engine with a default policy"):
+        engine.llm.beam_search(asked, params)
 
 
 def test_requests_with_a_policy_share_no_cache_with_others(engine: Engine, prompts: list[list[int]]) -> None:

@@ -64,4 +64,20 @@ def test_a_bad_request_is_refused_alone_with_its_reason(
         complete(client, prompts[0], "nonsense")
     with pytest.raises(openai.BadRequestError, match="layers 0…11"):
         complete(client, prompts[0], '{"policy": "alrr", "layers": [40]}')
+    huge = json.dumps({"policy": "probe", "max_tokens": 10**9})
+    with pytest.raises(openai.BadRequestError, match="max_tokens of at most 512"):
+        complete(client, prompts[0], huge)
     assert complete(client, prompts[0], "alrr").choices[0].token_ids
+
+
+def test_beam_search_is_refused_under_a_policy_only(client: openai.OpenAI, prompts: list[list[int]]) -> None:
+    beams: dict[str, Any] = {"use_beam_search": True}
+    asked: dict[str, Any] = {"model": "tiny", "max_tokens": 4, "n": 2, "temperature": 0}
+    chat = [{"role": "user", "content": "math : z= 3 ; ? z"}]
+    for create, what in (
+        (client.completions.create, {"prompt": prompts[0]}),
+        (client.chat.completions.create, {"messages": chat}),
+    ):
+        assert len(create(**asked, **what, extra_body=beams).choices) == 2
+        with pytest.raises(openai.BadRequestError, match="expected sampling, got beam search"):
+            create(**asked, **what, extra_body=beams | {"vllm_xargs": {"normprobe": "alrr"}})

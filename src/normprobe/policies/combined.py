@@ -30,13 +30,10 @@ class Combined:
     def __post_init__(self) -> None:
         if not self.policies:
             raise NormprobeError("expected at least one policy, got none; name one")
-        parts = [
-            part
-            for policy in self.policies
-            for part in (policy.policies if isinstance(policy, Combined) else (policy,))
-        ]
-        object.__setattr__(self, "policies", tuple(parts))
-        for one, other in combinations(parts, 2):
+        object.__setattr__(
+            self, "policies", tuple(part for policy in self.policies for part in parts_of(policy))
+        )
+        for one, other in combinations(self.policies, 2):
             kinds = {one.kind, other.kind}
             shared = sorted(set(one.layers) & set(other.layers))
             if shared and "probe" not in kinds and (len(kinds) == 1 or "suppression" in kinds):
@@ -53,6 +50,11 @@ class Combined:
         return Together(
             [(frozenset(policy.layers), policy.start(n_slots, d, device)) for policy in self.policies]
         )
+
+
+def parts_of(policy: Policy) -> tuple[Policy, ...]:
+    """The policies of a combination, or the one that it is."""
+    return policy.policies if isinstance(policy, Combined) else (policy,)
 
 
 @dataclass(frozen=True)

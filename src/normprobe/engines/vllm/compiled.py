@@ -82,15 +82,22 @@ class CompiledServing(Serving):
 
         again: what the twin made of it. arguments: the others that the block was called with, by name.
         """
-        if layer not in self._asked:
+        if layer not in self._asked and not self._checking:
             return
+        site = SiteInPlace.of(tuple(halves), layer)
         given = dict(arguments) | self._whole(layer, halves[0])
 
-        def rerun(placed: Placed, came: torch.Tensor) -> Rerun:
-            block = BlockRerun(layer, self._blocks[layer], (), given, placed, self._attentions)
+        def rerun(placed: Placed) -> BlockRerun:
+            return BlockRerun(layer, self._blocks[layer], (), given, placed, self._attentions)
+
+        def twin(placed: Placed, came: torch.Tensor) -> Rerun:
+            block = rerun(placed)
             return block if again is None else TwinRerun(came, again[placed.index], block)
 
-        self._apply(SiteInPlace.of(tuple(halves), layer), layer, rerun)
+        if self._checking:
+            self._check(site, rerun)
+        else:
+            self._apply(site, layer, twin)
 
 
 def _intervene(

@@ -15,7 +15,7 @@ from typing import Any
 from normprobe.engines.vllm import reference_switches
 from normprobe.errors import NormprobeError
 from normprobe.layer_profile import LayerProfile
-from normprobe.policies.combined import Combined
+from normprobe.policies.combined import parts_of
 from normprobe.policies.rows import Policy
 from normprobe.policies.spec import build
 
@@ -29,15 +29,18 @@ SAMPLES = "normprobe_samples"
 OPERATOR = "normprobe::intervene"
 """What stands for the policies in a compiled model."""
 
+MOST_PARTS = 8
+"""Policies in one list."""
+
 PLAIN = "plain"
 """What a request names to be left alone by the engine's default policy."""
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """What an engine is started with.
+    """What an engine is started with: text only, since it travels to workers on other machines.
 
-    profile: path of a layer profile; None where every τ is given. policy: JSON of the default policy (see
+    profile: a layer profile as JSON; None where every τ is given. policy: JSON of the default policy (see
     `normprobe.policies.spec`); None if requests without one of their own are left alone.
     """
 
@@ -71,15 +74,12 @@ class Configuration:
                 )
             given = {**given, "policy": switched}
         path, policy = given.get("profile"), given.get("policy")
-        # Absolute: workers may run elsewhere.
-        found = cls(
-            None if path is None else str(Path(str(path)).expanduser().resolve()),
-            None if policy is None else canonical(policy),
-        )
-        profile = found.load()
-        if found.policy is not None:
-            build(json.loads(found.policy), profile)
-        return found
+        # Read once: the file may change, or be none where workers run.
+        profile = None if path is None else LayerProfile.load(Path(str(path)).expanduser())
+        text = None if policy is None else canonical(policy)
+        if text is not None:
+            build(json.loads(text), profile)
+        return cls(None if profile is None else json.dumps(asdict(profile)), text)
 
     @classmethod
     def of(cls, additional: object) -> Configuration | None:
@@ -90,9 +90,9 @@ class Configuration:
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
-    def load(self) -> LayerProfile | None:
-        """The layer profile. Raises NormprobeError as `LayerProfile.load` does."""
-        return None if self.profile is None else LayerProfile.load(Path(self.profile))
+    def layer_profile(self) -> LayerProfile | None:
+        """The profile that `profile` says."""
+        return None if self.profile is None else LayerProfile.from_dict(json.loads(self.profile))
 
     def recurses(self, n_layers: int) -> tuple[int, ...]:
         """The layers that the default policy runs once more.
@@ -101,19 +101,20 @@ class Configuration:
         """
         if self.policy is None:
             return ()
-        policy = policy_of(self.policy, self.load(), n_layers)
-        parts = policy.policies if isinstance(policy, Combined) else (policy,)
+        parts = parts_of(policy_of(self.policy, self.layer_profile(), n_layers))
         return tuple(sorted({layer for part in parts if part.kind == "recursion" for layer in part.layers}))
 
 
 def canonical(spec: object) -> str:
     """A policy's description as JSON, the same text for the same settings: a mapping or a list of mappings.
 
-    Raises NormprobeError for what is not JSON, and for a list of anything but names and mappings.
+    Raises NormprobeError for what is not JSON, and for a long list, or one of anything but names and mappings.
     """
     if isinstance(spec, str):
         spec = _json(spec) if spec.lstrip()[:1] in ("{", "[") else {"policy": spec}
     if isinstance(spec, list):
+        if len(spec) > MOST_PARTS:
+            raise NormprobeError(f"expected at most {MOST_PARTS} policies, got {len(spec)}; leave some out")
         spec = [{"policy": part} if isinstance(part, str) else part for part in spec]
         if not all(isinstance(part, Mapping) for part in spec):
             raise NormprobeError(
@@ -122,7 +123,7 @@ def canonical(spec: object) -> str:
     try:
         if isinstance(spec, Mapping | list):
             return json.dumps(spec, sort_keys=True, separators=(",", ":"))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         pass
     raise NormprobeError(
         f'expected a policy as its name or as JSON, got {spec!r}; write {{"policy": name, …}}'
@@ -143,5 +144,5 @@ def policy_of(text: str, profile: LayerProfile | None, n_layers: int) -> Policy:
 def _json(text: str) -> object:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise NormprobeError(f"expected JSON, got {text!r} ({error}); correct it") from error

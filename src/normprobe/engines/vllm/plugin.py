@@ -1,8 +1,8 @@
 """The entry point in `vllm.general_plugins`: called in every process; without a configuration it changes nothing.
 
-Three of vLLM's methods are wrapped: `EngineArgs.create_engine_config` (find and check the configuration),
-`InputProcessor.process_inputs` (validate each request) and `EngineCore.step` (return results). The rest goes through
-`worker_cls`.
+Wrapped are `EngineArgs.create_engine_config` (find and check the configuration), `InputProcessor.process_inputs`
+(validate each request), what beam search asks first (see beam_search.py), and what lets requests into an engine core
+and out of it (see core.py). The rest goes through `worker_cls`.
 """
 
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false
@@ -13,7 +13,8 @@ import os
 import warnings
 from typing import Any
 
-from normprobe.engines.vllm.configuration import FIELD, OPERATOR, Configuration
+from normprobe.engines.vllm.configuration import FIELD, OPERATOR, Configuration, policy_of
+from normprobe.engines.vllm.limits import Limits
 from normprobe.errors import NormprobeError
 
 WORKER = "normprobe.engines.vllm.worker.NormprobeWorker"
@@ -26,12 +27,14 @@ def register() -> None:
     from vllm.v1.engine.core import EngineCore
     from vllm.v1.engine.input_processor import InputProcessor
 
+    from normprobe.engines.vllm import beam_search
+    from normprobe.engines.vllm.core import attend
     from normprobe.engines.vllm.requests import admit
-    from normprobe.engines.vllm.results import report
 
-    create, process = EngineArgs.create_engine_config, InputProcessor.process_inputs
-    if hasattr(create, "__wrapped__"):
+    if hasattr(EngineCore, "_normprobe_registered"):
         return
+    EngineCore._normprobe_registered = True
+    create, process = EngineArgs.create_engine_config, InputProcessor.process_inputs
 
     @functools.wraps(create)
     def configured(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -39,6 +42,7 @@ def register() -> None:
         configuration = Configuration.find(config.additional_config, os.environ)
         if configuration is not None:
             prepare(config, configuration)
+            beam_search.refuse_under_policy_over_http()
         return config
 
     @functools.wraps(process)
@@ -48,7 +52,8 @@ def register() -> None:
         return request
 
     EngineArgs.create_engine_config, InputProcessor.process_inputs = configured, admitted
-    report(EngineCore)
+    beam_search.refuse_under_default_policy(InputProcessor)
+    attend(EngineCore)
 
 
 def prepare(config: Any, configuration: Configuration) -> None:
@@ -62,16 +67,19 @@ def prepare(config: Any, configuration: Configuration) -> None:
     worker = config.parallel_config.worker_cls
     if worker not in STANDS_FOR:
         raise NormprobeError(f"expected vLLM's own worker, got {worker}; drop worker_cls")
-    if (profile := configuration.load()) is not None:
-        text = config.model_config.hf_text_config
+    text_config, profile = config.model_config.hf_text_config, configuration.layer_profile()
+    if profile is not None:
         profile.for_model(
             {
                 "name": config.model_config.model,
-                "n_layers": text.num_hidden_layers,
+                "n_layers": text_config.num_hidden_layers,
                 "d_model": config.model_config.get_hidden_size(),
-                "vocab": text.vocab_size,
+                "vocab": text_config.vocab_size,
             }
         )
+    if configuration.policy is not None:
+        policy = policy_of(configuration.policy, profile, text_config.num_hidden_layers)
+        Limits.of(config).check(policy)
     _compile_around(config.compilation_config)
     config.parallel_config.worker_cls = WORKER
     config.additional_config = {**config.additional_config, FIELD: configuration.to_dict()}
@@ -93,6 +101,7 @@ def _compile_around(compilation: Any) -> None:
 
 def _conflicts(config: Any) -> list[tuple[bool, str, str]]:
     """(whether it is so, what is expected, what to do)."""
+    from vllm import envs
     from vllm.config import CompilationMode, CUDAGraphMode
 
     compilation, parallel = config.compilation_config, config.parallel_config
@@ -124,6 +133,11 @@ def _conflicts(config: Any) -> list[tuple[bool, str, str]]:
             config.kv_transfer_config is not None,
             "a key-value cache of one engine, got a transfer of it",
             "drop kv_transfer_config",
+        ),
+        (
+            envs.VLLM_USE_RUST_FRONTEND,
+            "vLLM's Python front end, which validates policies, got the one in Rust",
+            "unset VLLM_USE_RUST_FRONTEND",
         ),
         (
             config.model_config.runner_type != "generate",

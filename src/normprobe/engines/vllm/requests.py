@@ -10,13 +10,15 @@ from typing import Any
 from vllm.exceptions import VLLMValidationError
 
 from normprobe.engines.vllm.configuration import FIELD, PLAIN, SAMPLES, Configuration, canonical, policy_of
+from normprobe.engines.vllm.limits import Limits
+from normprobe.engines.vllm.results import wants
 from normprobe.errors import NormprobeError
 
 
 def admit(request: Any, vllm_config: Any) -> None:
     """Resolve `extra_args["normprobe"]` of an EngineCoreRequest to canonical JSON, and keep its cache apart.
 
-    Given: a name ("alrr", "plain"), a mapping, a list of mappings, or JSON text of these (HTTP: `vllm_xargs` takes no
+    Given: a name ("alrr", "plain"), a mapping, a list of these, or JSON text of these (HTTP: `vllm_xargs` takes no
     nested values). Without one the engine's default policy holds.
 
     What a policy changes enters the key-value cache, and a policy's history starts with a response. So a request with
@@ -35,34 +37,42 @@ def admit(request: Any, vllm_config: Any) -> None:
         return
     if params is None:  # a pooling request
         return
-    text = _resolve(asked, configuration, vllm_config.model_config.hf_text_config.num_hidden_layers)
+    text = _resolve(asked, configuration, vllm_config)
     rest = {key: value for key, value in (params.extra_args or {}).items() if key not in (FIELD, SAMPLES)}
     params.extra_args = rest if text is None else {**rest, FIELD: text, SAMPLES: params.n}
     if text is None:
         return
     if request.resumable:
         raise _refusal("a whole prompt under a policy", "a streamed one", "send the prompt in one piece")
+    scattered = vllm_config.parallel_config.data_parallel_size > 1 and request.data_parallel_rank is None
+    if params.n > 1 and scattered and wants(params.extra_args):
+        raise _refusal(
+            "n = 1 for a probe under data parallelism, which scatters samples over ranks",
+            f"n = {params.n}",
+            "send as many requests, or name a data-parallel rank",
+        )
     params.skip_reading_prefix_cache = True
     request.cache_salt = hashlib.sha256(f"{text} {request.cache_salt or ''}".encode()).hexdigest()
 
 
-def _resolve(asked: Any, configuration: Configuration, n_layers: int) -> str | None:
+def _resolve(asked: Any, configuration: Configuration, vllm_config: Any) -> str | None:
     if asked is None:
         return configuration.policy
     try:
         text = canonical(asked)
         if text == canonical(PLAIN):
             return None
-        _check(text, configuration, n_layers)
+        n_layers = vllm_config.model_config.hf_text_config.num_hidden_layers
+        _check(text, configuration, n_layers, Limits.of(vllm_config))
     except NormprobeError as error:
         raise VLLMValidationError(str(error), parameter=FIELD) from error
     return text
 
 
 @lru_cache(maxsize=256)
-def _check(text: str, configuration: Configuration, n_layers: int) -> None:
-    """Clients repeat themselves; building a policy reads the profile."""
-    policy_of(text, configuration.load(), n_layers)
+def _check(text: str, configuration: Configuration, n_layers: int, limits: Limits) -> None:
+    """Whether this engine can serve the policy; kept, for clients repeat themselves. Raises NormprobeError if not."""
+    limits.check(policy_of(text, configuration.layer_profile(), n_layers))
 
 
 def _refusal(expected: str, got: str, remedy: str) -> VLLMValidationError:

@@ -78,7 +78,7 @@ class Attentions:
                 num_actual_tokens=n,
                 max_query_len=1,
                 max_seq_len=int(position.max()) + 1,
-                block_table_tensor=tables.get_device_tensor(self._runner.input_batch.num_reqs)[at],
+                block_table_tensor=tables.get_device_tensor(int(request.max()) + 1)[at],
                 slot_mapping=torch.full((n,), -1, dtype=torch.int64, device=device),
                 is_prefilling=torch.zeros(n, dtype=torch.bool),
                 positions=torch.from_numpy(position).to(device),
@@ -108,7 +108,19 @@ class BlockRerun:
         if len(host) == 0:
             return None
         chosen = torch.from_numpy(host).to(active.device)
-        arguments = self._arguments(self.placed.index[chosen], states[chosen])
+        return torch.zeros_like(states).index_copy(0, chosen, self.once(host, chosen, states[chosen]))
+
+    def once(
+        self,
+        host: Int[np.ndarray, " chosen"],
+        chosen: Int[torch.Tensor, " chosen"],
+        hidden: Float[torch.Tensor, "chosen d"],
+        residual: Float[torch.Tensor, "chosen d"] | None = None,
+    ) -> Float[torch.Tensor, "chosen d"]:
+        """What the block makes of these states of the chosen rows, given as a whole or in two halves.
+
+        host, chosen: the same, where their names say.
+        """
         metadata = self.attentions.of(
             self.attentions.known(self.block)[1], self.placed.request[host], self.placed.position[host]
         )
@@ -119,16 +131,17 @@ class BlockRerun:
             is_padding=None,
             all_moe_layers=None,
         )
+        arguments = self._arguments(self.placed.index[chosen], hidden, residual)
         # A compiled engine would compile each part of the block by itself, anew for every number of rows.
         with override_forward_context(context), torch.compiler.set_stance("force_eager"):
             # Not through the block's __call__: its hooks are ours.
             site = Site.of(self.block.forward(**arguments), self.layer)
-        return torch.zeros_like(states).index_copy(
-            0, chosen, site.at(torch.arange(len(chosen), device=chosen.device))
-        )
+        return site.at(torch.arange(len(chosen), device=chosen.device))
 
-    def _arguments(self, index: Int[torch.Tensor, " chosen"], states: torch.Tensor) -> dict[str, Any]:
-        """The block's arguments for these tokens: given `states` as a whole, without a second half."""
+    def _arguments(
+        self, index: Int[torch.Tensor, " chosen"], hidden: torch.Tensor, residual: torch.Tensor | None
+    ) -> dict[str, Any]:
+        """The block's arguments for these tokens in these states."""
         signature, _ = self.attentions.known(self.block)
         given: dict[str, Any] = {}
         for name, value in signature.bind(*self.args, **self.kwargs).arguments.items():
@@ -136,9 +149,9 @@ class BlockRerun:
             given |= value if more else {name: value}
         n_tokens = len(given["hidden_states"])
         arguments = {name: _rows(value, index, n_tokens) for name, value in given.items()}
-        arguments["hidden_states"] = states
+        arguments["hidden_states"] = hidden
         if "residual" in arguments:
-            arguments["residual"] = None
+            arguments["residual"] = residual
         return arguments
 
 

@@ -8,10 +8,9 @@ may then be in the sums of that request.
 
 from __future__ import annotations
 
-import functools
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,15 +140,18 @@ class Reporting:
 
     def added(self, request: Any) -> None:
         params = request.sampling_params
-        if params is None or not wants(params.extra_args):
-            return
-        running = self._core.scheduler.requests.keys()  # aborted ones never finish
-        self._wanted = {name: sample for name, sample in self._wanted.items() if name in running}
-        self._wanted[request.request_id] = Sample.of(request)
-        self._stops.keep(self._wanted.keys())
-        self._stops.follow(request)
-        going = {sample.prompt for sample in self._wanted.values() if sample is not None}
-        self._samples = {prompt: done for prompt, done in self._samples.items() if prompt in going}
+        if params is not None and wants(params.extra_args):
+            self._wanted[request.request_id] = Sample.of(request)
+            self._stops.follow(request)
+
+    def forget(self, requests: Iterable[str]) -> None:
+        """These have gone. Results of samples stay while siblings run: the last one brings them."""
+        gone = [self._wanted.pop(name) for name in requests if name in self._wanted]
+        if gone:
+            self._stops.keep(self._wanted.keys())
+        if any(sample is not None for sample in gone):
+            going = {sample.prompt for sample in self._wanted.values() if sample is not None}
+            self._samples = {prompt: done for prompt, done in self._samples.items() if prompt in going}
 
     def complete(self, outputs: Mapping[int, Any] | None) -> None:
         """Fill in the results of the requests that finish with these outputs.
@@ -180,32 +182,3 @@ class Reporting:
         for sample in samples.values():
             if sample is not None and len(self._samples.get(sample.prompt, ())) == sample.n:
                 del self._samples[sample.prompt]
-
-
-def report(engine_core: type) -> None:
-    """Wrap vLLM's `EngineCore`: `add_request`, and the two forms of `step`."""
-
-    def reporting(core: Any) -> Reporting:
-        if not hasattr(core, "_normprobe"):
-            core._normprobe = Reporting(core)
-        return core._normprobe
-
-    add_request = engine_core.add_request  # type: ignore[attr-defined]
-
-    @functools.wraps(add_request)
-    def added(self: Any, request: Any, *args: Any, **kwargs: Any) -> None:
-        add_request(self, request, *args, **kwargs)
-        reporting(self).added(request)
-
-    def reported(step: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(step)
-        def stepped(self: Any, *args: Any, **kwargs: Any) -> Any:
-            outputs, executed = step(self, *args, **kwargs)
-            reporting(self).complete(outputs)
-            return outputs, executed
-
-        return stepped
-
-    engine_core.add_request = added  # type: ignore[attr-defined]
-    for name in ("step", "step_with_batch_queue"):
-        setattr(engine_core, name, reported(getattr(engine_core, name)))

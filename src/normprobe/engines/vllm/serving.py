@@ -6,11 +6,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
+from vllm.config import CUDAGraphMode
 from vllm.model_executor.models.utils import PPMissingLayer
 
 from normprobe.engines.vllm.configuration import FIELD, Configuration, policy_of
+from normprobe.engines.vllm.fitness import check_parts, check_states
+from normprobe.engines.vllm.limits import Limits
 from normprobe.engines.vllm.placement import Batch, Placed, place
 from normprobe.engines.vllm.rerun import Attentions, BlockRerun
 from normprobe.engines.vllm.sites import Site, blocks_of
@@ -33,7 +37,7 @@ class Serving:
         config = runner.vllm_config
         text_config = config.model_config.hf_text_config
         n_layers, d = text_config.num_hidden_layers, config.model_config.get_hidden_size()
-        profile = configuration.load()
+        profile = configuration.layer_profile()
         self.slots = Slots(
             lambda text: policy_of(text, profile, n_layers),
             config.scheduler_config.max_num_seqs,
@@ -44,11 +48,18 @@ class Serving:
         self._attentions = Attentions(runner)
         self._placed: dict[str, list[Placed]] = {}
         self._asked: dict[int, list[tuple[Acting, list[Placed]]]] = {}
-        self._stops = Stops(config.scheduler_config.max_num_seqs, runner.device)
-        # Only then is a row computed for the token after a stop.
-        self._overshoots = bool(config.scheduler_config.async_scheduling)
+        self._preempted: list[str] = []
+        self._stops: Stops | None = None
+        if config.scheduler_config.async_scheduling:  # only then is a row computed for the token after a stop
+            vocab = config.model_config.get_vocab_size()
+            self._stops = Stops(config.scheduler_config.max_num_seqs, vocab, runner.device)
+        # Then a pass that is not everybody's would hang.
+        self._lockstep = Limits.of(config).lockstep
+        self._checking = False
         blocks = blocks_of(runner.get_model(), n_layers)
         self.layers = [layer for layer, block in enumerate(blocks) if not isinstance(block, PPMissingLayer)]
+        for layer in self.layers:
+            check_parts(blocks[layer], layer)
         for layer, block in enumerate(blocks):
             block.register_forward_hook(
                 lambda block, args, kwargs, output, layer=layer: self._change(
@@ -62,20 +73,38 @@ class Serving:
             self._update(scheduler_output)
             return update_states(scheduler_output)
 
-        def forward(input_ids: torch.Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
-            self._begin(input_ids)
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            self._begin()
             try:
-                return model_forward(input_ids, *args, **kwargs)
+                return model_forward(*args, **kwargs)
             finally:
                 self._finish()
 
         runner._update_states, runner._model_forward = updated, forward
 
+    def check(self) -> None:
+        """Whether policies can act in this model, tried in a pass of no request; needs the key-value cache.
+
+        Raises NormprobeError if not.
+        """
+        self._checking = True
+        try:
+            self._runner._dummy_run(1, cudagraph_runtime_mode=CUDAGraphMode.NONE, skip_eplb=True)
+        finally:
+            self._checking = False
+
+    def _check(self, site: Site, rerun: Callable[[Placed], BlockRerun]) -> None:
+        if not self._lockstep:
+            zero = torch.zeros(1, dtype=torch.int64, device=self._runner.device)
+            check_states(site, rerun(Placed(zero, zero, zero, np.zeros(1, np.int64), np.zeros(1, np.int64))))
+
     def _update(self, scheduler_output: Any) -> None:
         """Slots for who starts, none for who is done. A preempted request starts again from its first token, since it
-        reads no prefix cache (see requests.py)."""
+        reads no prefix cache (see requests.py); its slot stays until the next update, for under asynchronous scheduling
+        the token under way may still end it, and its results are asked for then."""
         self.slots.free(scheduler_output.finished_req_ids)
-        self.slots.free(scheduler_output.preempted_req_ids or ())
+        self.slots.free(self._preempted)
+        self._preempted = list(scheduler_output.preempted_req_ids or ())
         parameters = {new.req_id: new.sampling_params for new in scheduler_output.scheduled_new_reqs}
         for request in scheduler_output.scheduled_cached_reqs.resumed_req_ids:
             parameters[request] = self._runner.requests[request].sampling_params
@@ -86,9 +115,10 @@ class Serving:
         }
         if starting:
             self.slots.take(starting)
-            self._stops.set({self.slots.held[request].slot: parameters[request] for request in starting})
+            if self._stops is not None:
+                self._stops.set({self.slots.held[request].slot: parameters[request] for request in starting})
 
-    def _begin(self, input_ids: torch.Tensor | None) -> None:
+    def _begin(self) -> None:
         if not self.slots.held:
             return
         held = self._runner.input_batch
@@ -100,9 +130,11 @@ class Serving:
             held.num_prompt_tokens[:n],
         )
         self._placed = place(batch, self.slots.held, self._runner.device)
-        if self._overshoots and input_ids is not None:
+        if self._stops is not None:
+            # The runner's own: a model that takes embeddings is given no tokens.
+            tokens = self._runner.input_ids.gpu
             self._placed = {
-                policy: [self._stops.masked(placed, input_ids) for placed in ranks]
+                policy: [self._stops.masked(placed, tokens) for placed in ranks]
                 for policy, ranks in self._placed.items()
             }
         for policy, ranks in self._placed.items():
@@ -118,13 +150,17 @@ class Serving:
         self, block: nn.Module, layer: int, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> Any:
         """What the block gives on; None leaves it as it is."""
-        if layer not in self._asked:
+        if layer not in self._asked and not self._checking:
             return None
-        return self._apply(
-            Site.of(output, layer),
-            layer,
-            lambda placed, _: BlockRerun(layer, block, args, kwargs, placed, self._attentions),
-        ).output
+        site = Site.of(output, layer)
+
+        def rerun(placed: Placed) -> BlockRerun:
+            return BlockRerun(layer, block, args, kwargs, placed, self._attentions)
+
+        if self._checking:
+            self._check(site, rerun)
+            return None
+        return self._apply(site, layer, lambda placed, _: rerun(placed)).output
 
     def _apply(self, site: Site, layer: int, rerun: Callable[[Placed, torch.Tensor], Rerun]) -> Site:
         """The site after the policies that are asked here. rerun: of these rows, which have come in these states."""

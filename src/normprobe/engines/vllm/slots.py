@@ -25,7 +25,8 @@ class Slots:
     """One acting policy per distinct settings, all over the same slots.
 
     make: a policy from the text that describes it. n_slots: requests at work at a time, d: width of the states.
-    keep: the default policy, which stays when no request holds it; any other goes with its last request.
+    keep: the default policy, there from the start, which stays when no request holds it; any other comes with its first
+        request and goes with its last.
     """
 
     def __init__(
@@ -41,6 +42,8 @@ class Slots:
         self.layers: dict[str, frozenset[int]] = {}
         self._make, self._n_slots, self._d, self._device, self._keep = make, n_slots, d, device, keep
         self._free = list(range(n_slots))[::-1]
+        if keep is not None:
+            self._start(keep)
 
     def free(self, requests: Iterable[str]) -> None:
         """These requests are finished, aborted or preempted; those that hold no slot are ignored."""
@@ -56,13 +59,16 @@ class Slots:
         for text in dict.fromkeys(requests.values()):
             members = [request for request, given in requests.items() if given == text]
             if text not in self.acting:
-                policy = self._make(text)
-                self.layers[text] = frozenset(policy.layers)
-                self.acting[text] = policy.start(self._n_slots, self._d, self._device)
+                self._start(text)
             for request in members:
                 self.held[request] = Held(self._free.pop(), text)
             slots = [self.held[request].slot for request in members]
             self.acting[text].reset(slots, [external(request) for request in members])
+
+    def _start(self, text: str) -> None:
+        policy = self._make(text)
+        self.layers[text] = frozenset(policy.layers)
+        self.acting[text] = policy.start(self._n_slots, self._d, self._device)
 
     def _forget(self, needed: set[str | None]) -> None:
         """Policies that no request holds go: settings are the clients' to invent, memory is not."""

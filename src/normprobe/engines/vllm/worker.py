@@ -23,12 +23,17 @@ class NormprobeWorker(PlatformWorker):  # type: ignore[misc]
     """Chosen through `worker_cls`, vLLM's own way to extend a worker."""
 
     def load_model(self, **kwargs: Any) -> None:
-        """Load, then attach: before profiling, so that the memory policies take is counted."""
+        """Load, then attach: before profiling, so that what the engine's default policy takes is counted."""
         super().load_model(**kwargs)
         configuration = Configuration.of(self.vllm_config.additional_config)
         assert configuration is not None, "the plugin chooses this worker together with its configuration"
         compiled = self.vllm_config.compilation_config.mode != CompilationMode.NONE
         self.normprobe = (CompiledServing if compiled else Serving)(self.model_runner, configuration)
+
+    def compile_or_warm_up_model(self) -> Any:
+        """Here the cache is there and no request yet. Raises NormprobeError where no policy can act."""
+        self.normprobe.check()
+        return super().compile_or_warm_up_model()
 
     def normprobe_state(self) -> dict[str, int]:
         """How much is held: requests at work under a policy, and policies."""

@@ -1,0 +1,67 @@
+"""Whether policies can act in a model, found out before any request: by what its blocks do, not by its name.
+
+Each layer is asked once, in a pass of no request. What is refused would fail in the middle of serving, or worse: blocks
+that return the whole state beside a stale half look like those that return two halves, and every norm would be wrong.
+"""
+
+# pyright: reportMissingImports=false
+from __future__ import annotations
+
+import inspect
+
+import numpy as np
+import torch
+from torch import nn
+from vllm.model_executor.layers.attention import Attention, MLAAttention
+from vllm.model_executor.layers.attention_layer_base import AttentionLayerBase
+
+from normprobe.engines.vllm.rerun import BlockRerun
+from normprobe.engines.vllm.sites import Site
+from normprobe.errors import NormprobeError
+
+ROUNDING = 0.1
+"""A share of the state's length: far above the rounding of 8-bit weights, far below what a half makes of it."""
+
+
+def check_parts(block: nn.Module, layer: int) -> None:
+    """Raises NormprobeError for a block that takes no state by that name, or keeps a state of its own (recurrent
+    layers, indexers), which an extra pass would advance."""
+    if "hidden_states" not in inspect.signature(block.forward).parameters:
+        raise NormprobeError(
+            _unfit(layer, "that takes hidden_states", f"{type(block).__name__}, which does not")
+        )
+    others = {
+        type(module).__name__
+        for module in block.modules()
+        if isinstance(module, AttentionLayerBase) and not isinstance(module, Attention | MLAAttention)
+    }
+    if others:
+        raise NormprobeError(_unfit(layer, "of attention only", ", ".join(sorted(others))))
+
+
+def check_states(site: Site, rerun: BlockRerun) -> None:
+    """site: what the block has just returned. rerun: of one of its rows.
+
+    Raises NormprobeError where a state in two halves, as the block returns it, is another to it than their sum.
+    """
+    if len(site.halves) == 1:
+        return
+    like = site.halves[0]
+    draw = torch.Generator().manual_seed(rerun.layer)  # the same on all ranks
+    one, other = torch.randn(2, 1, like.shape[1], generator=draw).to(like.device, like.dtype)
+    row = np.zeros(1, np.int64), torch.zeros(1, dtype=torch.int64, device=like.device)
+    whole = rerun.once(*row, one + other).float()
+    halves = rerun.once(
+        *row, one.clone(), other.clone()
+    ).float()  # fused norms write into what they are given
+    if not (whole - halves).norm() <= ROUNDING * whole.norm():
+        raise NormprobeError(
+            _unfit(rerun.layer, "that returns two halves of its state", "a state beside something else")
+        )
+
+
+def _unfit(layer: int, expected: str, got: str) -> str:
+    return (
+        f"expected a block {expected} at layer {layer}, got {got}; "
+        "no policy can act in this architecture: unset NORMPROBE"
+    )

@@ -1,0 +1,96 @@
+"""What requests may ask of a vLLM engine that they share, and how they wait for each other; without vLLM."""
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from normprobe.engines.vllm import waiting
+from normprobe.engines.vllm.limits import Limits
+from normprobe.engines.vllm.waiting import Waiting
+from normprobe.errors import NormprobeError
+from normprobe.policies.spec import build
+
+TAU = {"1": 2.0}
+
+
+@dataclass
+class Request:
+    """As vLLM's core has it."""
+
+    request_id: str
+    settings: str | None
+    sampling_params: Any = field(init=False)
+
+    def __post_init__(self) -> None:
+        extra = None if self.settings is None else {"normprobe": self.settings}
+        self.sampling_params = SimpleNamespace(extra_args=extra)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 19), st.sampled_from([None, "default", *"abcdefgh"])), max_size=80),
+    st.integers(1, 4),
+)
+def test_few_settings_are_at_work_and_nobody_is_lost(events: list[tuple[int, str | None]], most: int) -> None:
+    """A request that is there already leaves, any other comes."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(waiting, "MOST_SETTINGS", most)
+        line = Waiting("default")
+        running: dict[str, str | None] = {}
+        queued: dict[str, str | None] = {}
+
+        def held() -> set[str]:
+            return {text for text in running.values() if text is not None and text != "default"}
+
+        for number, settings in events:
+            name = f"r{number}"
+            if name in running or name in queued:
+                running.pop(name, None)
+                queued.pop(name, None)
+                started = [request for request, _ in line.left([name])]
+                assert [request.request_id for request in started] == [
+                    other for other in queued if any(other == one.request_id for one in started)
+                ]
+                for request in started:
+                    running[request.request_id] = queued.pop(request.request_id)
+            elif line.admits(Request(name, settings), "given"):
+                running[name] = settings
+            else:
+                queued[name] = settings
+            assert len(held()) <= most
+            for text in queued.values():
+                assert text not in held()
+            assert not queued or len(held()) == most
+        for _ in events:
+            for name in [*running]:
+                running.pop(name)
+                for request, _ in line.left([name]):
+                    running[request.request_id] = queued.pop(request.request_id)
+        assert (queued, line._at_work, line._settings, line._queue) == ({}, {}, {}, {})
+
+
+@pytest.mark.parametrize(
+    ("spec", "named"),
+    [
+        ({"policy": "probe", "max_tokens": 65}, "max_tokens of at most 64"),
+        ({"policy": "erss", "bank_size": 10**8}, "bank_size"),
+        ({"policy": "erss", "cooldown": 10**30}, "cooldown"),
+        ({"policy": "erss", "streak": 65}, "streak"),
+        ([{"policy": "probe"}, {"policy": "alrr", "max_passes": 10**12}], "max_passes"),
+    ],
+)
+def test_sizes_have_limits(spec: Any, named: str) -> None:
+    parts = spec if isinstance(spec, list) else [spec]
+    with pytest.raises(NormprobeError, match=named):
+        Limits(64, lockstep=False).check(build([part | {"tau": TAU} for part in parts], None))
+
+
+def test_experts_that_wait_for_other_ranks_get_no_extra_pass() -> None:
+    probe, alrr = ({"policy": name, "tau": TAU} for name in ("probe", "alrr"))
+    Limits(64, lockstep=True).check(build(probe, None))
+    Limits(64, lockstep=False).check(build(alrr, None))
+    with pytest.raises(NormprobeError, match="mixture of experts"):
+        Limits(64, lockstep=True).check(build([probe, alrr], None))

@@ -22,8 +22,10 @@ from vllm.exceptions import VLLMValidationError
 from vllm.v1.engine.input_processor import InputProcessor
 from vllm_engine.server_process import free_port, serving
 
-from normprobe.engines.vllm.configuration import Configuration
+from normprobe.engines.vllm.configuration import MOST_PARTS, Configuration
+from normprobe.engines.vllm.limits import MOST_PASSES, MOST_STATES
 from normprobe.engines.vllm.plugin import register
+from normprobe.engines.vllm.waiting import MOST_SETTINGS
 from normprobe.errors import NormprobeError
 from normprobe.layer_profile import LayerProfile
 from normprobe.policies.spec import build
@@ -162,7 +164,16 @@ def test_policies_of_the_table_can_be_built(profile: Path) -> None:
 def test_the_variable_may_be_json(profile: Path) -> None:
     (text,) = re.findall(r"NORMPROBE='(.*?)'", SECTIONS["Start the server"])
     found = Configuration.find({}, {"NORMPROBE": placed(text, {"layer_profile.json": profile})})
-    assert found == Configuration(str(profile), '{"policy":"alrr"}')
+    assert found is not None
+    assert found.policy == '{"policy":"alrr"}'
+    assert found.layer_profile() == LayerProfile.load(profile)
+
+
+def test_limits_are_those_of_the_engine() -> None:
+    text = " ".join(SECTIONS["Ask for a policy"].split())
+    assert f"`bank_size` {MOST_STATES}, `max_passes` {MOST_PASSES}, eight policies in a list" in text
+    assert MOST_PARTS == 8
+    assert f"At most {MOST_SETTINGS} settings besides" in text
 
 
 def test_the_messages_of_the_last_table(profile: Path) -> None:

@@ -2,23 +2,26 @@
 
     VLLM_CPU_KVCACHE_SPACE=1 OMP_NUM_THREADS=1 python benchmarks/vllm_engine.py --out benchmarks/results/NAME.json
 
-Each round serves the same prompts once per arm, in an order drawn anew; a ratio is taken within its round, so that what
-slows the machine for a while slows both. Reported: the median of the ratios and half the width of its 95 % interval
-(percentile bootstrap over the rounds). The clock counts the process's own CPU time on a CPU, and wall time between
-synchronisations on CUDA; the engine runs in this process. "plain": requests without a policy in the engine with the
-plugin. "no plugin": the same in an engine without it. Models: tiny-thinker (2 M parameters: mostly shows what a step
-costs in Python) and random weights in published shapes. (Not named vllm.py: that would hide the module.)
+Two engines of this process, alike and with the plugin, serve the same prompts at the same time: one plain requests, the
+other requests under a policy, in turns of a tenth of a second (at least one step of the engine), so that what slows the
+machine slows both. In a round each arm runs twice, the second time with the engines' parts exchanged, so that where an
+engine lies in memory has no say. Reported: the median of the ratios of the rounds, and half the width of its 95 %
+interval (percentile bootstrap over the rounds). The clock counts the process's own CPU time on a CPU, and wall time
+between synchronisations on CUDA, where a turn lasts to the end. "no plugin": plain requests in an engine without it,
+which has no counterpart to change places with. Models: tiny-thinker (2 M parameters: mostly shows what a step costs in
+Python) and random weights in published shapes. (Not named vllm.py: that would hide the module.)
 """
 
 # pyright: reportMissingImports=false
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +32,7 @@ os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}  # read at import
 import numpy as np
 import torch
 import vllm
+from jaxtyping import Float
 from rounds import median, meets, publish
 from subjects import SHAPES
 from tables import hardware
@@ -40,6 +44,8 @@ from normprobe.engines.vllm.sites import blocks_of
 
 TARGETS = {"probe": 0.97, "alrr_0": 0.97, "erss": 0.95}
 FLOOR_TARGET = 1.5
+TURN = math.inf if torch.cuda.is_available() else 0.1
+"""Seconds."""
 
 
 def make_policies(tau: Mapping[int, float]) -> dict[str, Any]:
@@ -66,22 +72,53 @@ def clock() -> float:
     return time.process_time()
 
 
+def compete(
+    one: tuple[Served, Any], other: tuple[Served, Any]
+) -> tuple[tuple[float, float], tuple[list[list[int]], list[list[int]]]]:
+    """Seconds and tokens of two runs, each an engine and a policy, that take turns."""
+    runs = [served.steps(policy) for served, policy in (one, other)]
+    seconds, tokens = [0.0, 0.0], [[], []]
+    going = [0, 1]
+    while going:
+        for at in going[:]:
+            begun = clock()
+            while (taken := clock() - begun) < TURN:
+                try:
+                    next(runs[at])
+                except StopIteration as end:
+                    taken, tokens[at] = clock() - begun, end.value
+                    going.remove(at)
+                    break
+            seconds[at] += taken
+        going.reverse()
+    return (seconds[0], seconds[1]), (tokens[0], tokens[1])
+
+
 def run_rounds(
-    arms: Mapping[str, Callable[[], list[list[int]]]], rounds: int, rng: np.random.Generator
-) -> dict[str, np.ndarray]:
-    """Seconds of each arm by round; one round more, which warms up, is thrown away."""
-    seconds: dict[str, list[float]] = {name: [] for name in arms}
-    reference = arms["plain"]()
+    pair: tuple[Served, Served],
+    bare: Served,
+    policies: Mapping[str, Any],
+    rounds: int,
+    rng: np.random.Generator,
+) -> dict[str, Float[np.ndarray, "round 2"]]:
+    """Seconds of plain requests and of each arm by round, two runs of each; a first round warms up."""
+    one, other = pair
+    arms = {name: [((one, policy), other), ((other, policy), one)] for name, policy in policies.items()}
+    arms["no plugin"] = [((bare, None), one), ((bare, None), other)]
+    seconds: dict[str, list[Float[np.ndarray, 2]]] = {name: [] for name in arms}
+    reference = bare.generate()
     for number in range(rounds + 1):
         for name in rng.permutation(list(arms)):
-            begun = clock()
-            written = arms[name]()
-            taken = clock() - begun
-            if name != "erss" and written != reference:
-                raise AssertionError(f"{name} changed what the model wrote")
+            taken = np.zeros(2)
+            for arm, beside in arms[name]:
+                times, (plain, written) = compete((beside, None), arm)
+                if plain != reference or (name != "erss" and written != reference):
+                    raise AssertionError(f"{name} changed what the model wrote")
+                taken += times
             if number > 0:
                 seconds[name].append(taken)
-    return {name: np.array(taken) for name, taken in seconds.items()}
+        print(f"round {number} of {rounds}", file=sys.stderr, flush=True)
+    return {name: np.stack(taken) for name, taken in seconds.items()}
 
 
 def forced_passes(served: Served, policy: Any) -> list[int]:
@@ -136,33 +173,28 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     }
     with tempfile.TemporaryDirectory() as folder:
         prepared = prepare(arguments.model, arguments.batch, arguments.new_tokens, Path(folder))
-        served, bare = (
+        plugin = {"normprobe": str(prepared.profile)}
+        one, other, bare = (
             Served(
                 vllm.LLM(str(prepared.model), additional_config=additional, **options),
                 prepared.prompts,
                 arguments.new_tokens,
             )
-            for additional in ({"normprobe": str(prepared.profile)}, {})
+            for additional in (plugin, plugin, {})
         )
         policies, quarter = make_policies(prepared.tau), list(prepared.tau)
-        arms: dict[str, Callable[[], list[list[int]]]] = {
-            "plain": served.generate,
-            "no plugin": bare.generate,
-        } | {name: (lambda policy=policy: served.generate(policy)) for name, policy in policies.items()}
-        seconds = run_rounds(arms, arguments.rounds, rng)
-        forced = forced_passes(served, policies["alrr_10"])
+        seconds = run_rounds((one, other), bare, policies, arguments.rounds, rng)
+        forced = forced_passes(one, policies["alrr_10"])
         rows = max(1, round(sum(forced) / max(len(forced), 1)))
         once = layer_seconds(bare, quarter, rows)
     ratios: dict[str, dict[str, Any]] = {}
-    for name in arms:
-        if name != "plain":
-            ratios[name] = median(seconds["plain"] / seconds[name], rng, "ratio")
+    for name, (plain, arm) in ((name, taken.T) for name, taken in seconds.items()):
+        ratios[name] = median(plain / arm, rng, "ratio")
         if name in TARGETS:
             reached = meets(ratios[name], "ratio", least=TARGETS[name])
             ratios[name] |= {"target": TARGETS[name], "met": reached}
-    floor: dict[str, Any] = median(
-        (seconds["alrr_10"] - seconds["plain"]) / (len(forced) * once), rng, "extra_by_floor"
-    )
+    plain, arm = seconds["alrr_10"].T / 2
+    floor: dict[str, Any] = median((arm - plain) / (len(forced) * once), rng, "extra_by_floor")
     return {
         "model": arguments.model,
         "batch": arguments.batch,
@@ -171,7 +203,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "dtype": "float32",
         "mode": "eager",
         "seed": arguments.seed,
-        "plain_ms_per_step": 1e3 * float(np.median(seconds["plain"])) / arguments.new_tokens,
+        "plain_ms_per_step": 1e3 * float(np.median(plain)) / arguments.new_tokens,
         "ratios": ratios,
         "alrr_10_against_floor": floor
         | {
@@ -223,7 +255,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--model", choices=["tiny-thinker", *SHAPES], default="tiny-thinker")
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--new-tokens", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="results/NAME.json; the table goes to NAME.md")

@@ -3,6 +3,7 @@
 # pyright: reportMissingImports=false
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,9 @@ class Served:
     prompts: list[list[int]]
     new_tokens: int
 
-    def generate(self, policy: Any = None, n: int | None = None) -> list[list[int]]:
+    def steps(self, policy: Any = None, n: int | None = None) -> Generator[None, None, list[list[int]]]:
+        """Serve the (first n) prompts, one step of the engine at a time; the tokens come with the end."""
+        engine = self.llm.llm_engine
         params = vllm.SamplingParams(
             temperature=0.0,
             max_tokens=self.new_tokens,
@@ -62,9 +65,27 @@ class Served:
             detokenize=False,
             extra_args=None if policy is None else {"normprobe": policy},
         )
-        asked = [{"prompt_token_ids": prompt} for prompt in self.prompts[:n]]
-        outputs = self.llm.generate(asked, params, use_tqdm=False)
-        return [list(output.outputs[0].token_ids) for output in outputs]
+        names = [str(number) for number, _ in enumerate(self.prompts[:n])]
+        for name, prompt in zip(names, self.prompts, strict=False):
+            engine.add_request(name, {"prompt_token_ids": prompt}, params.clone())
+        done: dict[str, list[int]] = {}
+        while engine.has_unfinished_requests():
+            done |= {
+                output.request_id: list(output.outputs[0].token_ids)
+                for output in engine.step()
+                if output.finished
+            }
+            yield
+        return [done[name] for name in names]
+
+    def generate(self, policy: Any = None, n: int | None = None) -> list[list[int]]:
+        """All steps at once."""
+        run = self.steps(policy, n)
+        while True:
+            try:
+                next(run)
+            except StopIteration as end:
+                return end.value
 
     @property
     def runner(self) -> Any:

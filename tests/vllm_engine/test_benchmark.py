@@ -1,0 +1,34 @@
+"""The benchmark of the plugin, in small: that it runs, holds its arms to the same tokens and says what it measured."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("vllm.version")
+
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "vllm_engine.py"
+
+
+def test_the_benchmark_runs_and_writes_what_it_measured(tmp_path: Path) -> None:
+    out = tmp_path / "result.json"
+    options = ["--batch", "2", "--rounds", "1", "--new-tokens", "6", "--out", str(out)]
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARK), *options],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(out.read_text(encoding="utf-8"))
+    assert set(result["ratios"]) == {"probe", "alrr_0", "erss", "alrr_10", "no plugin"}
+    for row in result["ratios"].values():
+        assert 0 < row["ratio"] < 10
+    floor = result["alrr_10_against_floor"]
+    assert floor["forced_passes"] > 0
+    assert floor["layer_pass_us"] > 0
+    assert out.with_suffix(".md").read_text(encoding="utf-8").strip() in done.stdout

@@ -1,4 +1,4 @@
-"""What requests may ask of a vLLM engine that they share, and how they wait for each other; without vLLM."""
+"""How requests to a vLLM engine wait for the settings of others; without vLLM."""
 
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -9,12 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from normprobe.engines.vllm import waiting
-from normprobe.engines.vllm.limits import Limits
 from normprobe.engines.vllm.waiting import Waiting
-from normprobe.errors import NormprobeError
-from normprobe.policies.spec import build
-
-TAU = {"1": 2.0}
 
 
 @dataclass
@@ -70,27 +65,3 @@ def test_few_settings_are_at_work_and_nobody_is_lost(events: list[tuple[int, str
                 for request, _ in line.left([name]):
                     running[request.request_id] = queued.pop(request.request_id)
         assert (queued, line._at_work, line._settings, line._queue) == ({}, {}, {}, {})
-
-
-@pytest.mark.parametrize(
-    ("spec", "named"),
-    [
-        ({"policy": "probe", "max_tokens": 65}, "max_tokens of at most 64"),
-        ({"policy": "erss", "bank_size": 10**8}, "bank_size"),
-        ({"policy": "erss", "cooldown": 10**30}, "cooldown"),
-        ({"policy": "erss", "streak": 65}, "streak"),
-        ([{"policy": "probe"}, {"policy": "alrr", "max_passes": 10**12}], "max_passes"),
-    ],
-)
-def test_sizes_have_limits(spec: Any, named: str) -> None:
-    parts = spec if isinstance(spec, list) else [spec]
-    with pytest.raises(NormprobeError, match=named):
-        Limits(64, lockstep=False).check(build([part | {"tau": TAU} for part in parts], None))
-
-
-def test_experts_that_wait_for_other_ranks_get_no_extra_pass() -> None:
-    probe, alrr = ({"policy": name, "tau": TAU} for name in ("probe", "alrr"))
-    Limits(64, lockstep=True).check(build(probe, None))
-    Limits(64, lockstep=False).check(build(alrr, None))
-    with pytest.raises(NormprobeError, match="mixture of experts"):
-        Limits(64, lockstep=True).check(build([probe, alrr], None))

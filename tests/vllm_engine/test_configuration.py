@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("vllm.version")
 
+from vllm import envs
 from vllm.engine.arg_utils import EngineArgs
 
 from normprobe.engines.vllm.configuration import Configuration
@@ -88,6 +89,7 @@ def test_the_second_model_runner_is_refused(profile: Path, monkeypatch: pytest.M
 def test_a_front_end_that_validates_no_policy_is_refused(
     profile: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    envs.disable_envs_cache()  # an engine of this process has begun to keep them
     monkeypatch.setenv("VLLM_USE_RUST_FRONTEND", "1")
     with pytest.raises(NormprobeError, match="unset VLLM_USE_RUST_FRONTEND"):
         configure(profile)

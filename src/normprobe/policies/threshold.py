@@ -32,6 +32,8 @@ MARGIN = 4.0
 """The bins reach from a quarter of the profile's smallest norm to four times its largest."""
 SMALLEST_PRIOR = 1e-6
 """Of less, float32 might keep nothing, and a request without tokens would have no quantile."""
+LARGEST = 1e30
+"""More than any norm needs; what comes of it fits into float32."""
 
 
 @dataclass(frozen=True)
@@ -106,13 +108,14 @@ class AdaptiveThreshold:
     prior_tokens: float = 64.0
 
     def __post_init__(self) -> None:
-        if not self.k >= 0 or not math.isfinite(self.k):
+        if not 0 <= self.k <= LARGEST:
             raise NormprobeError(
-                f"expected k ≥ 0 in τ = Q3 + k·IQR, got {self.k}; the paper has {IQR_FACTOR}"
+                f"expected k in [0, {LARGEST:g}] in τ = Q3 + k·IQR, got {self.k}; the paper has {IQR_FACTOR}"
             )
-        if not SMALLEST_PRIOR <= self.prior_tokens < math.inf:
+        if not SMALLEST_PRIOR <= self.prior_tokens <= LARGEST:
             raise NormprobeError(
-                f"expected prior_tokens of at least {SMALLEST_PRIOR:g}, got {self.prior_tokens}; 64 is the default"
+                f"expected prior_tokens in [{SMALLEST_PRIOR:g}, {LARGEST:g}], got {self.prior_tokens}; "
+                "64 is the default"
             )
         ends = list(zip(self.low, self.high, strict=False))
         if not (

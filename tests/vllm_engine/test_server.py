@@ -57,6 +57,27 @@ def test_streaming_brings_the_same_text(client: openai.OpenAI, prompts: list[lis
     assert "".join(pieces) == whole
 
 
+def test_streaming_brings_the_same_results(client: openai.OpenAI, prompts: list[list[int]]) -> None:
+    whole = complete(client, prompts[3], "probe").kv_transfer_params["normprobe"]
+    *parts, last = complete(client, prompts[3], "probe", stream=True)
+    assert last.choices[0].finish_reason
+    assert last.kv_transfer_params["normprobe"] == whole
+    assert not any(hasattr(part, "kv_transfer_params") for part in parts)
+
+
+def test_streaming_brings_the_results_of_every_sample(client: openai.OpenAI) -> None:
+    asked: dict[str, Any] = {"n": 3, "temperature": 2.0, "max_tokens": 40, "stream": True}
+    messages: Any = [{"role": "user", "content": "math : z= 3 ; a: z *2 ; ? a"}]
+    extra = {"vllm_xargs": {"normprobe": "probe"}, "return_token_ids": True}
+    tokens, told = {"0": 0, "1": 0, "2": 0}, {}
+    stream = client.chat.completions.create(model="tiny", messages=messages, extra_body=extra, **asked)
+    for part in stream:
+        for choice in part.choices:
+            tokens[str(choice.index)] += len(getattr(choice, "token_ids", None) or [])
+        told = getattr(part, "kv_transfer_params", told)
+    assert {index: one["n_tokens"] for index, one in told["normprobe"]["samples"].items()} == tokens
+
+
 def test_a_bad_request_is_refused_alone_with_its_reason(
     client: openai.OpenAI, prompts: list[list[int]]
 ) -> None:

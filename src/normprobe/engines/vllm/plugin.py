@@ -2,7 +2,7 @@
 
 Wrapped are `EngineArgs.create_engine_config` (find and check the configuration), `InputProcessor.process_inputs`
 (validate each request), what beam search asks first (see beam_search.py), and what lets requests into an engine core
-and out of it (see core.py). The rest goes through `worker_cls`.
+and out of it (see core.py), and the server's streams (see streaming.py). The rest goes through `worker_cls`.
 """
 
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false
@@ -30,6 +30,7 @@ def register() -> None:
     from normprobe.engines.vllm import beam_search
     from normprobe.engines.vllm.core import attend
     from normprobe.engines.vllm.requests import admit
+    from normprobe.engines.vllm.streaming import tell_in_streams
 
     if hasattr(EngineCore, "_normprobe_registered"):
         return
@@ -43,6 +44,7 @@ def register() -> None:
         if configuration is not None:
             prepare(config, configuration)
             beam_search.refuse_under_policy_over_http()
+            tell_in_streams()
         return config
 
     @functools.wraps(process)

@@ -157,6 +157,24 @@ def test_preempted_requests_count_each_token_once(engine: Engine, prompts: list[
         assert told["scores"] == pytest.approx(twin["scores"], rel=1e-4, abs=1e-3)
 
 
+def test_requests_that_a_reset_of_the_cache_starts_anew_count_each_token_once(
+    engine: Engine, prompts: list[list[int]]
+) -> None:
+    """Preempted and resumed in one pass."""
+    asked = {str(i): Asked(prompt, PROBE) for i, prompt in enumerate(prompts[:5])}
+    alone = engine.serve_alone(asked)
+    for name, one in asked.items():
+        engine.add(name, one)
+    for _ in range(12):
+        engine.llm.llm_engine.step()
+    assert engine.llm.llm_engine.reset_prefix_cache(reset_running_requests=True)
+    engine.add("after", Asked(prompts[0], PROBE))
+    done = engine.run()
+    for name, tokens in (alone | {"after": alone["0"]}).items():
+        assert list(done[name].outputs[0].token_ids) == tokens
+        assert done[name].kv_transfer_params["normprobe"]["n_tokens"] == len(tokens)
+
+
 def test_a_request_may_be_named_like_a_sample(engine: Engine, prompts: list[list[int]]) -> None:
     engine.add("3_name", Asked(prompts[0], PROBE))
     several = {"n": 4, "temperature": 1.0, "output_kind": RequestOutputKind.FINAL_ONLY}

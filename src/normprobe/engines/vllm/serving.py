@@ -100,8 +100,9 @@ class Serving:
 
     def _update(self, scheduler_output: Any) -> None:
         """Slots for who starts, none for who is done. A preempted request starts again from its first token, since it
-        reads no prefix cache (see requests.py); its slot stays until the next update, for under asynchronous scheduling
-        the token under way may still end it, and its results are asked for then."""
+        reads no prefix cache (see requests.py). Its slot stays until the next update, for under asynchronous scheduling
+        the token under way may still end it, and its results are asked for then; but not where others start in the
+        same update, which only happens after a reset that throws such tokens away."""
         self.slots.free(scheduler_output.finished_req_ids)
         self.slots.free(self._preempted)
         self._preempted = list(scheduler_output.preempted_req_ids or ())
@@ -113,6 +114,9 @@ class Serving:
             for request, given in parameters.items()
             if given is not None and given.extra_args and FIELD in given.extra_args
         }
+        if parameters:
+            self.slots.free(self._preempted)
+            self._preempted = []
         if starting:
             self.slots.take(starting)
             if self._stops is not None:

@@ -73,16 +73,17 @@ def clock() -> float:
 
 
 def compete(
-    one: tuple[Served, Any], other: tuple[Served, Any]
+    one: tuple[Served, Any], other: tuple[Served, Any], rng: np.random.Generator
 ) -> tuple[tuple[float, float], tuple[list[list[int]], list[list[int]]]]:
     """Seconds and tokens of two runs, each an engine and a policy, that take turns."""
     runs = [served.steps(policy) for served, policy in (one, other)]
     seconds, tokens = [0.0, 0.0], [[], []]
-    going = [0, 1]
+    going = rng.permutation(2).tolist()
     while going:
         for at in going[:]:
             begun = clock()
-            while (taken := clock() - begun) < TURN:
+            # Reading the clock waits for the device; a turn without an end does not ask for it.
+            while math.isinf(TURN) or (taken := clock() - begun) < TURN:
                 try:
                     next(runs[at])
                 except StopIteration as end:
@@ -111,7 +112,7 @@ def run_rounds(
         for name in rng.permutation(list(arms)):
             taken = np.zeros(2)
             for arm, beside in arms[name]:
-                times, (plain, written) = compete((beside, None), arm)
+                times, (plain, written) = compete((beside, None), arm, rng)
                 if plain != reference or (name != "erss" and written != reference):
                     raise AssertionError(f"{name} changed what the model wrote")
                 taken += times

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -17,6 +18,7 @@ from normprobe.policies.spec import build
 
 TAU = {"1": 2.0}
 PROFILE = profile()
+LIMITS = Limits(64, lockstep=False, n_slots=256, state_bytes=2 * 4096)
 SETTINGS = {
     "alrr": ["blow_up", "max_passes", "growth", "damping"],
     "erss": "trigger streak probability cooldown min_cosine beta bank_size direction seed".split(),
@@ -37,21 +39,51 @@ VALUES += [{"1": number} for number in NUMBERS] + [{"x": 1}, {"1e0": 1}, {"-1": 
         ({"policy": "erss", "bank_size": 10**8}, "bank_size"),
         ({"policy": "erss", "cooldown": 10**30}, "cooldown"),
         ({"policy": "erss", "streak": 65}, "streak"),
-        ([{"policy": "probe"}, {"policy": "alrr", "max_passes": 10**12}], "max_passes"),
+        ([{"policy": "probe"}, {"policy": "alrr", "max_passes": 10**12}], "extra passes of a token"),
     ],
 )
 def test_sizes_have_limits(spec: Any, named: str) -> None:
     parts = spec if isinstance(spec, list) else [spec]
     with pytest.raises(NormprobeError, match=named):
-        Limits(64, lockstep=False).check(build([part | {"tau": TAU} for part in parts], None))
+        LIMITS.check(build([part | {"tau": TAU} for part in parts], None))
+
+
+@pytest.mark.parametrize(
+    ("spec", "layers", "fits"),
+    [
+        (["probe"], 36, True),
+        ([{"policy": "probe", "max_tokens": 4096}], 7, True),
+        ([{"policy": "probe", "max_tokens": 40_000}], 36, False),
+        ([{"policy": "probe", "max_tokens": 16_384}] * 8, 9, False),
+        (["erss"], 7, True),
+        ([{"policy": "erss", "bank_size": 64}], 36, False),
+    ],
+)
+def test_histories_fit_into_memory(spec: list[Any], layers: int, fits: bool) -> None:
+    tau = {str(layer): 2.0 for layer in range(layers)}
+    parts = [({"policy": part} if isinstance(part, str) else part) | {"tau": tau} for part in spec]
+    limits = replace(LIMITS, length=40_960)
+    limits.check(build(parts, None))
+    if fits:
+        limits.check_memory(build(parts, None))
+    else:
+        with pytest.raises(NormprobeError, match="histories take 1024 MiB at most in this engine, got"):
+            limits.check_memory(build(parts, None))
+
+
+def test_extra_passes_are_counted_over_all_layers() -> None:
+    alrr = {"policy": "alrr", "max_passes": 100}
+    LIMITS.check(build(alrr | {"tau": {"1": 2.0, "2": 2.0}}, None))
+    with pytest.raises(NormprobeError, match=r"256 extra passes of a token .* got 300"):
+        LIMITS.check(build(alrr | {"tau": {"1": 2.0, "2": 2.0, "3": 2.0}}, None))
 
 
 def test_experts_that_wait_for_other_ranks_get_no_extra_pass() -> None:
     probe, alrr = ({"policy": name, "tau": TAU} for name in ("probe", "alrr"))
-    Limits(64, lockstep=True).check(build(probe, None))
-    Limits(64, lockstep=False).check(build(alrr, None))
+    replace(LIMITS, lockstep=True).check(build(probe, None))
+    LIMITS.check(build(alrr, None))
     with pytest.raises(NormprobeError, match="mixture of experts"):
-        Limits(64, lockstep=True).check(build([probe, alrr], None))
+        replace(LIMITS, lockstep=True).check(build([probe, alrr], None))
 
 
 def longer(active: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
@@ -67,7 +99,7 @@ def test_whatever_a_client_sends_is_refused_or_runs(name: str) -> None:
         text = json.dumps({"policy": name, **tau, key: value})
         try:
             policy = policy_of(canonical(text), PROFILE, 3)
-            Limits(64, lockstep=False).check(policy)
+            LIMITS.check(policy)
         except NormprobeError:
             continue
         ran += 1

@@ -114,6 +114,9 @@ def test_a_slot_keeps_while_others_come_and_go() -> None:
     slots.free(["c"])
     slots.take({"e": "x"})
     assert set(slots.acting) == {"x"}
+    slots.free(["a", "d", "e"])
+    slots.tidy()
+    assert slots.acting == slots.layers == {}
 
 
 def test_a_request_is_known_by_the_name_its_sender_gave_it() -> None:
@@ -203,7 +206,17 @@ def test_the_same_settings_have_one_text() -> None:
     assert canonical({"policy": "alrr", "k": 1.0}) == canonical('{"k": 1.0, "policy": "alrr"}')
 
 
-@pytest.mark.parametrize("spec", ["[" * 100_000, ["probe"] * 9, [["alrr"]], {"policy": {1, 2}}, 7])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "[" * 100_000,
+        ["probe"] * 9,
+        [{"policy": "alrr", "layers": [1] * 40_000}],
+        [["alrr"]],
+        {"policy": {1, 2}},
+        7,
+    ],
+)
 def test_what_describes_no_policy_is_refused(spec: object) -> None:
     with pytest.raises(NormprobeError, match="expected"):
         canonical(spec)
@@ -283,5 +296,8 @@ def test_a_pass_after_the_end_of_a_request_does_not_count() -> None:
     rows = Placed(torch.arange(7), slot, step, np.zeros(7, int), np.zeros(7, int))
     # The last but one is a prompt that ends in the token, as chat templates do.
     assert stops.masked(rows, tokens).step.tolist() == [-1, -1, -1, 3, 5, 0, -1]
+    assert (
+        stops.masked(rows, torch.full((7,), 10**6)).step.tolist()[0] == 4
+    )  # a placeholder of another modality
     stops.set({0: Parameters(8)})  # the slot's next request
     assert stops.masked(rows, tokens).step.tolist() == [4, -1, -1, 3, 5, 0, -1]

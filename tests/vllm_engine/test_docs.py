@@ -22,8 +22,8 @@ from vllm.exceptions import VLLMValidationError
 from vllm.v1.engine.input_processor import InputProcessor
 from vllm_engine.server_process import free_port, serving
 
-from normprobe.engines.vllm.configuration import MOST_PARTS, Configuration
-from normprobe.engines.vllm.limits import MOST_PASSES, MOST_STATES
+from normprobe.engines.vllm.configuration import MOST_PARTS, MOST_TEXT, Configuration
+from normprobe.engines.vllm.limits import MOST_BYTES, MOST_PASSES, MOST_STATES
 from normprobe.engines.vllm.plugin import register
 from normprobe.engines.vllm.waiting import MOST_SETTINGS
 from normprobe.errors import NormprobeError
@@ -171,8 +171,11 @@ def test_the_variable_may_be_json(profile: Path) -> None:
 
 def test_limits_are_those_of_the_engine() -> None:
     text = " ".join(SECTIONS["Ask for a policy"].split())
-    assert f"`bank_size` {MOST_STATES}, `max_passes` {MOST_PASSES}, eight policies in a list" in text
-    assert MOST_PARTS == 8
+    assert (
+        f"`bank_size` {MOST_STATES}, `max_passes` times layers {MOST_PASSES}, eight policies in a list"
+        in text
+    )
+    assert (MOST_PARTS, MOST_TEXT, MOST_BYTES) == (8, 2**16, 2**30)
     assert f"At most {MOST_SETTINGS} settings besides" in text
 
 

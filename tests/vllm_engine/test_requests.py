@@ -12,6 +12,7 @@ pytest.importorskip("vllm.version")
 from vllm import SamplingParams
 from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import BeamSearchParams, RequestOutputKind
+from vllm.v1.request import RequestStatus
 
 from normprobe.engines import hf
 from normprobe.engines.vllm import waiting
@@ -43,7 +44,8 @@ PROBE = {"policy": "probe", "layers": [3, 9, 10], "max_tokens": 64, "tau": "prof
         ([["alrr"]], "a list of policies"),
         ('[[{"policy": "alrr"}]]', "a list of policies"),
         ({"policy": "probe", "max_tokens": 10**9}, "max_tokens of at most 256"),
-        ([{"policy": "probe"}, {"policy": "alrr", "max_passes": 10**12}], "max_passes of at most 100"),
+        ([{"policy": "probe"}, {"policy": "alrr", "max_passes": 10**12}], "256 extra passes of a token"),
+        ('{"policy": "alrr", "growth": 1' + "0" * 400 + "}", "too large"),
     ],
 )
 def test_a_bad_request_is_refused_alone(
@@ -270,6 +272,24 @@ def test_requests_wait_while_too_many_settings_are_at_work(
         told = done[name].kv_transfer_params["normprobe"]
         assert told["n_tokens"] == len(alone[name])
         assert list(done[name].outputs[0].token_ids) == alone[name]
+
+
+def test_when_all_requests_are_to_end_those_that_wait_end_too(
+    engine: Engine, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As at a shutdown, or before new weights."""
+    monkeypatch.setattr(waiting, "MOST_SETTINGS", 2)
+    names = [
+        engine.add(str(i), Asked(prompts[i], {"policy": "suppress", "tau": {"9": 5.0 + i}})) for i in range(6)
+    ]
+    scheduler = engine.core.scheduler
+    assert len(scheduler.requests) == 2
+    ended = scheduler.finish_requests(None, RequestStatus.FINISHED_ABORTED)
+    assert sorted(one.request_id for one in ended) == sorted(names)
+    assert all(one.is_finished() for one in ended)
+    assert not scheduler.requests
+    engine.llm.llm_engine.abort_request(names, internal=True)  # the front end's part
+    assert set(engine.serve({"next": Asked(prompts[0], {"policy": "alrr"}, 3)})) == {"next"}
 
 
 def test_samples_that_data_parallel_ranks_would_scatter_are_refused(

@@ -65,6 +65,20 @@ def test_streaming_brings_the_same_results(client: openai.OpenAI, prompts: list[
     assert not any(hasattr(part, "kv_transfer_params") for part in parts)
 
 
+def test_streaming_of_one_token_brings_results_with_its_end(client: openai.OpenAI) -> None:
+    """The first output is the last, and the role comes before it."""
+    messages: Any = [{"role": "user", "content": "math : z= 3 ; a: z *2 ; ? a"}]
+    extra = {"vllm_xargs": {"normprobe": "probe"}}
+    parts = list(
+        client.chat.completions.create(
+            model="tiny", messages=messages, extra_body=extra, stream=True, max_tokens=1, temperature=0
+        )
+    )
+    told = [hasattr(part, "kv_transfer_params") for part in parts]
+    assert told == [any(choice.finish_reason for choice in part.choices) for part in parts]
+    assert sum(told) == 1
+
+
 def test_streaming_brings_the_results_of_every_sample(client: openai.OpenAI) -> None:
     asked: dict[str, Any] = {"n": 3, "temperature": 2.0, "max_tokens": 40, "stream": True}
     messages: Any = [{"role": "user", "content": "math : z= 3 ; a: z *2 ; ? a"}]

@@ -95,7 +95,7 @@ class CompiledServing(Serving):
             return block if again is None else TwinRerun(came, again[placed.index], block)
 
         if self._checking:
-            self._check(site, rerun)
+            self._check(site, layer, rerun)
         else:
             self._apply(site, layer, twin)
 

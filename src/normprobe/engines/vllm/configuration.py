@@ -32,6 +32,9 @@ OPERATOR = "normprobe::intervene"
 MOST_PARTS = 8
 """Policies in one list."""
 
+MOST_TEXT = 2**16
+"""Characters of a policy's description."""
+
 PLAIN = "plain"
 """What a request names to be left alone by the engine's default policy."""
 
@@ -121,10 +124,15 @@ def canonical(spec: object) -> str:
                 f'expected a list of policies, each a name or {{"policy": name, …}}, got {spec!r}; correct it'
             )
     try:
-        if isinstance(spec, Mapping | list):
-            return json.dumps(spec, sort_keys=True, separators=(",", ":"))
+        text = json.dumps(spec, sort_keys=True, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError):
-        pass
+        text = ""
+    if len(text) > MOST_TEXT:
+        raise NormprobeError(
+            f"expected at most {MOST_TEXT} characters of settings, got {len(text)}; shorten them"
+        )
+    if text and isinstance(spec, Mapping | list):
+        return text
     raise NormprobeError(
         f'expected a policy as its name or as JSON, got {spec!r}; write {{"policy": name, …}}'
     )

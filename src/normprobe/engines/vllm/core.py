@@ -14,19 +14,21 @@ from normprobe.engines.vllm.waiting import Waiting
 class Beside:
     """One core. add_request: the core's own."""
 
-    def __init__(self, core: Any, add_request: Callable[..., None]) -> None:
-        configuration = Configuration.of(core.vllm_config.additional_config)
+    def __init__(self, core: Any, add_request: Callable[..., None], configuration: Configuration) -> None:
         self.reporting = Reporting(core)
-        self.waiting = Waiting(None if configuration is None else configuration.policy)
+        self.waiting = Waiting(configuration.policy)
         self._core, self._add_request = core, add_request
         finish_requests = core.scheduler.finish_requests
 
-        def finished(requests: Any, *args: Any, **kwargs: Any) -> Any:
+        def finished(requests: Any, status: Any) -> list[Any]:
             named = [requests] if isinstance(requests, str) else requests
+            queued = self.waiting.clear() if named is None else []
+            for request in queued:
+                request.status = status
             names = list(core.scheduler.requests) if named is None else list(named)
-            done = finish_requests(names, *args, **kwargs)
+            done = finish_requests(names, status)
             self.left(names)
-            return done
+            return [*done, *queued]
 
         core.scheduler.finish_requests = finished  # aborts, and whatever else ends a request outside a step
 
@@ -58,20 +60,26 @@ def attend(engine_core: type) -> None:
     """Wrap `add_request` of vLLM's `EngineCore`, and the two forms of `step`."""
     add_request = engine_core.add_request  # type: ignore[attr-defined]
 
-    def beside(core: Any) -> Beside:
+    def beside(core: Any) -> Beside | None:
+        """None without a configuration."""
         if not hasattr(core, "_normprobe"):
-            core._normprobe = Beside(core, add_request)
+            configuration = Configuration.of(core.vllm_config.additional_config)
+            core._normprobe = None if configuration is None else Beside(core, add_request, configuration)
         return core._normprobe
 
     @functools.wraps(add_request)
     def added(self: Any, request: Any, *args: Any, **kwargs: Any) -> None:
-        beside(self).add(request, *args, **kwargs)
+        if (ours := beside(self)) is None:
+            add_request(self, request, *args, **kwargs)
+        else:
+            ours.add(request, *args, **kwargs)
 
     def attended(step: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(step)
         def stepped(self: Any, *args: Any, **kwargs: Any) -> Any:
             outputs, executed = step(self, *args, **kwargs)
-            beside(self).stepped(outputs)
+            if (ours := beside(self)) is not None:
+                ours.stepped(outputs)
             return outputs, executed
 
         return stepped

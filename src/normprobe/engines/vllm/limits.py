@@ -9,10 +9,14 @@ from normprobe.errors import NormprobeError
 from normprobe.policies.combined import parts_of
 from normprobe.policies.rows import Policy
 
-MOST_PASSES = 100
-"""Extra passes per token and layer; the paper has 10 at most."""
+MOST_PASSES = 256
+"""Extra passes per token, over all layers; the paper has 10 at most in each."""
 MOST_STATES = 64
 """States in a bank; the paper has 32."""
+MOST_BYTES = 2**30
+"""Memory of one request's settings, which are kept for as many requests as the engine serves at a time."""
+
+_ALWAYS = 10 * 2**10  # a probe's sums and a histogram, by layer
 
 
 @dataclass(frozen=True)
@@ -20,27 +24,40 @@ class Limits:
     """Of one engine.
 
     length: tokens of the longest request. lockstep: experts wait in every pass for those of other data-parallel ranks.
+    n_slots: requests at a time. state_bytes: of one state.
     """
 
     length: int
     lockstep: bool
+    n_slots: int
+    state_bytes: int
 
     @classmethod
     def of(cls, config: Any) -> Limits:
         """config: vLLM's."""
         model, parallel = config.model_config, config.parallel_config
-        return cls(model.max_model_len, model.is_moe and parallel.data_parallel_size > 1)
+        return cls(
+            model.max_model_len,
+            model.is_moe and parallel.data_parallel_size > 1,
+            config.scheduler_config.max_num_seqs,
+            model.get_hidden_size() * model.dtype.itemsize,
+        )
 
     def check(self, policy: Policy) -> None:
         """Raises NormprobeError for a setting beyond its limit, and for extra passes that other ranks do not make."""
         most = {
-            "max_passes": MOST_PASSES,
             "bank_size": MOST_STATES,
             "max_tokens": self.length,
             "streak": self.length,
             "cooldown": self.length,
         }
         for part in parts_of(policy):
+            passes = getattr(part, "max_passes", 0) * len(part.layers)
+            if passes > MOST_PASSES:
+                raise NormprobeError(
+                    f"expected at most {MOST_PASSES} extra passes of a token in this engine (max_passes times layers), "
+                    f"got {passes}; lower max_passes"
+                )
             for name, limit in most.items():
                 if (value := getattr(part, name, 0)) > limit:
                     raise NormprobeError(
@@ -51,3 +68,16 @@ class Limits:
                     "expected no extra passes of a mixture of experts under data parallelism, whose ranks wait for "
                     "each other in every pass, got alrr; use tensor parallelism"
                 )
+
+    def check_memory(self, policy: Policy) -> None:
+        """Raises NormprobeError for a request's policy whose histories would take more than `MOST_BYTES`."""
+        by_slot = sum(
+            len(part.layers) * (_ALWAYS + 4 * getattr(part, "max_tokens", 0))
+            + len(part.layers) * getattr(part, "bank_size", 0) * self.state_bytes
+            for part in parts_of(policy)
+        )
+        if (needed := by_slot * self.n_slots) > MOST_BYTES:
+            raise NormprobeError(
+                f"expected a policy whose histories take {MOST_BYTES >> 20} MiB at most in this engine, got "
+                f"{needed >> 20}; name fewer layers, or lower max_tokens or bank_size"
+            )

@@ -64,7 +64,12 @@ def _resolve(asked: Any, configuration: Configuration, vllm_config: Any) -> str 
             return None
         n_layers = vllm_config.model_config.hf_text_config.num_hidden_layers
         _check(text, configuration, n_layers, Limits.of(vllm_config))
-    except NormprobeError as error:
+    except (
+        NormprobeError,
+        ValueError,
+        OverflowError,
+        RecursionError,
+    ) as error:  # a number of 400 digits is JSON too
         raise VLLMValidationError(str(error), parameter=FIELD) from error
     return text
 
@@ -72,7 +77,9 @@ def _resolve(asked: Any, configuration: Configuration, vllm_config: Any) -> str 
 @lru_cache(maxsize=256)
 def _check(text: str, configuration: Configuration, n_layers: int, limits: Limits) -> None:
     """Whether this engine can serve the policy; kept, for clients repeat themselves. Raises NormprobeError if not."""
-    limits.check(policy_of(text, configuration.layer_profile(), n_layers))
+    policy = policy_of(text, configuration.layer_profile(), n_layers)
+    limits.check(policy)
+    limits.check_memory(policy)
 
 
 def _refusal(expected: str, got: str, remedy: str) -> VLLMValidationError:

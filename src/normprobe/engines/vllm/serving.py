@@ -20,6 +20,7 @@ from normprobe.engines.vllm.rerun import Attentions, BlockRerun
 from normprobe.engines.vllm.sites import Site, blocks_of
 from normprobe.engines.vllm.slots import Slots
 from normprobe.engines.vllm.stops import Stops
+from normprobe.errors import NormprobeError
 from normprobe.policies.rows import Acting, Rerun, Rows
 
 
@@ -55,7 +56,7 @@ class Serving:
             self._stops = Stops(config.scheduler_config.max_num_seqs, vocab, runner.device)
         # Then a pass that is not everybody's would hang.
         self._lockstep = Limits.of(config).lockstep
-        self._checking = False
+        self._checking, self._checked = False, set[int]()
         blocks = blocks_of(runner.get_model(), n_layers)
         self.layers = [layer for layer, block in enumerate(blocks) if not isinstance(block, PPMissingLayer)]
         for layer in self.layers:
@@ -87,13 +88,19 @@ class Serving:
 
         Raises NormprobeError if not.
         """
-        self._checking = True
+        self._checking, self._checked = True, set()
         try:
             self._runner._dummy_run(1, cudagraph_runtime_mode=CUDAGraphMode.NONE, skip_eplb=True)
         finally:
             self._checking = False
+        if missed := sorted(set(self.layers) - self._checked):
+            raise NormprobeError(
+                f"expected a pass to come through all decoder blocks, got none through {missed}; "
+                "serve a model with a plain stack of decoder blocks"
+            )
 
-    def _check(self, site: Site, rerun: Callable[[Placed], BlockRerun]) -> None:
+    def _check(self, site: Site, layer: int, rerun: Callable[[Placed], BlockRerun]) -> None:
+        self._checked.add(layer)
         if not self._lockstep:
             zero = torch.zeros(1, dtype=torch.int64, device=self._runner.device)
             check_states(site, rerun(Placed(zero, zero, zero, np.zeros(1, np.int64), np.zeros(1, np.int64))))
@@ -117,7 +124,9 @@ class Serving:
         if parameters:
             self.slots.free(self._preempted)
             self._preempted = []
-        if starting:
+        if not starting:
+            self.slots.tidy()
+        else:
             self.slots.take(starting)
             if self._stops is not None:
                 self._stops.set({self.slots.held[request].slot: parameters[request] for request in starting})
@@ -162,7 +171,7 @@ class Serving:
             return BlockRerun(layer, block, args, kwargs, placed, self._attentions)
 
         if self._checking:
-            self._check(site, rerun)
+            self._check(site, layer, rerun)
             return None
         return self._apply(site, layer, lambda placed, _: rerun(placed)).output
 

@@ -65,6 +65,11 @@ class Slots:
             slots = [self.held[request].slot for request in members]
             self.acting[text].reset(slots, [external(request) for request in members])
 
+    def tidy(self) -> None:
+        """Policies that no request holds any more go."""
+        if len(self.acting) > (self._keep is not None):
+            self._forget({held.policy for held in self.held.values()} | {self._keep})
+
     def _start(self, text: str) -> None:
         policy = self._make(text)
         self.layers[text] = frozenset(policy.layers)

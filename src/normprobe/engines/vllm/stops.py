@@ -15,7 +15,7 @@ from normprobe.engines.vllm.placement import Placed
 
 class Stops:
     """By slot. The scheduler learns a token only after it has scheduled the next pass, so the token that ends a request
-    may still be fed to the model; what that shows is not the request's. Only the device knows then: nothing waits.
+    may still be fed to the model; what that shows is not the request's. Only the device knows then; no pass waits.
 
     One bit per slot and token of the vocabulary, so that memory does not depend on what requests ask for.
     """
@@ -34,6 +34,7 @@ class Stops:
 
     def masked(self, placed: Placed, input_ids: Int[torch.Tensor, " token"]) -> Placed:
         """The rows whose own token ended their request are not eligible; a prompt may end in any token."""
-        token = input_ids[placed.index].long()
+        # A prompt may hold placeholders beyond the vocabulary.
+        token = input_ids[placed.index].long().clamp(0, self._vocab - 1)
         ended = ((self._bits[placed.slot, token >> 3] >> (token & 7)) & 1).bool() & (placed.step > 0)
         return replace(placed, step=torch.where(ended, -1, placed.step))

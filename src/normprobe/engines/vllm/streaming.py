@@ -1,5 +1,5 @@
 """Results of streamed responses: vLLM leaves `kv_transfer_params` out of its chunks, so they are put there here, where
-they are in responses that are not streamed; in the chunk that ends the response, or each of its samples."""
+they are in responses that are not streamed: in the chunk that ends the response, or each of its samples."""
 
 # pyright: reportMissingImports=false
 from __future__ import annotations
@@ -53,8 +53,12 @@ async def _watched(outputs: AsyncIterator[Any], fresh: list[Any]) -> AsyncIterat
 
 
 def _with_results(chunk: str, fresh: list[Any]) -> str:
-    """The chunk with the results, if it is of a response: neither an error nor the end of the stream."""
-    if not chunk.startswith(_PREFIX + "{") or "choices" not in (content := json.loads(chunk[len(_PREFIX) :])):
+    """The chunk with the results, if it ends a choice, or comes after all of them; else as it is."""
+    if not chunk.startswith(_PREFIX + "{"):  # the end of the stream
+        return chunk
+    content = json.loads(chunk[len(_PREFIX) :])
+    choices = content.get("choices")
+    if choices is None or (choices and not any(choice.get("finish_reason") for choice in choices)):
         return chunk
     content["kv_transfer_params"] = fresh.pop()
     return f"{_PREFIX}{json.dumps(content, ensure_ascii=False)}{_END}"

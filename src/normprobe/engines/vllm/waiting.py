@@ -10,7 +10,7 @@ from typing import Any
 
 from normprobe.engines.vllm.configuration import FIELD
 
-MOST_SETTINGS = 16
+MOST_SETTINGS = 8
 
 
 class Waiting:
@@ -51,6 +51,12 @@ class Waiting:
                 self._start(name, text)
                 starting.append(self._queue.pop(name))
         return starting
+
+    def clear(self) -> list[Any]:
+        """All requests are to end: those that waited, which no longer do."""
+        queued = [request for request, *_ in self._queue.values()]
+        self._queue.clear()
+        return queued
 
     def _room(self, text: str) -> bool:
         return text in self._settings or len(self._settings) < MOST_SETTINGS

@@ -84,10 +84,10 @@ async def crowd(profile: Path, prompts: list[list[int]]) -> None:
         for part in range(PARTS):
             numbers = range(part * REQUESTS // PARTS, (part + 1) * REQUESTS // PARTS)
             answers += await asyncio.gather(*(one(number) for number in numbers))
-            # Policies that nobody holds go when the next request brings one; slots, with the worker's next pass.
+            # Slots, and policies that nobody holds, go with the worker's next pass.
             for setting in (1, 0):
                 await ask(f"last {part} {setting}", 0, setting, 2, leave=False)
-            assert await engine.collective_rpc("normprobe_state") == [{"requests": 0, "policies": 1}]
+            assert await engine.collective_rpc("normprobe_state") == [{"requests": 0, "policies": 0}]
             resident.append(sum(child.memory_info().rss for child in Process().children(recursive=True)))
         assert resident[-1] - resident[-2] < GROWTH, resident
         alone: dict[tuple[int, int], list[int]] = {}

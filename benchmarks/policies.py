@@ -1,6 +1,6 @@
 """What policies cost, as ratios to plain generation in one run: `python benchmarks/policies.py --help`.
 
-Each round generates the same prompts once plainly and once per arm, in an order drawn anew; a ratio is taken within its
+Each round generates the same prompts once plainly and once per treatment, in an order drawn anew; a ratio is taken within its
 round, so that what slows the machine for a while slows both. Reported: the median of the ratios and half the width of
 its 95 % interval (percentile bootstrap over the rounds). The clock counts the process's own CPU time on a CPU, and wall
 time between synchronisations on CUDA. The time includes putting the hooks on and taking them off.
@@ -25,7 +25,6 @@ from tables import as_markdown, hardware
 
 from normprobe.console import run_main
 from normprobe.engines.hf import intervene
-from normprobe.environment import environment
 from normprobe.layer_profile import LayerProfile
 from normprobe.models.architectures import dissect
 from normprobe.models.opening import DTYPES
@@ -34,6 +33,7 @@ from normprobe.policies.recursion import Recursion
 from normprobe.policies.rows import Policy
 from normprobe.policies.steering import Steering
 from normprobe.policies.threshold import AdaptiveThreshold, FixedThreshold
+from normprobe.runs.environment import environment
 
 TARGETS = {
     "cpu": {"probe": 1.08, "alrr_0": 1.08},
@@ -43,8 +43,8 @@ FLOOR_TARGET = 1.5
 """On CUDA: the extra time of alrr_10 in units of its floor. A layer of the bundled model costs a CPU too little."""
 
 
-def make_arms(profile: LayerProfile, norm: np.ndarray) -> dict[str, Policy]:
-    """The policies by arm. alrr_0 compares every norm with an adaptive τ that is out of reach. alrr_10 tries an extra
+def make_treatments(profile: LayerProfile, norm: np.ndarray) -> dict[str, Policy]:
+    """The policies by treatment. alrr_0 compares every norm with an adaptive τ that is out of reach. alrr_10 tries an extra
     pass at a tenth of the rows of the profile's layers and throws every one away, so that the share stays a tenth."""
     adaptive = AdaptiveThreshold.of(profile)
     tenth = {layer: float(np.quantile(norm[layer], 0.9)) for layer in profile.chosen_layers}
@@ -58,10 +58,10 @@ def make_arms(profile: LayerProfile, norm: np.ndarray) -> dict[str, Policy]:
 
 
 def run_rounds(
-    subject: Subject, arms: Mapping[str, Policy], rounds: int, rng: np.random.Generator
+    subject: Subject, treatments: Mapping[str, Policy], rounds: int, rng: np.random.Generator
 ) -> dict[str, list[float]]:
-    """Seconds per round of each arm and of `plain`; one round more, which warms up, is thrown away."""
-    everything: list[tuple[str, Policy | None]] = [("plain", None), *arms.items()]
+    """Seconds per round of each treatment and of `plain`; one round more, which warms up, is thrown away."""
+    everything: list[tuple[str, Policy | None]] = [("plain", None), *treatments.items()]
     seconds: dict[str, list[float]] = {name: [] for name, _ in everything}
     reference = subject.generate()
     for number in range(rounds + 1):
@@ -79,9 +79,9 @@ def run_rounds(
     return seconds
 
 
-def ratio(arm: list[float], plain: list[float], rng: np.random.Generator) -> dict[str, float]:
+def ratio(treatment: list[float], plain: list[float], rng: np.random.Generator) -> dict[str, float]:
     """Median of the ratios within rounds, and half the width of its 95 % interval."""
-    return median(np.array(arm) / np.array(plain), rng, "ratio")
+    return median(np.array(treatment) / np.array(plain), rng, "ratio")
 
 
 def against_floor(
@@ -185,16 +185,16 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         arguments.model, arguments.device, arguments.dtype, arguments.batch, arguments.new_tokens
     )
     profile, norm = measure_profile(subject)
-    arms = make_arms(profile, norm)
-    seconds = run_rounds(subject, arms, arguments.rounds, rng)
+    treatments = make_treatments(profile, norm)
+    seconds = run_rounds(subject, treatments, arguments.rounds, rng)
     targets = TARGETS[subject.model.device.type]
     ratios: dict[str, dict[str, Any]] = {}
-    for name in arms:
+    for name in treatments:
         ratios[name] = ratio(seconds[name], seconds["plain"], rng)
         if name in targets:
             reached = meets(ratios[name], "ratio", most=targets[name])
             ratios[name] |= {"target": targets[name], "met": reached}
-    floor: dict[str, Any] = against_floor(subject, arms["alrr_10"], seconds, rng)
+    floor: dict[str, Any] = against_floor(subject, treatments["alrr_10"], seconds, rng)
     if subject.model.device.type == "cuda":
         floor |= {"target": FLOOR_TARGET, "met": meets(floor, "extra_by_floor", most=FLOOR_TARGET)}
     return {
@@ -209,7 +209,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "plain_ms_per_step": 1e3 * float(np.median(seconds["plain"])) / arguments.new_tokens,
         "ratios": ratios,
         "alrr_10_against_floor": floor,
-        "bytes_per_request": {name: memory_per_request(subject, policy) for name, policy in arms.items()},
+        "bytes_per_request": {
+            name: memory_per_request(subject, policy) for name, policy in treatments.items()
+        },
         "threshold_us_per_step_and_layer": threshold_cost(subject, profile),
     }
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from normprobe.runs import atomic_write_json, atomic_write_text, refusing_disk_errors
+from normprobe.runs.files import atomic_write_json, atomic_write_text, refusing_disk_errors
 from normprobe.stats.bootstrap import percentile_interval
 
 PRECISE = 0.02

@@ -17,7 +17,7 @@ from normprobe.models.initialise import initialise
 from normprobe.models.opening import DTYPES, open_model
 from normprobe.policies.probe import Probe
 from normprobe.policies.threshold import FixedThreshold
-from normprobe.testbed.problems import make_problems
+from normprobe.problems.testbed.problems import make_problems
 
 SHAPES = {
     # hidden_size, intermediate_size, layers, attention heads, tied embeddings: the published config.json

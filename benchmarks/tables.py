@@ -19,7 +19,7 @@ def as_markdown(result: Mapping[str, Any]) -> str:
         f"{result['rounds']} rounds of {result['new_tokens']} tokens after {result['prompt_tokens']}; clock: "
         f"{result['clock']}; plain: {result['plain_ms_per_step']:.2f} ms per step.",
         "",
-        "| arm | ratio to plain | half-width | target | | bytes per request |",
+        "| treatment | ratio to plain | half-width | target | | bytes per request |",
         "|---|---|---|---|---|---|",
     ]
     for name, row in result["ratios"].items():

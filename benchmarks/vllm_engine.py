@@ -4,7 +4,7 @@
 
 Two engines of this process, alike and with the plugin, serve the same prompts at the same time: one plain requests, the
 other requests under a policy, in turns of a tenth of a second (at least one step of the engine), so that what slows the
-machine slows both. In a round each arm runs twice, the second time with the engines' parts exchanged, so that where an
+machine slows both. In a round each treatment runs twice, the second time with the engines' parts exchanged, so that where an
 engine lies in memory has no say. Reported: the median of the ratios of the rounds, and half the width of its 95 %
 interval (percentile bootstrap over the rounds). The clock counts the process's own CPU time on a CPU, and wall time
 between synchronisations on CUDA, where a turn lasts to the end. "no plugin": plain requests in an engine without it,
@@ -49,7 +49,7 @@ TURN = math.inf if torch.cuda.is_available() else 0.1
 
 
 def make_policies(tau: Mapping[int, float]) -> dict[str, Any]:
-    """By arm. alrr_0 compares every norm with an adaptive τ out of reach. alrr_10 tries an extra pass at a tenth of the
+    """By treatment. alrr_0 compares every norm with an adaptive τ out of reach. alrr_10 tries an extra pass at a tenth of the
     rows of a quarter of the layers and throws every one away, so that the share stays a tenth."""
     return {
         "probe": "probe",
@@ -102,17 +102,17 @@ def run_rounds(
     rounds: int,
     rng: np.random.Generator,
 ) -> dict[str, Float[np.ndarray, "round 2"]]:
-    """Seconds of plain requests and of each arm by round, two runs of each; a first round warms up."""
+    """Seconds of plain requests and of each treatment by round, two runs of each; a first round warms up."""
     one, other = pair
-    arms = {name: [((one, policy), other), ((other, policy), one)] for name, policy in policies.items()}
-    arms["no plugin"] = [((bare, None), one), ((bare, None), other)]
-    seconds: dict[str, list[Float[np.ndarray, 2]]] = {name: [] for name in arms}
+    treatments = {name: [((one, policy), other), ((other, policy), one)] for name, policy in policies.items()}
+    treatments["no plugin"] = [((bare, None), one), ((bare, None), other)]
+    seconds: dict[str, list[Float[np.ndarray, 2]]] = {name: [] for name in treatments}
     reference = bare.generate()
     for number in range(rounds + 1):
-        for name in rng.permutation(list(arms)):
+        for name in rng.permutation(list(treatments)):
             taken = np.zeros(2)
-            for arm, beside in arms[name]:
-                times, (plain, written) = compete((beside, None), arm, rng)
+            for treatment, beside in treatments[name]:
+                times, (plain, written) = compete((beside, None), treatment, rng)
                 if plain != reference or (name != "erss" and written != reference):
                     raise AssertionError(f"{name} changed what the model wrote")
                 taken += times
@@ -189,13 +189,13 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         rows = max(1, round(sum(forced) / max(len(forced), 1)))
         once = layer_seconds(bare, quarter, rows)
     ratios: dict[str, dict[str, Any]] = {}
-    for name, (plain, arm) in ((name, taken.T) for name, taken in seconds.items()):
-        ratios[name] = median(plain / arm, rng, "ratio")
+    for name, (plain, treatment) in ((name, taken.T) for name, taken in seconds.items()):
+        ratios[name] = median(plain / treatment, rng, "ratio")
         if name in TARGETS:
             reached = meets(ratios[name], "ratio", least=TARGETS[name])
             ratios[name] |= {"target": TARGETS[name], "met": reached}
-    plain, arm = seconds["alrr_10"].T / 2
-    floor: dict[str, Any] = median((arm - plain) / (len(forced) * once), rng, "extra_by_floor")
+    plain, treatment = seconds["alrr_10"].T / 2
+    floor: dict[str, Any] = median((treatment - plain) / (len(forced) * once), rng, "extra_by_floor")
     return {
         "model": arguments.model,
         "batch": arguments.batch,
@@ -232,7 +232,7 @@ def as_markdown(result: Mapping[str, Any]) -> str:
             f"{result['new_tokens']} tokens; clock: {result['clock']}; plain: "
             f"{result['plain_ms_per_step']:.2f} ms per step.",
             "",
-            "| arm | throughput relative to plain | half-width | target | |",
+            "| treatment | throughput relative to plain | half-width | target | |",
             "|---|---|---|---|---|",
             *(
                 f"| {name} | {row['ratio']:.3f} | {row['half_width']:.3f} | "

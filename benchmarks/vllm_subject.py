@@ -12,7 +12,7 @@ import numpy as np
 import vllm
 from subjects import SHAPES, make_subject, measure_profile
 
-from normprobe.testbed import bundled
+from normprobe.problems.testbed import bundled
 
 
 @dataclass(frozen=True)

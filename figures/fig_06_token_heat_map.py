@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from normprobe.claims.tables import Tables
 from normprobe.report import heatmap
 from normprobe.report.figure import canvas, command, publish
+from normprobe.runs.tables import Tables
 
 INPUTS = ("responses/responses.parquet", "traces/tokens.parquet", "traces/model.safetensors")
 INCHES_A_LINE = 0.25

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from normprobe.claims.tables import Tables
 from normprobe.report.figure import HEIGHT, canvas, command, publish
 from normprobe.report.method_results import SENSITIVITY, draw_sensitivity, read
+from normprobe.runs.tables import Tables
 
 INPUTS = ("methods/sensitivity.parquet",)
 

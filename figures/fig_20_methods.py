@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from normprobe.claims.tables import Tables
 from normprobe.layer_profile import IQR_FACTOR
 from normprobe.report.figure import command, publish, row_canvas
+from normprobe.runs.tables import Tables
 from normprobe.style import BLUE, GREEN, GREY, VERMILION
 
 INPUTS = ("layer_profile.json",)

@@ -1,4 +1,4 @@
-"""Run directories whose reductions come from synthetic pairs: each arm satisfies A1-A4 with given constants."""
+"""Run directories whose reductions come from synthetic pairs: each reader satisfies A1-A4 with given constants."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LAYERS, D, K = 5, 24, 4
 
 
 @dataclass(frozen=True)
-class Arm:
+class Reader:
     """overlap: mean over problems. c_star: what the dictionary table claims, None for the truth. The last
     `empty` layers have no reasoning feature."""
 
@@ -28,28 +28,30 @@ class Arm:
     empty: int = 0
 
 
-GOOD = Arm(Planted(epsilon=1e-4, delta=1e-3, rho=0.01, kappa=1e-3))
-NOISE = Arm(Planted(epsilon=0.4, delta=0.3, rho=0.5, kappa=0.2), r2=0.2, overlap=0.4)
+GOOD = Reader(Planted(epsilon=1e-4, delta=1e-3, rho=0.01, kappa=1e-3))
+NOISE = Reader(Planted(epsilon=0.4, delta=0.3, rho=0.5, kappa=0.2), r2=0.2, overlap=0.4)
 USUAL = {"model": GOOD, "random": NOISE, "untrained": NOISE}
 
 
-def write_bound_run(path: Path, arms: Mapping[str, Arm], *, n_problems: int = 60, seed: int = 0) -> Path:
+def write_bound_run(
+    path: Path, readers: Mapping[str, Reader], *, n_problems: int = 60, seed: int = 0
+) -> Path:
     rng = np.random.default_rng(seed)
     sums, pairs, dictionary = [], [], []
-    for name, arm in arms.items():
+    for name, reader in readers.items():
         for layer in range(LAYERS):
-            features = 0 if layer >= LAYERS - arm.empty else K
-            dictionary.append(_dictionary(arm, features, rng) | {"arm": name, "layer": layer})
+            features = 0 if layer >= LAYERS - reader.empty else K
+            dictionary.append(_dictionary(reader, features, rng) | {"reader": name, "layer": layer})
             for problem in range(n_problems):
                 split = "select" if problem % 5 == 0 else "measure"
                 key = {
-                    "arm": name,
+                    "reader": name,
                     "layer": layer,
                     "problem_id": f"p{problem:03d}",
                     "split": split,
                     "scope": "response",
                 }
-                cells, pair = _cells(arm, features, rng)
+                cells, pair = _cells(reader, features, rng)
                 for feature_set in ("reasoning", "plus"):
                     sums += [key | {"feature_set": feature_set, "mode": mode} | cells[mode] for mode in cells]
                     pairs.append(key | {"feature_set": feature_set} | pair)
@@ -60,9 +62,9 @@ def write_bound_run(path: Path, arms: Mapping[str, Arm], *, n_problems: int = 60
 
 
 def _cells(
-    arm: Arm, features: int, rng: np.random.Generator
+    reader: Reader, features: int, rng: np.random.Generator
 ) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
-    pair = synthetic_pair(rng, arm.planted, k=K, d=D)
+    pair = synthetic_pair(rng, reader.planted, k=K, d=D)
     on = features > 0
     z = np.stack([pair.a, pair.b]) * on
     parts = {
@@ -83,22 +85,22 @@ def _cells(
     }
     return cells, {
         "k_delta": int((z[0] != z[1]).sum()),
-        "overlap": arm.overlap * rng.uniform(0.5, 1.5) if on else np.nan,
+        "overlap": reader.overlap * rng.uniform(0.5, 1.5) if on else np.nan,
     }
 
 
-def _dictionary(arm: Arm, features: int, rng: np.random.Generator) -> dict[str, float]:
-    atoms = atoms_with_cosine(K, D, arm.planted.cosine, rng)[:features]
+def _dictionary(reader: Reader, features: int, rng: np.random.Generator) -> dict[str, float]:
+    atoms = atoms_with_cosine(K, D, reader.planted.cosine, rng)[:features]
     measured = coherence(atoms)
     return {
         "d": D,
         "width": 4 * D,
         "n_selected": features,
-        "mean_abs_cos": arm.mean_abs_cos,
+        "mean_abs_cos": reader.mean_abs_cos,
         "max_abs_cos": 0.5,
         "mu_selected": measured.mu,
         "mu_minus_selected": measured.mu_minus,
-        "c_star_selected": c_star(atoms @ atoms.T) if arm.c_star is None else arm.c_star,
-        "r2": arm.r2,
+        "c_star_selected": c_star(atoms @ atoms.T) if reader.c_star is None else reader.c_star,
+        "r2": reader.r2,
         "eps_mean": 0.04,
     }

@@ -1,7 +1,7 @@
 """Run directories in which each claim's effect is planted or absent, in the formats that a real run has.
 
-Growth with depth, length, token identity and a difference between modes are in every source and arm, as in a network
-that only reads: they are what a claim must not mistake for its effect. Effects enter the source "model" alone.
+Growth with depth, length, token identity and a difference between modes are in every subject and reader, as in a network
+that only reads: they are what a claim must not mistake for its effect. Effects enter the subject "model" alone.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import pandas as pd
 from safetensors.numpy import save_file
 
 LAYERS, LATE = 8, slice(6, 8)
-SOURCES = ("model", "untrained", "early")
-ARMS = {"model": "model", "random": "model", "untrained": "untrained", "early": "early"}
+SUBJECTS = ("model", "untrained", "early")
+READERS = {"model": "model", "random": "model", "untrained": "untrained", "early": "early"}
 ENTROPIES = ("entropy_softmax", "entropy_rms", "entropy_energy", "output_entropy", "attention_entropy")
 STEP = (
     ("then", "connective"),
@@ -53,7 +53,7 @@ def write_run(
     *,
     seed: int = 0,
     n_problems: int = 40,
-    sources: tuple[str, ...] = SOURCES,
+    subjects: tuple[str, ...] = SUBJECTS,
     entropies: tuple[str, ...] = ENTROPIES,
     modes: tuple[str, ...] = ("think", "no_think", "filler"),
     roles: bool = True,
@@ -68,18 +68,20 @@ def write_run(
     # What norms and features may share from token to token, if `tracking` is planted.
     drive = rng.normal(size=(LAYERS, len(tokens)))
     hardness = rng.exponential(size=len(tokens))
-    for source in sources:
-        planted = effects if source == "model" else Effects()
+    for subject in subjects:
+        planted = effects if subject == "model" else Effects()
         signals = _signals(tokens, planted, entropies, drive, hardness, rng)
-        if source == "early":
+        if subject == "early":
             signals["surprisal"] = np.where(tokens["position"] == 0, np.nan, hardness).astype(np.float32)
-        save_file(signals, path / "traces" / f"{source}.safetensors")
-    arms = [arm for arm, source in ARMS.items() if source in sources]
+        save_file(signals, path / "traces" / f"{subject}.safetensors")
+    readers = [reader for reader, subject in READERS.items() if subject in subjects]
     z = {}
-    for arm in arms:
-        z |= {f"{arm}/{name}": values for name, values in _z(tokens, arm, effects, drive, rng).items()}
+    for reader in readers:
+        z |= {f"{reader}/{name}": values for name, values in _z(tokens, reader, effects, drive, rng).items()}
     save_file(z, path / "reductions" / "tokens.safetensors")
-    dictionary = pd.DataFrame([{"arm": arm, "layer": layer} for arm in arms for layer in range(LAYERS)])
+    dictionary = pd.DataFrame(
+        [{"reader": reader, "layer": layer} for reader in readers for layer in range(LAYERS)]
+    )
     dictionary.to_parquet(path / "reductions" / "dictionary.parquet")
     _suppression(n_problems, effects.causal, rng).to_parquet(path / "experiments" / "suppression.parquet")
     return path
@@ -151,15 +153,15 @@ def _word(tokens: pd.DataFrame) -> np.ndarray:
 
 
 def _z(
-    tokens: pd.DataFrame, arm: str, effects: Effects, drive: np.ndarray, rng: np.random.Generator
+    tokens: pd.DataFrame, reader: str, effects: Effects, drive: np.ndarray, rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    """Codes that grow with depth as the norm does; reasoning features of every arm are thrice as active in thinking."""
+    """Codes that grow with depth as the norm does; reasoning features of every reader are thrice as active in thinking."""
     shape = (LAYERS, len(tokens))
     scale = np.arange(1, LAYERS + 1)[:, None]
-    noise = drive if arm == "model" else rng.normal(size=shape)
+    noise = drive if reader == "model" else rng.normal(size=shape)
     thinking = (tokens["mode"] == "think").to_numpy()
     reasoning = scale * np.exp(0.3 * noise) * np.where(thinking, 3.0, 1.0)
-    if arm == "model":
+    if reader == "model":
         reasoning *= np.exp(effects.words * _word(tokens))
         reasoning[LATE] *= np.where(thinking, np.exp(effects.late_spike), 1.0)
     matched = scale * np.exp(0.3 * rng.normal(size=shape))
@@ -174,8 +176,8 @@ def _z(
 
 
 def _suppression(n_problems: int, drop: float, rng: np.random.Generator) -> pd.DataFrame:
-    """Answers drawn with each arm's accuracy; what keeps more of the high-norm states loses less of `drop`."""
-    arms = {  # accuracy, factor
+    """Answers drawn with each reader's accuracy; what keeps more of the high-norm states loses less of `drop`."""
+    treatments = {  # accuracy, factor
         "plain": (0.9, 1.0),
         "high_norm": (0.9 - drop, 0.1),
         "random_matched": (0.85, np.nan),
@@ -190,16 +192,16 @@ def _suppression(n_problems: int, drop: float, rng: np.random.Generator) -> pd.D
     rows = [
         {
             "problem_id": f"p{2 * problem + 1:03d}",
-            "arm": arm,
+            "treatment": treatment,
             "mode": "think",
             "factor": factor,
-            "on_same_tokens": 0.3 if arm == "class_matched" else np.nan,
+            "on_same_tokens": 0.3 if treatment == "class_matched" else np.nan,
             "correct": bool(rng.random() < accuracy),
             "n_tokens": 20,
-            "n_suppressed": 0 if arm == "plain" else 6,
+            "n_suppressed": 0 if treatment == "plain" else 6,
             "delta_norm": 1.0,
         }
         for problem in range(n_problems)
-        for arm, (accuracy, factor) in arms.items()
+        for treatment, (accuracy, factor) in treatments.items()
     ]
     return pd.DataFrame(rows).astype({"correct": "boolean"})

@@ -1,8 +1,10 @@
 """Shapes and types are checked in every test; no test reaches a network; fixtures of small real models."""
 
+import importlib.util
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -31,7 +33,7 @@ def make_tiny_qwen3() -> "Callable[..., Qwen3ForCausalLM]":
     """`make_tiny_qwen3(seed=0, n_layers=4)`: a random Qwen3ForCausalLM over the testbed's vocabulary."""
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    from normprobe.testbed.vocabulary import END, PAD, VOCABULARY
+    from normprobe.problems.testbed.vocabulary import END, PAD, VOCABULARY
 
     def make(seed: int = 0, n_layers: int = 4) -> Qwen3ForCausalLM:
         config = Qwen3Config(
@@ -65,9 +67,45 @@ def tiny_qwen3(make_tiny_qwen3: "Callable[..., Qwen3ForCausalLM]") -> "Qwen3ForC
 @pytest.fixture
 def tiny_qwen3_dir(tiny_qwen3: "Qwen3ForCausalLM", tmp_path: Path) -> Path:
     """A checkpoint directory of `tiny_qwen3` with the testbed's tokenizer and chat template."""
-    from normprobe.testbed.tokenizer import build_tokenizer
+    from normprobe.problems.testbed.tokenizer import build_tokenizer
 
     folder = tmp_path / "tiny_qwen3"
     tiny_qwen3.save_pretrained(folder)
     build_tokenizer().save_pretrained(folder)
     return folder
+
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def program() -> Callable[[str], ModuleType]:
+    """`program("figures/make_all.py")`: a program of the repository as a module."""
+
+    def load(name: str) -> ModuleType:
+        path = ROOT / name
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def whole_run(tmp_path_factory) -> Path:
+    """A finished run with every table; read it, do not write to it."""
+    from run_fixture import write_finished_run
+
+    return write_finished_run(tmp_path_factory.mktemp("runs") / "whole")
+
+
+@pytest.fixture(scope="session")
+def bare_run(tmp_path_factory) -> Path:
+    """A finished run of other numbers, of a model without roles, experiments and an evaluation of the methods."""
+    from run_fixture import write_finished_run
+
+    path = tmp_path_factory.mktemp("runs") / "bare"
+    return write_finished_run(path, seed=1, roles=False, suppression=False, methods=False)

@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from normprobe.models.initialise import initialise
-from normprobe.testbed.vocabulary import END, PAD, VOCABULARY
+from normprobe.problems.testbed.vocabulary import END, PAD, VOCABULARY
 
 # A window shorter than the prompts below, where an architecture has one; spread weights, so that layers do something.
 ARCHITECTURES: dict[str, tuple[Any, Any, dict[str, Any]]] = {

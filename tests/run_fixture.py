@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from claims_fixture import ARMS, LAYERS, Effects, write_run
+from claims_fixture import LAYERS, READERS, Effects, write_run
 
 from normprobe.claims.methods_help import BASELINES, LRS
 from normprobe.claims.registry import evaluate_all
-from normprobe.claims.tables import Tables
-from normprobe.runs import Run, atomic_write_json
+from normprobe.runs.directory import Run
+from normprobe.runs.files import atomic_write_json
+from normprobe.runs.tables import Tables
 
 DOMAINS = ("arithmetic", "boolean", "pointers", "recall")
 
@@ -66,8 +67,8 @@ def _methods(path: Path, ids: list[str], rng: np.random.Generator) -> None:
 
     cost = {"rates": '{"6": 0.1, "7": 0.3}', "extra_passes": 0.02, "extra_flops": 0.02, "seconds": 1.5}
     names = ["plain", *(name for method in BASELINES for name in (method, *BASELINES[method]))]
-    arms = rows("arm", names, n_tokens=20, **cost)
-    answers = np.where(rng.random(len(arms)) < 0.1, "", "7")
+    treatments = rows("treatment", names, n_tokens=20, **cost)
+    answers = np.where(rng.random(len(treatments)) < 0.1, "", "7")
     tried = {"n": 20, "plain": 0.7, "gained": 3, "lost": 2, "rates": cost["rates"], "trigger_rate": 0.2}
     settings = [
         {"cell": cell, "method": method, "name": f"{method}: layers 6–7", "accuracy": 0.75, **tried}
@@ -77,7 +78,7 @@ def _methods(path: Path, ids: list[str], rng: np.random.Generator) -> None:
     knobs = [s | {"knob": s["method"], "value": value} for s in settings for value in (0.0, 1.5)]
     (path / "methods").mkdir()
     for name, table in (
-        ("arms", arms.assign(answer=answers)),
+        ("treatments", treatments.assign(answer=answers)),
         ("selection", rows("selector", ["random", LRS, "majority", "oracle"])),
         ("sweep", pd.DataFrame(settings)),
         ("confirmed", pd.DataFrame(settings[:1])),
@@ -139,18 +140,18 @@ def _sums(problems: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
     kept = problems[["problem_id", "split"]]
     keys = pd.MultiIndex.from_product(
         [
-            ARMS,
+            READERS,
             kept["problem_id"],
             range(LAYERS),
             ("response",),
             ("think", "no_think"),
             ("reasoning", "plus"),
         ],
-        names=["arm", "problem_id", "layer", "scope", "mode", "feature_set"],
+        names=["reader", "problem_id", "layer", "scope", "mode", "feature_set"],
     )
     table = keys.to_frame(index=False).merge(kept, on="problem_id")
     thinks = (table["mode"] == "think").to_numpy()
-    real, late = (table["arm"] == "model").to_numpy(), (table["layer"] >= 6).to_numpy()
+    real, late = (table["reader"] == "model").to_numpy(), (table["layer"] >= 6).to_numpy()
     scale, noise = 1 + table["layer"].to_numpy() * 0.3, rng.gamma(30, 1 / 30, len(table))
     share = 0.02 + 0.5 * thinks * (0.3 + real * late)
     table["n_tokens"] = 13.0
@@ -170,8 +171,8 @@ def _sums(problems: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
 def _pairs(problems: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
     kept = problems[["problem_id", "split"]]
     keys = pd.MultiIndex.from_product(
-        [ARMS, kept["problem_id"], range(LAYERS), ("response",), ("reasoning", "plus")],
-        names=["arm", "problem_id", "layer", "scope", "feature_set"],
+        [READERS, kept["problem_id"], range(LAYERS), ("response",), ("reasoning", "plus")],
+        names=["reader", "problem_id", "layer", "scope", "feature_set"],
     )
     table = keys.to_frame(index=False).merge(kept, on="problem_id")
     n = len(table)
@@ -182,11 +183,11 @@ def _pairs(problems: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
 
 
 def _dictionary(rng: np.random.Generator) -> pd.DataFrame:
-    table = pd.DataFrame(itertools.product(ARMS, range(LAYERS)), columns=["arm", "layer"])
+    table = pd.DataFrame(itertools.product(READERS, range(LAYERS)), columns=["reader", "layer"])
     n = len(table)
     return table.assign(
         d=128, width=1024, n_selected=5, mean_abs_cos=rng.uniform(0.06, 0.08, n), max_abs_cos=rng.uniform(0.4, 0.6, n),
         mu_selected=rng.uniform(0.1, 0.2, n), mu_minus_selected=rng.uniform(0.05, 0.1, n),
-        c_star_selected=rng.uniform(0.1, 0.2, n), r2=np.where(table["arm"] == "random", 0.3, 0.96),
+        c_star_selected=rng.uniform(0.1, 0.2, n), r2=np.where(table["reader"] == "random", 0.3, 0.96),
         eps_mean=rng.uniform(0.04, 0.1, n),
     )  # fmt: skip

@@ -5,8 +5,9 @@ from pathlib import Path
 import pandas as pd
 
 from normprobe.models.open import OpenModel
-from normprobe.runs import Run, atomic_write
-from normprobe.testbed.problems import make_problems
+from normprobe.problems.testbed.problems import make_problems
+from normprobe.runs.directory import Run
+from normprobe.runs.files import atomic_write
 
 SPLITS = ("sae", "select", "measure")
 

@@ -69,8 +69,8 @@ def random_checkpoint(family: str, more: Mapping[str, Any], directory: Path) -> 
     import transformers
 
     from normprobe.models.initialise import initialise
-    from normprobe.testbed.tokenizer import build_tokenizer
-    from normprobe.testbed.vocabulary import END, PAD, VOCABULARY
+    from normprobe.problems.testbed.tokenizer import build_tokenizer
+    from normprobe.problems.testbed.vocabulary import END, PAD, VOCABULARY
 
     config = getattr(transformers, family + ("TextConfig" if family == "Gemma3" else "Config"))(
         **{

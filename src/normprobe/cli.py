@@ -25,11 +25,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "evaluate the three methods on a finished run's model, at equal compute",
     ),
     "lm-eval": (
-        "normprobe.evaluation.lm_eval",
+        "normprobe.experiments.lm_eval",
         "run lm-evaluation-harness under a policy, with the testbed's tasks",
     ),
     "report": ("normprobe.report.__main__", "write the report of a finished run again"),
-    "train-testbed": ("normprobe.testbed.train", "train the bundled model tiny-thinker from its recipe"),
+    "train-testbed": (
+        "normprobe.problems.testbed.train",
+        "train the bundled model tiny-thinker from its recipe",
+    ),
     "train-saes": ("normprobe.saes.study", "train the sparse autoencoders of a study (sae_training/*.yaml)"),
 }
 """Subcommand: the module whose `main(argv)` it runs, and the line in the help."""

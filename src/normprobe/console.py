@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 
 from normprobe.errors import NormprobeError
-from normprobe.runs import refusing_disk_errors
+from normprobe.runs.files import refusing_disk_errors
 
 
 def run_main(main: Callable[[list[str] | None], int | None], argv: list[str] | None = None) -> int:

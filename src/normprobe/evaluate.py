@@ -13,15 +13,15 @@ from pathlib import Path
 import pandas as pd
 
 from normprobe.claims.registry import evaluate_all
-from normprobe.claims.tables import Tables
 from normprobe.console import run_main
-from normprobe.evaluation.method_parts import Plan
-from normprobe.evaluation.methods import QUICK, run_evaluation
+from normprobe.experiments.method_parts import Plan
+from normprobe.experiments.methods import QUICK, run_evaluation
 from normprobe.report.findings import read_evidence
 from normprobe.report.html import write_report
 from normprobe.report.method_results import task_table
 from normprobe.report.table import verdict_table
-from normprobe.runs import Run
+from normprobe.runs.directory import Run
+from normprobe.runs.tables import Tables
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _tasks(arguments: argparse.Namespace) -> None:
-    from normprobe.evaluation.task_arms import run_tasks  # lm-eval is an extra
+    from normprobe.experiments.task_treatments import run_tasks  # lm-eval is an extra
 
     names = [name for name in arguments.tasks.split(",") if name]
     table = run_tasks(

@@ -14,7 +14,7 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from normprobe.errors import NormprobeError
-from normprobe.runs import atomic_write_json, refusing_disk_errors
+from normprobe.runs.files import atomic_write_json, refusing_disk_errors
 
 SCHEMA = 1
 QUANTILES = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
@@ -60,7 +60,7 @@ class LayerProfile:
     def measure(
         cls, tokens: pd.DataFrame, norm: Float[np.ndarray, "layer token"], model: Mapping[str, Any]
     ) -> LayerProfile:
-        """The profile of a run's traces: traces/tokens.parquet and the `norm` of source "model".
+        """The profile of a run's traces: traces/tokens.parquet and the `norm` of subject "model".
 
         Raises NormprobeError if the split `select` has no decoded tokens in mode think.
         """

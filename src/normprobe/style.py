@@ -27,7 +27,7 @@ BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
 GREY = "#7F7F7F"
 
 MODE_COLOURS: dict[str, str] = {"think": BLUE, "no_think": VERMILION, "filler": GREY}
-SOURCE_COLOURS: dict[str, str] = {"model": BLUE, "random": PURPLE, "untrained": ORANGE, "early": GREEN}
+READER_COLOURS: dict[str, str] = {"model": BLUE, "random": PURPLE, "untrained": ORANGE, "early": GREEN}
 VERDICT_COLOURS: dict[str, str] = {
     "supported": GREEN,
     "not supported": VERMILION,
@@ -36,7 +36,7 @@ VERDICT_COLOURS: dict[str, str] = {
 }
 
 _MODE_LINES = {"think": ("o", "-"), "no_think": ("s", "--"), "filler": ("^", ":")}
-_SOURCE_LINES = {"model": ("o", "-"), "random": ("D", "-."), "untrained": ("s", "--"), "early": ("^", ":")}
+_READER_LINES = {"model": ("o", "-"), "random": ("D", "-."), "untrained": ("s", "--"), "early": ("^", ":")}
 
 _RC: dict[Any, Any] = {
     "figure.dpi": 100,
@@ -66,10 +66,10 @@ def mode_line(mode: str) -> dict[str, Any]:
     return {"color": MODE_COLOURS[mode], "marker": marker, "linestyle": line}
 
 
-def source_line(source: str) -> dict[str, Any]:
-    """Keyword arguments of `Axes.plot` for a source or arm: model, random, untrained or early."""
-    marker, line = _SOURCE_LINES[source]
-    return {"color": SOURCE_COLOURS[source], "marker": marker, "linestyle": line}
+def reader_line(subject: str) -> dict[str, Any]:
+    """Keyword arguments of `Axes.plot` for a subject or reader: model, random, untrained or early."""
+    marker, line = _READER_LINES[subject]
+    return {"color": READER_COLOURS[subject], "marker": marker, "linestyle": line}
 
 
 def apply() -> None:

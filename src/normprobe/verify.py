@@ -19,19 +19,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from normprobe.claims.registry import evaluate_all
-from normprobe.claims.tables import Tables
+from normprobe.config import QUICK, TESTBED, Settings, add_arguments, fingerprint
 from normprobe.console import run_main
 from normprobe.errors import NormprobeError
 from normprobe.layer_profile import LayerProfile
-from normprobe.problem_set import bundled_problem_set, read_problem_set
+from normprobe.problems.files import bundled_problem_set, read_problem_set
+from normprobe.problems.scoring import matches
+from normprobe.problems.testbed.roles import roles
+from normprobe.problems.testbed.scoring import correct
 from normprobe.report.findings import read_evidence
 from normprobe.report.html import write_report
 from normprobe.report.table import verdict_table
-from normprobe.runs import Run, atomic_write, config_hash, read_config, refusing_disk_errors
-from normprobe.scoring import matches
-from normprobe.settings import QUICK, TESTBED, Settings, add_arguments, fingerprint
-from normprobe.testbed.roles import roles
-from normprobe.testbed.scoring import correct
+from normprobe.runs.directory import Run, config_hash, read_config
+from normprobe.runs.files import atomic_write, refusing_disk_errors
+from normprobe.runs.tables import Tables
 
 if TYPE_CHECKING:
     from normprobe.models.open import OpenModel
@@ -46,31 +47,31 @@ class Study:
     progress: bool = True
     _opened: dict[str, OpenModel] = field(default_factory=dict)
 
-    def model(self, source: str) -> OpenModel:
-        """The model behind a source: "model", "untrained" or "early"."""
-        if source not in self._opened:
-            self._opened[source] = self._open(source)
-            self.run.identify(**{source: self._opened[source].identity.to_dict()})
-        return self._opened[source]
+    def model(self, subject: str) -> OpenModel:
+        """The model behind a subject: "model", "untrained" or "early"."""
+        if subject not in self._opened:
+            self._opened[subject] = self._open(subject)
+            self.run.identify(**{subject: self._opened[subject].identity.to_dict()})
+        return self._opened[subject]
 
-    def _open(self, source: str) -> OpenModel:
+    def _open(self, subject: str) -> OpenModel:
         from normprobe.models.opening import open_for
 
-        if source == "untrained":
+        if subject == "untrained":
             return self.model("model").untrained(self.settings.seed)
-        if source == "model":
+        if subject == "model":
             return open_for(self.settings)
         early = self.settings.early_checkpoint
         assert early is not None
         return open_for(replace(self.settings, model=early, revision=None))
 
     @property
-    def source_names(self) -> tuple[str, ...]:
+    def subject_names(self) -> tuple[str, ...]:
         return ("model", "untrained", *(["early"] if self.settings.early_checkpoint else []))
 
     @cached_property
-    def sources(self) -> dict[str, OpenModel]:
-        return {source: self.model(source) for source in self.source_names}
+    def subjects(self) -> dict[str, OpenModel]:
+        return {subject: self.model(subject) for subject in self.subject_names}
 
     @property
     def max_new_tokens(self) -> int:
@@ -81,7 +82,7 @@ class Study:
     def stages(self) -> list[tuple[str, dict[str, Any], Callable[[dict[str, Any]], None]]]:
         """(name, configuration, what fills it) in order. A configuration holds the hash of the one it builds on."""
         s = self.settings
-        problems = {"source": s.problem_source, "seed": s.seed}
+        problems = {"subject": s.problem_source, "seed": s.seed}
         if s.problem_source == TESTBED:
             problems |= {"sae": s.n_sae, "select": s.n_select, "measure": s.n_measure}
         else:
@@ -94,7 +95,7 @@ class Study:
             "max_new_tokens": self.max_new_tokens,
             "seed": s.seed,
         }
-        traces = {"after": config_hash(responses), "sources": list(self.source_names), "early": early}
+        traces = {"after": config_hash(responses), "subjects": list(self.subject_names), "early": early}
         saes = {"after": config_hash(traces), "given": s.saes, "layers": s.layer_list, "seed": s.seed}
         saes |= {"width": s.sae_width, "samples": s.sae_samples}
         reductions = {"after": config_hash(saes), "seed": s.seed}
@@ -141,11 +142,11 @@ class Study:
         from normprobe.tracing.stages import stage_traces
 
         with ExitStack() as eager:
-            for opened in self.sources.values():
+            for opened in self.subjects.values():
                 eager.enter_context(opened.returning_attentions())
             stage_traces(
                 self.run,
-                self.sources,
+                self.subjects,
                 config,
                 roles=roles if self.settings.problem_source == TESTBED else None,
                 progress=self.progress,
@@ -158,7 +159,7 @@ class Study:
         s = self.settings
         stage_saes(
             self.run,
-            self.sources,
+            self.subjects,
             config,
             layers=s.layer_list,
             given=s.saes,
@@ -170,10 +171,10 @@ class Study:
     def _reductions(self, config: dict[str, Any]) -> None:
         from normprobe.saes.stages import stage_reductions
 
-        stage_reductions(self.run, self.sources, config, progress=self.progress)
+        stage_reductions(self.run, self.subjects, config, progress=self.progress)
 
     def _experiments(self, config: dict[str, Any]) -> None:
-        from normprobe.evaluation.suppression import stage_experiments
+        from normprobe.experiments.suppression import stage_experiments
 
         tables = Tables(self.run.path)
         identity = self.model("model").identity.to_dict()

@@ -16,13 +16,13 @@ from normprobe.audit.study import Plan, run_audit
 from normprobe.claims.methods_help import BASELINES
 from normprobe.claims.registry import CLAIMS
 from normprobe.console import run_main
-from normprobe.evaluation import methods
-from normprobe.evaluation.cells import REGIMES
-from normprobe.evaluation.method_settings import papers, sensitivity, sweep
+from normprobe.experiments import methods
+from normprobe.experiments.method_settings import papers, sensitivity, sweep
+from normprobe.experiments.regimes import REGIMES
 from normprobe.layer_profile import LayerProfile
+from normprobe.problems.testbed import bundled
 from normprobe.report.audit import Audit
 from normprobe.report.html import write_report
-from normprobe.testbed import bundled
 
 SMALL = [
     "--n-sae",
@@ -36,7 +36,7 @@ SMALL = [
     "--sae-samples",
     "2048",
 ]
-TABLES_OF_METHODS = ("sweep", "confirmed", "arms", "selection", "sensitivity", "combinations")
+TABLES_OF_METHODS = ("sweep", "confirmed", "treatments", "selection", "sensitivity", "combinations")
 FIELDS = "claim statement verdict rule estimate unit interval n n_unit controls seed".split()
 TABLES = [
     "problems/problems.parquet",
@@ -142,7 +142,7 @@ def test_a_configuration_of_another_kind_is_refused(
 
 def test_the_untrained_twin_is_the_recorded_initialisation() -> None:
     from normprobe.models.opening import open_model
-    from normprobe.testbed.train import untrained_model
+    from normprobe.problems.testbed.train import untrained_model
 
     twin = open_model("tiny-thinker:untrained", check=False).model.state_dict()
     exact = untrained_model(bundled.initial_seed()).state_dict()
@@ -161,7 +161,7 @@ def test_the_audit_of_a_run_fills_its_report_and_is_not_made_twice(
         assert audit.alarms(claim, trained=False)[1] == audit.alarms(claim, trained=True)[1] == 1
     assert {row["verdict"] for row in audit.planted.values()} <= {"supported", "inconclusive"}
     assert set(audit.subjects) == {"untrained", "early"}
-    assert all(cell in audit.text() for row in audit.rows() for cell in row)
+    assert all(regime in audit.text() for row in audit.rows() for regime in row)
     assert "This run was not audited" not in write_report(copy).read_text()
     before = {path: path.stat().st_mtime_ns for path in (copy / "audit").rglob("* *.json")}
     assert before
@@ -195,14 +195,14 @@ def test_the_evaluation_of_a_run_adds_the_claim_and_is_not_made_twice(
     assert verdicts["methods_help"]["n"] == 12
     assert "methods_help" in capsys.readouterr().out
     made = {name: pd.read_parquet(copy / "methods" / f"{name}.parquet") for name in TABLES_OF_METHODS}
-    arms = made["arms"]
-    assert (arms.groupby("arm").size() == 12).all()
+    treatments = made["treatments"]
+    assert (treatments.groupby("treatment").size() == 12).all()
     assert {"plain", "ALRR", "ERSS", "CAA", "ALRR + ERSS", *BASELINES["ALRR"], *BASELINES["ERSS"]} <= set(
-        arms["arm"]
+        treatments["treatment"]
     )
-    assert (arms.loc[arms["arm"] == "plain", "n_passes"] == 0).all()
-    assert (arms.loc[arms["arm"] == "ALRR: always on", "extra_passes"] > 0).all()
-    assert list(made["sweep"].groupby("cell", sort=False).size()) == [3, 3]
+    assert (treatments.loc[treatments["treatment"] == "plain", "n_passes"] == 0).all()
+    assert (treatments.loc[treatments["treatment"] == "ALRR: always on", "extra_passes"] > 0).all()
+    assert list(made["sweep"].groupby("regime", sort=False).size()) == [3, 3]
     assert (made["sensitivity"]["n"] == 3).all()
     combined = made["combinations"].groupby("combination")["problem_id"].nunique()
     assert (combined == 3).all()

@@ -7,8 +7,8 @@ from parity_models import ARCHITECTURES, build
 from normprobe.models.open import OpenModel
 from normprobe.models.opening import assemble, open_model
 from normprobe.models.sites import record_sites
-from normprobe.testbed.tokenizer import build_tokenizer
-from normprobe.testbed.vocabulary import VOCABULARY
+from normprobe.problems.testbed.tokenizer import build_tokenizer
+from normprobe.problems.testbed.vocabulary import VOCABULARY
 
 
 @pytest.fixture(params=ARCHITECTURES)

@@ -19,8 +19,8 @@ from normprobe.policies.rows import norms
 from normprobe.policies.steering import Steering
 from normprobe.policies.suppression import Suppression
 from normprobe.policies.threshold import FixedThreshold
-from normprobe.testbed.problems import make_problems
-from normprobe.testbed.tokenizer import build_tokenizer
+from normprobe.problems.testbed.problems import make_problems
+from normprobe.problems.testbed.tokenizer import build_tokenizer
 from normprobe.tracing.decode import decode
 
 LAYERS = (1, 2)

@@ -8,7 +8,7 @@ from scipy.stats import norm
 
 from normprobe.audit.coverage import DRAWS, Nested, coverage
 from normprobe.claims.evidence import Evidence
-from normprobe.claims.judgement import Form, Resampling, judge
+from normprobe.claims.measure.judgement import Form, Resampling, judge
 
 SMALLEST = 0.1
 

@@ -40,8 +40,8 @@ def test_weighted_means_repeat_the_problems_they_count() -> None:
 def test_an_arm_difference_is_resampled_jointly() -> None:
     """A control that differs by a constant leaves no uncertainty in the difference, however noisy both are."""
     model = np.random.default_rng(0).normal(scale=10, size=50)
-    arms = np.stack([model, model - 0.5], axis=1)
-    estimate = cluster_bootstrap(arms, lambda m: m[:, 0] - m[:, 1], np.random.default_rng(1), unit="nats")
+    readers = np.stack([model, model - 0.5], axis=1)
+    estimate = cluster_bootstrap(readers, lambda m: m[:, 0] - m[:, 1], np.random.default_rng(1), unit="nats")
     assert estimate.interval == pytest.approx((0.5, 0.5), abs=1e-9)
 
 

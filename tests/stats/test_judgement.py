@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from normprobe.claims.judgement import NO_EFFECT, Form, judge
+from normprobe.claims.measure.judgement import NO_EFFECT, Form, judge
 from normprobe.stats.bootstrap import REPLICATES
 
 

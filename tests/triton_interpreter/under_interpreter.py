@@ -1,4 +1,4 @@
-"""The kernels on CPU tensors. tests/unit/test_fused.py runs this in a process that has TRITON_INTERPRET=1."""
+"""The kernels on CPU tensors. tests/policies/test_fused.py runs this in a process that has TRITON_INTERPRET=1."""
 
 import os
 

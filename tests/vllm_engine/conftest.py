@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from serving_fixture import Asked, Engine
 
-from normprobe.testbed import bundled
+from normprobe.problems.testbed import bundled
 
 if TYPE_CHECKING:
     from normprobe.models.open import OpenModel
@@ -38,7 +38,7 @@ def opened() -> "OpenModel":
 @pytest.fixture(scope="session")
 def prompts(opened: "OpenModel") -> list[list[int]]:
     """Prompts of many lengths."""
-    from normprobe.testbed.problems import make_problems
+    from normprobe.problems.testbed.problems import make_problems
 
     return [opened.chat.prompt_ids(problem.question, "think") for problem in make_problems(12, 0)]
 

@@ -15,7 +15,7 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 
-from normprobe.testbed import bundled
+from normprobe.problems.testbed import bundled
 
 REQUESTS, AT_ONCE, LONGEST, PARTS = 1000, 24, 30, 3
 GROWTH = 8 << 20

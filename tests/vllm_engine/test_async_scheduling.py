@@ -14,7 +14,7 @@ pytest.importorskip("vllm.version")
 
 from vllm.platforms.cpu import CpuPlatform
 
-from normprobe.testbed import bundled
+from normprobe.problems.testbed import bundled
 
 PROBE = {"policy": "probe", "tau": "profile", "layers": [4, 10]}
 

@@ -27,7 +27,7 @@ from normprobe.engines.vllm.plugin import prepare, register
 from normprobe.engines.vllm.rerun import BlockRerun
 from normprobe.engines.vllm.twin import TwinRerun
 from normprobe.errors import NormprobeError
-from normprobe.testbed import bundled
+from normprobe.problems.testbed import bundled
 
 OFTEN = {"7": 10.0, "9": 13.0, "10": 13.0}
 NEVER = {str(layer): 1e9 for layer in range(12)}

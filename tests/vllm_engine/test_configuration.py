@@ -17,7 +17,7 @@ from normprobe.engines.vllm.configuration import Configuration
 from normprobe.engines.vllm.plugin import WORKER, prepare, register
 from normprobe.errors import NormprobeError
 from normprobe.layer_profile import LayerProfile
-from normprobe.testbed import bundled
+from normprobe.problems.testbed import bundled
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -29,7 +29,7 @@ from normprobe.engines.vllm.waiting import MOST_SETTINGS
 from normprobe.errors import NormprobeError
 from normprobe.layer_profile import LayerProfile
 from normprobe.policies.spec import build
-from normprobe.testbed import bundled
+from normprobe.problems.testbed import bundled
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/serve_with_normprobe.md").read_text(encoding="utf-8")

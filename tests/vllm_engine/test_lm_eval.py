@@ -14,9 +14,9 @@ pytest.importorskip("vllm.version")
 from lm_eval import simple_evaluate
 from lm_eval.tasks import TaskManager
 
-from normprobe.evaluation.lm_eval import NormprobeLM
-from normprobe.evaluation.lm_eval_tasks import DIRECTORY
-from normprobe.testbed import bundled
+from normprobe.experiments.lm_eval import NormprobeLM
+from normprobe.experiments.lm_eval_tasks import DIRECTORY
+from normprobe.problems.testbed import bundled
 
 TASK, LIMIT = "normprobe_arithmetic_crowded", 16
 TAU = {"9": 5.0, "10": 8.0}

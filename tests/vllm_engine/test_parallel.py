@@ -1,6 +1,6 @@
 """One model in two processes, tensor-parallel: the tokens and results of one process, the same thresholds in both.
 
-vLLM runs no pipelines on a CPU; merging their results is tested in tests/unit/test_vllm_results.py."""
+vLLM runs no pipelines on a CPU; merging their results is tested in tests/engines/vllm/test_results.py."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +11,7 @@ from serving_fixture import Asked, Engine
 
 pytest.importorskip("vllm.version")
 
-from normprobe.testbed import bundled
+from normprobe.problems.testbed import bundled
 
 POLICY = [
     {"policy": "alrr", "layers": [3, 5, 7], "k": 0.0, "growth": -1.0, "blow_up": 9.0, "max_passes": 8},

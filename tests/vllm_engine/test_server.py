@@ -14,7 +14,7 @@ pytest.importorskip("vllm.version")
 import openai
 from vllm_engine.server_process import free_port, serving
 
-from normprobe.testbed import bundled
+from normprobe.problems.testbed import bundled
 
 SUPPRESSION = json.dumps({"policy": "suppress", "tau": {"9": 13.0}, "scale": 0.5})
 

@@ -16,8 +16,8 @@ import numpy as np
 from jaxtyping import Float
 
 from normprobe.claims.evidence import Evidence
-from normprobe.claims.judgement import Resampling
-from normprobe.claims.measured import NotJudged
+from normprobe.claims.measure.judgement import Resampling
+from normprobe.claims.measure.measured import NotJudged
 from normprobe.stats.bootstrap import bootstrap_weights, percentile_interval
 
 SAMPLES, SAMPLES_AT_ONCE, DRAWS = 1000, 25, 500

@@ -9,13 +9,13 @@ from pathlib import Path
 import pandas as pd
 from safetensors.numpy import save_file
 
-from normprobe.claims.tables import Tables
 from normprobe.models.open import OpenModel
+from normprobe.runs.files import write_signals, write_table
+from normprobe.runs.tables import Tables
 from normprobe.saes.activations import draw_tokens, sample_states, training_responses
 from normprobe.saes.dictionary import Dictionary, describe, random_dictionary
-from normprobe.saes.reductions import Reduced, reduce_source
+from normprobe.saes.reductions import Reduced, reduce_subject
 from normprobe.saes.training import SaeSettings, generator_for, train_sae
-from normprobe.tracing.store import write_signals, write_table
 from normprobe.tracing.trace import Signals, replay, sinks
 
 OWN, RANDOM = "own", "random"
@@ -63,7 +63,7 @@ def read(opened: OpenModel, passage: Passage, own: Dictionaries, random: Diction
     """Replay the passage through a network, as a run's stages traces/ and reductions/ do."""
     with opened.returning_attentions():
         signals = replay(opened, passage.responses, progress=False)
-    return Reading(signals, reduce_source(opened, passage.responses, {OWN: own, RANDOM: random}, "model"))
+    return Reading(signals, reduce_subject(opened, passage.responses, {OWN: own, RANDOM: random}, "model"))
 
 
 def random_dictionaries(
@@ -103,9 +103,9 @@ def write_tables(
     readings: Mapping[str, Reading],
     suppression: pd.DataFrame | None = None,
 ) -> Tables:
-    """A run directory, as far as claims read one, in which each source ("model", "untrained", "early") is a reading.
+    """A run directory, as far as claims read one, in which each subject ("model", "untrained", "early") is a reading.
 
-    The arm "random" is the random dictionary of the reading "model".
+    The reader "random" is the random dictionary of the reading "model".
     """
     for stage in ("problems", "responses", "traces", "reductions"):
         (folder / stage).mkdir(parents=True, exist_ok=True)
@@ -114,14 +114,18 @@ def write_tables(
     write_table(folder / "problems" / "problems.parquet", passage.problems)
     write_table(folder / "responses" / "responses.parquet", passage.responses)
     write_table(folder / "traces" / "tokens.parquet", tokens)
-    for source, reading in readings.items():
-        write_signals(folder / "traces", source, reading.signals)
-    arms = {source: reading.reduced[OWN] for source, reading in readings.items()}
-    arms[RANDOM] = readings["model"].reduced[RANDOM]
+    for subject, reading in readings.items():
+        write_signals(folder / "traces", subject, reading.signals)
+    readers = {subject: reading.reduced[OWN] for subject, reading in readings.items()}
+    readers[RANDOM] = readings["model"].reduced[RANDOM]
     for name in ("features", "sums", "pairs", "dictionary"):
-        parts = [getattr(reduced, name).assign(arm=arm) for arm, reduced in arms.items()]
+        parts = [getattr(reduced, name).assign(reader=reader) for reader, reduced in readers.items()]
         write_table(folder / "reductions" / f"{name}.parquet", pd.concat(parts, ignore_index=True))
-    z = {f"{arm}/{name}": values for arm, reduced in arms.items() for name, values in reduced.tokens.items()}
+    z = {
+        f"{reader}/{name}": values
+        for reader, reduced in readers.items()
+        for name, values in reduced.tokens.items()
+    }
     save_file(z, folder / "reductions" / "tokens.safetensors")
     if suppression is not None:
         (folder / "experiments").mkdir()

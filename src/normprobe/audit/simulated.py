@@ -17,19 +17,19 @@ def simulated_suppression(passage: Passage, rng: np.random.Generator, *, high_no
     under `high_norm` in that share (60 %: it does not matter which states are suppressed)."""
     problems = passage.problems.loc[passage.problems["split"] == "measure", "problem_id"]
     shares = {PLAIN: PLAIN_ACCURACY, HIGH: high_norm, **dict.fromkeys(CONTROLS, SUPPRESSED)}
-    arms = [
+    treatments = [
         pd.DataFrame(
             {
                 "problem_id": problems,
-                "arm": arm,
+                "treatment": treatment,
                 "mode": "think",
                 "factor": 0.1,
                 "correct": pd.array(rng.random(len(problems)) < share, dtype="boolean"),
                 "n_tokens": 20,
-                "n_suppressed": 0 if arm == PLAIN else 6,
+                "n_suppressed": 0 if treatment == PLAIN else 6,
                 "delta_norm": 1.0,
             }
         )
-        for arm, share in shares.items()
+        for treatment, share in shares.items()
     ]
-    return pd.concat(arms, ignore_index=True)
+    return pd.concat(treatments, ignore_index=True)

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from normprobe.claims.registry import CLAIMS
-from normprobe.claims.tables import Tables
+from normprobe.config import Settings
 from normprobe.errors import NormprobeError
-from normprobe.runs import Run, atomic_write_json, config_hash
-from normprobe.settings import Settings
+from normprobe.runs.directory import Run, config_hash
+from normprobe.runs.files import atomic_write_json
+from normprobe.runs.tables import Tables
 
 if TYPE_CHECKING:
     from normprobe.audit.networks import Passage
@@ -136,23 +137,25 @@ def _whole(tables: Tables, n_sae: int) -> Passage:
 
 @dataclass(frozen=True)
 class _Subject:
-    source: str
+    subject: str
 
     def __call__(self, run_path: Path, plan: Plan) -> list[dict[str, Any]]:
         from normprobe.audit.subjects import judge_in_place
         from normprobe.models.opening import open_model
-        from normprobe.saes.stages import load_arm
+        from normprobe.saes.stages import load_reader
 
         given, tables = _settings(run_path), Tables(run_path)
         opened, shape = _open(run_path, plan)
-        sources = {"untrained": opened.untrained(given.seed)}
-        if self.source == "early":
+        subjects = {"untrained": opened.untrained(given.seed)}
+        if self.subject == "early":
             if given.early_checkpoint is None:
                 return []
-            sources["early"] = open_model(given.early_checkpoint, dtype=given.dtype, device=given.device)
-        own = {source: load_arm(run_path / "saes", source, network) for source, network in sources.items()}
+            subjects["early"] = open_model(given.early_checkpoint, dtype=given.dtype, device=given.device)
+        own = {
+            subject: load_reader(run_path / "saes", subject, network) for subject, network in subjects.items()
+        }
         passage = _whole(tables, 2 * plan.problems)
-        return judge_in_place(sources, own, self.source, passage, tables.layers("model"), shape, plan.seed)
+        return judge_in_place(subjects, own, self.subject, passage, tables.layers("model"), shape, plan.seed)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ LEARNT = ("domain_and_difficulty", "hard_tokens_grow_norm")
 
 
 def judge_in_place(
-    sources: Mapping[str, OpenModel],
+    subjects: Mapping[str, OpenModel],
     own: Mapping[str, Dictionaries],
     subject: str,
     passage: Passage,
@@ -38,17 +38,17 @@ def judge_in_place(
     settings: SaeSettings,
     seed: int,
 ) -> list[dict[str, Any]]:
-    """Every claim that can be judged with the source `subject` in the model's place, reading the model's responses.
+    """Every claim that can be judged with the subject `subject` in the model's place, reading the model's responses.
 
     Its untrained control is the run's twin, or, for the twin itself, another random network with dictionaries trained
     alike. It has no early checkpoint, and writes nothing, so claims that need either are left out.
     """
-    twin, of_twin = sources["untrained"], own["untrained"]
+    twin, of_twin = subjects["untrained"], own["untrained"]
     if subject == "untrained":
         twin = twin.fresh(seed + 1)
         of_twin = trained_dictionaries(twin, passage, layers, settings, "audit", seed, "twin of the twin")
     readings = {
-        "model": _read(sources[subject], passage, own[subject], settings, seed),
+        "model": _read(subjects[subject], passage, own[subject], settings, seed),
         "untrained": _read(twin, passage, of_twin, settings, seed),
     }
     return _judged(passage, readings, None, seed)

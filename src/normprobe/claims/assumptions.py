@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from normprobe.claims.cells import Cells, of_layers, read_cells, shared_problems
 from normprobe.claims.evidence import Evidence
-from normprobe.claims.judgement import (
-    ARM_NAMES,
+from normprobe.claims.measure.bound_inputs import Cells, of_layers, read_cells, shared_problems
+from normprobe.claims.measure.judgement import (
+    READER_NAMES,
     Draws,
     Form,
     Resampling,
@@ -33,8 +33,8 @@ from normprobe.claims.judgement import (
     judge,
     said,
 )
-from normprobe.claims.measured import FEWEST_PROBLEMS, NotJudged
-from normprobe.claims.tables import ARMS, Tables
+from normprobe.claims.measure.measured import FEWEST_PROBLEMS, NotJudged
+from normprobe.runs.tables import READERS, Tables
 from normprobe.stats.bootstrap import percentile_interval, weighted_means
 from normprobe.style import GREEN, GREY, VERMILION
 from normprobe.theory.orthogonality import random_baseline, welch_bound
@@ -72,19 +72,19 @@ class _Check:
         return self.values > self.threshold if self.above else self.values < self.threshold
 
 
-def _checks(tables: Tables, arm: str, cells: Cells, weights: np.ndarray) -> list[_Check]:
+def _checks(tables: Tables, reader: str, cells: Cells, weights: np.ndarray) -> list[_Check]:
     def fixed(column: str) -> np.ndarray:
         """What belongs to the dictionary and is the same in every draw (R² too: it averages thousands of tokens)."""
-        return np.tile(of_layers(tables, arm, column), (len(weights), 1))
+        return np.tile(of_layers(tables, reader, column), (len(weights), 1))
 
-    d, width = (int(of_layers(tables, arm, column)[0]) for column in ("d", "width"))
+    d, width = (int(of_layers(tables, reader, column)[0]) for column in ("d", "width"))
     constants = cells.constants
     epsilon, delta, kappa, overlap, a, b = (
         weighted_means(weights, values)
         for values in (constants.epsilon, constants.delta, constants.kappa, cells.overlap, cells.a, cells.b)
     )
     # Without reasoning features there is nothing that could be separate or disentangled: NaN, which passes nothing.
-    something = np.where(of_layers(tables, arm, "n_selected") > 0, 1.0, np.nan)
+    something = np.where(of_layers(tables, reader, "n_selected") > 0, 1.0, np.nan)
     return [
         _Check(
             "A1", "mean |cos| ÷ sqrt(2/(pi d))", fixed("mean_abs_cos") / random_baseline(d), A1_MULTIPLE, True
@@ -109,22 +109,28 @@ def _all_hold(checks: list[_Check]) -> np.ndarray:
 
 
 def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence, pd.DataFrame]:
-    """Judge the claim; the series hold one row per quantity, layer and arm: value, interval, threshold, passes, judged.
+    """Judge the claim; the series hold one row per quantity, layer and reader: value, interval, threshold, passes, judged.
 
     Raises NotJudged for too few problems.
     """
-    arms = [arm for arm in ARMS if len(tables.layers(arm))]
-    problems = shared_problems(tables, arms)
+    readers = [reader for reader in READERS if len(tables.layers(reader))]
+    problems = shared_problems(tables, readers)
     if len(problems) < FEWEST_PROBLEMS:
         raise NotJudged(
             f"it needs at least {FEWEST_PROBLEMS} measured problems, and this run has {len(problems)}"
         )
     weights = resample(len(problems))
-    checks = {arm: _checks(tables, arm, read_cells(tables, arm, problems), weights) for arm in arms}
-    shares: dict[str, Draws] = {arm: _all_hold(checks[arm]).mean(axis=1) for arm in arms}
-    named = {ARM_NAMES[arm]: shares.get(arm) for arm in ("model", "random")}
+    checks = {
+        reader: _checks(tables, reader, read_cells(tables, reader, problems), weights) for reader in readers
+    }
+    shares: dict[str, Draws] = {reader: _all_hold(checks[reader]).mean(axis=1) for reader in readers}
+    named = {READER_NAMES[reader]: shares.get(reader) for reader in ("model", "random")}
     verdict, decision = judge({"": Form.of(named)}, null=0.0, smallest_effect=SMALLEST_EFFECT)
-    others = [beside(ARM_NAMES[arm], shares[arm]) for arm in arms if arm not in ("model", "random")]
+    others = [
+        beside(READER_NAMES[reader], shares[reader])
+        for reader in readers
+        if reader not in ("model", "random")
+    ]
     evidence = Evidence(
         claim=NAME,
         statement=STATEMENT,
@@ -135,15 +141,17 @@ def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence,
         interval=interval(shares["model"]),
         n=len(problems),
         n_unit="problems",
-        controls=(beside(ARM_NAMES["random"], shares.get("random")), *others),
+        controls=(beside(READER_NAMES["random"], shares.get("random")), *others),
         decision=decision,
         seed=seed,
         note=_note(tables, checks),
     )
-    return evidence, pd.concat([_series(tables, arm, checks[arm]) for arm in arms], ignore_index=True)
+    return evidence, pd.concat(
+        [_series(tables, reader, checks[reader]) for reader in readers], ignore_index=True
+    )
 
 
-def _series(tables: Tables, arm: str, checks: list[_Check]) -> pd.DataFrame:
+def _series(tables: Tables, reader: str, checks: list[_Check]) -> pd.DataFrame:
     frames = []
     for check in checks:
         low, high = percentile_interval(check.values[1:])
@@ -152,8 +160,8 @@ def _series(tables: Tables, arm: str, checks: list[_Check]) -> pd.DataFrame:
                 {
                     "assumption": check.assumption,
                     "quantity": check.quantity,
-                    "arm": arm,
-                    "layer": tables.layers(arm),
+                    "reader": reader,
+                    "layer": tables.layers(reader),
                     "value": check.values[0],
                     "low": low,
                     "high": high,
@@ -168,8 +176,8 @@ def _series(tables: Tables, arm: str, checks: list[_Check]) -> pd.DataFrame:
 
 
 def _note(tables: Tables, checks: dict[str, list[_Check]]) -> str:
-    def held(arm: str) -> dict[str, float]:
-        return {check.assumption: float(check.passes[0].mean()) for check in checks[arm] if check.judged}
+    def held(reader: str) -> dict[str, float]:
+        return {check.assumption: float(check.passes[0].mean()) for check in checks[reader] if check.judged}
 
     ours = held("model")
     text = (
@@ -184,7 +192,7 @@ def _note(tables: Tables, checks: dict[str, list[_Check]]) -> str:
             + ", ".join(f"{n} {s:.0%}" for n, s in theirs.items())
             + ". "
         )
-        model, random = (of_layers(tables, arm, "mean_abs_cos").mean() for arm in ("model", "random"))
+        model, random = (of_layers(tables, reader, "mean_abs_cos").mean() for reader in ("model", "random"))
         better = (
             "no closer to orthogonal than random directions, so A1 says nothing about training"
             if model >= random
@@ -206,21 +214,21 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
     judged = series[series["judged"]]
     names, heights = [], []
     for index, (quantity, rows) in enumerate(judged.groupby("quantity", sort=False)):
-        for offset, arm in enumerate(("model", "random")):
-            mine = rows[rows["arm"] == arm]
+        for offset, reader in enumerate(("model", "random")):
+            mine = rows[rows["reader"] == reader]
             if mine.empty:
                 continue
             height = -index - 0.38 * offset
             holds = mine["passes"].to_numpy(dtype=bool)
             for mask, marker, colour in ((holds, "o", GREEN), (~holds, "x", VERMILION)):
-                colour = colour if arm == "model" else GREY
+                colour = colour if reader == "model" else GREY
                 axes.plot(
                     mine["layer"][mask], np.full(mask.sum(), height), marker, color=colour, markersize=4
                 )
             first = mine.iloc[0]
             span = f"{mine['value'].min():.3g} to {mine['value'].max():.3g}"
             label = f"{first['assumption']} {quantity} {first['direction']} {first['threshold']:.3g}"
-            names.append(f"{label}\nis {span}" if arm == "model" else f"random: {span}")
+            names.append(f"{label}\nis {span}" if reader == "model" else f"random: {span}")
             heights.append(height)
     axes.set_yticks(heights, names)
     axes.xaxis.get_major_locator().set_params(integer=True)

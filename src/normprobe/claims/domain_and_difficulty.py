@@ -23,10 +23,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from normprobe.claims.drawing import CONTROL, legend_below
 from normprobe.claims.evidence import Evidence
-from normprobe.claims.judgement import (
-    ARM_NAMES,
+from normprobe.claims.measure.drawing import CONTROL, legend_below
+from normprobe.claims.measure.judgement import (
+    READER_NAMES,
     Draws,
     Form,
     Resampling,
@@ -34,12 +34,12 @@ from normprobe.claims.judgement import (
     beside,
     interval,
     judge,
-    null_sources,
+    null_subjects,
     row,
     said,
 )
-from normprobe.claims.measured import FEWEST_PROBLEMS, Measured, NotJudged, late_layers, middle_layers
-from normprobe.claims.tables import Tables
+from normprobe.claims.measure.measured import FEWEST_PROBLEMS, Measured, NotJudged, late_layers, middle_layers
+from normprobe.runs.tables import Tables
 from normprobe.stats.strata import share_between_groups, spearman_within
 from normprobe.style import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION
 
@@ -64,7 +64,7 @@ RULE = (
 DIFFICULTY, DOMAIN = "difficulty", "domain"
 DIFFICULTY_FIRST, DOMAIN_FIRST = (f"{half}, first {FIRST} tokens" for half in (DIFFICULTY, DOMAIN))
 FILLER = "filler instead of a thought"
-MODEL, TWIN = ARM_NAMES["model"], ARM_NAMES["untrained"]
+MODEL, TWIN = READER_NAMES["model"], READER_NAMES["untrained"]
 AMPLIFICATION = "amplification"
 ALL_DOMAINS = "all domains"
 DOMAIN_COLOURS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY)
@@ -96,12 +96,12 @@ class _Problems:
         offset = self.measured.tokens.groupby("response_id").cumcount()
         self.first = (offset < FIRST).to_numpy(dtype=bool)
 
-    def log_ratio(self, source: str, mode: str, among: Bool[np.ndarray, " token"]) -> _Ratio | None:
+    def log_ratio(self, subject: str, mode: str, among: Bool[np.ndarray, " token"]) -> _Ratio | None:
         """Of a mode to no_think, over these tokens of both; NaN for a problem that lacks some, None if all do."""
         high, low = self.measured.where(mode) & among, self.measured.where("no_think") & among
-        if not self.tables.has(f"signals/{source}") or not high.any():
+        if not self.tables.has(f"signals/{subject}") or not high.any():
             return None
-        norm = self.tables.signals(source)["norm"]
+        norm = self.tables.signals(subject)["norm"]
         return np.log(self.measured.means(norm, high) / self.measured.means(norm, low))[self.kept]
 
     def by_difficulty(self, ratio: _Ratio, weights: Float[np.ndarray, "draw problem"]) -> Draws:
@@ -123,7 +123,7 @@ class _Problems:
     def curve(
         self,
         ratio: _Ratio,
-        arm: str,
+        reader: str,
         domain: str,
         chosen: Bool[np.ndarray, " problem"],
         resample: Resampling,
@@ -135,28 +135,28 @@ class _Problems:
         for difficulty in np.unique(self.difficulty[chosen]):
             values = amplification[chosen & (self.difficulty == difficulty)]
             draws = average(resample(len(values)), values[:, None])[:, 0]
-            rows.append(row(AMPLIFICATION, arm, draws).assign(domain=domain, difficulty=difficulty))
+            rows.append(row(AMPLIFICATION, reader, draws).assign(domain=domain, difficulty=difficulty))
         return rows
 
 
 def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence, pd.DataFrame]:
-    """Judge the claim on the measurement split; the series hold the shares by form and arm, and the amplification of
+    """Judge the claim on the measurement split; the series hold the shares by form and reader, and the amplification of
     whole responses by domain and difficulty (columns `domain`, `difficulty`; controls over all domains).
 
     Raises NotJudged for too few problems answered in both modes, or too few domains or difficulties among them.
     """
     problems = _Problems(tables)
     weights = resample(problems.n)
-    arms = {
-        **{ARM_NAMES[source]: (source, "think") for source in ("model", *null_sources(tables))},
+    readers = {
+        **{READER_NAMES[subject]: (subject, "think") for subject in ("model", *null_subjects(tables))},
         FILLER: ("model", "filler"),
     }
     whole, first = (
-        {arm: problems.log_ratio(*read, among) for arm, read in arms.items()}
+        {reader: problems.log_ratio(*read, among) for reader, read in readers.items()}
         for among in (np.ones_like(problems.first), problems.first)
     )
     shares: dict[str, dict[str, Draws | None]] = {
-        form: {arm: None if ratio is None else measure(ratio, weights) for arm, ratio in ratios.items()}
+        form: {reader: None if ratio is None else measure(ratio, weights) for reader, ratio in ratios.items()}
         for form, measure, ratios in (
             (DIFFICULTY, problems.by_difficulty, whole),
             (DIFFICULTY_FIRST, problems.by_difficulty, first),
@@ -181,33 +181,33 @@ def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence,
         n=problems.n,
         n_unit="problems",
         controls=tuple(
-            beside(arm if form == DIFFICULTY else f"{form}: {arm}", draws)
+            beside(reader if form == DIFFICULTY else f"{form}: {reader}", draws)
             for form, named in shares.items()
-            for arm, draws in named.items()
-            if (form, arm) != (DIFFICULTY, MODEL)
+            for reader, draws in named.items()
+            if (form, reader) != (DIFFICULTY, MODEL)
         ),
         decision=decision,
         seed=seed,
         note=_note(shares),
     )
     frames = [
-        row(form, arm, draws).assign(domain=ALL_DOMAINS, difficulty=np.nan)
+        row(form, reader, draws).assign(domain=ALL_DOMAINS, difficulty=np.nan)
         for form, named in shares.items()
-        for arm, draws in named.items()
+        for reader, draws in named.items()
         if draws is not None
     ]
     for number, domain in enumerate(problems.domains):
         frames += problems.curve(ours, MODEL, str(domain), problems.domain == number, resample)
     everything = np.ones(problems.n, dtype=bool)
-    for arm in (TWIN, FILLER):
-        if (ratio := whole[arm]) is not None:
-            frames += problems.curve(ratio, arm, ALL_DOMAINS, everything, resample)
+    for reader in (TWIN, FILLER):
+        if (ratio := whole[reader]) is not None:
+            frames += problems.curve(ratio, reader, ALL_DOMAINS, everything, resample)
     return evidence, pd.concat(frames, ignore_index=True)
 
 
 def _note(shares: dict[str, dict[str, Draws | None]]) -> str:
-    def of(form: str, arm: str) -> str:
-        return said(shares[form][arm])
+    def of(form: str, reader: str) -> str:
+        return said(shares[form][reader])
 
     return (
         f"Within domains difficulty explains {of(DIFFICULTY, MODEL)} of the rank variance of a problem's amplification "
@@ -233,9 +233,9 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
             rows["difficulty"], rows["low"], rows["high"], color=line["color"], alpha=0.15, linewidth=0
         )
 
-    for arm, style in ((TWIN, "--"), (FILLER, ":")):
-        curve(shown[shown["arm"] == arm], arm, linestyle=style, **CONTROL)
-    ours = shown[shown["arm"] == MODEL]
+    for reader, style in ((TWIN, "--"), (FILLER, ":")):
+        curve(shown[shown["name"] == reader], reader, linestyle=style, **CONTROL)
+    ours = shown[shown["name"] == MODEL]
     for number, (domain, rows) in enumerate(ours.groupby("domain")):
         colour = DOMAIN_COLOURS[number % len(DOMAIN_COLOURS)]
         curve(rows, str(domain), color=colour, marker="osD^vP"[number % 6])

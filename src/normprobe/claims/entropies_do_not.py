@@ -20,11 +20,17 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from normprobe.claims.drawing import by_arm
 from normprobe.claims.evidence import Evidence
-from normprobe.claims.feature_correlation import FORMS, NO_SINKS, PLAIN, REGRESSED, feature_correlation
-from normprobe.claims.judgement import (
-    ARM_NAMES,
+from normprobe.claims.measure.drawing import by_reader
+from normprobe.claims.measure.feature_correlation import (
+    FORMS,
+    NO_SINKS,
+    PLAIN,
+    REGRESSED,
+    feature_correlation,
+)
+from normprobe.claims.measure.judgement import (
+    READER_NAMES,
     Draws,
     Form,
     Resampling,
@@ -32,15 +38,15 @@ from normprobe.claims.judgement import (
     beside,
     interval,
     judge,
-    null_arms,
+    null_readers,
     row,
     said,
     series,
-    source_of,
+    subject_of,
 )
-from normprobe.claims.measured import Measured
-from normprobe.claims.signals import ENTROPIES, NAMES, NORM
-from normprobe.claims.tables import Tables
+from normprobe.claims.measure.measured import Measured
+from normprobe.claims.measure.signals import ENTROPIES, NAMES, NORM
+from normprobe.runs.tables import Tables
 from normprobe.stats.correlation import spearman
 
 NAME = "entropies_do_not"
@@ -57,7 +63,7 @@ RULE = (
     "inconclusive; inconclusive if an entropy or a control cannot be computed. The lead with token identity, position "
     "and surprisal regressed out is shown and does not count."
 )
-MODEL = ARM_NAMES["model"]
+MODEL = READER_NAMES["model"]
 SIGNALS = (NORM, *ENTROPIES)
 _ByLayer = dict[str, Float[np.ndarray, "draw layer"]]
 
@@ -89,20 +95,29 @@ def _layerwise(tables: Tables, measured: Measured, weights: np.ndarray) -> dict[
 
 
 def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence, pd.DataFrame]:
-    """Judge the claim on the measurement split; the series hold ρ by signal, arm and layer, |ρ| over layers (layer −1),
+    """Judge the claim on the measurement split; the series hold ρ by signal, reader and layer, |ρ| over layers (layer −1),
     and the paper's layer-wise form. Raises NotJudged for too few problems answered in both modes.
     """
     measured = Measured(tables, ["think", "no_think"])
     weights = resample(measured.n_problems)
-    arms = ["model", *null_arms(tables)]
-    known = [arm for arm in arms if tables.has(f"signals/{source_of(arm)}") and tables.has(f"z/{arm}")]
+    readers = ["model", *null_readers(tables)]
+    known = [
+        reader
+        for reader in readers
+        if tables.has(f"signals/{subject_of(reader)}") and tables.has(f"z/{reader}")
+    ]
     rho = {
-        form: {arm: feature_correlation(tables, arm, measured, weights, form, SIGNALS) for arm in known}
+        form: {
+            reader: feature_correlation(tables, reader, measured, weights, form, SIGNALS) for reader in known
+        }
         for form in FORMS
     }
-    strength = {form: {arm: _strength(rho[form][arm]) for arm in known} for form in FORMS}
+    strength = {form: {reader: _strength(rho[form][reader]) for reader in known} for form in FORMS}
     leads: dict[str, dict[str, Draws | None]] = {
-        form: {ARM_NAMES[arm]: _lead(strength[form][arm]) if arm in known else None for arm in arms}
+        form: {
+            READER_NAMES[reader]: _lead(strength[form][reader]) if reader in known else None
+            for reader in readers
+        }
         for form in FORMS
     }
     ours = strength[PLAIN]["model"]
@@ -141,12 +156,14 @@ def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence,
         note=_note(ours, leads),
     )
     frames = [
-        series(signal, ARM_NAMES[arm], values, tables.layers(arm))
-        for arm in known
-        for signal, values in rho[PLAIN][arm].items()
+        series(signal, READER_NAMES[reader], values, tables.layers(reader))
+        for reader in known
+        for signal, values in rho[PLAIN][reader].items()
     ]
     frames += [
-        row(signal, ARM_NAMES[arm], draws) for arm in known for signal, draws in strength[PLAIN][arm].items()
+        row(signal, READER_NAMES[reader], draws)
+        for reader in known
+        for signal, draws in strength[PLAIN][reader].items()
     ]
     frames += [
         row(f"layer-wise, {signal}", MODEL, draws)
@@ -159,7 +176,9 @@ def _note(strength: dict[str, Draws], leads: dict[str, dict[str, Draws | None]])
     best = max(
         (entropy for entropy in ENTROPIES if entropy in strength), key=lambda entropy: strength[entropy][0]
     )
-    lead, untrained, random = (leads[PLAIN][ARM_NAMES[arm]] for arm in ("model", "untrained", "random"))
+    lead, untrained, random = (
+        leads[PLAIN][READER_NAMES[reader]] for reader in ("model", "untrained", "random")
+    )
     order = "more" if strength[NORM][0] > strength[best][0] else "less"
     return (
         f"Within a layer the norm follows the reasoning features with |ρ| = {strength[NORM][0]:.2f}, "
@@ -171,6 +190,6 @@ def _note(strength: dict[str, Draws], leads: dict[str, dict[str, Draws | None]])
 
 def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
     """|ρ| of every signal in this model (filled), beside its nulls (grey, open)."""
-    by_arm(axes, series, {signal: NAMES[signal] for signal in SIGNALS})
+    by_reader(axes, series, {signal: NAMES[signal] for signal in SIGNALS})
     axes.set_xlim(left=0.0)
     axes.set_xlabel(f"|Spearman ρ| with reasoning features (n = {evidence.n} {evidence.n_unit})")

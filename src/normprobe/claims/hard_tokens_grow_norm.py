@@ -29,10 +29,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from normprobe.claims.drawing import CONTROL, curve, layer_axis, legend_below, pick
 from normprobe.claims.evidence import Evidence
-from normprobe.claims.judgement import (
-    ARM_NAMES,
+from normprobe.claims.measure.drawing import CONTROL, curve, layer_axis, legend_below, pick
+from normprobe.claims.measure.judgement import (
+    READER_NAMES,
     Draws,
     Form,
     Resampling,
@@ -44,10 +44,15 @@ from normprobe.claims.judgement import (
     said,
     series,
 )
-from normprobe.claims.measured import Measured, late_layers
-from normprobe.claims.tables import Tables
-from normprobe.claims.within_groups import centred_within, correlation_within, ranks_within, residuals_within
-from normprobe.style import GREY, source_line
+from normprobe.claims.measure.measured import Measured, late_layers
+from normprobe.claims.measure.within_groups import (
+    centred_within,
+    correlation_within,
+    ranks_within,
+    residuals_within,
+)
+from normprobe.runs.tables import Tables
+from normprobe.style import GREY, reader_line
 
 NAME = "hard_tokens_grow_norm"
 STATEMENT = "Tokens that are hard to predict early in training end with a high norm."
@@ -66,7 +71,7 @@ RULE = (
 )
 FINAL, MATCHED, GROWTH = "final norm", "frequency-matched", "growth"
 ITSELF, STILL_HARD = "norm at the token itself", "given the final model's surprisal too"
-MODEL, TWIN, EARLY = (ARM_NAMES[source] for source in ("model", "untrained", "early"))
+MODEL, TWIN, EARLY = (READER_NAMES[subject] for subject in ("model", "untrained", "early"))
 _Tokens = Float[np.ndarray, "layer token"]
 
 
@@ -100,13 +105,13 @@ class _Hardness:
     def _pick(self, values: Float[np.ndarray, "*layer run_token"]) -> _Tokens:
         return np.atleast_2d(self.measured.pick(values, self.mask)).astype(float)
 
-    def of(self, source: str, signal: str) -> _Tokens:
+    def of(self, subject: str, signal: str) -> _Tokens:
         """At the token itself."""
-        return self._pick(self.tables.signals(source)[signal])
+        return self._pick(self.tables.signals(subject)[signal])
 
-    def log_norm(self, source: str) -> _Tokens:
+    def log_norm(self, subject: str) -> _Tokens:
         """At the state that predicts the token."""
-        return np.log(self._pick(_before(self.tables.signals(source)["norm"])))
+        return np.log(self._pick(_before(self.tables.signals(subject)["norm"])))
 
     def correlation(
         self,
@@ -127,20 +132,22 @@ class _Hardness:
 
 
 def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence, pd.DataFrame]:
-    """Judge the claim on the measurement split; the series hold ρ by form, source and layer, and at layer −1 its mean
+    """Judge the claim on the measurement split; the series hold ρ by form, subject and layer, and at layer −1 its mean
     over the last quarter. Raises NotJudged for too few problems answered in both modes.
     """
     hardness = _Hardness(tables)
     weights = resample(hardness.measured.n_problems)
-    sources = [source for source in ("model", "untrained", "early") if tables.has(f"signals/{source}")]
-    norms = {ARM_NAMES[source]: hardness.log_norm(source) for source in sources}
+    subjects = [subject for subject in ("model", "untrained", "early") if tables.has(f"signals/{subject}")]
+    norms = {READER_NAMES[subject]: hardness.log_norm(subject) for subject in subjects}
     rho = {
         FINAL: {name: hardness.correlation(norm) for name, norm in norms.items()},
         MATCHED: {name: hardness.correlation(norm, same_word=True) for name, norm in norms.items()},
         GROWTH: {
             name: hardness.correlation(norm - norms[EARLY]) for name, norm in norms.items() if name != EARLY
         },
-        ITSELF: {ARM_NAMES[source]: hardness.correlation(hardness.of(source, "norm")) for source in sources},
+        ITSELF: {
+            READER_NAMES[subject]: hardness.correlation(hardness.of(subject, "norm")) for subject in subjects
+        },
         STILL_HARD: {
             name: hardness.correlation(norm, given=hardness.of("model", "surprisal"))
             for name, norm in norms.items()
@@ -215,6 +222,6 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
     by_layer = series[series["layer"] >= 0]
     curve(axes, pick(by_layer, FINAL, TWIN), "untrained twin's norm", linestyle="--", **CONTROL)
     curve(axes, pick(by_layer, FINAL, EARLY), "early checkpoint's own norm", linestyle=":", **CONTROL)
-    curve(axes, pick(by_layer, FINAL, MODEL), "final norm", **source_line("model"))
+    curve(axes, pick(by_layer, FINAL, MODEL), "final norm", **reader_line("model"))
     axes.set_ylabel("partial Spearman ρ of the norm and\nthe next token's early surprisal")
     legend_below(axes, columns=3)

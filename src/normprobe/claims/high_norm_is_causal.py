@@ -1,13 +1,13 @@
 """Claim 6: suppressing high-norm states hurts, suppressing others does not (arXiv 2606.06188, suppression figure).
 
 Estimand: the accuracy lost when states with a norm above the layer's threshold are scaled by 0.1, minus the accuracy
-lost when as many random states are shortened by the same ‖Δh‖. Paired: every problem is answered under every arm.
+lost when as many random states are shortened by the same ‖Δh‖. Paired: every problem is answered under every treatment.
 
 Three controls decide, each of which disturbs as many states elsewhere: by the same ‖Δh‖, by the same factor, and by the
 same ‖Δh‖ among tokens of the same class and place, since high norms sit at tokens of certain kinds and harm there may
-cost more whatever the norm. Two arms stand beside, because they disturb the *same* states and so ask other questions:
+cost more whatever the norm. Two treatments stand beside, because they disturb the *same* states and so ask other questions:
 `rotation`, whether any disturbance of these states hurts as much; `direction_only`, whether it is the norm as such. So
-does `low_norm`: it cannot be matched in number, since a state made short stays short in the layers after it. Which arms
+does `low_norm`: it cannot be matched in number, since a state made short stays short in the layers after it. Which treatments
 decide was settled before the final model was traced.
 """
 
@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from normprobe.claims.evidence import INCONCLUSIVE, NOT_SUPPORTED, Evidence
-from normprobe.claims.judgement import (
+from normprobe.claims.measure.judgement import (
     Draws,
     Form,
     Resampling,
@@ -30,8 +30,8 @@ from normprobe.claims.judgement import (
     row,
     said,
 )
-from normprobe.claims.measured import FEWEST_PROBLEMS, NotJudged
-from normprobe.claims.tables import Tables
+from normprobe.claims.measure.measured import FEWEST_PROBLEMS, NotJudged
+from normprobe.runs.tables import Tables
 from normprobe.stats.paired import mcnemar
 from normprobe.style import BLUE, GREY, VERMILION
 
@@ -47,15 +47,15 @@ BESIDE = (ROTATION, DIRECTION_ONLY, LOW)
 TOP, TOP_RANDOM = "top10", "random10"
 # Ten points: the paper speaks of a collapse, and prompts worded differently already move accuracy by several points.
 SMALLEST_EFFECT = 0.1
-# A class of few tokens leaves a dose nowhere else to go. Beyond a half, the arm repeats the treatment more than not.
+# A class of few tokens leaves a dose nowhere else to go. Beyond a half, the treatment repeats the treatment more than not.
 LARGEST_OVERLAP = 0.5
 RULE = (
-    "Drop = accuracy without suppression − accuracy under an arm. Margin = drop of high_norm (norms above "
+    "Drop = accuracy without suppression − accuracy under a treatment. Margin = drop of high_norm (norms above "
     "the threshold × 0.1) − the largest of 0 and the drops of random_matched (as many random states, same "
     "‖Δh‖), random_same_factor (as many random states × 0.1) and class_matched (same ‖Δh‖, dealt only among tokens of "
     "the same class and place), paired by problem. Supported if the 95 % "
     f"interval of the margin lies above {SMALLEST_EFFECT}, not supported if below, else inconclusive; "
-    "inconclusive if an arm is missing, if no state was ever suppressed, if plain accuracy leaves no room "
+    "inconclusive if a treatment is missing, if no state was ever suppressed, if plain accuracy leaves no room "
     "for such a drop, or if what denies the claim is class_matched with more than half of its doses on tokens that "
     "high_norm changed itself. rotation, direction_only and low_norm stand beside: the first two disturb the same "
     "states, and the last cannot be matched in number, since a state made short stays short."
@@ -63,30 +63,30 @@ RULE = (
 
 
 def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence, pd.DataFrame]:
-    """Judge the claim; the series hold accuracy, drop, factor and suppressed states per token by arm (column `arm`).
+    """Judge the claim; the series hold accuracy, drop, factor and suppressed states per token by treatment (column `treatment`).
 
-    Raises NotJudged where no answer is scored, an arm of the estimand is missing, or too few problems are paired.
+    Raises NotJudged where no answer is scored, a treatment of the estimand is missing, or too few problems are paired.
     """
     rows = tables.suppression
     rows = rows[rows["correct"].notna()].assign(correct=lambda scored: scored["correct"].astype(float))
-    accuracy = rows.pivot_table(index="problem_id", columns="arm", values="correct")
+    accuracy = rows.pivot_table(index="problem_id", columns="treatment", values="correct")
     if missing := sorted({PLAIN, HIGH, RANDOM} - set(accuracy.columns)):
         raise NotJudged(f"it needs scored answers under {', '.join(missing)}, and this run has none")
     accuracy = accuracy.dropna()
     if len(accuracy) < FEWEST_PROBLEMS:
         raise NotJudged(
-            f"it needs at least {FEWEST_PROBLEMS} problems answered under every arm, and this run has {len(accuracy)}"
+            f"it needs at least {FEWEST_PROBLEMS} problems answered under every treatment, and this run has {len(accuracy)}"
         )
     rows = rows[rows["problem_id"].isin(accuracy.index)]
     weights = resample(len(accuracy))
     means = average(weights, accuracy.to_numpy(dtype=float))
-    right: dict[str, Draws] = {arm: means[:, i] for i, arm in enumerate(accuracy.columns)}
-    drop = {arm: right[PLAIN] - draws for arm, draws in right.items() if arm != PLAIN}
+    right: dict[str, Draws] = {treatment: means[:, i] for i, treatment in enumerate(accuracy.columns)}
+    drop = {treatment: right[PLAIN] - draws for treatment, draws in right.items() if treatment != PLAIN}
     suppressed = _suppressed_per_token(rows)
     overlap = _overlap(rows, accuracy.index, weights)
 
     verdict, decision = judge(
-        {"": Form(drop[HIGH], {arm: drop.get(arm) for arm in CONTROLS})},
+        {"": Form(drop[HIGH], {treatment: drop.get(treatment) for treatment in CONTROLS})},
         null=0.0,
         smallest_effect=SMALLEST_EFFECT,
     )
@@ -109,30 +109,30 @@ def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence,
         n_unit="problems",
         controls=(
             beside("accuracy, plain", right[PLAIN]),
-            *(beside(f"drop, {arm}", drop.get(arm)) for arm in (HIGH, *CONTROLS)),
+            *(beside(f"drop, {treatment}", drop.get(treatment)) for treatment in (HIGH, *CONTROLS)),
             beside("share of class_matched's doses on tokens of high_norm", overlap),
-            *(beside(f"drop, {arm} (beside)", drop.get(arm)) for arm in BESIDE),
+            *(beside(f"drop, {treatment} (beside)", drop.get(treatment)) for treatment in BESIDE),
             beside(f"second form: drop of {TOP} beyond {TOP_RANDOM}", contrast_of_top),
         ),
         decision=decision,
         seed=seed,
         note=_note(accuracy, drop, suppressed, overlap),
     )
-    frames = [row("accuracy", arm, draws) for arm, draws in right.items()]
-    frames += [row("drop", arm, draws) for arm, draws in drop.items()]
+    frames = [row("accuracy", treatment, draws) for treatment, draws in right.items()]
+    frames += [row("drop", treatment, draws) for treatment, draws in drop.items()]
     series = pd.concat(frames, ignore_index=True)
-    factor = rows.groupby("arm")["factor"].first()
+    factor = rows.groupby("treatment")["factor"].first()
     return evidence, series.assign(
-        factor=series["arm"].map(factor), suppressed_per_token=series["arm"].map(suppressed)
+        factor=series["name"].map(factor), suppressed_per_token=series["name"].map(suppressed)
     )
 
 
 def _suppressed_per_token(rows: pd.DataFrame) -> dict[str, float]:
-    """Suppressed states (tokens × layers) per generated token, by arm."""
-    totals = rows.groupby("arm")[["n_suppressed", "n_tokens"]].sum()
+    """Suppressed states (tokens × layers) per generated token, by treatment."""
+    totals = rows.groupby("treatment")[["n_suppressed", "n_tokens"]].sum()
     return {
-        str(arm): float(count)
-        for arm, count in (totals["n_suppressed"] / totals["n_tokens"].clip(lower=1)).items()
+        str(treatment): float(count)
+        for treatment, count in (totals["n_suppressed"] / totals["n_tokens"].clip(lower=1)).items()
     }
 
 
@@ -140,7 +140,7 @@ def _overlap(rows: pd.DataFrame, problems: pd.Index, weights: np.ndarray) -> Dra
     """Share of class_matched's dealt tokens that high_norm changed itself; None where the run does not tell."""
     if "on_same_tokens" not in rows:
         return None
-    share = rows[rows["arm"] == CLASS_MATCHED].set_index("problem_id")["on_same_tokens"]
+    share = rows[rows["treatment"] == CLASS_MATCHED].set_index("problem_id")["on_same_tokens"]
     return average(weights, share.reindex(problems).to_numpy(dtype=float)[:, None])[:, 0]
 
 
@@ -178,33 +178,37 @@ def _note(
 
 
 def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
-    """Accuracy under every arm, with its interval, but for the milder factors; the line is plain accuracy."""
-    accuracy = series[series["quantity"] == "accuracy"].set_index("arm")
-    arms = [arm for arm in (PLAIN, HIGH, *CONTROLS, *BESIDE) if arm in accuracy.index]
-    milder = {arm for curve in (HIGH, RANDOM_SAME_FACTOR) for arm in _milder(accuracy, curve)}
-    arms += sorted(set(accuracy.index) - set(arms) - milder)
-    shown = accuracy.loc[arms]
-    heights = np.arange(len(arms), 0, -1)
+    """Accuracy under every treatment, with its interval, but for the milder factors; the line is plain accuracy."""
+    accuracy = series[series["quantity"] == "accuracy"].set_index("name")
+    treatments = [treatment for treatment in (PLAIN, HIGH, *CONTROLS, *BESIDE) if treatment in accuracy.index]
+    milder = {treatment for curve in (HIGH, RANDOM_SAME_FACTOR) for treatment in _milder(accuracy, curve)}
+    treatments += sorted(set(accuracy.index) - set(treatments) - milder)
+    shown = accuracy.loc[treatments]
+    heights = np.arange(len(treatments), 0, -1)
     strong = {PLAIN: BLUE, HIGH: VERMILION} | dict.fromkeys(CONTROLS, GREY)
-    colours = [(strong[arm], 0.6) if arm in strong else (GREY, 0.25) for arm in arms]
+    colours = [(strong[treatment], 0.6) if treatment in strong else (GREY, 0.25) for treatment in treatments]
     axes.barh(heights, shown["estimate"], color=colours, height=0.75)
     axes.hlines(heights + 0.18, shown["low"], shown["high"], color="black", linewidth=1.0)
     axes.axvline(shown["estimate"].iloc[0], color=BLUE, linestyle="--", linewidth=0.8)
     for height, rate in zip(heights, shown["suppressed_per_token"], strict=True):
         axes.text(0.01, height - 0.12, f"{rate:.2g} states per token", va="center", fontsize=6)
-    axes.set_yticks(heights, arms)
-    axes.set_ylim(0.4, len(arms) + 0.6)
+    axes.set_yticks(heights, treatments)
+    axes.set_ylim(0.4, len(treatments) + 0.6)
     axes.set_xlim(0.0, 1.0)
     axes.set_xlabel(f"accuracy in think (95 % intervals, n = {evidence.n} {evidence.n_unit})")
 
 
 def dose_panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
     """Accuracy against the factor on each suppressed state, for high norms and for as many random states."""
-    accuracy = series[series["quantity"] == "accuracy"].set_index("arm")
+    accuracy = series[series["quantity"] == "accuracy"].set_index("name")
     lines = ((HIGH, VERMILION, "o", "-", 0.004), (RANDOM_SAME_FACTOR, GREY, "s", "--", -0.004))
     for curve, colour, marker, line, aside in lines:  # aside: or one interval hides the other
-        arms = [arm for arm in (PLAIN, curve, *_milder(accuracy, curve)) if arm in accuracy.index]
-        shown = accuracy.loc[arms].sort_values("factor")
+        treatments = [
+            treatment
+            for treatment in (PLAIN, curve, *_milder(accuracy, curve))
+            if treatment in accuracy.index
+        ]
+        shown = accuracy.loc[treatments].sort_values("factor")
         at = shown["factor"] + aside
         axes.plot(at, shown["estimate"], color=colour, marker=marker, linestyle=line, label=curve)
         axes.vlines(at, shown["low"], shown["high"], color=colour, linewidth=1.0)
@@ -218,5 +222,5 @@ def dose_panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
 
 
 def _milder(accuracy: pd.DataFrame, curve: str) -> list[str]:
-    """The arms that repeat `curve` at a milder factor: `high_norm_0.5` repeats high_norm."""
-    return [arm for arm in accuracy.index if arm.startswith(f"{curve}_")]
+    """The treatments that repeat `curve` at a milder factor: `high_norm_0.5` repeats high_norm."""
+    return [treatment for treatment in accuracy.index if treatment.startswith(f"{curve}_")]

@@ -19,10 +19,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from normprobe.claims.drawing import CONTROL, curve, layer_axis, legend_below, pick
 from normprobe.claims.evidence import Evidence
-from normprobe.claims.judgement import (
-    ARM_NAMES,
+from normprobe.claims.measure.drawing import CONTROL, curve, layer_axis, legend_below, pick
+from normprobe.claims.measure.judgement import (
+    READER_NAMES,
     Draws,
     Form,
     Resampling,
@@ -30,13 +30,13 @@ from normprobe.claims.judgement import (
     beside,
     interval,
     judge,
-    null_sources,
+    null_subjects,
     said,
     series,
 )
-from normprobe.claims.measured import Measured, NotJudged, late_layers, middle_layers
-from normprobe.claims.tables import Tables
-from normprobe.style import GREY, source_line
+from normprobe.claims.measure.measured import Measured, NotJudged, late_layers, middle_layers
+from normprobe.runs.tables import Tables
+from normprobe.style import GREY, reader_line
 
 NAME = "late_spike"
 STATEMENT = "When the model thinks, its reasoning features rise sharply in the last quarter of layers."
@@ -76,11 +76,11 @@ def _contrast(
     measured: Measured,
     weights: Float[np.ndarray, "draw problem"],
     masks: tuple[Bool[np.ndarray, " token"], Bool[np.ndarray, " token"]],
-    arm: str = "model",
+    reader: str = "model",
     features: str = "z_reasoning",
 ) -> _Contrast:
     """Thinking and not, by the masks of their tokens."""
-    z, norm = tables.z(arm)[features], tables.signals(arm)["norm"][tables.layers(arm)]
+    z, norm = tables.z(reader)[features], tables.signals(reader)["norm"][tables.layers(reader)]
     z_high, z_low = (average(weights, measured.means(z, mask)) for mask in masks)
     n_high, n_low = (average(weights, measured.means(norm, mask)) for mask in masks)
     scale = (n_high + n_low) / 2
@@ -104,10 +104,10 @@ def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence,
     answers = measured.identical_answers("think", "no_think")
     model = contrast((think, no_think))
     controls: dict[str, _Contrast | None] = {
-        ARM_NAMES[arm]: contrast((think, no_think), arm)
-        if tables.has(f"signals/{arm}") and tables.has(f"z/{arm}")
+        READER_NAMES[reader]: contrast((think, no_think), reader)
+        if tables.has(f"signals/{reader}") and tables.has(f"z/{reader}")
         else None
-        for arm in null_sources(tables)
+        for reader in null_subjects(tables)
     }
     controls[FILLER] = contrast((filler, no_think)) if filler.any() else None
     controls[MATCHED] = contrast((think, no_think), features="z_matched")
@@ -136,7 +136,7 @@ def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence,
     )
     frames = [
         series(quantity, name, values, layers)
-        for name, shown in {ARM_NAMES["model"]: model, **controls, ANSWERS: second}.items()
+        for name, shown in {READER_NAMES["model"]: model, **controls, ANSWERS: second}.items()
         if shown
         for quantity, values in (("raw", shown.raw), (PER_NORM, shown.difference))
     ]
@@ -153,7 +153,7 @@ def _note(
     return (
         f"From the middle half to the last quarter of layers the raw ΣΔz goes from {raw[middle].mean():.3g} "
         f"to {raw[late].mean():.3g}; with the growth of the norm undone, the rise is {said(rise)} of the "
-        f"features' gross activation. An untrained network gives {said(controls[ARM_NAMES['untrained']])}, "
+        f"features' gross activation. An untrained network gives {said(controls[READER_NAMES['untrained']])}, "
         f"filler instead of a thought {said(controls[FILLER])}, matched non-reasoning features "
         f"{said(controls[MATCHED])}."
     )
@@ -163,10 +163,10 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
     """Reasoning-feature activation by layer (ΣΔz per unit norm), controls in grey; the last quarter is shaded."""
     layer_axis(axes, series, evidence)
     axes.axhline(0.0, color=GREY, linewidth=0.6)
-    curve(axes, pick(series, PER_NORM, ARM_NAMES["model"]), "reasoning features", **source_line("model"))
+    curve(axes, pick(series, PER_NORM, READER_NAMES["model"]), "reasoning features", **reader_line("model"))
     for name, dashes in (
-        (ARM_NAMES["untrained"], "--"),
-        (ARM_NAMES["early"], "-."),
+        (READER_NAMES["untrained"], "--"),
+        (READER_NAMES["early"], "-."),
         (FILLER, ":"),
         (MATCHED, (0, (1, 3))),
     ):

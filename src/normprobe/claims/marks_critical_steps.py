@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from normprobe.claims.drawing import CONTROL, curve, layer_axis, legend_below, pick
 from normprobe.claims.evidence import Evidence
-from normprobe.claims.judgement import (
-    ARM_NAMES,
+from normprobe.claims.measure.drawing import CONTROL, curve, layer_axis, legend_below, pick
+from normprobe.claims.measure.judgement import (
+    READER_NAMES,
     Draws,
     Form,
     Resampling,
@@ -25,15 +25,15 @@ from normprobe.claims.judgement import (
     beside,
     interval,
     judge,
-    null_sources,
+    null_subjects,
     row,
     said,
     series,
 )
-from normprobe.claims.measured import FEWEST_PROBLEMS, Measured, NotJudged, late_layers
-from normprobe.claims.tables import Tables
-from normprobe.claims.within_groups import auroc_within, residuals_within
-from normprobe.style import BLUE, GREEN, ORANGE, PURPLE, SKY, source_line
+from normprobe.claims.measure.measured import FEWEST_PROBLEMS, Measured, NotJudged, late_layers
+from normprobe.claims.measure.within_groups import auroc_within, residuals_within
+from normprobe.runs.tables import Tables
+from normprobe.style import BLUE, GREEN, ORANGE, PURPLE, SKY, reader_line
 
 NAME = "marks_critical_steps"
 STATEMENT = "Token by token, the norm is higher where a reasoning step is computed."
@@ -49,7 +49,7 @@ RULE = (
     "a form or a control cannot be computed."
 )
 CHANCE = 0.5
-MODEL = ARM_NAMES["model"]
+MODEL = READER_NAMES["model"]
 PLAIN, SAME, REST = (
     "computed against the rest",
     "computed against copied, same token",
@@ -80,8 +80,10 @@ class _Thoughts:
             ]
         )
 
-    def scores(self, source: str, signal: str = "norm") -> Float[np.ndarray, "layer token"]:
-        return np.atleast_2d(self.measured.pick(self.tables.signals(source)[signal], self.mask)).astype(float)
+    def scores(self, subject: str, signal: str = "norm") -> Float[np.ndarray, "layer token"]:
+        return np.atleast_2d(self.measured.pick(self.tables.signals(subject)[signal], self.mask)).astype(
+            float
+        )
 
     def marks(
         self, scores: Float[np.ndarray, "layer token"], role: str
@@ -89,9 +91,9 @@ class _Thoughts:
         """AUROC of one role against all other thought tokens."""
         return auroc_within(scores, self.role == role, self.problem, self.problem, self.measured.n_problems)
 
-    def forms(self, source: str) -> dict[str, Float[np.ndarray, "problem layer"]]:
-        """AUROC of a source's norm in the three forms."""
-        norm, n = self.scores(source), self.measured.n_problems
+    def forms(self, subject: str) -> dict[str, Float[np.ndarray, "problem layer"]]:
+        """AUROC of a subject's norm in the three forms."""
+        norm, n = self.scores(subject), self.measured.n_problems
         pair = np.isin(self.role, ["computed", "copied"])
         same = auroc_within(
             norm[:, pair], self.role[pair] == "computed", self.same_token[pair], self.problem[pair], n
@@ -104,7 +106,7 @@ class _Thoughts:
 
 
 def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence, pd.DataFrame]:
-    """Judge the claim on the measurement split; the series hold AUROC by layer, by form, source and role.
+    """Judge the claim on the measurement split; the series hold AUROC by layer, by form, subject and role.
 
     Raises NotJudged for too few problems with computed tokens in their thoughts.
     """
@@ -117,18 +119,20 @@ def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence,
             f"it needs at least {FEWEST_PROBLEMS} measured problems with computed tokens, and this run has {n}"
         )
     weights = resample(n)
-    sources = ["model", *null_sources(tables)]
+    subjects = ["model", *null_subjects(tables)]
     by_layer = {
-        source: {form: average(weights, auroc[kept]) for form, auroc in thoughts.forms(source).items()}
-        for source in sources
-        if tables.has(f"signals/{source}")
+        subject: {form: average(weights, auroc[kept]) for form, auroc in thoughts.forms(subject).items()}
+        for subject in subjects
+        if tables.has(f"signals/{subject}")
     }
     depth = plain.shape[1]
     late = late_layers(range(depth), depth)
     means: dict[str, dict[str, Draws | None]] = {
         form: {
-            ARM_NAMES[source]: by_layer[source][form][:, late].mean(axis=1) if source in by_layer else None
-            for source in sources
+            READER_NAMES[subject]: by_layer[subject][form][:, late].mean(axis=1)
+            if subject in by_layer
+            else None
+            for subject in subjects
         }
         for form in (PLAIN, SAME, REST)
     }
@@ -161,8 +165,8 @@ def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence,
         note=_note(means, surprisal[:, 0], by_layer["model"][PLAIN], late),
     )
     frames = [
-        series(form, ARM_NAMES[source], values, range(depth))
-        for source, forms_of in by_layer.items()
+        series(form, READER_NAMES[subject], values, range(depth))
+        for subject, forms_of in by_layer.items()
         for form, values in forms_of.items()
     ]
     frames += [
@@ -191,7 +195,7 @@ def _note(
         f"{lowest}) to {by_layer[0, highest]:.2f} (layer {highest}). Against copied tokens of the same "
         f"string it is {said(means[SAME][MODEL])}, with position, surprisal and frequency regressed out "
         f"{said(means[REST][MODEL])}. An untrained network gives "
-        f"{said(means[PLAIN][ARM_NAMES['untrained']])}; surprisal as the score {said(surprisal)}."
+        f"{said(means[PLAIN][READER_NAMES['untrained']])}; surprisal as the score {said(surprisal)}."
     )
 
 
@@ -203,13 +207,13 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
         curve(axes, pick(series, role, MODEL), role, color=colour, linewidth=0.8)
     curve(
         axes,
-        pick(series, PLAIN, ARM_NAMES["untrained"]),
+        pick(series, PLAIN, READER_NAMES["untrained"]),
         "untrained twin",
         linestyle="--",
         **CONTROL,
     )
     curve(axes, pick(series, SAME, MODEL), "computed against copied, same token", color=BLUE, linestyle="--")
-    curve(axes, pick(series, PLAIN, MODEL), "computed", **source_line("model"))
+    curve(axes, pick(series, PLAIN, MODEL), "computed", **reader_line("model"))
     axes.set_ylim(0.0, 1.0)
     axes.set_ylabel("AUROC of the norm over thought tokens")
     legend_below(axes, columns=4)

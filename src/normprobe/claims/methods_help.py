@@ -17,15 +17,25 @@ import pandas as pd
 from scipy.special import ndtri
 
 from normprobe.claims.evidence import Evidence
-from normprobe.claims.judgement import Draws, Form, Resampling, average, beside, interval, judge, row, said
-from normprobe.claims.measured import FEWEST_PROBLEMS, NotJudged
-from normprobe.claims.tables import Tables
+from normprobe.claims.measure.judgement import (
+    Draws,
+    Form,
+    Resampling,
+    average,
+    beside,
+    interval,
+    judge,
+    row,
+    said,
+)
+from normprobe.claims.measure.measured import FEWEST_PROBLEMS, NotJudged
+from normprobe.runs.tables import Tables
 from normprobe.stats.paired import mcnemar
 from normprobe.style import BLUE, GREY, VERMILION
 
 NAME = "methods_help"
 STATEMENT = "ALRR, ERSS and LRS improve accuracy, each beyond other uses of the same compute."
-NEEDS = frozenset({"method_arms", "selection"})
+NEEDS = frozenset({"method_treatments", "selection"})
 # Two points: the paper's gains are two to four, and a method that has to be switched on must be worth the trouble.
 SMALLEST_EFFECT = 0.02
 PLAIN, WARMER = "plain", "plain, T = 0.6"
@@ -54,21 +64,21 @@ BASELINES = {
 
 
 def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence, pd.DataFrame]:
-    """Judge the claim; the series hold accuracy by arm and selector (column `arm`), and by method the gain over plain
+    """Judge the claim; the series hold accuracy by treatment and selector (column `treatment`), and by method the gain over plain
     generation of the method and all that stands beside it (quantity `gain: ALRR`). Raises NotJudged for too few
     problems or a method without a result.
     """
-    arms, selectors = _wide(tables.method_arms, "arm"), _wide(tables.selection, "selector")
-    problems = arms.index.intersection(selectors.index)
+    treatments, selectors = _wide(tables.method_treatments, "treatment"), _wide(tables.selection, "selector")
+    problems = treatments.index.intersection(selectors.index)
     if len(problems) < FEWEST_PROBLEMS:
         raise NotJudged(
-            f"it needs at least {FEWEST_PROBLEMS} problems under every arm, and this run has {len(problems)}"
+            f"it needs at least {FEWEST_PROBLEMS} problems under every treatment, and this run has {len(problems)}"
         )
-    if missing := [name for name in ("ALRR", "ERSS", PLAIN) if name not in arms] + [
+    if missing := [name for name in ("ALRR", "ERSS", PLAIN) if name not in treatments] + [
         name for name in (LRS,) if name not in selectors
     ]:
         raise NotJudged(f"it needs answers under {', '.join(missing)}, and this run has none")
-    right = pd.concat([arms.loc[problems], selectors.loc[problems]], axis=1)
+    right = pd.concat([treatments.loc[problems], selectors.loc[problems]], axis=1)
     means = average(resample(len(right)), right.to_numpy(dtype=float))
     accuracy: dict[str, Draws] = {str(name): means[:, i] for i, name in enumerate(right.columns)}
 
@@ -121,7 +131,7 @@ def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence,
 
 
 def _wide(table: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Right or wrong [problem, arm], for problems that were scored under every arm."""
+    """Right or wrong [problem, treatment], for problems that were scored under every treatment."""
     scored = table[table["correct"].notna()].astype({"correct": float})
     return scored.pivot_table(index="problem_id", columns=column, values="correct", sort=False).dropna()
 
@@ -157,11 +167,11 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
     """
     height, ticks = 0.0, {}
     for method in ("ALRR", "ERSS", "LRS"):
-        rows = series[series["quantity"] == f"gain: {method}"].set_index("arm")
+        rows = series[series["quantity"] == f"gain: {method}"].set_index("name")
         beside = list(BESIDE[method])
         rivals = rows.index[1:].difference([*beside, "random"], sort=False)
         first = [rows.index[0], *rows.loc[rivals, "estimate"].nlargest(RIVALS).index]
-        for name in (*first, *(arm for arm in beside if arm in rows.index)):
+        for name in (*first, *(treatment for treatment in beside if treatment in rows.index)):
             at, own = rows.loc[name], name == rows.index[0]
             colour = VERMILION if own else GREY
             axes.hlines(height, at["low"], at["high"], color=colour, linewidth=1.2)

@@ -16,11 +16,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from normprobe.claims.drawing import by_arm
 from normprobe.claims.evidence import Evidence
-from normprobe.claims.feature_correlation import FORMS, NO_SINKS, PLAIN, REGRESSED, feature_correlation
-from normprobe.claims.judgement import (
-    ARM_NAMES,
+from normprobe.claims.measure.drawing import by_reader
+from normprobe.claims.measure.feature_correlation import (
+    FORMS,
+    NO_SINKS,
+    PLAIN,
+    REGRESSED,
+    feature_correlation,
+)
+from normprobe.claims.measure.judgement import (
+    READER_NAMES,
     Draws,
     Form,
     Resampling,
@@ -28,15 +34,15 @@ from normprobe.claims.judgement import (
     beside,
     interval,
     judge,
-    null_arms,
+    null_readers,
     row,
     said,
     series,
-    source_of,
+    subject_of,
 )
-from normprobe.claims.measured import Measured
-from normprobe.claims.signals import NORM
-from normprobe.claims.tables import Tables
+from normprobe.claims.measure.measured import Measured
+from normprobe.claims.measure.signals import NORM
+from normprobe.runs.tables import Tables
 from normprobe.stats.correlation import partial_spearman, spearman
 from normprobe.style import GREY
 
@@ -53,7 +59,7 @@ RULE = (
     f"interval of the smallest of the three margins lies above {SMALLEST_EFFECT}, not supported if below, else "
     "inconclusive; inconclusive if a control cannot be computed. The paper's layer-wise ρ is shown and does not count."
 )
-MODEL = ARM_NAMES["model"]
+MODEL = READER_NAMES["model"]
 LAYERWISE, NO_SCALE, NO_DEPTH = (
     "layer-wise ρ",
     "layer-wise ρ, per-layer scale removed",
@@ -61,10 +67,10 @@ LAYERWISE, NO_SCALE, NO_DEPTH = (
 )
 
 
-def _layerwise(tables: Tables, arm: str, measured: Measured, weights: np.ndarray) -> dict[str, Draws]:
+def _layerwise(tables: Tables, reader: str, measured: Measured, weights: np.ndarray) -> dict[str, Draws]:
     """The paper's ρ over layers, of the gap in norm with ΣΔz; raw, per unit norm of each layer, and given depth."""
-    layers = tables.layers(arm)
-    norm, z = tables.signals(source_of(arm))["norm"][layers], tables.z(arm)["z_reasoning"]
+    layers = tables.layers(reader)
+    norm, z = tables.signals(subject_of(reader))["norm"][layers], tables.z(reader)["z_reasoning"]
     (n_think, n_not), (z_think, z_not) = (
         [average(weights, measured.means(values, measured.where(mode))) for mode in ("think", "no_think")]
         for values in (norm, z)
@@ -79,22 +85,32 @@ def _layerwise(tables: Tables, arm: str, measured: Measured, weights: np.ndarray
 
 
 def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence, pd.DataFrame]:
-    """Judge the claim on the measurement split; the series hold ρ by form, arm and layer, and at layer −1 their means
+    """Judge the claim on the measurement split; the series hold ρ by form, reader and layer, and at layer −1 their means
     over layers and the layer-wise forms. Raises NotJudged for too few problems answered in both modes.
     """
     measured = Measured(tables, ["think", "no_think"])
     weights = resample(measured.n_problems)
-    arms = ["model", *null_arms(tables)]
-    known = [arm for arm in arms if tables.has(f"signals/{source_of(arm)}") and tables.has(f"z/{arm}")]
+    readers = ["model", *null_readers(tables)]
+    known = [
+        reader
+        for reader in readers
+        if tables.has(f"signals/{subject_of(reader)}") and tables.has(f"z/{reader}")
+    ]
     by_layer = {
-        form: {arm: feature_correlation(tables, arm, measured, weights, form, [NORM])[NORM] for arm in known}
+        form: {
+            reader: feature_correlation(tables, reader, measured, weights, form, [NORM])[NORM]
+            for reader in known
+        }
         for form in FORMS
     }
-    layerwise = {arm: _layerwise(tables, arm, measured, weights) for arm in known}
+    layerwise = {reader: _layerwise(tables, reader, measured, weights) for reader in known}
 
     means: dict[str, dict[str, Draws | None]] = {
-        form: {ARM_NAMES[arm]: of_arm[arm].mean(axis=1) if arm in known else None for arm in arms}
-        for form, of_arm in by_layer.items()
+        form: {
+            READER_NAMES[reader]: of_reader[reader].mean(axis=1) if reader in known else None
+            for reader in readers
+        }
+        for form, of_reader in by_layer.items()
     }
     verdict, decision = judge(
         {form: Form.of(named) for form, named in means.items()}, null=0.0, smallest_effect=SMALLEST_EFFECT
@@ -118,9 +134,9 @@ def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence,
                 for name, draws in means[form].items()
             ),
             *(
-                beside(f"{form}: {ARM_NAMES[arm]}", layerwise[arm][form])
+                beside(f"{form}: {READER_NAMES[reader]}", layerwise[reader][form])
                 for form in (LAYERWISE, NO_SCALE, NO_DEPTH)
-                for arm in known
+                for reader in known
             ),
         ),
         decision=decision,
@@ -128,9 +144,9 @@ def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence,
         note=_note(means, layerwise),
     )
     frames = [
-        series(form, ARM_NAMES[arm], values, tables.layers(arm))
-        for form, of_arm in by_layer.items()
-        for arm, values in of_arm.items()
+        series(form, READER_NAMES[reader], values, tables.layers(reader))
+        for form, of_reader in by_layer.items()
+        for reader, values in of_reader.items()
     ]
     frames += [
         row(form, name, draws)
@@ -139,19 +155,21 @@ def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence,
         if draws is not None
     ]
     frames += [
-        row(form, ARM_NAMES[arm], draws) for arm, forms in layerwise.items() for form, draws in forms.items()
+        row(form, READER_NAMES[reader], draws)
+        for reader, forms in layerwise.items()
+        for form, draws in forms.items()
     ]
     return evidence, pd.concat(frames, ignore_index=True)
 
 
 def _note(means: dict[str, dict[str, Draws | None]], layerwise: dict[str, dict[str, Draws]]) -> str:
-    naive = {arm: float(forms[LAYERWISE][0]) for arm, forms in layerwise.items()}
-    nulls = [f"{value:.2f} ({ARM_NAMES[arm]})" for arm, value in naive.items() if arm != "model"]
+    naive = {reader: float(forms[LAYERWISE][0]) for reader, forms in layerwise.items()}
+    nulls = [f"{value:.2f} ({READER_NAMES[reader]})" for reader, value in naive.items() if reader != "model"]
     plain, rest, untrained, random = (
         means[PLAIN],
         means[REGRESSED],
-        ARM_NAMES["untrained"],
-        ARM_NAMES["random"],
+        READER_NAMES["untrained"],
+        READER_NAMES["random"],
     )
     return (
         "Within a layer, from token to token, norm and reasoning features correlate at "
@@ -165,7 +183,7 @@ def _note(means: dict[str, dict[str, Draws | None]], layerwise: dict[str, dict[s
 def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
     """ρ within a layer in the three forms that decide, above the paper's layer-wise ρ; beneath each its nulls."""
     axes.axvline(0.0, color=GREY, linewidth=0.6)
-    by_arm(
+    by_reader(
         axes,
         series,
         {

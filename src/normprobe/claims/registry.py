@@ -12,7 +12,6 @@ import numpy as np
 
 from normprobe.claims import (
     assumptions,
-    contest,
     domain_and_difficulty,
     entropies_do_not,
     hard_tokens_grow_norm,
@@ -25,9 +24,10 @@ from normprobe.claims import (
     two_sided_bound,
 )
 from normprobe.claims.evidence import Evidence
-from normprobe.claims.judgement import Resampling
-from normprobe.claims.measured import NotJudged
-from normprobe.claims.tables import Tables
+from normprobe.claims.measure import signal_comparison
+from normprobe.claims.measure.judgement import Resampling
+from normprobe.claims.measure.measured import NotJudged
+from normprobe.runs.tables import Tables
 
 CLAIMS: tuple[ModuleType, ...] = (
     late_spike,
@@ -68,10 +68,10 @@ def evaluate_all(tables: Tables, seed: int, directory: Path) -> list[Evidence]:
             continue
         series.to_parquet(directory / f"{claim.NAME}.parquet", index=False)
         judged.append(evidence)
-    if all(tables.has(need) for need in contest.NEEDS):
+    if all(tables.has(need) for need in signal_comparison.NEEDS):
         with suppress(NotJudged):
-            compared = contest.compare_signals(tables, _resampling(seed, contest.NAME))
-            compared.to_parquet(directory / f"{contest.NAME}.parquet", index=False)
+            compared = signal_comparison.compare_signals(tables, _resampling(seed, signal_comparison.NAME))
+            compared.to_parquet(directory / f"{signal_comparison.NAME}.parquet", index=False)
     _write_json(directory / "verdicts.json", [evidence.to_dict() for evidence in judged])
     _write_json(directory / "skipped.json", skipped)
     return judged

@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from normprobe.claims.drawing import curve, layer_axis, pick
 from normprobe.claims.evidence import Evidence
-from normprobe.claims.judgement import (
-    ARM_NAMES,
+from normprobe.claims.measure.drawing import curve, layer_axis, pick
+from normprobe.claims.measure.judgement import (
+    READER_NAMES,
     Draws,
     Form,
     Resampling,
@@ -25,11 +25,11 @@ from normprobe.claims.judgement import (
     beside,
     interval,
     judge,
-    null_sources,
+    null_subjects,
     series,
 )
-from normprobe.claims.measured import Measured
-from normprobe.claims.tables import Tables
+from normprobe.claims.measure.measured import Measured
+from normprobe.runs.tables import Tables
 from normprobe.style import mode_line
 
 NAME = "thinking_norm_is_higher"
@@ -48,7 +48,7 @@ RULE = (
 )
 WHOLE, ANSWERS, NO_SINKS = "whole responses", "identical answer tokens", "sinks excluded"
 FILLER = "filler instead of a thought"
-MODEL = ARM_NAMES["model"]
+MODEL = READER_NAMES["model"]
 MODES = ("think", "no_think", "filler")
 _Masks = tuple[Bool[np.ndarray, " token"], Bool[np.ndarray, " token"]]
 
@@ -72,21 +72,21 @@ def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence,
     measured = Measured(tables, ["think", "no_think"])
     weights = resample(measured.n_problems)
 
-    def norms(source: str, mask: Bool[np.ndarray, " token"]) -> Float[np.ndarray, "draw layer"]:
-        return average(weights, measured.means(tables.signals(source)["norm"], mask))
+    def norms(subject: str, mask: Bool[np.ndarray, " token"]) -> Float[np.ndarray, "draw layer"]:
+        return average(weights, measured.means(tables.signals(subject)["norm"], mask))
 
-    def ratio(source: str, masks: _Masks) -> Float[np.ndarray, "draw layer"]:
-        return np.log(norms(source, masks[0]) / norms(source, masks[1]))
+    def ratio(subject: str, masks: _Masks) -> Float[np.ndarray, "draw layer"]:
+        return np.log(norms(subject, masks[0]) / norms(subject, masks[1]))
 
-    def gap(source: str, masks: _Masks) -> Float[np.ndarray, "draw layer"] | None:
-        known = tables.has(f"signals/{source}") and masks[0].any() and masks[1].any()
-        return ratio(source, masks) if known else None
+    def gap(subject: str, masks: _Masks) -> Float[np.ndarray, "draw layer"] | None:
+        known = tables.has(f"signals/{subject}") and masks[0].any() and masks[1].any()
+        return ratio(subject, masks) if known else None
 
     thinking, filling = _masks(measured, "think"), _masks(measured, "filler")
     gaps = {
         form: {
             MODEL: gap("model", thinking[form]),
-            **{ARM_NAMES[source]: gap(source, thinking[form]) for source in null_sources(tables)},
+            **{READER_NAMES[subject]: gap(subject, thinking[form]) for subject in null_subjects(tables)},
             FILLER: gap("model", filling[form]),
         }
         for form in thinking
@@ -145,7 +145,7 @@ def _note(gap: Float[np.ndarray, " layer"], means: dict[str, dict[str, Draws | N
         f"On whole responses the norm in thinking is {_times(means[WHOLE][MODEL])} that without, and higher "
         f"in {(gap > 0).sum()} of {len(gap)} layers; on the answer tokens that both modes wrote it is "
         f"{_times(means[ANSWERS][MODEL])}. An untrained network gives "
-        f"{_times(means[WHOLE][ARM_NAMES['untrained']])} on whole responses, filler instead of a thought "
+        f"{_times(means[WHOLE][READER_NAMES['untrained']])} on whole responses, filler instead of a thought "
         f"{_times(means[WHOLE][FILLER])}."
     )
 
@@ -166,6 +166,6 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
         format_ticks(LogFormatter(minor_thresholds=(2, 0.5)))
     axes.set_ylabel("mean ‖h‖₂ over the response (activation units)")
     axes.legend(loc="upper left")
-    twin = next(control for control in evidence.controls if control.name == ARM_NAMES["untrained"])
+    twin = next(control for control in evidence.controls if control.name == READER_NAMES["untrained"])
     ratios = f"think / no_think: {np.exp(evidence.estimate):.2f}; untrained twin: {np.exp(twin.estimate):.2f}"
     axes.text(0.98, 0.03, ratios, transform=axes.transAxes, ha="right", fontsize=7)

@@ -14,21 +14,21 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
-from normprobe.claims.cells import shared_problems
 from normprobe.claims.evidence import VACUOUS, Control, Evidence
-from normprobe.claims.held_out_bound import NORMS, PAPERS, PLUS, SIGNED, SQUARES, held_out_bounds
-from normprobe.claims.judgement import (
-    ARM_NAMES,
+from normprobe.claims.measure.bound_inputs import shared_problems
+from normprobe.claims.measure.held_out_bound import NORMS, PAPERS, PLUS, SIGNED, SQUARES, held_out_bounds
+from normprobe.claims.measure.judgement import (
+    READER_NAMES,
     Draws,
     Form,
     Resampling,
     beside,
     interval,
     judge,
-    null_arms,
+    null_readers,
 )
-from normprobe.claims.measured import FEWEST_PROBLEMS, NotJudged
-from normprobe.claims.tables import ARMS, Tables
+from normprobe.claims.measure.measured import FEWEST_PROBLEMS, NotJudged
+from normprobe.runs.tables import READERS, Tables
 from normprobe.stats.bootstrap import weighted_means
 from normprobe.style import BLACK, BLUE, GREY, VERMILION
 from normprobe.theory.bound import signed_bound, slack_free_bound
@@ -51,12 +51,12 @@ TRIALS = 200
 
 
 def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence, pd.DataFrame]:
-    """Judge the claim; the series hold one row per form, arm, held-out problem and layer (`held_out_bounds`).
+    """Judge the claim; the series hold one row per form, reader, held-out problem and layer (`held_out_bounds`).
 
     Raises NotJudged for fewer than 20 problems: each half needs 10.
     """
-    arms = [arm for arm in ARMS if tables.layers(arm)]
-    problems = shared_problems(tables, arms)
+    readers = [reader for reader in READERS if tables.layers(reader)]
+    problems = shared_problems(tables, readers)
     if len(problems) < 2 * FEWEST_PROBLEMS:
         raise NotJudged(
             f"it needs at least {2 * FEWEST_PROBLEMS} measured problems, half of them to fix the constants, "
@@ -64,12 +64,14 @@ def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence,
         )
     order = [problems[index] for index in resample.rng.permutation(len(problems))]
     fixing, held_out = sorted(order[: len(order) // 2]), sorted(order[len(order) // 2 :])
-    series = pd.concat([held_out_bounds(tables, arm, fixing, held_out) for arm in arms], ignore_index=True)
+    series = pd.concat(
+        [held_out_bounds(tables, reader, fixing, held_out) for reader in readers], ignore_index=True
+    )
     weights = resample(len(held_out))
 
-    def share(arm: str, form: str, column: str) -> Draws:
-        """Share of an arm's cells in which a column is true, in every draw of held-out problems."""
-        rows = series[(series["arm"] == arm) & (series["form"] == form)]
+    def share(reader: str, form: str, column: str) -> Draws:
+        """Share of a reader's cells in which a column is true, in every draw of held-out problems."""
+        rows = series[(series["reader"] == reader) & (series["form"] == form)]
         return weighted_means(
             weights, rows[column].to_numpy(dtype=float).reshape(len(held_out), -1).mean(axis=1)
         )
@@ -77,7 +79,8 @@ def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence,
     series["says"] = series["holds"] & ~series["vacuous"]
     ours, vacuous = share("model", SIGNED, "says"), share("model", SIGNED, "vacuous")
     controls = {
-        ARM_NAMES[arm]: share(arm, SIGNED, "says") if arm in arms else None for arm in null_arms(tables)
+        READER_NAMES[reader]: share(reader, SIGNED, "says") if reader in readers else None
+        for reader in null_readers(tables)
     }
     verdict, decision = judge({"": Form(ours, controls)}, null=GUARANTEED, smallest_effect=SMALLEST_EFFECT)
     others = {
@@ -90,7 +93,7 @@ def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence,
         "beside: paper's thresholds: holds, counting vacuous cells": share("model", PAPERS, "holds"),
         "beside: without slack, √g ≤ S ≤ √(k g) on I⁺": share("model", PLUS, "slack_free_holds"),
     }
-    arms_beside = [beside(name, draws) for name, draws in controls.items()]
+    readers_beside = [beside(name, draws) for name, draws in controls.items()]
     rows_beside = [beside(name, draws) for name, draws in others.items()]
     evidence = Evidence(
         claim=NAME,
@@ -102,7 +105,7 @@ def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence,
         interval=interval(ours),
         n=len(held_out),
         n_unit="held-out problems",
-        controls=(*arms_beside, *rows_beside, *broken_assumptions(resample.rng)),
+        controls=(*readers_beside, *rows_beside, *broken_assumptions(resample.rng)),
         decision=decision,
         seed=seed,
         note=_note(series),
@@ -129,7 +132,7 @@ def broken_assumptions(rng: np.random.Generator) -> list[Control]:
 
 
 def _note(series: pd.DataFrame) -> str:
-    cells = series[(series["arm"] == "model") & (series["form"] == SIGNED)]
+    cells = series[(series["reader"] == "model") & (series["form"] == SIGNED)]
     reasons = cells.loc[cells["vacuous"], "why_vacuous"].value_counts()
     why = "; ".join(f"{reason}: {count}" for reason, count in reasons.items())
     s, lower, upper = cells["s"], cells["lower"], cells["upper"]
@@ -152,7 +155,7 @@ def _note(series: pd.DataFrame) -> str:
 
 def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
     """S against √g of held-out cells in units of ‖h_N‖, with the theorem's curves at the median constants."""
-    cells = series[(series["arm"] == "model") & (series["form"] == SIGNED)]
+    cells = series[(series["reader"] == "model") & (series["form"] == SIGNED)]
     scale = np.sqrt(cells["h_no_think_sq"])
     x, y = np.sign(cells["gap"]) * np.sqrt(cells["gap"].abs()) / scale, cells["s"] / scale
     for shown, marker, colour, label in (

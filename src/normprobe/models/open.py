@@ -65,7 +65,7 @@ class OpenModel:
         The bundled model's twin is the very initialisation its training started from, whatever `seed` is.
         """
         if self.identity.name.partition(":")[0] == BUNDLED:
-            from normprobe.testbed import bundled
+            from normprobe.problems.testbed import bundled
 
             seed = bundled.initial_seed()
         return self.fresh(seed)

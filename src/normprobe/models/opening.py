@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from normprobe.config import Settings
 from normprobe.errors import NormprobeError
 from normprobe.models.architectures import Anatomy, dissect, softcap_of
 from normprobe.models.chat import Chat
@@ -15,7 +16,6 @@ from normprobe.models.identity import ModelIdentity, identify
 from normprobe.models.loading import Source
 from normprobe.models.open import BUNDLED, OpenModel
 from normprobe.models.selfcheck import self_check
-from normprobe.settings import Settings
 
 __all__ = ["DTYPES", "ModelIdentity", "OpenModel", "assemble", "open_for", "open_model"]
 
@@ -122,7 +122,7 @@ def _locate(name: str | Path) -> str:
             f"expected a model ({BUNDLED}, a directory or a hub id), got an empty name; give one"
         )
     if text.partition(":")[0] == BUNDLED:
-        from normprobe.testbed import bundled
+        from normprobe.problems.testbed import bundled
 
         return str(bundled.path(text))
     path = Path(text).expanduser()

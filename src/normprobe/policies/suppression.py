@@ -88,7 +88,7 @@ class Suppression(Stateless):
 
 @dataclass(frozen=True)
 class Doses:
-    """How much of each state an arm removed: what the matched random arm has to remove elsewhere.
+    """How much of each state a treatment removed: what the matched random treatment has to remove elsewhere.
 
     delta: ‖Δh‖ in activation units by request, step and chosen layer; 0 where the state was left alone.
     n_steps: the states each request had, at least 1 (steps beyond it are padding of `delta`).
@@ -164,7 +164,7 @@ class _Replaying:
         known = {name: at for at, name in enumerate(self.settings.doses.requests)}
         if strangers := [name for name in requests if name not in known]:
             raise NormprobeError(
-                f"expected requests that have doses, got {', '.join(strangers[:3])}; replay the requests of the arm "
+                f"expected requests that have doses, got {', '.join(strangers[:3])}; replay the requests of the treatment "
                 "that the doses come from"
             )
         at = torch.tensor(list(slots), dtype=torch.int64, device=self.request.device)

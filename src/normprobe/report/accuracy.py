@@ -6,7 +6,7 @@ import math
 
 import pandas as pd
 
-from normprobe.claims.tables import Tables
+from normprobe.runs.tables import Tables
 
 
 def accuracy_table(tables: Tables) -> pd.DataFrame:

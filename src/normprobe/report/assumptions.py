@@ -6,20 +6,22 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from normprobe.claims.judgement import ARM_NAMES
+from normprobe.claims.measure.judgement import READER_NAMES
 from normprobe.report.table import number
 
 HEAD = ("Quantity", "Threshold", "Decides")
 
 
 def assumption_table(series: pd.DataFrame) -> tuple[tuple[str, ...], list[list[str]]]:
-    """Head and rows of text from the series of the claim `assumptions`: one row per quantity, one column per arm.
+    """Head and rows of text from the series of the claim `assumptions`: one row per quantity, one column per reader.
 
     A cell reads `0.071 to 0.083 (0/10)`: the lowest and the highest layer, and in how many of the layers it holds.
     """
-    arms = [arm for arm in ARM_NAMES if arm in set(series["arm"])]
-    head = (*HEAD, *(ARM_NAMES[arm] for arm in arms))
-    return head, [[*_asked(rows), *_given(rows, arms)] for _, rows in series.groupby("quantity", sort=False)]
+    readers = [reader for reader in READER_NAMES if reader in set(series["reader"])]
+    head = (*HEAD, *(READER_NAMES[reader] for reader in readers))
+    return head, [
+        [*_asked(rows), *_given(rows, readers)] for _, rows in series.groupby("quantity", sort=False)
+    ]
 
 
 def _asked(rows: pd.DataFrame) -> Iterator[str]:
@@ -29,9 +31,9 @@ def _asked(rows: pd.DataFrame) -> Iterator[str]:
     yield "yes" if first["judged"] else "no"
 
 
-def _given(rows: pd.DataFrame, arms: list[str]) -> Iterator[str]:
-    for arm in arms:
-        mine = rows[rows["arm"] == arm]
+def _given(rows: pd.DataFrame, readers: list[str]) -> Iterator[str]:
+    for reader in readers:
+        mine = rows[rows["reader"] == reader]
         low, high = number(float(mine["value"].min())), number(float(mine["value"].max()))
         span = low if low == high else f"{low} to {high}"
         yield f"{span} ({int(mine['passes'].sum())}/{len(mine)})"

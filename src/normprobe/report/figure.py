@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from normprobe import style
 from normprobe.console import run_main
-from normprobe.runs import atomic_write_text, refusing_disk_errors
+from normprobe.runs.files import atomic_write_text, refusing_disk_errors
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from normprobe.claims.tables import Tables
 from normprobe.report.findings import NothingToDraw
+from normprobe.runs.tables import Tables
 
 MOST_TOKENS = 240
 # Told apart by shape, for black and white: the marker of matplotlib, the same sign as text, filled or not.

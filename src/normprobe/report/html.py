@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from normprobe.claims.evidence import VERDICTS, Control, Evidence
-from normprobe.claims.tables import Tables
 from normprobe.report import heatmap, signals
 from normprobe.report.accuracy import accuracy_table
 from normprobe.report.assumptions import assumption_table
@@ -27,7 +26,9 @@ from normprobe.report.what_would_change import (
     margins_height,
     what_would_change,
 )
-from normprobe.runs import Run, atomic_write_text, refusing_disk_errors
+from normprobe.runs.directory import Run
+from normprobe.runs.files import atomic_write_text, refusing_disk_errors
+from normprobe.runs.tables import Tables
 from normprobe.style import MODE_COLOURS
 
 MEANING = {

@@ -1,4 +1,4 @@
-"""What `normprobe evaluate` found beside the verdict: arms and regimes in numbers, knobs, combinations, failures."""
+"""What `normprobe evaluate` found beside the verdict: treatments and regimes in numbers, knobs, combinations, failures."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from normprobe.claims.tables import Tables
 from normprobe.report.accuracy import wilson
 from normprobe.report.findings import NothingToDraw
 from normprobe.report.table import count, number, with_interval
+from normprobe.runs.tables import Tables
 from normprobe.stats.estimate import Estimate
 from normprobe.stats.paired import mcnemar, paired_difference
 from normprobe.style import BLUE, GREEN, GREY, ORANGE, VERMILION
 
 PLAIN = "plain"
-ARMS = (
+TREATMENTS = (
     "Held-out problems, greedy. Gain: accuracy less plain generation's on the same problems, with its 95 % interval "
-    "and McNemar's exact p. Won, lost: problems that only the arm, only plain generation gets right. Acted on: share "
+    "and McNemar's exact p. Won, lost: problems that only the treatment, only plain generation gets right. Acted on: share "
     "of tokens, mean over the layers. Extra passes and FLOPs: beside those of the generated tokens. Tokens, time: as "
     "multiples of plain generation's (CPU time of one run, which varies by a fifth on a shared machine)."
 )
 REGIMES = (
     "By regime and method, the setting that did best on tuning problems; where it beat plain generation, the same on "
-    "held-out problems (for the first regime they are the arms above). A gain that was only the best of many does not "
+    "held-out problems (for the first regime they are the treatments above). A gain that was only the best of many does not "
     "come back."
 )
 SENSITIVITY = (
@@ -61,20 +61,20 @@ def read(tables: Tables, name: str) -> pd.DataFrame:
     return getattr(tables, name)
 
 
-def arm_table(arms: pd.DataFrame) -> tuple[tuple[str, ...], list[list[str]]]:
-    """Head and a row of cells per arm; see `ARMS`."""
-    plain = arms[arms["arm"] == PLAIN].set_index("problem_id")
+def treatment_table(treatments: pd.DataFrame) -> tuple[tuple[str, ...], list[list[str]]]:
+    """Head and a row of cells per treatment; see `TREATMENTS`."""
+    plain = treatments[treatments["treatment"] == PLAIN].set_index("problem_id")
     rows = []
-    for arm, table in arms.groupby("arm", sort=False):
+    for treatment, table in treatments.groupby("treatment", sort=False):
         gain, won, lost = _gain(table, plain)
         first = table.iloc[0]
         by_layer = json.loads(first["rates"])
         rows.append(
             [
-                str(arm),
+                str(treatment),
                 f"{table['correct'].astype(float).mean():.1%}",
-                "–" if arm == PLAIN else with_interval(gain.value, gain.interval),
-                "–" if arm == PLAIN else _p(gain),
+                "–" if treatment == PLAIN else with_interval(gain.value, gain.interval),
+                "–" if treatment == PLAIN else _p(gain),
                 f"{won} / {lost}",
                 f"{sum(by_layer.values()) / len(by_layer):.2%}",
                 f"{first['extra_passes']:.2%} / {first['extra_flops']:.2%}",
@@ -83,7 +83,7 @@ def arm_table(arms: pd.DataFrame) -> tuple[tuple[str, ...], list[list[str]]]:
             ]
         )
     head = (
-        "Arm",
+        "Treatment",
         "Accuracy",
         "Gain",
         "p",
@@ -98,14 +98,14 @@ def arm_table(arms: pd.DataFrame) -> tuple[tuple[str, ...], list[list[str]]]:
 
 def regime_table(swept: pd.DataFrame, confirmed: pd.DataFrame) -> tuple[tuple[str, ...], list[list[str]]]:
     """Head and a row of cells per regime and method of the paper; see `REGIMES`."""
-    held_out = {(row["cell"], row["name"]): row for row in confirmed.to_dict("records")}
+    held_out = {(row["regime"], row["name"]): row for row in confirmed.to_dict("records")}
     rows = []
-    for (cell, _), tried in swept.groupby(["cell", "method"], sort=False):
+    for (regime, _), tried in swept.groupby(["regime", "method"], sort=False):
         best = tried.iloc[int(tried["accuracy"].to_numpy().argmax())]
-        again = held_out.get((cell, best["name"]))
+        again = held_out.get((regime, best["name"]))
         rows.append(
             [
-                str(cell),
+                str(regime),
                 str(best["name"]),
                 count(len(tried)),
                 f"{best['plain']:.1%}",
@@ -118,11 +118,11 @@ def regime_table(swept: pd.DataFrame, confirmed: pd.DataFrame) -> tuple[tuple[st
 
 
 def task_table(tasks: pd.DataFrame) -> tuple[tuple[str, ...], list[list[str]]]:
-    """Head and a row of cells per task and arm: the gain over the plain model on the same documents."""
+    """Head and a row of cells per task and treatment: the gain over the plain model on the same documents."""
     rows = []
     for (task, metric), table in tasks.groupby(["task", "metric"], sort=False):
-        plain = table[table["arm"] == PLAIN].set_index("problem_id")["correct"]
-        for arm, own in table.groupby("arm", sort=False):
+        plain = table[table["treatment"] == PLAIN].set_index("problem_id")["correct"]
+        for treatment, own in table.groupby("treatment", sort=False):
             after = own.set_index("problem_id")["correct"].reindex(plain.index).to_numpy()
             before = plain.to_numpy()
             if set(np.unique(np.concatenate([before, after]))) <= {0.0, 1.0}:
@@ -135,15 +135,15 @@ def task_table(tasks: pd.DataFrame) -> tuple[tuple[str, ...], list[list[str]]]:
                 [
                     str(task),
                     str(metric),
-                    str(arm),
+                    str(treatment),
                     count(len(own)),
                     number(after.mean()),
-                    "–" if arm == PLAIN else with_interval(gain.value, gain.interval),
-                    "–" if arm == PLAIN else _p(gain),
+                    "–" if treatment == PLAIN else with_interval(gain.value, gain.interval),
+                    "–" if treatment == PLAIN else _p(gain),
                     "–" if np.isnan(acted) else f"{acted:.2%}",
                 ]
             )
-    return ("Task", "Metric", "Arm", "n", "Mean", "Gain", "p", "Acted on"), rows
+    return ("Task", "Metric", "Treatment", "n", "Mean", "Gain", "p", "Acted on"), rows
 
 
 def draw_selectors(axes: Any, selection: pd.DataFrame) -> None:
@@ -186,12 +186,12 @@ def draw_combinations(axes: Any, combinations: pd.DataFrame) -> None:
     axes.set_xlabel(f"accuracy (n = {count(int(right['size'].max()))} problems)")
 
 
-def draw_failures(axes: Any, arms: pd.DataFrame) -> None:
-    """Won to the right, lost to the left, by arm; the arms in the order of the table."""
-    plain = arms[arms["arm"] == PLAIN].set_index("problem_id")
-    names = [str(arm) for arm in arms["arm"].unique() if arm != PLAIN][::-1]
-    for height, arm in enumerate(names):
-        table = arms[arms["arm"] == arm].set_index("problem_id").reindex(plain.index)
+def draw_failures(axes: Any, treatments: pd.DataFrame) -> None:
+    """Won to the right, lost to the left, by treatment; the treatments in the order of the table."""
+    plain = treatments[treatments["treatment"] == PLAIN].set_index("problem_id")
+    names = [str(treatment) for treatment in treatments["treatment"].unique() if treatment != PLAIN][::-1]
+    for height, treatment in enumerate(names):
+        table = treatments[treatments["treatment"] == treatment].set_index("problem_id").reindex(plain.index)
         before, after = (t["correct"].astype(bool).to_numpy() for t in (plain, table))
         silent = (table["answer"] == "").to_numpy()
         won, lost, never = (

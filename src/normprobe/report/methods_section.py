@@ -1,15 +1,15 @@
-"""The evaluation of the methods in the report: every arm and regime in numbers, knobs, combinations and failures."""
+"""The evaluation of the methods in the report: every treatment and regime in numbers, knobs, combinations and failures."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from html import escape
 
-from normprobe.claims.tables import Tables
 from normprobe.report import method_results as results
 from normprobe.report.figure import HEIGHT, canvas, drawn
 from normprobe.report.findings import NothingToDraw
 from normprobe.report.page import heading, image, paragraph, table
+from normprobe.runs.tables import Tables
 
 ANCHOR = "methods"
 
@@ -21,12 +21,12 @@ def methods_section(tables: Tables) -> Iterator[str]:
         head, rows = results.task_table(tables.tasks)
         yield table(head, [[escape(cell) for cell in row] for row in rows], results.TASKS)
     try:
-        arms = results.read(tables, "method_arms")
+        treatments = results.read(tables, "method_treatments")
     except NothingToDraw as error:
         yield paragraph(str(error))
         return
-    head, rows = results.arm_table(arms)
-    yield table(head, [[escape(cell) for cell in row] for row in rows], results.ARMS, cards=True)
+    head, rows = results.treatment_table(treatments)
+    yield table(head, [[escape(cell) for cell in row] for row in rows], results.TREATMENTS, cards=True)
     head, rows = results.regime_table(tables.sweep, tables.confirmed)
     yield table(head, [[escape(cell) for cell in row] for row in rows], results.REGIMES, cards=True)
     knobs = tables.sensitivity
@@ -41,7 +41,7 @@ def methods_section(tables: Tables) -> Iterator[str]:
     for name, title, caption, draw in (
         ("selection", "Selectors", results.SELECTORS, results.draw_selectors),
         ("combinations", "Combinations", results.COMBINATIONS, results.draw_combinations),
-        ("method_arms", "Failures", results.FAILURES, results.draw_failures),
+        ("method_treatments", "Failures", results.FAILURES, results.draw_failures),
     ):
         shown = getattr(tables, name)
         blank = canvas(height=1.3 * HEIGHT)

@@ -8,16 +8,16 @@ from typing import Any
 
 import pandas as pd
 
-from normprobe.claims.contest import NAME
-from normprobe.claims.judgement import ARM_NAMES
-from normprobe.claims.signals import NAMES, NORM
+from normprobe.claims.measure.judgement import READER_NAMES
+from normprobe.claims.measure.signal_comparison import NAME
+from normprobe.claims.measure.signals import NAMES, NORM
 from normprobe.errors import NormprobeError
 from normprobe.report.findings import NothingToDraw
 from normprobe.report.table import number, with_interval
-from normprobe.style import GREY, source_line
+from normprobe.style import GREY, reader_line
 
 FILE = f"evidence/{NAME}.parquet"
-MODEL, TWIN = ARM_NAMES["model"], ARM_NAMES["untrained"]
+MODEL, TWIN = READER_NAMES["model"], READER_NAMES["untrained"]
 CAPTION = (
     "What each signal tells within a layer, mean over the last quarter of layers; 0 tells nothing, the sign is the "
     "direction. Reasoning features: rank correlation with their summed activation over a problem's tokens. Computed "
@@ -63,7 +63,7 @@ def told(signals: pd.DataFrame) -> list[str]:
 
 def _ranked(signals: pd.DataFrame) -> dict[str, dict[str, dict[str, Any]]]:
     """This model's rows by target and signal, the strongest signal first."""
-    model = signals[signals["arm"] == MODEL].sort_values("strength", ascending=False, kind="stable")
+    model = signals[signals["reader"] == MODEL].sort_values("strength", ascending=False, kind="stable")
     return {
         target: {row["signal"]: row for row in model[model["target"] == target].to_dict("records")}
         for target in dict.fromkeys(signals["target"])
@@ -91,15 +91,15 @@ def draw_signals(panels: Sequence[Any], signals: pd.DataFrame) -> None:
     heights = dict(zip(names, range(len(names), 0, -1), strict=True))
     for axes, (target, rows) in zip(panels, signals.groupby("target", sort=False), strict=True):
         axes.axvline(0.0, color=GREY, linewidth=0.6)
-        for arm, name, offset in (("model", MODEL, 0.12), ("untrained", TWIN, -0.2)):
-            shown = rows[rows["arm"] == name]
+        for reader, name, offset in (("model", MODEL, 0.12), ("untrained", TWIN, -0.2)):
+            shown = rows[rows["reader"] == name]
             height = shown["signal"].map(heights) + offset
-            style = source_line(arm)
-            colour = style["color"] if arm == "model" else GREY
+            style = reader_line(reader)
+            colour = style["color"] if reader == "model" else GREY
             axes.hlines(height, shown["low"], shown["high"], color=colour, linewidth=1.0)
             axes.plot(
                 shown["estimate"], height, style["marker"], color=colour, label=name,
-                markerfacecolor=colour if arm == "model" else "white",
+                markerfacecolor=colour if reader == "model" else "white",
             )  # fmt: skip
         widest = float(rows[["estimate", "low", "high"]].abs().max().max())
         axes.set_xlim(-1.08 * widest, 1.08 * widest)

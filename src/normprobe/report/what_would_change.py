@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from normprobe.claims.evidence import Decision, Evidence
-from normprobe.claims.judgement import NO_EFFECT
+from normprobe.claims.measure.judgement import NO_EFFECT
 from normprobe.report.table import count, number
 from normprobe.stats.verdict import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, VACUOUS, decide
 from normprobe.style import GREY, VERDICT_COLOURS

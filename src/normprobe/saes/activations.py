@@ -60,18 +60,18 @@ def sample_states(
     responses: pd.DataFrame,
     rows: Int[np.ndarray, " row"],
     layers: Sequence[int],
-    source: str,
+    subject: str,
 ) -> Float[torch.Tensor, "layer row d"]:
     """resid_post of these layers at the tokens `rows`, on the CPU, in the model's own dtype (which loses nothing).
 
-    Raises NormprobeError if a state is NaN or infinite, naming the layer and `source`.
+    Raises NormprobeError if a state is NaN or infinite, naming the layer and `subject`.
     """
     offsets, n = token_offsets(responses, [SPLIT])
     place = np.full(n, -1)
     place[rows] = np.arange(len(rows))
     states: torch.Tensor | None = None
     for batch in stream_states(opened, responses, [SPLIT], responses_at_once(opened, responses)):
-        check_finite(batch, layers, source)
+        check_finite(batch, layers, subject)
         target = place[offsets[batch.response_index] + batch.position]
         kept = np.flatnonzero(target >= 0)
         here = batch.states[list(layers)][:, torch.from_numpy(kept).to(batch.states.device)]
@@ -82,14 +82,14 @@ def sample_states(
     return states
 
 
-def check_finite(batch: Batch, layers: Sequence[int], source: str) -> None:
+def check_finite(batch: Batch, layers: Sequence[int], subject: str) -> None:
     """Raises NormprobeError if a state of these layers is NaN or infinite, naming the first such layer and
-    `source`."""
+    `subject`."""
     # A sum over squares is NaN or infinite if any entry is: one reduction instead of a mask as large as the states.
     finite = torch.linalg.vector_norm(batch.states, dim=(1, 2)).isfinite().tolist()
     for layer in layers:
         if not finite[layer]:
             raise NormprobeError(
-                f"expected finite activations, got NaN or infinity in layer {layer} of source '{source}'; "
+                f"expected finite activations, got NaN or infinity in layer {layer} of subject '{subject}'; "
                 "check the weights, or load them with dtype float32"
             )

@@ -35,7 +35,7 @@ class Part:
 
 
 def parts(
-    opened: OpenModel, block: pd.DataFrame, layers: Sequence[int], width: int, source: str
+    opened: OpenModel, block: pd.DataFrame, layers: Sequence[int], width: int, subject: str
 ) -> Iterator[Part]:
     """Every token of a block of responses in every layer of `layers`, in parts whose codes (n × width) fit in memory.
 
@@ -43,7 +43,7 @@ def parts(
     """
     size = max(1, _CODES_AT_ONCE // width)
     for batch in stream_states(opened, block, set(block["split"]), responses_at_once(opened, block)):
-        check_finite(batch, layers, source)
+        check_finite(batch, layers, subject)
         for start in range(0, len(batch.position), size):
             some = slice(start, start + size)
             for row, layer in enumerate(layers):
@@ -151,6 +151,6 @@ class Sums:
         return total.numpy().reshape(len(total), *self._cells.shape, -1)
 
 
-def codes_per_problem(dictionaries: Sequence[Dictionary], arms: int) -> int:
+def codes_per_problem(dictionaries: Sequence[Dictionary], readers: int) -> int:
     """How many summed codes a problem needs in memory."""
-    return arms * len(dictionaries) * len(MODES) * len(SEGMENTS) * dictionaries[0].width
+    return readers * len(dictionaries) * len(MODES) * len(SEGMENTS) * dictionaries[0].width

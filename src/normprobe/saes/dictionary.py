@@ -32,13 +32,13 @@ def hook_name(layer: int) -> str:
     return f"blocks.{layer}.hook_resid_post"
 
 
-def describe(identity: ModelIdentity, layer: int, source: str, seed: int) -> dict[str, Any]:
+def describe(identity: ModelIdentity, layer: int, subject: str, seed: int) -> dict[str, Any]:
     """What a dictionary of this model and layer says about itself in its cfg.json."""
     return {
         "model_name": identity.name,
         "hook_name": hook_name(layer),
         "layer": layer,
-        "source": source,
+        "subject": subject,
         "seed": seed,
         "model": identity.to_dict(),
     }

@@ -111,7 +111,7 @@ def match(
 def feature_sets(
     features: pd.DataFrame, tops: Mapping[str, int]
 ) -> dict[str, Bool[np.ndarray, "layer feature"]]:
-    """The sets of an arm's feature table as masks, layers ascending: "reasoning", "matched", and for each of `tops`
+    """The sets of a reader's feature table as masks, layers ascending: "reasoning", "matched", and for each of `tops`
     the so many features of smallest p with delta > 0 (of equal p those of larger delta): how much hangs on |I|."""
     by_layer = [rows.sort_values("feature") for _, rows in features.groupby("layer")]
 

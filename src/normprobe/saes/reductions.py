@@ -28,13 +28,13 @@ SPLITS = ("select", "measure")
 TOPS = {"top8": 8, "top32": 32, "top128": 128}
 SCOPES = {"response": slice(0, 2), "answer": slice(1, 2)}
 """Scope → the segments (thought, answer) it consists of."""
-Arms = Mapping[str, Mapping[int, Dictionary]]
-"""Arm → layer → dictionary, for arms that read the same source in the same layers with the same width."""
+Readers = Mapping[str, Mapping[int, Dictionary]]
+"""Reader → layer → dictionary, for readers that read the same subject in the same layers with the same width."""
 
 
 @dataclass(frozen=True)
 class Reduced:
-    """One arm's tables, as in reductions/; tokens: z_reasoning, z_matched and z_total [layer, token]."""
+    """One reader's tables, as in reductions/; tokens: z_reasoning, z_matched and z_total [layer, token]."""
 
     features: pd.DataFrame
     sums: pd.DataFrame
@@ -43,69 +43,69 @@ class Reduced:
     tokens: dict[str, Float[np.ndarray, "layer token"]]
 
 
-def reduce_source(
+def reduce_subject(
     opened: OpenModel,
     responses: pd.DataFrame,
-    arms: Arms,
-    source: str,
+    dictionaries: Readers,
+    subject: str,
     *,
     on_tokens: Callable[[int], object] = lambda _tokens: None,
 ) -> dict[str, Reduced]:
-    """Both passes over the responses of the splits select and measure, for all arms that read `source`.
+    """Both passes over the responses of the splits select and measure, for all readers that read `subject`.
 
     Tokens are in the order of traces/tokens.parquet. `on_tokens` is told how many tokens × layers of the `work` are
     done. Raises NormprobeError if states are not finite, or fewer than two problems of "select" are answered in both
     modes.
     """
     responses = responses.reset_index(drop=True)
-    layers = sorted(next(iter(arms.values())))
+    layers = sorted(next(iter(dictionaries.values())))
     readers = {
-        arm: _Reader(arm, layers, [dictionaries[layer] for layer in layers])
-        for arm, dictionaries in arms.items()
+        name: _Reader(name, layers, [by_layer[layer] for layer in layers])
+        for name, by_layer in dictionaries.items()
     }
     selecting = responses[(responses["split"] == "select") & responses["mode"].isin(list(PAIRED))]
     reducing = responses[responses["split"].isin(list(SPLITS))]
     offsets, n = token_offsets(responses, SPLITS)
     width = next(iter(readers.values())).width
-    size = codes_per_problem(next(iter(readers.values())).dictionaries, len(arms))
+    size = codes_per_problem(next(iter(readers.values())).dictionaries, len(readers))
 
     for block in blocks(selecting, size):
         cells = Cells(block)
-        sums = {arm: Sums(cells, reader.dictionaries) for arm, reader in readers.items()}
-        for part in parts(opened, block, layers, width, source):
-            for arm, reader in readers.items():
-                sums[arm].add_codes(part, reader.dictionaries[part.layer_row].encode(part.h))
+        sums = {name: Sums(cells, reader.dictionaries) for name, reader in readers.items()}
+        for part in parts(opened, block, layers, width, subject):
+            for name, reader in readers.items():
+                sums[name].add_codes(part, reader.dictionaries[part.layer_row].encode(part.h))
             on_tokens(len(part.h))
-        for arm, reader in readers.items():
-            reader.moments.add(*_paired_means(cells, sums[arm]))
+        for name, reader in readers.items():
+            reader.moments.add(*_paired_means(cells, sums[name]))
     for reader in readers.values():
         reader.select(n)
 
     for block in blocks(reducing, size):
         cells = Cells(block)
         columns = offsets[block.index.to_numpy()]
-        sums = {arm: Sums(cells, reader.dictionaries) for arm, reader in readers.items()}
-        for part in parts(opened, block, layers, width, source):
-            for arm, reader in readers.items():
-                reader.read(part, columns[part.response] + part.position, sums[arm])
+        sums = {name: Sums(cells, reader.dictionaries) for name, reader in readers.items()}
+        for part in parts(opened, block, layers, width, subject):
+            for name, reader in readers.items():
+                reader.read(part, columns[part.response] + part.position, sums[name])
             on_tokens(len(part.h))
-        for arm, reader in readers.items():
-            reader.summarise(cells, sums[arm])
-    return {arm: reader.result() for arm, reader in readers.items()}
+        for name, reader in readers.items():
+            reader.summarise(cells, sums[name])
+    return {name: reader.result() for name, reader in readers.items()}
 
 
 def work(responses: pd.DataFrame, n_layers: int) -> int:
-    """Tokens × layers that `reduce_source` reads in both passes."""
+    """Tokens × layers that `reduce_subject` reads in both passes."""
     lengths = responses["token_ids"].map(len)
     selecting = (responses["split"] == "select") & responses["mode"].isin(list(PAIRED))
     return n_layers * int(lengths[selecting].sum() + lengths[responses["split"].isin(list(SPLITS))].sum())
 
 
 class _Reader:
-    """One arm on its way through both passes."""
+    """One reader on its way through both passes."""
 
-    def __init__(self, arm: str, layers: Sequence[int], dictionaries: Sequence[Dictionary]) -> None:
-        self.arm, self.layers, self.dictionaries = arm, list(layers), list(dictionaries)
+    def __init__(self, name: str, layers: Sequence[int], dictionaries: Sequence[Dictionary]) -> None:
+        self.name, self.layers, self.dictionaries = name, list(layers), list(dictionaries)
         self.width = dictionaries[0].width
         self.moments = PairedMoments(len(layers), self.width)
         self._sums: list[pd.DataFrame] = []
@@ -152,7 +152,7 @@ class _Reader:
                     {name: values[row][:, :, segments].sum(axis=2) for name, values in scalars.items()},
                     cells.n_tokens[:, :, segments].sum(axis=2),
                 )
-                label = {"arm": self.arm, "layer": layer, "scope": scope}
+                label = {"reader": self.name, "layer": layer, "scope": scope}
                 for tables, table in (
                     (self._sums, sums_table(means, sets, atoms, bias)),
                     (self._pairs, pairs_table(means, sets["reasoning"])),
@@ -162,10 +162,10 @@ class _Reader:
                     tables.append(table.assign(**label, **names))
 
     def result(self) -> Reduced:
-        keys = ["arm", "problem_id", "split", "layer", "scope", "feature_set"]
+        keys = ["reader", "problem_id", "split", "layer", "scope", "feature_set"]
         sums, pairs = (pd.concat(tables, ignore_index=True) for tables in (self._sums, self._pairs))
         return Reduced(
-            features=self.features.assign(arm=self.arm)[["arm", *self.features.columns]],
+            features=self.features.assign(reader=self.name)[["reader", *self.features.columns]],
             sums=sums[
                 [*keys[:5], "mode", "feature_set", *sums.columns.difference([*keys, "mode"], sort=False)]
             ],
@@ -179,7 +179,7 @@ class _Reader:
         chosen = atoms[self.sets["reasoning"][row]]
         whole, selected = coherence(atoms), coherence(chosen)
         return {
-            "arm": self.arm,
+            "reader": self.name,
             "layer": self.layers[row],
             "d": atoms.shape[1],
             "width": len(atoms),

@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from normprobe.errors import NormprobeError
 from normprobe.models.open import OpenModel
-from normprobe.runs import Run, atomic_write, atomic_write_json
+from normprobe.runs.directory import Run
+from normprobe.runs.files import atomic_write, atomic_write_json
 from normprobe.saes.activations import draw_tokens, layer_groups, sample_states, training_responses
 from normprobe.saes.dictionary import (
     CONFIG,
@@ -27,7 +28,7 @@ from normprobe.saes.dictionary import (
     save,
 )
 from normprobe.saes.published import layers_of, open_given
-from normprobe.saes.reductions import reduce_source, work
+from normprobe.saes.reductions import reduce_subject, work
 from normprobe.saes.training import SaeSettings, generator_for, quality, train_sae
 
 GIVEN = "given.json"
@@ -37,7 +38,7 @@ TABLES = ("features", "sums", "pairs", "dictionary")
 
 def stage_saes(
     run: Run,
-    sources: Mapping[str, OpenModel],
+    subjects: Mapping[str, OpenModel],
     config: Mapping[str, Any],
     *,
     layers: Sequence[int] | None = None,
@@ -46,7 +47,7 @@ def stage_saes(
     seed: int,
     progress: bool = True,
 ) -> None:
-    """Fill saes/: a folder per source and layer, a random dictionary of the same shape, and training.parquet.
+    """Fill saes/: a folder per subject and layer, a random dictionary of the same shape, and training.parquet.
 
     `given` names dictionaries to read the model with instead of training them: a folder with `layer_NN` folders in
     SAELens's format, or a published release as `RELEASE:ID`, where ID holds `{layer}`; saes/model/ then holds
@@ -58,12 +59,12 @@ def stage_saes(
     """
     if run.stage_complete("saes", config):
         return
-    model = sources["model"]
+    model = subjects["model"]
     chosen = _layers(layers, model.identity.n_layers)
     if given is not None:
         chosen = layers_of(given, chosen)
         settings = _like_given(given, chosen, model, settings)
-    trained = [source for source in sources if source != "model" or given is None]
+    trained = [subject for subject in subjects if subject != "model" or given is None]
     responses = pd.DataFrame()
     if trained:
         responses = training_responses(pd.read_parquet(run["responses"] / "responses.parquet"))
@@ -80,8 +81,8 @@ def stage_saes(
         if given is not None:
             (folder / "model").mkdir(exist_ok=True)
             atomic_write_json(folder / "model" / GIVEN, {"given": given, "layers": chosen})
-        for source in trained:
-            _train(folder / source, sources[source], responses, chosen, settings, seed, bar)
+        for subject in trained:
+            _train(folder / subject, subjects[subject], responses, chosen, settings, seed, bar)
         for layer in chosen:
             _save_random(layer_folder(folder / RANDOM, layer), model, layer, settings, seed)
         with atomic_write(folder / "training.parquet") as unfinished:
@@ -89,51 +90,51 @@ def stage_saes(
 
 
 def stage_reductions(
-    run: Run, sources: Mapping[str, OpenModel], config: Mapping[str, Any], *, progress: bool = True
+    run: Run, subjects: Mapping[str, OpenModel], config: Mapping[str, Any], *, progress: bool = True
 ) -> None:
-    """Fill reductions/: the tables features, sums, pairs and dictionary, and tokens.safetensors, for every arm.
+    """Fill reductions/: the tables features, sums, pairs and dictionary, and tokens.safetensors, for every reader.
 
-    An arm is a source with its own dictionaries, or "random": the model read with random ones. Nothing to do if the
-    stage is complete with `config`; resumes source by source. Raises NormprobeError as `reduce_source` does, or if a
-    dictionary is missing, damaged or not that source's.
+    A reader is a subject with its own dictionaries, or "random": the model read with random ones. Nothing to do if the
+    stage is complete with `config`; resumes subject by subject. Raises NormprobeError as `reduce_subject` does, or if a
+    dictionary is missing, damaged or not that subject's.
     """
     if run.stage_complete("reductions", config):
         return
     responses = pd.read_parquet(run["responses"] / "responses.parquet")
     with run.stage("reductions", config) as folder:
-        arms = []
-        for source, opened in sources.items():
-            names = [source, RANDOM] if source == "model" else [source]
-            arms += names
-            if all((folder / f"{arm}.safetensors").exists() for arm in names):
+        readers = []
+        for subject, opened in subjects.items():
+            names = [subject, RANDOM] if subject == "model" else [subject]
+            readers += names
+            if all((folder / f"{reader}.safetensors").exists() for reader in names):
                 continue
-            dictionaries = {arm: load_arm(run["saes"], arm, opened) for arm in names}
-            total = work(responses, len(dictionaries[source]))
+            dictionaries = {reader: load_reader(run["saes"], reader, opened) for reader in names}
+            total = work(responses, len(dictionaries[subject]))
             with tqdm(
-                total=total, desc=f"reduce {source}", unit="token", unit_scale=True, disable=not progress
+                total=total, desc=f"reduce {subject}", unit="token", unit_scale=True, disable=not progress
             ) as bar:
-                reduced = reduce_source(opened, responses, dictionaries, source, on_tokens=bar.update)
-            for arm, tables in reduced.items():
+                reduced = reduce_subject(opened, responses, dictionaries, subject, on_tokens=bar.update)
+            for reader, tables in reduced.items():
                 for name in TABLES:
-                    getattr(tables, name).to_parquet(folder / f"{arm}.{name}.parquet", index=False)
-                # Last: where this file is, the arm is whole.
-                with atomic_write(folder / f"{arm}.safetensors") as unfinished:
+                    getattr(tables, name).to_parquet(folder / f"{reader}.{name}.parquet", index=False)
+                # Last: where this file is, the reader is whole.
+                with atomic_write(folder / f"{reader}.safetensors") as unfinished:
                     save_file(tables.tokens, unfinished)
-        _merge(folder, arms)
+        _merge(folder, readers)
 
 
-def load_arm(saes: Path, arm: str, opened: OpenModel) -> dict[int, Dictionary]:
-    """Layer → dictionary of an arm, out of a run's saes/. Raises NormprobeError if one is damaged or does not fit."""
-    given = saes / arm / GIVEN
+def load_reader(saes: Path, reader: str, opened: OpenModel) -> dict[int, Dictionary]:
+    """Layer → dictionary of a reader, out of a run's saes/. Raises NormprobeError if one is damaged or does not fit."""
+    given = saes / reader / GIVEN
     if given.exists():
         content = json.loads(given.read_text(encoding="utf-8"))
         return {
             layer: open_given(content["given"], opened.identity, layer, opened.device)
             for layer in content["layers"]
         }
-    layers = layers_of(str(saes / arm), range(opened.identity.n_layers))
+    layers = layers_of(str(saes / reader), range(opened.identity.n_layers))
     return {
-        layer: load(layer_folder(saes / arm, layer), opened.identity, layer, opened.device)
+        layer: load(layer_folder(saes / reader, layer), opened.identity, layer, opened.device)
         for layer in layers
     }
 
@@ -147,12 +148,12 @@ def _train(
     seed: int,
     bar: tqdm[Any],
 ) -> None:
-    """Every missing layer of one source; a layer's folder is there only when it is whole."""
+    """Every missing layer of one subject; a layer's folder is there only when it is whole."""
     missing = [layer for layer in layers if not layer_folder(folder, layer).exists()]
     bar.update((len(layers) - len(missing)) * settings.n_samples)
     bytes_per_token = opened.identity.d_model * opened.model.dtype.itemsize
     n = min(settings.n_samples, settings.memory // bytes_per_token)
-    # Every source and layer learns from the same tokens.
+    # Every subject and layer learns from the same tokens.
     rows = draw_tokens(responses, n, generator_for(seed, "tokens"))
     for group in layer_groups(missing, len(rows) * bytes_per_token, settings.memory):
         states = sample_states(opened, responses, rows, group, folder.name)
@@ -175,33 +176,35 @@ def _save_random(folder: Path, model: OpenModel, layer: int, settings: SaeSettin
         )
 
 
-def _training_table(folder: Path, sources: Sequence[str], layers: Sequence[int]) -> pd.DataFrame:
-    """source, layer, r2, l0, dead_fraction, tokens: what the dictionaries say of their own training."""
+def _training_table(folder: Path, subjects: Sequence[str], layers: Sequence[int]) -> pd.DataFrame:
+    """subject, layer, r2, l0, dead_fraction, tokens: what the dictionaries say of their own training."""
     rows = []
-    for source in sources:
+    for subject in subjects:
         for layer in layers:
-            path = layer_folder(folder / source, layer) / CONFIG
+            path = layer_folder(folder / subject, layer) / CONFIG
             metadata = json.loads(path.read_text(encoding="utf-8"))["metadata"]
             numbers = {name: metadata[name] for name in ("r2", "l0", "dead_fraction")}
-            rows.append({"source": source, "layer": layer, **numbers, "tokens": metadata["training_tokens"]})
-    return pd.DataFrame(rows, columns=["source", "layer", "r2", "l0", "dead_fraction", "tokens"])
+            rows.append(
+                {"subject": subject, "layer": layer, **numbers, "tokens": metadata["training_tokens"]}
+            )
+    return pd.DataFrame(rows, columns=["subject", "layer", "r2", "l0", "dead_fraction", "tokens"])
 
 
-def _merge(folder: Path, arms: Sequence[str]) -> None:
-    """One file per table out of one per arm and table."""
+def _merge(folder: Path, readers: Sequence[str]) -> None:
+    """One file per table out of one per reader and table."""
     for name in TABLES:
-        tables = [pd.read_parquet(folder / f"{arm}.{name}.parquet") for arm in arms]
+        tables = [pd.read_parquet(folder / f"{reader}.{name}.parquet") for reader in readers]
         with atomic_write(folder / f"{name}.parquet") as unfinished:
             pd.concat(tables, ignore_index=True).to_parquet(unfinished, index=False)
     tokens = {
-        f"{arm}/{name}": values
-        for arm in arms
-        for name, values in load_file(folder / f"{arm}.safetensors").items()
+        f"{reader}/{name}": values
+        for reader in readers
+        for name, values in load_file(folder / f"{reader}.safetensors").items()
     }
     with atomic_write(folder / "tokens.safetensors") as unfinished:
         save_file(tokens, unfinished)
-    for arm in arms:
-        for path in folder.glob(f"{arm}.*"):
+    for reader in readers:
+        for path in folder.glob(f"{reader}.*"):
             path.unlink()
 
 

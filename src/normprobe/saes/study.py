@@ -19,8 +19,9 @@ import pandas as pd
 
 from normprobe.console import run_main
 from normprobe.errors import NormprobeError
-from normprobe.problem_set import FEWEST, SPLITS, bundled_problem_set, read_problem_set
-from normprobe.runs import Run, atomic_write, config_hash, read_config
+from normprobe.problems.files import FEWEST, SPLITS, bundled_problem_set, read_problem_set
+from normprobe.runs.directory import Run, config_hash, read_config
+from normprobe.runs.files import atomic_write
 
 if TYPE_CHECKING:
     from normprobe.models.open import OpenModel

@@ -16,8 +16,8 @@ from tqdm import tqdm
 from normprobe.errors import NormprobeError
 from normprobe.models.chat import MODES
 from normprobe.models.open import OpenModel
+from normprobe.runs.files import read_table, write_table
 from normprobe.tracing.decode import decode
-from normprobe.tracing.store import read_table, write_table
 
 Scorer = Callable[[str, str], bool]
 """(text of the answer, gold answer) → is it right?"""

@@ -9,9 +9,9 @@ from typing import Any
 from normprobe.errors import NormprobeError
 from normprobe.models.chat import MODES
 from normprobe.models.open import OpenModel
-from normprobe.runs import Run
+from normprobe.runs.directory import Run
+from normprobe.runs.files import read_table, signals_path, write_signals, write_table
 from normprobe.tracing.responses import Scorer, generate_responses
-from normprobe.tracing.store import read_table, signals_path, write_signals, write_table
 from normprobe.tracing.trace import Roles, replay, trace
 
 
@@ -59,37 +59,37 @@ def stage_responses(
 
 def stage_traces(
     run: Run,
-    sources: Mapping[str, OpenModel],
+    subjects: Mapping[str, OpenModel],
     config: Mapping[str, Any],
     *,
     roles: Roles | None = None,
     batch_size: int = 64,
     progress: bool = True,
 ) -> None:
-    """Fill traces/ from the run's responses; nothing to do if it is complete with `config`. Resumes source by source.
+    """Fill traces/ from the run's responses; nothing to do if it is complete with `config`. Resumes subject by subject.
 
-    `sources` maps names to models: "model" wrote the responses, the others (controls) read the same token ids.
+    `subjects` maps names to models: "model" wrote the responses, the others (controls) read the same token ids.
     Raises NormprobeError if "model" is not among them, if a control has another tokenizer, or as `replay` does.
     """
     if run.stage_complete("traces", config):
         return
-    if "model" not in sources:
+    if "model" not in subjects:
         raise NormprobeError(
-            f"expected the source 'model' to trace, got {', '.join(sources) or 'none'}; add it"
+            f"expected the subject 'model' to trace, got {', '.join(subjects) or 'none'}; add it"
         )
-    for source, opened in sources.items():
-        if opened.identity.tokenizer != sources["model"].identity.tokenizer:
+    for subject, opened in subjects.items():
+        if opened.identity.tokenizer != subjects["model"].identity.tokenizer:
             raise NormprobeError(
-                f"expected source '{source}' to share the model's tokenizer, got another; "
+                f"expected subject '{subject}' to share the model's tokenizer, got another; "
                 "the same token ids would mean other text: use a checkpoint of the same model"
             )
     responses = read_table(run["responses"] / "responses.parquet")
     problems = read_table(run["problems"] / "problems.parquet")
     with run.stage("traces", config) as folder:
-        for source, opened in sources.items():
-            if signals_path(folder, source).exists():
+        for subject, opened in subjects.items():
+            if signals_path(folder, subject).exists():
                 continue
-            if source == "model":
+            if subject == "model":
                 tokens, signals = trace(
                     opened, responses, problems, roles=roles, batch_size=batch_size, progress=progress
                 )
@@ -97,5 +97,5 @@ def stage_traces(
                     folder / "tokens.parquet", tokens
                 )  # before the signals: where those are, the table is
             else:
-                signals = replay(opened, responses, source=source, batch_size=batch_size, progress=progress)
-            write_signals(folder, source, signals)
+                signals = replay(opened, responses, subject=subject, batch_size=batch_size, progress=progress)
+            write_signals(folder, subject, signals)

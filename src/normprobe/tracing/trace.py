@@ -60,7 +60,7 @@ def replay(
     responses: pd.DataFrame,
     *,
     splits: Collection[str] = TRACED,
-    source: str = "model",
+    subject: str = "model",
     batch_size: int = 64,
     progress: bool = True,
 ) -> Signals:
@@ -68,26 +68,26 @@ def replay(
 
     `attention_entropy` is there only if the model was opened with eager attention. `surprisal` is NaN at position 0.
     Raises NormprobeError if there is nothing to read, a token id lies outside the vocabulary, or a norm is NaN or
-    infinite (naming the layer and `source`).
+    infinite (naming the layer and `subject`).
     """
     offsets, n = token_offsets(responses, splits)
     if n == 0:
         raise NormprobeError(
             f"expected responses in the splits {', '.join(splits)}, got none; give more problems"
         )
-    _check_vocabulary(opened, responses, source)
+    _check_vocabulary(opened, responses, subject)
     n_layers = len(opened.blocks)
     out = {name: np.full((n_layers, n), np.nan, dtype=np.float32) for name in (*_HIDDEN, "output_entropy")}
     out |= {"surprisal": np.full(n, np.nan, dtype=np.float32)}
     with (
         _attention_entropies(opened) as attention,
-        tqdm(total=n, desc=f"trace {source}", unit="token", unit_scale=True, disable=not progress) as bar,
+        tqdm(total=n, desc=f"trace {subject}", unit="token", unit_scale=True, disable=not progress) as bar,
     ):
         for batch in stream_states(opened, responses, splits, batch_size):
             column = offsets[batch.response_index] + batch.position
             for name, signal in _HIDDEN.items():
                 out[name][:, column] = torch.stack([signal(h) for h in batch.states]).cpu().numpy()
-            _check_finite(out["norm"][:, column], source)
+            _check_finite(out["norm"][:, column], subject)
             _read_logits(opened, responses, batch, column, out)
             if attention:
                 valid = _rows(batch), batch.position
@@ -216,20 +216,20 @@ def _rows(batch: Batch) -> Int[np.ndarray, " n"]:
     return np.cumsum(batch.position == 0) - 1
 
 
-def _check_finite(norm: Float[np.ndarray, "layer token"], source: str) -> None:
+def _check_finite(norm: Float[np.ndarray, "layer token"], subject: str) -> None:
     finite = np.isfinite(norm).all(axis=1)
     if not finite.all():
         raise NormprobeError(
-            f"expected finite activations, got NaN or infinity in layer {int(np.argmin(finite))} of source '{source}'; "
+            f"expected finite activations, got NaN or infinity in layer {int(np.argmin(finite))} of subject '{subject}'; "
             "check the weights, or load them with dtype float32"
         )
 
 
-def _check_vocabulary(opened: OpenModel, responses: pd.DataFrame, source: str) -> None:
+def _check_vocabulary(opened: OpenModel, responses: pd.DataFrame, subject: str) -> None:
     largest = max(int(max(ids)) for ids in responses["token_ids"])
     size = opened.model.config.get_text_config().vocab_size
     if largest >= size:
         raise NormprobeError(
-            f"expected token ids below the vocabulary of source '{source}' ({size}), got {largest}; "
+            f"expected token ids below the vocabulary of subject '{subject}' ({size}), got {largest}; "
             "replay with a model of the same tokenizer"
         )

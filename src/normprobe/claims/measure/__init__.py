@@ -1,0 +1,1 @@
+"""What several claims share: tokens and reductions brought to arrays, correlations, verdicts, drawing."""

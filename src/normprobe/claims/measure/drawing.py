@@ -1,0 +1,65 @@
+"""What panels draw alike: curves over layers with intervals, rows with intervals, the sample size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from normprobe.claims.evidence import Evidence
+from normprobe.claims.measure.judgement import READER_NAMES
+from normprobe.claims.measure.measured import late_layers
+from normprobe.style import GREY, READER_COLOURS, reader_line
+
+CONTROL = {"color": GREY, "linewidth": 1.0}
+
+
+def pick(series: pd.DataFrame, quantity: str, name: str) -> pd.DataFrame:
+    """The rows of one curve, by layer; empty where a control was not computed."""
+    return series[(series["quantity"] == quantity) & (series["name"] == name)].sort_values("layer")
+
+
+def curve(axes: Any, rows: pd.DataFrame, label: str, **line: Any) -> None:
+    """Estimate over layers with its 95 % interval shaded; nothing where there are no rows."""
+    if rows.empty:
+        return
+    axes.plot(rows["layer"], rows["estimate"], label=label, **line)
+    axes.fill_between(rows["layer"], rows["low"], rows["high"], color=line["color"], alpha=0.15, linewidth=0)
+
+
+def legend_below(axes: Any, columns: int) -> None:
+    """A legend that no curve can run into."""
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=columns)
+
+
+def layer_axis(axes: Any, series: pd.DataFrame, evidence: Evidence, *, mark_late: bool = True) -> None:
+    """Name the layer axis, shade the last quarter and state n."""
+    layers = sorted(int(layer) for layer in series["layer"].unique() if layer >= 0)
+    if mark_late and (late := late_layers(layers, layers[-1] + 1)):
+        axes.axvspan(layers[late[0]] - 0.5, layers[-1] + 0.5, color="#EEEEEE", zorder=0, linewidth=0)
+    axes.set_xlabel(f"layer (0…{layers[-1]}; 95 % intervals, n = {evidence.n} {evidence.n_unit})")
+
+
+def by_reader(axes: Any, series: pd.DataFrame, labels: Mapping[str, str]) -> None:
+    """One labelled row per quantity, from the top: this model's number filled, beneath it its nulls' grey and open.
+
+    Drawn are the rows of the series at layer −1; a quantity without any is left out.
+    """
+    means = series[(series["layer"] < 0) & series["estimate"].notna()]
+    quantities = [quantity for quantity in labels if quantity in set(means["quantity"])]
+    heights = dict(zip(quantities, range(len(quantities), 0, -1), strict=True))
+    means = means[means["quantity"].isin(quantities)]
+    readers = [reader for reader in READER_NAMES if READER_NAMES[reader] in set(means["name"])]
+    for place, reader in enumerate(readers):
+        shown = means[means["name"] == READER_NAMES[reader]]
+        height = shown["quantity"].map(heights) + 0.25 - 0.5 * place / max(len(readers) - 1, 1)
+        colour = READER_COLOURS["model"] if reader == "model" else GREY
+        axes.hlines(height, shown["low"], shown["high"], color=colour, linewidth=1.0)
+        axes.plot(
+            shown["estimate"], height, color=colour, marker=reader_line(reader)["marker"], linestyle="none",
+            markerfacecolor=colour if reader == "model" else "white", label=READER_NAMES[reader],
+        )  # fmt: skip
+    axes.set_yticks(list(heights.values()), [labels[quantity] for quantity in quantities])
+    axes.set_ylim(0.4, len(quantities) + 0.6)
+    legend_below(axes, columns=4)

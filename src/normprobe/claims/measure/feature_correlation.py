@@ -1,0 +1,77 @@
+"""How closely a signal follows the reasoning features within one layer, over the tokens of one problem's responses.
+
+Spearman's ρ with Σ_{i∈I} z_i over a problem's response tokens (think and no_think together), averaged over problems.
+Depth cannot enter it, nor can differences between problems. In three forms:
+
+- all tokens;
+- sinks excluded: their massive norms say nothing about features;
+- token identity, position, surprisal regressed out (sinks excluded too, since one would shift its token's mean):
+  the mean over all measured tokens of the same vocabulary item is taken off the signal and Σz alike, what is left is
+  ranked within the problem, and the ranks of position and surprisal are partialled out linearly. (Of the norm it is the
+  logarithm, since norms grow by factors.) A token's frequency is a function of its identity, and leaves with it. A
+  token that occurs once is left with 0 and tells nothing.
+  Surprisal is that of the network which the signal was read from, so that all readers go through the same steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from normprobe.claims.measure.judgement import average, subject_of
+from normprobe.claims.measure.measured import Measured
+from normprobe.claims.measure.signals import LAYERLESS, NORM, read_signal
+from normprobe.claims.measure.within_groups import (
+    centred_within,
+    correlation_within,
+    ranks_within,
+    residuals_within,
+)
+from normprobe.runs.tables import Tables
+
+PLAIN = "all tokens"
+NO_SINKS = "sinks excluded"
+REGRESSED = "token identity, position, surprisal regressed out"
+FORMS = (PLAIN, NO_SINKS, REGRESSED)
+
+
+def feature_correlation(
+    tables: Tables,
+    reader: str,
+    measured: Measured,
+    weights: Float[np.ndarray, "draw problem"],
+    form: str,
+    signals: Sequence[str],
+    layers: Sequence[int] | None = None,
+) -> dict[str, Float[np.ndarray, "draw layer"]]:
+    """ρ of each signal that the reader's subject has, at the reader's layers (or those of them in `layers`)."""
+    known = tables.layers(reader)
+    layers = known if layers is None else layers
+    mask = measured.where("think") | measured.where("no_think")
+    if form != PLAIN:
+        mask &= ~measured.tokens["sink"].to_numpy(dtype=bool)
+    problem = measured.problem[mask]
+    identity, _ = pd.factorize(measured.tokens["token_id"][mask])
+
+    def read(signal: str) -> Float[np.ndarray, "#layer token"] | None:
+        values = read_signal(tables, subject_of(reader), signal, layers, measured, mask)
+        return np.log(values) if values is not None and signal == NORM else values
+
+    covariates = [values for name in LAYERLESS if (values := read(name)) is not None]
+
+    def prepared(values: Float[np.ndarray, "#layer token"]) -> Float[np.ndarray, "#layer token"]:
+        if form != REGRESSED:
+            return ranks_within(values, problem)
+        rest = ranks_within(centred_within(values, identity), problem)
+        return residuals_within(rest, ranks_within(np.concatenate(covariates), problem), problem)
+
+    rows = [known.index(layer) for layer in layers]
+    z = prepared(measured.pick(tables.z(reader)["z_reasoning"][rows], mask).astype(float))
+    return {
+        signal: average(weights, correlation_within(prepared(values), z, problem, measured.n_problems))
+        for signal in signals
+        if (values := read(signal)) is not None
+    }

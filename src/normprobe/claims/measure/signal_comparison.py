@@ -1,0 +1,186 @@
+"""Which signal tells most? The norm beside every other signal on the same footing. A comparison, not a claim.
+
+Three targets, each read within one layer and averaged over the last quarter of layers; sinks are left out:
+
+- the reasoning features: Spearman's ρ with Σ_{i∈I} z_i over a problem's tokens (as in `entropies_do_not`);
+- computed tokens: AUROC − 0.5 against the other thought tokens of the same problem (as in `marks_critical_steps`);
+- a correct answer: AUROC − 0.5 of the signal's mean over the thought, for correct against wrong responses in think,
+  over problems. Hard problems differ from easy ones in more than their answers, so also among problems of the same
+  domain and difficulty only.
+
+The sign says in which direction a signal tells, the distance from 0 how much; layers of opposite sign cancel, since a
+reader would first have to know which is which. The untrained twin reads the same tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Int
+
+from normprobe.claims.measure.feature_correlation import NO_SINKS, feature_correlation
+from normprobe.claims.measure.judgement import READER_NAMES, Draws, Resampling, average, interval
+from normprobe.claims.measure.measured import FEWEST_PROBLEMS, Measured, NotJudged, late_layers
+from normprobe.claims.measure.signals import NAMES, NORM, read_signal
+from normprobe.claims.measure.within_groups import auroc_within
+from normprobe.runs.tables import Tables
+from normprobe.stats.classification import auroc_of_weights, pair_counts
+
+NAME = "signals"
+NEEDS = frozenset({"tokens", "signals/model"})
+FEATURES = "reasoning features"
+COMPUTED = "computed tokens"
+CORRECT = "correct answer"
+CORRECT_ALIKE = "correct answer, matched problems"
+CHANCE = 0.5
+
+
+@dataclass(frozen=True)
+class _Footing:
+    """What all signals and targets share: the measured tokens, the resamplings of their problems, the late layers."""
+
+    tables: Tables
+    measured: Measured
+    weights: Float[np.ndarray, "draw problem"]
+    late: list[int]
+
+    def thought(self) -> Bool[np.ndarray, " token"]:
+        """Thought tokens in think, without sinks."""
+        return self.measured.where("think", ["thought"]) & ~self.measured.tokens["sink"].to_numpy(dtype=bool)
+
+    def scores(
+        self, subject: str, mask: Bool[np.ndarray, " token"]
+    ) -> dict[str, Float[np.ndarray, "_ masked"]]:
+        """Each signal of the masked tokens in the late layers (the twin has no positions of its own)."""
+        known = {
+            signal: read_signal(self.tables, subject, signal, self.late, self.measured, mask)
+            for signal in NAMES
+            if subject == "model" or signal != "position"
+        }
+        return {signal: values for signal, values in known.items() if values is not None}
+
+
+_Told = tuple[dict[str, Draws], int]
+"""What each signal tells, mean over the late layers, and on how many problems; empty where the run lacks the target."""
+_NOTHING: _Told = ({}, 0)
+
+
+def compare_signals(tables: Tables, resample: Resampling) -> pd.DataFrame:
+    """One row per target, signal and reader (this model, untrained twin): unit, estimate with its 95 % interval over
+    problems (low, high), strength = |estimate|, over_norm = strength − the norm's with its interval, and n problems.
+
+    A target that the run lacks (features, roles, scored answers) has no rows, nor has one with so few pairs to compare
+    that some resamples hold none. Raises NotJudged for too few problems, and where there is no target at all.
+    """
+    measured = Measured(tables, ["think", "no_think"])
+    depth = len(tables.signals("model")[NORM])
+    footing = _Footing(tables, measured, resample(measured.n_problems), late_layers(range(depth), depth))
+    rows = []
+    for target, tell in _TARGETS.items():
+        for subject in ("model", "untrained"):
+            told, n = tell(footing, subject) if tables.has(f"signals/{subject}") else _NOTHING
+            rows += [
+                {
+                    "target": target,
+                    "signal": signal,
+                    "reader": READER_NAMES[subject],
+                    "unit": "Spearman ρ" if target == FEATURES else "AUROC − 0.5",
+                    **_numbers(draws, told[NORM]),
+                    "n": n,
+                }
+                for signal, draws in told.items()
+                if np.isfinite(draws).all()
+            ]
+    if not rows:
+        raise NotJudged(
+            "it needs feature activations, roles or scored answers, and this run has none of them"
+        )
+    return pd.DataFrame(rows)
+
+
+def _numbers(draws: Draws, norm: Draws) -> dict[str, float]:
+    over_norm = np.abs(draws) - np.abs(norm)
+    (low, high), (over_low, over_high) = interval(draws), interval(over_norm)
+    return {
+        "estimate": float(draws[0]),
+        "low": low,
+        "high": high,
+        "strength": float(abs(draws[0])),
+        "over_norm": float(over_norm[0]),
+        "over_norm_low": over_low,
+        "over_norm_high": over_high,
+    }
+
+
+def _features(footing: _Footing, subject: str) -> _Told:
+    if not footing.tables.has(f"z/{subject}"):
+        return _NOTHING
+    late = [layer for layer in footing.tables.layers(subject) if layer in footing.late]
+    if not late:
+        return _NOTHING
+    told = feature_correlation(
+        footing.tables, subject, footing.measured, footing.weights, NO_SINKS, list(NAMES), late
+    )
+    return {signal: rho.mean(axis=1) for signal, rho in told.items()}, footing.measured.n_problems
+
+
+def _computed(footing: _Footing, subject: str) -> _Told:
+    role = footing.measured.tokens["role"]
+    mask = footing.thought() & role.notna().to_numpy(dtype=bool)
+    problem, n_problems = footing.measured.problem[mask], footing.measured.n_problems
+    computed = (role[mask] == "computed").to_numpy(dtype=bool)
+    told, n = {}, 0
+    for signal, scores in footing.scores(subject, mask).items():
+        auroc = auroc_within(scores, computed, problem, problem, n_problems)
+        n = int(np.isfinite(auroc).all(axis=1).sum())
+        told[signal] = average(footing.weights, auroc).mean(axis=1) - CHANCE
+    return (told, n) if n >= FEWEST_PROBLEMS else _NOTHING
+
+
+def _correct(footing: _Footing, subject: str, *, alike: bool) -> _Told:
+    tables, tokens, mask = footing.tables, footing.measured.tokens, footing.thought()
+    if not tables.has("responses") or not tables.has("problems"):
+        return _NOTHING
+    scored = tables.responses.dropna(subset="correct").set_index("response_id")["correct"].astype(bool)
+    mask &= tokens["response_id"].isin(scored.index).to_numpy()
+    response, response_ids = pd.factorize(tokens["response_id"][mask])
+    correct = scored.loc[response_ids].to_numpy(dtype=bool)
+    problem = np.zeros(len(response_ids), dtype=np.int64)
+    problem[response] = footing.measured.problem[mask]
+    problems, cluster = np.unique(problem, return_inverse=True)
+    if len(problems) < FEWEST_PROBLEMS or correct.all() or not correct.any():
+        return _NOTHING
+    stratum = _strata(tables, tokens["problem_id"][mask].to_numpy(), response) if alike else None
+    length, weights = np.bincount(response), footing.weights[:, problems]
+
+    def auroc(means: Float[np.ndarray, " response"]) -> Draws:
+        return auroc_of_weights(*pair_counts(means, correct, cluster, stratum), weights)
+
+    told = {
+        signal: np.mean([auroc(np.bincount(response, weights=row) / length) for row in scores], axis=0)
+        - CHANCE
+        for signal, scores in footing.scores(subject, mask).items()
+    }
+    return told, len(problems)
+
+
+def _strata(
+    tables: Tables, problem_id: np.ndarray, response: Int[np.ndarray, " token"]
+) -> Int[np.ndarray, " response"]:
+    """Domain and difficulty of each response's problem, as a number."""
+    groups = tables.problems.groupby(["domain", "difficulty"], dropna=False).ngroup()
+    of_problem = pd.Series(groups.to_numpy(), index=tables.problems["problem_id"])
+    strata = np.zeros(int(response.max()) + 1, dtype=np.int64)
+    strata[response] = of_problem.loc[problem_id].to_numpy()
+    return strata
+
+
+_TARGETS = {
+    FEATURES: _features,
+    COMPUTED: _computed,
+    CORRECT: partial(_correct, alike=False),
+    CORRECT_ALIKE: partial(_correct, alike=True),
+}

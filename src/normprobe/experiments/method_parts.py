@@ -1,0 +1,210 @@
+"""The parts of an evaluation: each opens the run's model in a process of its own and answers one set of problems."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+import torch
+
+from normprobe.config import Settings
+from normprobe.engines.hf import Events
+from normprobe.errors import NormprobeError
+from normprobe.experiments.answers import answer
+from normprobe.experiments.method_baselines import WARMER, Entropies, baselines, plain
+from normprobe.experiments.method_settings import Setting, Vectors
+from normprobe.experiments.regimes import GREEDY, Regime
+from normprobe.experiments.samples import draw_sample, keyed_draws
+from normprobe.experiments.thinking_vectors import thinking_vectors
+from normprobe.layer_profile import LayerProfile
+from normprobe.models.open import OpenModel
+from normprobe.models.opening import open_for
+from normprobe.policies.combined import Combined
+from normprobe.policies.recursion import Recursion
+from normprobe.policies.rows import Policy
+from normprobe.policies.steering import Steering
+from normprobe.problems.testbed.scoring import correct
+from normprobe.runs.directory import Run
+
+MAX_NEW_TOKENS = 220
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How large an evaluation is: problems of the sweep per regime, held-out problems, samples to select among."""
+
+    tune: int = 128
+    test: int = 2048
+    samples: int = 8
+    seed: int = 0
+
+    @property
+    def part(self) -> int:
+        """Held-out problems of what decides nothing: sensitivity and combinations."""
+        return max(self.test // 4, 1)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The run's model, its profile, and CAA's vectors on demand."""
+
+    model: OpenModel
+    profile: LayerProfile
+    vectors: Vectors
+
+    @classmethod
+    @lru_cache(maxsize=1)  # a worker does many parts
+    def of(cls, run_path: Path) -> Opened:
+        """In this process, on one thread. Raises NormprobeError if the run is none of `normprobe verify`."""
+        torch.set_num_threads(1)  # the processes are the parallelism
+        try:
+            given = Settings.of(Run.load(run_path).manifest()["arguments"]["resolved"])
+        except (TypeError, KeyError) as error:
+            raise NormprobeError(
+                f"expected a run of `normprobe verify` in {run_path}, got another; evaluate a finished verification"
+            ) from error
+        model = open_for(given)
+        profile = LayerProfile.load(run_path / "layer_profile.json").for_model(model.identity.to_dict())
+        return cls(model, profile, partial(thinking_vectors, model, run_path))
+
+    def policy(self, *settings: Setting) -> Policy:
+        """The policy of these settings together; without any, one that never acts."""
+        policies = tuple(setting.policy(self.profile, self.vectors) for setting in settings)
+        match policies:
+            case ():
+                return plain(self.profile)
+            case (policy,):
+                return policy
+            case _:
+                return Combined(policies)
+
+    def answer(
+        self, policy: Policy, regime: Regime, problems: pd.DataFrame, seed: int
+    ) -> tuple[pd.DataFrame, Events]:
+        """As `answering.answer`, with what it cost: see `_costs`."""
+        draws = None
+        if regime.temperature > 0:
+            draws = keyed_draws(problems["problem_id"].tolist(), 0, seed, MAX_NEW_TOKENS)
+        begun = time.process_time()
+        table, events = answer(
+            self.model,
+            policy,
+            problems,
+            max_new_tokens=MAX_NEW_TOKENS,
+            temperature=regime.temperature,
+            draws=draws,
+            scorer=correct,
+        )
+        return table.assign(**self._costs(table, events, policy, time.process_time() - begun)), events
+
+    def _costs(
+        self, table: pd.DataFrame, events: Events, policy: Policy, seconds: float
+    ) -> dict[str, float | str]:
+        """What a policy did and cost on all these problems together, beside plain generation.
+
+        rates: by layer, as JSON, the share of tokens acted on. extra_passes, extra_flops: extra layer passes, and their
+        multiplications, as shares of those of the generated tokens (attention's own left out). seconds: of the CPU.
+        """
+        blocks = [sum(p.numel() for p in block.parameters()) for block in self.model.blocks]
+        head = sum(p.numel() for p in self.model.model.lm_head.parameters())
+        n_tokens = int(table["n_tokens"].sum())
+        rates = {layer: float((events.layer == layer).sum()) / n_tokens for layer in policy.layers}
+        passes = float(table["n_passes"].sum()) / n_tokens
+        return {
+            "rates": json.dumps(rates),
+            "extra_passes": passes / len(blocks),
+            "extra_flops": passes * sum(blocks) / len(blocks) / (sum(blocks) + head),
+            "seconds": seconds,
+        }
+
+
+@dataclass(frozen=True)
+class Try:
+    """One setting (None: the plain model) on the first `n` problems of a split (`tune` or `test`) of a regime."""
+
+    regime: Regime
+    setting: Setting | None
+    split: Literal["tune", "test"]
+    n: int
+
+    def __call__(self, run_path: Path, plan: Plan) -> pd.DataFrame:
+        opened = Opened.of(run_path)
+        policy = opened.policy(*([] if self.setting is None else [self.setting]))
+        table, _ = opened.answer(policy, self.regime, self.regime.problems(self.n, self.split), plan.seed)
+        return table.assign(
+            regime=self.regime.name,
+            method="" if self.setting is None else self.setting.method,
+            name="plain" if self.setting is None else self.setting.name,
+            setting="" if self.setting is None else self.setting.to_json(),
+        )
+
+
+@dataclass(frozen=True)
+class PlainTreatments:
+    """The held-out problems without a method: greedy, and with sampling alone changed."""
+
+    def __call__(self, run_path: Path, plan: Plan) -> pd.DataFrame:
+        opened = Opened.of(run_path)
+        problems = GREEDY.problems(plan.test, "test")
+        frames = []
+        for treatment, regime in (("plain", GREEDY), (WARMER, replace(GREEDY, temperature=0.6))):
+            table, _ = opened.answer(opened.policy(), regime, problems, plan.seed)
+            frames.append(table.assign(treatment=treatment, name=treatment))
+        return pd.concat(frames, ignore_index=True)
+
+
+@dataclass(frozen=True)
+class MethodTreatments:
+    """Settings on the held-out problems: the paper's, or (given rates) those tuned, with their baselines."""
+
+    settings: tuple[Setting, ...]
+    rates: dict[int, float] | None = None
+
+    def __call__(self, run_path: Path, plan: Plan) -> pd.DataFrame:
+        opened = Opened.of(run_path)
+        problems = GREEDY.problems(plan.test, "test")
+        name = " + ".join(setting.name for setting in self.settings)
+        treatment = " + ".join(setting.method for setting in self.settings)
+        policy = opened.policy(*self.settings)
+        policies = {treatment if self.rates is not None else f"{name} (paper)": policy}
+        if self.rates is not None and isinstance(policy, Recursion | Steering):
+            entropies = Entropies(policy.layers[0])
+            opened.answer(entropies, GREEDY, GREEDY.problems(plan.tune, "tune"), plan.seed)
+            uncertain = entropies.above(sum(self.rates.values()) / len(self.rates))
+            policies |= baselines(policy, self.rates, uncertain, plan.seed)
+        frames = []
+        for key, acting in policies.items():
+            table, _ = opened.answer(acting, GREEDY, problems, plan.seed)
+            frames.append(table.assign(treatment=key, name=name if acting is policy else key))
+        return pd.concat(frames, ignore_index=True)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """One sampled response to each held-out problem, at temperature 1, with what the selectors need to know.
+
+    settings: the methods it is written under, if any; then a part of the problems only (column `treatment`).
+    """
+
+    number: int
+    settings: tuple[Setting, ...] = ()
+
+    def __call__(self, run_path: Path, plan: Plan) -> pd.DataFrame:
+        opened = Opened.of(run_path)
+        table = draw_sample(
+            opened.model,
+            GREEDY.problems(plan.part if self.settings else plan.test, "test"),
+            opened.profile,
+            self.number,
+            max_new_tokens=MAX_NEW_TOKENS,
+            temperature=1.0,
+            seed=plan.seed,
+            policy=opened.policy(*self.settings) if self.settings else None,
+            scorer=correct,
+        )
+        return table.assign(treatment=" + ".join(setting.method for setting in self.settings))

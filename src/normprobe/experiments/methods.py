@@ -1,0 +1,223 @@
+"""Do ALRR, ERSS and LRS improve accuracy? A sweep on a tuning split, then every treatment on held-out problems.
+
+Each part is a file of its own, made by worker processes; a killed evaluation resumes. What is left in RUN/methods/:
+
+- `sweep.parquet`, a row per regime and setting, on tuning problems;
+- `confirmed.parquet`, the same on held-out problems for the settings that a regime's sweep promised something of;
+- `treatments.parquet`, a row per held-out problem and treatment: the verdict's table;
+- `selection.parquet`, a row per held-out problem and selector, all choosing among the same samples;
+- `sensitivity.parquet`, a row per knob and value; `combinations.parquet`, a row per problem and combination.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+from tqdm import tqdm
+
+from normprobe.experiments.method_parts import MethodTreatments, PlainTreatments, Plan, Samples, Try
+from normprobe.experiments.method_settings import Setting, papers, sensitivity, sweep
+from normprobe.experiments.regimes import GREEDY, REGIMES
+from normprobe.experiments.selectors import select_all
+from normprobe.layer_profile import LayerProfile
+from normprobe.runs.directory import Run, config_hash
+from normprobe.runs.files import atomic_write
+
+SWEPT = ("ALRR", "ERSS", "CAA")
+QUICK = Plan(tune=8, test=24, samples=3)
+
+
+def run_evaluation(
+    run_path: Path, plan: Plan, *, processes: int | None = None, progress: bool = True
+) -> Path:
+    """Fill `run_path`/methods/ with whatever is missing; returns the folder.
+
+    Raises NormprobeError if the run is not a finished one of `normprobe verify` on a model that knows the testbed.
+    """
+    run = Run.load(run_path)
+    run["evidence"]
+    profile = LayerProfile.load(run.path / "layer_profile.json")
+    folder = run.path / "methods"
+    parts = folder / config_hash({"plan": asdict(plan), "profile": asdict(profile)})[:12]
+    parts.mkdir(parents=True, exist_ok=True)
+    tables: dict[str, pd.DataFrame] = {}
+    with ProcessPoolExecutor(
+        processes or os.cpu_count() or 1, mp_context=multiprocessing.get_context("spawn")
+    ) as pool:
+        work = _Work(run.path, parts, plan, pool, progress)
+        grid = [Try(c, s, "tune", plan.tune) for c in REGIMES for s in (None, *sweep(profile))]
+        swept = tables["sweep"] = summary(work.do("sweep", _named("tune", grid)))
+        tuned = {method: best(swept, method) for method in SWEPT}
+        treatments: dict[str, _Job] = {"plain": PlainTreatments()}
+        treatments |= {_file("paper", s.name): MethodTreatments((s,)) for s in papers(profile)}
+        treatments |= {
+            _file("tuned", s.name): MethodTreatments((s,), rates(swept, s)) for s in tuned.values()
+        }
+        both = (tuned["ALRR"], tuned["ERSS"])
+        treatments[_file("tuned", *(s.name for s in both))] = MethodTreatments(both, {})
+        tables["treatments"] = work.do("held-out problems", treatments)
+        samples = work.do("samples", {f"sample {i}": Samples(i) for i in range(plan.samples)})
+        tables["selection"] = select_all(samples, plan.seed)
+        combined = [Samples(i, s) for s in ((both[0],), (both[1],), both) for i in range(plan.samples)]
+        under = work.do(
+            "combinations",
+            {_file("under", str(s.number), *(x.name for x in s.settings)): s for s in combined},
+        )
+        tables["combinations"] = _combinations(tables["treatments"], tables["selection"], under, plan)
+        promised = [
+            Try(regime, setting, "test", plan.test)
+            for regime in REGIMES[1:]
+            for setting in (None, *promising(swept, regime.name))
+        ]
+        tables["confirmed"] = summary(work.do("promising settings", _named("test", promised)))
+        knobs = sensitivity(profile)
+        varied = [Try(GREEDY, setting, "test", plan.part) for setting in (None, *knobs)]
+        told = pd.DataFrame(
+            [{"name": s.name, "knob": knob, "value": value} for s, (knob, value) in knobs.items()]
+        )
+        tables["sensitivity"] = summary(work.do("sensitivity", _named("part", varied))).merge(told, on="name")
+    for name, table in tables.items():
+        with atomic_write(folder / f"{name}.parquet") as unfinished:
+            table.to_parquet(unfinished, index=False)
+    return folder
+
+
+def best(swept: pd.DataFrame, method: str, regime: str = GREEDY.name) -> Setting:
+    """A method's setting of the highest accuracy on the tuning problems of a regime.
+
+    Ties go to the setting that stands first in the sweep, the paper's own before all.
+    """
+    mine = swept[(swept["regime"] == regime) & (swept["method"] == method)]
+    return Setting.from_json(str(mine.iloc[int(mine["accuracy"].to_numpy().argmax())]["setting"]))
+
+
+def promising(swept: pd.DataFrame, regime: str) -> list[Setting]:
+    """Of each method of the paper, the best setting in a regime, if it did better there than the plain model."""
+    found = [best(swept, method, regime) for method in ("ALRR", "ERSS")]
+    rows = swept[(swept["regime"] == regime) & (swept["accuracy"] > swept["plain"])]
+    return [setting for setting in found if setting.name in set(rows["name"])]
+
+
+def rates(swept: pd.DataFrame, setting: Setting) -> dict[int, float]:
+    """By layer, the share of tokens that a setting acts on, where the verdict is taken."""
+    row = swept[(swept["regime"] == GREEDY.name) & (swept["name"] == setting.name)].iloc[0]
+    return {int(layer): rate for layer, rate in json.loads(row["rates"]).items()}
+
+
+def summary(tried: pd.DataFrame) -> pd.DataFrame:
+    """A row per regime and setting: accuracy beside the plain model's on the same problems, how often it acted, cost.
+
+    gained, lost: problems that only the method, only the plain model gets right. trigger_rate: mean over its layers of
+    the share of tokens that it acts on. tokens: generated, as a multiple of the plain model's.
+    """
+    rows = []
+    for regime, tables in tried.groupby("regime", sort=False):
+        unchanged = tables[tables["name"] == "plain"].set_index("problem_id")
+        before = unchanged["correct"].astype(bool)
+        for name, table in tables[tables["name"] != "plain"].groupby("name", sort=False):
+            after = table.set_index("problem_id")["correct"].astype(bool).reindex(before.index)
+            first = table.iloc[0]
+            by_layer = json.loads(first["rates"])
+            rows.append(
+                {
+                    "regime": regime,
+                    "method": first["method"],
+                    "name": name,
+                    "setting": first["setting"],
+                    "n": len(table),
+                    "accuracy": after.mean(),
+                    "plain": before.mean(),
+                    "gained": int((after & ~before).sum()),
+                    "lost": int((~after & before).sum()),
+                    "rates": first["rates"],
+                    "trigger_rate": sum(by_layer.values()) / len(by_layer),
+                    "extra_passes": first["extra_passes"],
+                    "extra_flops": first["extra_flops"],
+                    "tokens": table["n_tokens"].sum() / unchanged["n_tokens"].sum(),
+                }
+            )
+    return pd.DataFrame(rows, columns=_SUMMARY)
+
+
+_SUMMARY = (
+    "regime method name setting n accuracy plain gained lost rates trigger_rate extra_passes extra_flops tokens"
+).split()
+
+
+def _combinations(
+    treatments: pd.DataFrame, selection: pd.DataFrame, under: pd.DataFrame, plan: Plan
+) -> pd.DataFrame:
+    """Right or wrong under every combination of the methods, on the problems that all were tried on.
+
+    Greedy: one answer. Sampled: one sample at random; LRS: the best of as many samples by `lrs_last_third`.
+    """
+    shared = set(under["problem_id"])
+    frames = [
+        treatments[treatments["treatment"] == treatment].assign(combination=f"{treatment}, greedy")
+        for treatment in ("plain", "ALRR", "ERSS", "ALRR + ERSS")
+    ]
+    by_treatment = {"plain": selection}
+    by_treatment |= {
+        str(treatment): select_all(table, plan.seed)
+        for treatment, table in under.groupby("treatment", sort=False)
+    }
+    for treatment, chosen in by_treatment.items():
+        for selector, label in (
+            ("random", f"{treatment}, sampled"),
+            ("lrs_last_third", f"{treatment} + LRS"),
+        ):
+            frames.append(chosen[chosen["selector"] == selector].assign(combination=label))
+    table = pd.concat(frames, ignore_index=True)
+    return table.loc[table["problem_id"].isin(shared), ["combination", "problem_id", "correct"]]
+
+
+_Job = Callable[[Path, Plan], pd.DataFrame]
+
+
+@dataclass
+class _Work:
+    """Jobs on worker processes, each result a file: what is there is not done again."""
+
+    run_path: Path
+    parts: Path
+    plan: Plan
+    pool: ProcessPoolExecutor
+    progress: bool
+
+    def do(self, label: str, jobs: Mapping[str, _Job]) -> pd.DataFrame:
+        """The results of these jobs, one table; begun here if they are missing."""
+        missing = {name: job for name, job in jobs.items() if not self._path(name).exists()}
+        waiting = {self.pool.submit(job, self.run_path, self.plan): name for name, job in missing.items()}
+        with tqdm(
+            total=len(jobs),
+            initial=len(jobs) - len(waiting),
+            desc=label,
+            unit="part",
+            disable=not self.progress,
+        ) as bar:
+            for done in as_completed(waiting):
+                with atomic_write(self._path(waiting[done])) as unfinished:
+                    done.result().to_parquet(unfinished, index=False)
+                bar.update()
+        return pd.concat([pd.read_parquet(self._path(name)) for name in jobs], ignore_index=True)
+
+    def _path(self, name: str) -> Path:
+        return self.parts / f"{name}.parquet"
+
+
+def _named(label: str, jobs: list[Try]) -> dict[str, _Job]:
+    return {_file(label, j.regime.name, "plain" if j.setting is None else j.setting.name): j for j in jobs}
+
+
+def _file(*names: str) -> str:
+    """A file name for a part; what is left out of a long name stands in its hash."""
+    text = " ".join(names)
+    plain_text = "".join(c if c.isalnum() or c in "-_." else "_" for c in text)
+    return f"{plain_text[:60]}-{config_hash({'part': text})[:8]}"

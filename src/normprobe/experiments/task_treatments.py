@@ -1,0 +1,121 @@
+"""Any task of lm-evaluation-harness under the paper's methods and their baselines, document by document."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from lm_eval import simple_evaluate
+from lm_eval.tasks import TaskManager
+
+from normprobe.engines.hf import UntriggeredWarning
+from normprobe.errors import NormprobeError
+from normprobe.experiments.lm_eval import NormprobeLM
+from normprobe.experiments.lm_eval_tasks import DIRECTORY
+from normprobe.experiments.method_baselines import baselines
+from normprobe.experiments.method_settings import Setting, papers
+from normprobe.layer_profile import LayerProfile
+from normprobe.policies.recursion import Recursion
+from normprobe.policies.rows import Policy
+from normprobe.policies.steering import Steering
+from normprobe.runs.directory import Run
+from normprobe.runs.files import atomic_write
+
+UNKNOWN_ENTROPY = "ALRR: entropy gate"
+"""The harness samples by itself, so nobody can tell the entropy that a token was drawn from."""
+
+
+def run_tasks(
+    run_path: Path,
+    tasks: Sequence[str],
+    *,
+    limit: int | None = None,
+    include_path: Path | None = None,
+    batch_size: int = 64,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """A row per task, document and treatment: the task's first metric, and what the treatment did to all documents of all tasks.
+
+    Written to `run_path`/methods/tasks.parquet. Columns: task, metric, problem_id (task and document), treatment, correct
+    (the metric; lower-is-better ones with their sign turned), acted (states acted on, per generated token and layer).
+
+    Raises NormprobeError for a run that is none of `normprobe verify`, or tasks that the harness does not know.
+    """
+    arguments = Run.load(run_path).manifest()["arguments"]["resolved"]
+    path = run_path / "layer_profile.json"
+    profile = LayerProfile.load(path)
+    known = ("model", "revision", "dtype", "device", "trust_remote_code")
+    given = {key: arguments[key] for key in known if key in arguments}
+    opened: Any = NormprobeLM  # decorators of the harness hide the signatures of both
+    model = opened(given.pop("model"), **given, batch_size=batch_size)
+    profile.for_model(model.opened.identity.to_dict())
+    evaluate: Any = simple_evaluate
+    manager = TaskManager(include_path=[str(DIRECTORY), *([str(include_path)] if include_path else [])])
+    if unknown := [task for task in tasks if task not in manager.all_tasks]:
+        raise NormprobeError(
+            f"expected tasks that lm-eval knows, got {', '.join(unknown)}; `normprobe lm-eval ls tasks` lists them"
+        )
+
+    def under(treatment: str, policy: Policy | None) -> pd.DataFrame:
+        model.policy = policy
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", UntriggeredWarning
+            )  # a treatment that never acts is a result here
+            found = evaluate(
+                model,
+                tasks=list(tasks),
+                limit=limit,
+                apply_chat_template=True,
+                task_manager=manager,
+                bootstrap_iters=0,
+                random_seed=seed,
+            )
+        return _documents(found).assign(treatment=treatment)
+
+    frames = [under("plain", None)]
+    for setting in papers(profile):
+        policy = setting.policy(profile, _no_vectors)
+        assert isinstance(policy, Recursion | Steering)
+        name = _treatment(setting)
+        frames.append(under(name, policy))
+        rates = {layer: model.acted[layer] / max(model.n_tokens, 1) for layer in policy.layers}
+        frames[-1]["acted"] = sum(rates.values()) / len(rates)
+        for baseline, other in baselines(policy, rates, 0.0, seed).items():
+            if baseline != UNKNOWN_ENTROPY:
+                frames.append(under(baseline.replace(setting.method, name, 1), other))
+    table = pd.concat(frames, ignore_index=True)
+    (run_path / "methods").mkdir(exist_ok=True)
+    with atomic_write(run_path / "methods" / "tasks.parquet") as unfinished:
+        table.to_parquet(unfinished, index=False)
+    return table
+
+
+def _treatment(setting: Setting) -> str:
+    trigger = dict(setting.other).get("trigger")
+    return setting.method if trigger is None else f"{setting.method} {trigger}"
+
+
+def _no_vectors(_layers: tuple[int, ...]) -> Mapping[int, Any]:
+    raise AssertionError("the paper's methods need no vectors")
+
+
+def _documents(found: Mapping[str, Any]) -> pd.DataFrame:
+    """One row per document: the first metric that its task names."""
+    rows = []
+    for task, samples in found["samples"].items():
+        for sample in samples:
+            metric = sample["metrics"][0]
+            sign = 1 if found["higher_is_better"][task].get(metric, True) else -1
+            rows.append(
+                {
+                    "task": task,
+                    "metric": metric,
+                    "problem_id": f"{task}/{sample['doc_id']}",
+                    "correct": sign * float(sample[metric]),
+                }
+            )
+    return pd.DataFrame(rows)

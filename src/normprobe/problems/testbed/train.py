@@ -1,0 +1,190 @@
+"""Train tiny-thinker: `python -m normprobe.problems.testbed.train`. One code for CPU and CUDA; resumes after a kill."""
+
+import argparse
+import csv
+import dataclasses
+import itertools
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch.nn import functional
+from transformers import Qwen3ForCausalLM
+
+from normprobe.errors import NormprobeError
+from normprobe.models.initialise import initialise
+from normprobe.problems.testbed.accuracy import accuracy
+from normprobe.problems.testbed.checkpoint import load_state, save_model, save_state
+from normprobe.problems.testbed.problems import make_problems
+from normprobe.problems.testbed.recipe import Recipe, Sequence, model_config, pool
+from normprobe.problems.testbed.tokenizer import build_tokenizer
+
+LOG_FIELDS = ("step", "tokens", "seconds", "loss", "learning_rate_factor", "think", "no_think", "filler")
+
+
+def untrained_model(seed: int) -> Qwen3ForCausalLM:
+    """The exact random initialisation from which the recipe starts; also the control called the untrained twin."""
+    model = Qwen3ForCausalLM(model_config())
+    initialise(model, torch.Generator().manual_seed(seed))
+    return model
+
+
+def optimisers(model: Qwen3ForCausalLM, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the blocks, AdamW for embedding and norms."""
+    named = list(model.named_parameters())
+    matrices = [p for name, p in named if p.ndim == 2 and "embed" not in name]
+    others = [p for name, p in named if not (p.ndim == 2 and "embed" not in name)]
+    return [
+        torch.optim.Muon(matrices, lr=recipe.muon_lr, weight_decay=recipe.weight_decay),
+        torch.optim.AdamW(others, lr=recipe.adamw_lr, weight_decay=recipe.weight_decay, betas=(0.9, 0.95)),
+    ]
+
+
+def collate(
+    batch: list[Sequence], device: torch.device
+) -> tuple[Int[torch.Tensor, "sequence token"], Float[torch.Tensor, "sequence token"]]:
+    """Pad on the right with token 0 and weight 0. Causal attention keeps padding from being read."""
+    width = max(len(sequence.ids) for sequence in batch)
+    ids = torch.tensor([s.ids + [0] * (width - len(s.ids)) for s in batch], device=device)
+    weights = torch.tensor([s.weights + [0.0] * (width - len(s.weights)) for s in batch], device=device)
+    return ids, weights
+
+
+def train_step(
+    body: Callable[..., Any],
+    model: Qwen3ForCausalLM,
+    optimisers: list[torch.optim.Optimizer],
+    microbatches: list[list[Sequence]],
+    recipe: Recipe,
+    step: int,
+) -> float:
+    """One update from several microbatches; returns the weighted mean loss in nats."""
+    total = sum(sum(sequence.weights) for batch in microbatches for sequence in batch)
+    loss_sum = 0.0
+    for batch in microbatches:
+        ids, weights = collate(batch, model.device)
+        hidden = body(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
+        logits = rearrange(model.lm_head(hidden), "sequence token word -> (sequence token) word")
+        losses = functional.cross_entropy(logits, ids[:, 1:].flatten(), reduction="none")
+        loss = (losses * weights[:, 1:].flatten()).sum() / total
+        loss.backward()
+        loss_sum += loss.item()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+    factor = recipe.learning_rate_factor(step)
+    for optimiser, peak in zip(optimisers, (recipe.muon_lr, recipe.adamw_lr), strict=True):
+        for group in optimiser.param_groups:
+            group["lr"] = peak * factor
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+    return loss_sum
+
+
+def train(
+    recipe: Recipe, out: Path, *, device: str, compile: bool, evaluate_every: int, save_every: int
+) -> Path:
+    """Run or resume the recipe in `out`; returns the directory of the final checkpoint (`out/final`).
+
+    `out/early` is the early checkpoint, `out/log.csv` the progress: loss in nats, greedy accuracy on 128
+    held-out problems.
+    Errors: NormprobeError if `out` holds a run of another recipe.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    recipe_file = out / "recipe.json"
+    if recipe_file.exists() and json.loads(recipe_file.read_text()) != dataclasses.asdict(recipe):
+        raise NormprobeError(
+            f"expected the recipe of {recipe_file}, got another; choose a new --out or the same options"
+        )
+    recipe_file.write_text(json.dumps(dataclasses.asdict(recipe), indent=2) + "\n")
+    if (out / "final").exists():
+        return out / "final"
+
+    model = untrained_model(recipe.seed)
+    model.to(torch.device(device))  # pyright: ignore[reportArgumentType]  typed as unbound
+    tokenizer = build_tokenizer()
+    optimiser_list = optimisers(model, recipe)
+    first, tokens = load_state(out / "state", model, optimiser_list)
+    body = torch.compile(model.model, dynamic=True) if compile else model.model
+    held_out = make_problems(128, seed=12345)
+    log_file = out / "log.csv"
+    if not log_file.exists():
+        log_file.write_text(",".join(LOG_FIELDS) + "\n")
+    start = time.monotonic()
+    steps = itertools.chain.from_iterable(
+        pool(recipe, i)
+        for i in range(first // recipe.steps_per_pool, -(-recipe.n_steps // recipe.steps_per_pool))
+    )
+    skip = first % recipe.steps_per_pool
+    for step, microbatches in enumerate(
+        itertools.islice(steps, skip, skip + recipe.n_steps - first), start=first
+    ):
+        loss = train_step(body, model, optimiser_list, microbatches, recipe, step)
+        tokens += sum(len(sequence.ids) for batch in microbatches for sequence in batch)
+        done = step + 1
+        if done == recipe.early_step:
+            save_model(out / "early", model, tokenizer)
+        scores = dict.fromkeys(("think", "no_think", "filler"), "")
+        if done % evaluate_every == 0 or done == recipe.n_steps:
+            scores = {mode: f"{accuracy(model, tokenizer, held_out, mode).mean():.3f}" for mode in scores}
+        if done % 20 == 0:
+            seconds = time.monotonic() - start
+            left = seconds / (done - first) * (recipe.n_steps - done)
+            row = [
+                done,
+                tokens,
+                round(seconds),
+                f"{loss:.4f}",
+                f"{recipe.learning_rate_factor(step):.3f}",
+                *scores.values(),
+            ]
+            with log_file.open("a", newline="") as file:
+                csv.writer(file).writerow(row)
+            shown = "  ".join(f"{mode} {score}" for mode, score in scores.items() if score)
+            print(
+                f"step {done}/{recipe.n_steps}  loss {loss:.3f}  {tokens / 1e6:.1f} M tokens  "
+                f"{left / 60:.0f} min left  {shown}",
+                flush=True,
+            )
+        if done % save_every == 0:
+            save_state(out / "state", model, optimiser_list, done, tokens)
+    save_model(out / "final", model, tokenizer)
+    return out / "final"
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line of `python -m normprobe.problems.testbed.train`."""
+    parser = argparse.ArgumentParser(prog="normprobe.problems.testbed.train", description=__doc__)
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/tiny-thinker-training"), help="directory of the training run"
+    )
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument(
+        "--steps", type=int, default=Recipe.n_steps, help="optimiser steps (the recipe's own by default)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=Recipe.seed, help="seed of the initialisation and the data"
+    )
+    parser.add_argument("--evaluate-every", type=int, default=200, help="steps between accuracy checks")
+    parser.add_argument("--save-every", type=int, default=100, help="steps between resumable states")
+    parser.add_argument(
+        "--no-compile", action="store_true", help="do without torch.compile (no C++ compiler needed)"
+    )
+    arguments = parser.parse_args(argv)
+    recipe = Recipe(seed=arguments.seed, n_steps=arguments.steps)
+    final = train(
+        recipe,
+        arguments.out,
+        device=arguments.device,
+        compile=not arguments.no_compile,
+        evaluate_every=arguments.evaluate_every,
+        save_every=arguments.save_every,
+    )
+    print(f"trained: {final}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""Files written whole or not at all, and Parquet and safetensors tables on disk."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from safetensors.numpy import save_file
+
+from normprobe.errors import NormprobeError
+
+_DISK_ERRORS = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
+)
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a temporary name to write to; it becomes `path` when the block ends without an exception."""
+    unfinished = path.with_name(f"{path.name}.tmp")
+    try:
+        yield unfinished
+        unfinished.replace(path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+def atomic_write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8 so that `path` holds either its old content or all of the new."""
+    with atomic_write(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+
+
+def atomic_write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, atomically. Raises ValueError on NaN or infinity: JSON has neither."""
+    atomic_write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+@contextmanager
+def refusing_disk_errors(place: str | Path) -> Iterator[None]:
+    """Turn a full disk or a missing permission in the block into a NormprobeError that names the file or `place`.
+
+    Recognises OSError, and the errors of Rust writers (safetensors), which carry the number in their text only.
+    """
+    try:
+        yield
+    except Exception as error:
+        number = error.errno if isinstance(error, OSError) else None
+        refused = (n for n in _DISK_ERRORS if n == number or f"(os error {n})" in str(error))
+        reason = next(map(os.strerror, refused), None)
+        if reason is None:
+            raise
+        where = getattr(error, "filename", None) or place
+        raise NormprobeError(
+            f"expected to read and write {where}, got: {reason}; "
+            "choose a writable directory with free space, then run again"
+        ) from error
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a Parquet table, atomically. Text that repeats is dictionary-encoded, so a token costs some bytes only."""
+    with atomic_write(path) as unfinished:
+        table.to_parquet(unfinished, index=False)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a Parquet table. Raises NormprobeError if it is missing or damaged."""
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:  # pyarrow's errors derive from these
+        reason = " ".join(str(error).split())
+        raise NormprobeError(
+            f"expected a readable table {path}, got {type(error).__name__} ({reason}); "
+            f"delete {path.parent} and verify again"
+        ) from error
+
+
+def signals_path(folder: Path, subject: str) -> Path:
+    """Where the signals of one subject lie."""
+    return folder / f"{subject}.safetensors"
+
+
+def write_signals(folder: Path, subject: str, signals: dict[str, np.ndarray]) -> None:
+    """Write the signals of one subject, atomically."""
+    with atomic_write(signals_path(folder, subject)) as unfinished:
+        save_file({name: np.ascontiguousarray(values) for name, values in signals.items()}, unfinished)

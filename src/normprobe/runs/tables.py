@@ -1,0 +1,196 @@
+"""A run's tables, read once and only when asked for: what every claim, figure and report reads. No torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+from safetensors.numpy import load_file
+
+from normprobe.errors import NormprobeError
+
+SUBJECTS = ("model", "untrained", "early")
+READERS = ("model", "random", "untrained", "early")
+
+_FILES = {
+    "problems": "problems/problems.parquet",
+    "responses": "responses/responses.parquet",
+    "tokens": "traces/tokens.parquet",
+    "features": "reductions/features.parquet",
+    "sums": "reductions/sums.parquet",
+    "pairs": "reductions/pairs.parquet",
+    "dictionary": "reductions/dictionary.parquet",
+    "suppression": "experiments/suppression.parquet",
+    "method_treatments": "methods/treatments.parquet",
+    "selection": "methods/selection.parquet",
+    "sweep": "methods/sweep.parquet",
+    "confirmed": "methods/confirmed.parquet",
+    "sensitivity": "methods/sensitivity.parquet",
+    "combinations": "methods/combinations.parquet",
+    "tasks": "methods/tasks.parquet",
+    "profile": "layer_profile.json",
+    "z": "reductions/tokens.safetensors",
+} | {f"signals/{subject}": f"traces/{subject}.safetensors" for subject in SUBJECTS}
+_NAMES = (*_FILES, "roles", *(f"z/{reader}" for reader in READERS))
+_Content = TypeVar("_Content")
+
+
+class Tables:
+    """The tables of one run directory by the names of their files; the run's stages describe their columns.
+
+    A missing or corrupt file raises NormprobeError (one line) when it is asked for, never before; `has` asks first.
+    """
+
+    def __init__(self, run_path: Path) -> None:
+        self.path = Path(run_path)
+        self._signals: dict[str, dict[str, np.ndarray]] = {}
+
+    def has(self, name: str) -> bool:
+        """Whether the run has this table: a property's name, `signals/SUBJECT`, `z/READER` or `roles` (some token has one).
+
+        Raises ValueError for a name that no table has.
+        """
+        if name not in _NAMES:
+            raise ValueError(f"expected one of {', '.join(_NAMES)}, got {name!r}")
+        if name == "roles":
+            return self.has("tokens") and bool(self.tokens["role"].notna().any())
+        if name.startswith("z/"):
+            return self.has("z") and f"{name.removeprefix('z/')}/z_reasoning" in self._z
+        return (self.path / _FILES[name]).is_file()
+
+    @cached_property
+    def problems(self) -> pd.DataFrame:
+        return self._frame("problems")
+
+    @cached_property
+    def responses(self) -> pd.DataFrame:
+        return self._frame("responses")
+
+    @cached_property
+    def tokens(self) -> pd.DataFrame:
+        """One row per token of each traced response; all arrays below have their columns in this order."""
+        return self._frame("tokens")
+
+    @cached_property
+    def features(self) -> pd.DataFrame:
+        return self._frame("features")
+
+    @cached_property
+    def sums(self) -> pd.DataFrame:
+        return self._frame("sums")
+
+    @cached_property
+    def pairs(self) -> pd.DataFrame:
+        return self._frame("pairs")
+
+    @cached_property
+    def dictionary(self) -> pd.DataFrame:
+        return self._frame("dictionary")
+
+    @cached_property
+    def suppression(self) -> pd.DataFrame:
+        return self._frame("suppression")
+
+    @cached_property
+    def method_treatments(self) -> pd.DataFrame:
+        """One row per held-out problem and reader of `normprobe evaluate`."""
+        return self._frame("method_treatments")
+
+    @cached_property
+    def selection(self) -> pd.DataFrame:
+        return self._frame("selection")
+
+    @cached_property
+    def sweep(self) -> pd.DataFrame:
+        """One row per regime and setting tried on tuning problems; `confirmed`: the promising ones on held-out ones."""
+        return self._frame("sweep")
+
+    @cached_property
+    def confirmed(self) -> pd.DataFrame:
+        return self._frame("confirmed")
+
+    @cached_property
+    def sensitivity(self) -> pd.DataFrame:
+        return self._frame("sensitivity")
+
+    @cached_property
+    def combinations(self) -> pd.DataFrame:
+        return self._frame("combinations")
+
+    @cached_property
+    def tasks(self) -> pd.DataFrame:
+        """One row per document and reader of `normprobe evaluate --tasks`."""
+        return self._frame("tasks")
+
+    @cached_property
+    def profile(self) -> dict[str, Any]:
+        """`layer_profile.json` as it stands; `normprobe.layer_profile` gives its meaning and checks its model."""
+        return self._read("profile", lambda path: json.loads(path.read_text(encoding="utf-8")))
+
+    def signals(self, subject: str) -> dict[str, np.ndarray]:
+        """The signals of one subject: `norm`, entropies [layer, token] and `surprisal` [token], as float32."""
+        if subject not in self._signals:
+            self._signals[subject] = self._aligned(
+                f"signals/{subject}", self._read(f"signals/{subject}", load_file)
+            )
+        return self._signals[subject]
+
+    def z(self, reader: str) -> dict[str, np.ndarray]:
+        """The summed feature activations of one reader, each [layer, token]: `z_reasoning`, `z_matched`, `z_total`."""
+        arrays = {
+            key.removeprefix(f"{reader}/"): value
+            for key, value in self._z.items()
+            if key.startswith(f"{reader}/")
+        }
+        if not arrays:
+            raise NormprobeError(
+                f"expected feature activations of the reader {reader!r} in {self.path / _FILES['z']}, got none; "
+                "delete the run's reductions/ and verify again"
+            )
+        return arrays
+
+    def layers(self, reader: str) -> list[int]:
+        """The layers that a reader has dictionaries for: the rows of its `z` arrays."""
+        dictionary = self.dictionary
+        return sorted(
+            int(layer) for layer in dictionary.loc[dictionary["reader"] == reader, "layer"].unique()
+        )
+
+    @cached_property
+    def _z(self) -> dict[str, np.ndarray]:
+        return self._aligned("z", self._read("z", load_file))
+
+    def _frame(self, name: str) -> pd.DataFrame:
+        return self._read(name, pd.read_parquet)
+
+    def _read(self, name: str, reader: Callable[[Path], _Content]) -> _Content:
+        path = self.path / _FILES[name]
+        if not path.is_file():
+            raise NormprobeError(
+                f"expected {path}, which this run does not have; "
+                f"finish the run with `python -m normprobe.verify --out {self.path}`"
+            )
+        try:
+            return reader(path)
+        except Exception as error:  # the readers of three formats share no base class for a corrupt file
+            reason = " ".join(str(error).split())
+            raise NormprobeError(
+                f"expected a readable table in {path}, got {type(error).__name__} ({reason}); "
+                f"delete {path.parent} and verify again"
+            ) from error
+
+    def _aligned(self, name: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        n = len(self.tokens)
+        for key, value in arrays.items():
+            if value.shape[-1] != n:
+                raise NormprobeError(
+                    f"expected {n} tokens in {key!r} of {self.path / _FILES[name]}, as in "
+                    f"{_FILES['tokens']}, got {value.shape[-1]}; delete {self.path / _FILES[name]} and "
+                    "verify again"
+                )
+        return arrays

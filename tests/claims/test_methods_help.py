@@ -1,0 +1,108 @@
+"""The claim on the three methods, on tables with planted accuracies."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from normprobe.claims import methods_help
+from normprobe.claims.measure.judgement import Resampling
+from normprobe.claims.measure.measured import NotJudged
+from normprobe.claims.methods_help import BASELINES, BESIDE, LRS, detectable
+from normprobe.experiments.method_baselines import WARMER
+from normprobe.experiments.selectors import SELECTORS
+from normprobe.runs.tables import Tables
+
+PLAIN = 0.6
+
+
+def write(path: Path, accuracy: dict[str, float], n: int = 2000) -> Tables:
+    """A run with these accuracies; whoever is not named has `PLAIN`. Answers agree as far as accuracies allow."""
+    rng = np.random.default_rng(0)
+    hardness = rng.random(n)
+    ids = [f"problem {i}" for i in range(n)]
+
+    def rows(column: str, names: list[str]) -> pd.DataFrame:
+        parts = [
+            pd.DataFrame(
+                {
+                    "problem_id": ids,
+                    column: name,
+                    "correct": pd.array(hardness < accuracy.get(name, PLAIN), dtype="boolean"),
+                }
+            )
+            for name in names
+        ]
+        return pd.concat(parts, ignore_index=True)
+
+    (path / "methods").mkdir(parents=True)
+    treatments = [
+        "plain",
+        *(name for method in BASELINES for name in (method, *BASELINES[method])),
+        *BESIDE["ALRR"],
+    ]
+    rows("treatment", treatments).to_parquet(path / "methods" / "treatments.parquet")
+    rows("selector", list(SELECTORS)).to_parquet(path / "methods" / "selection.parquet")
+    return Tables(path)
+
+
+def judge(tables: Tables):
+    return methods_help.evaluate(tables, Resampling(np.random.default_rng(0)), 0)
+
+
+HELPING = {"ALRR": 0.7, "ERSS": 0.7, LRS: 0.7}
+
+
+@pytest.mark.parametrize(
+    "accuracy, verdict",
+    [
+        (HELPING, "supported"),
+        ({}, "not supported"),
+        ({**HELPING, "ERSS": 0.5}, "not supported"),  # one method harms
+        ({**HELPING, "ALRR: random gate": 0.7}, "not supported"),  # extra passes anywhere help as much
+        ({**HELPING, "majority": 0.7}, "not supported"),
+        ({**HELPING, "CAA": 0.7}, "not supported"),
+        (
+            {
+                **HELPING,
+                **dict.fromkeys(("lrs_A", "mean_norm", "vote by lrs_last_third"), 0.9),
+                "oracle": 1.0,
+                "ALRR: always on": 0.9,
+            },
+            "supported",
+        ),  # these decide nothing
+    ],
+)
+def test_the_weakest_method_against_its_strongest_baseline_decides(
+    tmp_path: Path, accuracy: dict[str, float], verdict: str
+) -> None:
+    evidence, series = judge(write(tmp_path, accuracy))
+    assert evidence.verdict == verdict
+    assert set(series["quantity"]) == {"accuracy", "gain: ALRR", "gain: ERSS", "gain: LRS"}
+    weakest = evidence.unit.split(" by ")[1].split(",")[0]
+    shown = series[(series["quantity"] == f"gain: {weakest}")]
+    assert shown["estimate"].iloc[0] == pytest.approx(evidence.estimate)
+    assert {c.name for c in evidence.controls if ": " not in c.name} > {"accuracy of plain"}
+    assert "would have been found with 90 % power" in evidence.note
+
+
+def test_a_small_gain_is_inconclusive_or_refused_and_a_missing_baseline_decides_nothing(
+    tmp_path: Path,
+) -> None:
+    tables = write(tmp_path / "a", HELPING)
+    treatments = tables.method_treatments
+    treatments[treatments["treatment"] != WARMER].to_parquet(tables.path / "methods" / "treatments.parquet")
+    evidence, _ = judge(Tables(tables.path))
+    assert evidence.verdict == "inconclusive"
+    assert evidence.decision.missing == (f"ERSS: {WARMER}",)
+    treatments[treatments["treatment"] != "ALRR"].to_parquet(tables.path / "methods" / "treatments.parquet")
+    with pytest.raises(NotJudged, match="answers under ALRR"):
+        judge(Tables(tables.path))
+    with pytest.raises(NotJudged, match="at least"):
+        judge(write(tmp_path / "b", HELPING, n=5))
+
+
+def test_the_detectable_gain_is_that_of_a_power_calculation() -> None:
+    """Three points at ten per cent discordance need about 870 problems at 80 % power (PAPER: 870; here exact form)."""
+    assert detectable(0.10, 870, power=0.8) == pytest.approx(0.03, abs=1e-4)

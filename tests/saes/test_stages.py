@@ -1,0 +1,207 @@
+"""The stages saes/ and reductions/ of a run: what they leave, that they resume, and what they refuse."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from saes_fixture import write_run
+from safetensors.numpy import load_file
+
+from normprobe.errors import NormprobeError
+from normprobe.models.open import OpenModel
+from normprobe.models.opening import assemble
+from normprobe.problems.testbed.tokenizer import build_tokenizer
+from normprobe.runs.directory import Run
+from normprobe.runs.tables import Tables
+from normprobe.saes.stages import load_reader, stage_reductions, stage_saes
+from normprobe.saes.training import SaeSettings
+from normprobe.tracing.stages import stage_traces
+
+SETTINGS = SaeSettings(width=40, k=4, n_samples=1280, batch_size=64)
+
+
+@pytest.fixture
+def subjects(make_tiny_qwen3) -> dict[str, OpenModel]:
+    opened = assemble(make_tiny_qwen3(), build_tokenizer(), "random", check=False)
+    return {"model": opened, "untrained": opened.untrained(1)}
+
+
+@pytest.fixture
+def run(tmp_path, subjects) -> Run:
+    return write_run(tmp_path / "run", subjects["model"])
+
+
+def train(run: Run, subjects: dict[str, OpenModel], **changes) -> None:
+    stage_saes(run, subjects, {}, **({"settings": SETTINGS, "seed": 0, "progress": False} | changes))
+
+
+def weights(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.safetensors")}
+
+
+def damage(opened: OpenModel, layer: int) -> None:
+    with torch.no_grad():
+        opened.blocks[layer].mlp.down_proj.weight[0, 0] = torch.nan
+
+
+def test_a_whole_study(run, subjects):
+    train(run, subjects)
+    training = pd.read_parquet(run["saes"] / "training.parquet")
+    assert training.groupby("subject")["layer"].apply(list).to_dict() == {
+        "model": [0, 1, 2, 3],
+        "untrained": [0, 1, 2, 3],
+    }
+    assert training["r2"].between(0, 1).all()
+    assert training["l0"].between(1, 4).all()
+    assert training["tokens"].nunique() == 1
+    assert 640 < training["tokens"].iloc[0] <= 1280
+    folders = {f"{path.parent.name}/{path.name}" for path in run["saes"].glob("*/layer_*")}
+    assert folders == {
+        f"{reader}/layer_{layer:02d}" for reader in ("model", "untrained", "random") for layer in range(4)
+    }
+
+    stage_traces(run, subjects, {}, progress=False)
+    stage_reductions(run, subjects, {}, progress=False)
+    assert sorted(path.name for path in run["reductions"].iterdir()) == [
+        "dictionary.parquet",
+        "features.parquet",
+        "pairs.parquet",
+        "stage.json",
+        "sums.parquet",
+        "tokens.safetensors",
+    ]
+    tables = Tables(run.path)
+    for reader in ("model", "untrained", "random"):
+        assert tables.layers(reader) == [0, 1, 2, 3]
+        assert {name: values.shape for name, values in tables.z(reader).items()} == dict.fromkeys(
+            ("z_reasoning", "z_matched", "z_total"), (4, len(tables.tokens))
+        )
+    # Both stages put the same token into the same place.
+    dictionary = load_reader(run["saes"], "model", subjects["model"])[2]
+    last = tables.responses.iloc[-1]
+    with torch.no_grad():
+        states = subjects["model"].model(torch.tensor(last["token_ids"])[None], output_hidden_states=True)
+    z = dictionary.encode(states.hidden_states[3][0]).sum(dim=1).numpy()
+    rows = tables.tokens["response_id"] == last["response_id"]
+    np.testing.assert_allclose(tables.z("model")["z_total"][2, rows], z, rtol=1e-3)
+    assert {"reader", "problem_id", "split", "layer", "scope", "mode", "feature_set"} <= set(tables.sums)
+    assert set(tables.sums["feature_set"]) == {"reasoning", "plus", "matched", "top8", "top32", "top128"}
+
+
+def test_a_finished_stage_is_left_alone(run, subjects):
+    train(run, subjects)
+    stage_reductions(run, subjects, {}, progress=False)
+    before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*") if path.is_file()}
+    damage(subjects["model"], 0)  # whoever read it again would complain
+    train(run, subjects)
+    stage_reductions(run, subjects, {}, progress=False)
+    assert {path: path.stat().st_mtime_ns for path in run.path.rglob("*") if path.is_file()} == before
+
+
+def test_an_interrupted_stage_resumes_to_the_same_bytes(run, subjects, tmp_path):
+    train(run, subjects)
+    stage_reductions(run, subjects, {}, progress=False)
+    other = write_run(tmp_path / "other", subjects["model"])
+    twin = OpenModel(**vars(subjects["untrained"]))
+    broken = assemble(subjects["model"].untrained(1).model, build_tokenizer(), "broken", check=False)
+    damage(broken, 2)
+    with pytest.raises(NormprobeError, match="layer 2 of subject 'untrained'"):
+        train(other, {"model": subjects["model"], "untrained": broken})
+    partial = other.path / "saes.partial"
+    assert len(list(partial.glob("model/layer_*"))) == 4
+    shutil.rmtree(partial / "model" / "layer_01")
+    kept = (partial / "model" / "layer_02" / "cfg.json").stat().st_mtime_ns
+    train(other, {"model": subjects["model"], "untrained": twin})
+    assert (other["saes"] / "model" / "layer_02" / "cfg.json").stat().st_mtime_ns == kept
+    assert weights(other["saes"]) == weights(run["saes"])
+    with pytest.raises(NormprobeError, match="layer 2 of subject 'untrained'"):
+        saes = other["saes"]
+        shutil.copytree(run["saes"], saes, dirs_exist_ok=True)
+        broken_identity = OpenModel(**vars(broken) | {"identity": twin.identity})
+        stage_reductions(
+            other, {"model": subjects["model"], "untrained": broken_identity}, {}, progress=False
+        )
+    assert not (other.path / "reductions").exists()
+    assert (other.path / "reductions.partial" / "random.safetensors").exists()
+    stage_reductions(other, {"model": subjects["model"], "untrained": twin}, {}, progress=False)
+    for name in ("features", "sums", "pairs", "dictionary"):
+        pd.testing.assert_frame_equal(
+            *(pd.read_parquet(r["reductions"] / f"{name}.parquet") for r in (other, run))
+        )
+    mine, theirs = (load_file(r["reductions"] / "tokens.safetensors") for r in (other, run))
+    assert set(mine) == set(theirs)
+    assert all(np.array_equal(mine[key], theirs[key]) for key in mine)
+
+
+def test_memory_decides_how_many_layers_go_together_and_nothing_else(run, subjects, tmp_path):
+    train(run, subjects, layers=[0, 2, 3])
+    other = write_run(tmp_path / "other", subjects["model"])
+    one_layer = 1280 * 32 * 4
+    train(other, subjects, layers=[3, 0, 2], settings=SaeSettings(40, 4, 1280, 64, memory=one_layer))
+    assert weights(run["saes"]) == weights(other["saes"])
+    half = write_run(tmp_path / "half", subjects["model"])
+    train(half, subjects, layers=[1], settings=SaeSettings(40, 4, 1280, 64, memory=one_layer // 2))
+    assert set(pd.read_parquet(half["saes"] / "training.parquet")["tokens"]) == {640}
+
+
+def test_given_dictionaries_are_read_instead_and_controls_follow_their_shape(run, subjects, tmp_path):
+    train(run, {"model": subjects["model"]}, layers=[1, 2], settings=SaeSettings(24, 3, 640, 64))
+    given = run["saes"] / "model"
+    other = write_run(tmp_path / "other", subjects["model"])
+    train(other, subjects, given=str(given))
+    assert not list((other["saes"] / "model").glob("layer_*"))
+    training = pd.read_parquet(other["saes"] / "training.parquet")
+    assert training[["subject", "layer"]].to_numpy().tolist() == [["untrained", 1], ["untrained", 2]]
+    stage_reductions(other, subjects, {}, progress=False)
+    dictionary = pd.read_parquet(other["reductions"] / "dictionary.parquet")
+    assert set(dictionary["width"]) == {24}
+    assert set(dictionary["layer"]) == {1, 2}
+    assert dictionary["reader"].unique().tolist() == ["model", "random", "untrained"]
+    mine, theirs = (load_reader(r["saes"], "model", subjects["model"]) for r in (other, run))
+    assert all(torch.equal(mine[layer].atoms, theirs[layer].atoms) for layer in (1, 2))
+
+
+def refused(run: Run, told: str, subjects, **changes) -> None:
+    with pytest.raises(NormprobeError, match=told) as error:
+        train(run, subjects, **changes)
+    assert "\n" not in str(error.value)
+    assert not (run.path / "saes").exists()
+
+
+def test_what_is_refused_leaves_no_stage(run, subjects, tmp_path):
+    for layers in ([4], [-1, 0], []):
+        refused(run, "expected layers between 0 and 3, got", subjects, layers=layers)
+    refused(run, "expected a folder of dictionaries, or RELEASE:ID", subjects, given="nowhere")
+    train(run, {"model": subjects["untrained"]})
+    other = write_run(tmp_path / "other", subjects["model"])
+    refused(other, "the model's fingerprint", subjects, given=str(run["saes"] / "model"))
+    assert not (other.path / "saes.partial").exists()
+    damage(subjects["model"], 3)
+    refused(other, "NaN or infinity in layer 3 of subject 'model'", subjects)
+
+
+def test_dictionaries_of_several_widths_are_refused(run, subjects, tmp_path):
+    given = tmp_path / "given"
+    for layer, width in ((0, 24), (1, 40)):
+        made = write_run(tmp_path / str(width), subjects["model"])
+        train(made, {"model": subjects["model"]}, layers=[layer], settings=SaeSettings(width, 3, 640, 64))
+        shutil.copytree(made["saes"] / "model", given, dirs_exist_ok=True)
+    refused(
+        run,
+        r"expected dictionaries of one width and k in .* got \[\(24, 3\), \(40, 3\)\]",
+        subjects,
+        given=str(given),
+    )
+
+
+def test_a_damaged_dictionary_stops_the_reductions(run, subjects):
+    train(run, subjects)
+    path = run["saes"] / "untrained" / "layer_01" / "sae_weights.safetensors"
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(NormprobeError, match=r"expected a readable dictionary in .*layer_01") as error:
+        stage_reductions(run, subjects, {}, progress=False)
+    assert "\n" not in str(error.value)
+    assert not (run.path / "reductions").exists()

@@ -1,0 +1,168 @@
+"""Sampling states, training on them, folding: what is learned, what it depends on, what is refused."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from saes_fixture import write_tables
+
+from normprobe.errors import NormprobeError
+from normprobe.models.open import OpenModel
+from normprobe.models.opening import assemble
+from normprobe.problems.testbed.tokenizer import build_tokenizer
+from normprobe.saes.activations import draw_tokens, layer_groups, sample_states, training_responses
+from normprobe.saes.dictionary import Dictionary, random_dictionary
+from normprobe.saes.training import SaeSettings, fold, generator_for, quality, shuffled, train_sae
+
+SETTINGS = SaeSettings(width=64, k=4, n_samples=12_800, batch_size=64)
+
+
+@pytest.fixture
+def opened(make_tiny_qwen3) -> OpenModel:
+    return assemble(make_tiny_qwen3(), build_tokenizer(), "random", check=False)
+
+
+@pytest.fixture
+def responses(opened) -> pd.DataFrame:
+    return training_responses(write_tables(opened)[1])
+
+
+@pytest.fixture(scope="module")
+def states() -> torch.Tensor:
+    """Sparse mixtures of 48 directions on an offset, lengths around 200: nothing is normalised beforehand."""
+    generator = torch.Generator().manual_seed(0)
+    atoms = torch.nn.functional.normalize(torch.randn(48, 32, generator=generator), dim=1)
+    codes = torch.rand(4000, 48, generator=generator) * (torch.rand(4000, 48, generator=generator) < 0.06)
+    return 200 * codes @ atoms + 100
+
+
+@pytest.fixture(scope="module")
+def trained(states):
+    return train_sae(states, SETTINGS, {}, generator_for(0), torch.device("cpu"))
+
+
+def test_tokens_of_the_split_in_both_modes_without_the_first(opened, responses):
+    assert set(responses["split"]) == {"sae"}
+    assert set(responses["mode"]) == {"think", "no_think"}
+    lengths = responses["token_ids"].map(len).to_numpy()
+    first = np.cumsum(lengths) - lengths
+    everything = draw_tokens(responses, 10**6, generator_for(0))
+    assert everything.tolist() == sorted(set(range(lengths.sum())) - set(first))
+    some = draw_tokens(responses, 50, generator_for(0))
+    assert len(set(some)) == 50
+    assert some.tolist() == sorted(some)
+    assert set(some) <= set(everything)
+    np.testing.assert_array_equal(some, draw_tokens(responses, 50, generator_for(0)))
+    assert some.tolist() != draw_tokens(responses, 50, generator_for(1)).tolist()
+
+
+def test_sampled_states_are_the_models(opened, responses):
+    rows = draw_tokens(responses, 200, generator_for(0))
+    states = sample_states(opened, responses, rows, [1, 2], "model")
+    assert states.shape == (2, 200, 32)
+    keys = [(r, p) for r, ids in enumerate(responses["token_ids"]) for p in range(len(ids))]
+    for i in (0, 57, 199):
+        response, position = keys[rows[i]]
+        ids = torch.tensor([responses["token_ids"].iloc[response]])
+        with torch.no_grad():
+            hidden = opened.model(ids, output_hidden_states=True).hidden_states
+        expected = torch.stack([hidden[2][0, position], hidden[3][0, position]])
+        torch.testing.assert_close(states[:, i], expected, rtol=1e-4, atol=1e-5)
+
+
+@given(st.lists(st.integers(0, 99), min_size=1, unique=True), st.integers(1, 1000), st.integers(0, 5000))
+def test_layer_groups_keep_order_and_fit_where_one_layer_does(layers, size, memory):
+    groups = layer_groups(layers, size, memory)
+    assert [layer for group in groups for layer in group] == layers
+    assert all(len(group) == 1 or len(group) * size <= memory for group in groups)
+
+
+@given(st.integers(1, 40), st.integers(1, 60))
+def test_every_row_comes_before_any_comes_again(n, size):
+    batches = shuffled(n, size, torch.Generator().manual_seed(0))
+    drawn = torch.cat([next(batches) for _ in range(3 * n)])
+    for start in range(0, len(drawn) - n + 1, n):
+        assert sorted(drawn[start : start + n].tolist()) == list(range(n))
+
+
+def test_it_learns_what_is_there(trained, states):
+    found = quality(Dictionary.of(trained), states)
+    control = quality(Dictionary.of(random_dictionary(32, 64, 4, {}, generator_for(0))), states)
+    assert found["r2"] > 0.9
+    assert found["r2"] > control["r2"] + 0.3
+    assert 2 < found["l0"] <= 4
+    assert found["dead_fraction"] < 0.3
+
+
+def test_atoms_are_unit_vectors_and_the_input_is_raw(trained, states):
+    dictionary = Dictionary.of(trained)
+    torch.testing.assert_close(dictionary.atoms.norm(dim=1), torch.ones(64))
+    assert trained.cfg.normalize_activations == "none"
+    assert trained.cfg.rescale_acts_by_decoder_norm is False
+    rebuilt = dictionary.reconstruct(dictionary.encode(states))
+    assert (states - rebuilt).norm() < 0.33 * (states - states.mean(dim=0)).norm()
+
+
+def test_the_code_grows_with_the_state(trained, states):
+    """One scale per layer, not per token: a state twice as far from the offset has codes about twice as large."""
+    dictionary = Dictionary.of(trained)
+    far = 2 * (states - dictionary.bias) + dictionary.bias
+    ratio = dictionary.encode(far).sum() / dictionary.encode(states).sum()
+    assert 1.7 < float(ratio) < 2.3
+
+
+def test_folding_changes_no_reconstruction(states):
+    from sae_lens import TopKTrainingSAE, TopKTrainingSAEConfig
+
+    config = TopKTrainingSAEConfig(
+        d_in=32, d_sae=64, k=4, rescale_acts_by_decoder_norm=True, decoder_init_norm=0.3
+    )
+    generator = torch.Generator().manual_seed(1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        sae = TopKTrainingSAE(config)
+    sae.b_enc.data = torch.randn(64, generator=generator)
+    sae.b_dec.data = torch.randn(32, generator=generator)
+    with torch.no_grad():
+        before, code = sae(0.02 * states) / 0.02, sae.encode(0.02 * states) / 0.02
+        folded = fold(sae, 0.02)
+        torch.testing.assert_close(folded(states), before, rtol=1e-4, atol=1e-2)
+        torch.testing.assert_close(folded.encode(states), code, rtol=1e-4, atol=1e-2)
+
+
+def test_same_seed_same_weights_and_no_global_seed(trained, states):
+    before = torch.get_rng_state()
+    torch.rand(3)
+    after = torch.get_rng_state()
+    again = train_sae(states, SETTINGS, {}, generator_for(0), torch.device("cpu"))
+    assert torch.equal(torch.get_rng_state(), after)
+    torch.set_rng_state(before)
+    for name, value in trained.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+    other = train_sae(states, SETTINGS, {}, generator_for(1), torch.device("cpu"))
+    assert not torch.equal(trained.W_dec, other.W_dec)
+
+
+def test_states_that_are_not_finite_are_refused_by_layer(opened, responses):
+    with torch.no_grad():
+        opened.blocks[2].mlp.down_proj.weight[0, 0] = torch.nan
+    rows = draw_tokens(responses, 10, generator_for(0))
+    with pytest.raises(NormprobeError, match="got NaN or infinity in layer 2 of subject 'early'") as refused:
+        sample_states(opened, responses, rows, [0, 1, 2, 3], "early")
+    assert "\n" not in str(refused.value)
+    assert sample_states(opened, responses, rows, [0, 1], "early").isfinite().all()
+
+
+def test_nothing_to_train_on_is_refused(opened):
+    responses = write_tables(opened, 6)[1]
+    for table in (responses[responses["split"] != "sae"], responses[responses["mode"] == "filler"]):
+        with pytest.raises(NormprobeError, match=r"expected responses in split 'sae' .* got none"):
+            training_responses(table)
+
+
+@pytest.mark.parametrize("k", [0, 65])
+def test_more_active_features_than_features_are_refused(k):
+    with pytest.raises(NormprobeError, match=f"expected between 1 and 64 .* got k = {k}"):
+        SaeSettings(width=64, k=k)

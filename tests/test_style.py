@@ -1,0 +1,54 @@
+"""The look: told apart without colour, and the same figure gives the same bytes."""
+
+from pathlib import Path
+
+import pytest
+
+from normprobe import style
+from normprobe.errors import NormprobeError
+
+
+def luminance(colour: str) -> float:
+    red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize(
+    "colours, line", [(style.MODE_COLOURS, style.mode_line), (style.READER_COLOURS, style.reader_line)]
+)
+def test_curves_differ_in_colour_marker_and_line(colours, line):
+    drawn = [line(name) for name in colours]
+    for key in ("color", "marker", "linestyle"):
+        assert len({properties[key] for properties in drawn}) == len(colours), key
+
+
+def test_every_colour_shows_on_white_paper():
+    for colours in (style.MODE_COLOURS, style.READER_COLOURS, style.VERDICT_COLOURS):
+        assert max(map(luminance, colours.values())) < 0.7
+
+
+def draw(stem: Path) -> tuple[bytes, bytes]:
+    import matplotlib.pyplot as plt
+
+    style.apply()
+    figure, axes = plt.subplots(figsize=(3, 2))
+    axes.plot([0, 1], [0, 1], **style.mode_line("think"), label="ρ")
+    axes.legend()
+    written = style.save(figure, stem)
+    plt.close(figure)
+    return written[0].read_bytes(), written[1].read_bytes()
+
+
+def test_the_same_figure_gives_the_same_bytes(tmp_path):
+    first, second = draw(tmp_path / "a" / "fig.1"), draw(tmp_path / "b" / "fig.1")
+    assert first == second
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["fig.1.pdf", "fig.1.png"]
+    assert first[0].startswith(b"%PDF")
+    assert first[1].startswith(b"\x89PNG")
+
+
+def test_an_unwritable_place_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NormprobeError, match="choose a writable directory") as caught:
+        draw(tmp_path / "file" / "fig")
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,216 @@
+"""Responses of a random model: decoded as `generate` does, the same in any batch, whole after an interruption."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from normprobe.errors import NormprobeError
+from normprobe.models.initialise import initialise
+from normprobe.models.open import OpenModel
+from normprobe.models.opening import assemble
+from normprobe.problems.testbed.problems import make_problems
+from normprobe.problems.testbed.tokenizer import build_tokenizer
+from normprobe.problems.testbed.vocabulary import END, END_THINK, VOCABULARY
+from normprobe.runs.directory import Run
+from normprobe.tracing.decode import decode
+from normprobe.tracing.responses import generate_responses
+from normprobe.tracing.stages import stage_responses
+
+NEW_TOKENS = 20
+
+
+@pytest.fixture
+def opened(make_tiny_qwen3) -> OpenModel:
+    """Weights so wide that it says many different tokens; every eighth token ends a response."""
+    model = make_tiny_qwen3()
+    model.config.initializer_range = 0.2
+    initialise(model, torch.Generator().manual_seed(0))
+    ends = [i for i in range(7, len(VOCABULARY), 8) if VOCABULARY[i] != END_THINK]
+    model.generation_config.eos_token_id = [VOCABULARY.index(END), *ends]
+    return assemble(model, build_tokenizer(), "random", check=False)
+
+
+@pytest.fixture
+def problems() -> pd.DataFrame:
+    made = make_problems(10, seed=0)
+    return pd.DataFrame(
+        {
+            "problem_id": [problem.id for problem in made],
+            "domain": [problem.domain for problem in made],
+            "difficulty": [problem.difficulty for problem in made],
+            "question": [problem.question for problem in made],
+            "answer": [*(problem.answer for problem in made[:-1]), None],
+            "split": ["sae", "select", "measure", "sae", "measure"] * 2,
+        }
+    )
+
+
+def prompts_of(opened: OpenModel, problems: pd.DataFrame) -> list[list[int]]:
+    return [opened.chat.prompt_ids(question, "think") for question in problems["question"]]
+
+
+def same(one: pd.DataFrame, other: pd.DataFrame) -> None:
+    pd.testing.assert_frame_equal(one.drop(columns="token_ids"), other.drop(columns="token_ids"))
+    assert [list(ids) for ids in one["token_ids"]] == [list(ids) for ids in other["token_ids"]]
+
+
+def test_greedy_decoding_is_what_generate_gives_one_by_one(opened, problems):
+    prompts = prompts_of(opened, problems)
+    expected = [
+        opened.model.generate(torch.tensor([prompt]), max_new_tokens=NEW_TOKENS, do_sample=False)[
+            0, len(prompt) :
+        ]
+        for prompt in prompts
+    ]
+    written = decode(opened, prompts, NEW_TOKENS)
+    assert written == [tokens.tolist() for tokens in expected]
+    assert len({len(tokens) for tokens in written}) > 3, "rows must leave the batch at different steps"
+
+
+def test_sampling_follows_the_softmax(opened, problems):
+    prompt = prompts_of(opened, problems)[0]
+    draws = (np.arange(500)[:, None] + 0.5) / 500
+    with torch.no_grad():
+        p = torch.softmax(opened.model(torch.tensor([prompt])).logits[0, -1].double() / 1.7, dim=0).numpy()
+    first = [tokens[0] for tokens in decode(opened, [prompt] * 500, 1, temperature=1.7, draws=draws)]
+    counts = np.bincount(first, minlength=len(p))
+    assert np.abs(counts - 500 * p).max() <= 1 + 1e-3
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_response_does_not_depend_on_the_others(opened, problems, temperature):
+    def generate(table: pd.DataFrame, batch_size: int) -> pd.DataFrame:
+        return generate_responses(
+            opened,
+            table,
+            temperature=temperature,
+            max_new_tokens=NEW_TOKENS,
+            batch_size=batch_size,
+            seed=3,
+            progress=False,
+        )
+
+    together = generate(problems, 64)
+    same(together, generate(problems, 3))
+    backwards = (
+        generate(problems.iloc[::-1], 4).set_index("response_id").loc[together["response_id"]].reset_index()
+    )
+    same(together, backwards[together.columns])
+
+
+def test_samples_differ_and_repeat_with_the_seed(opened, problems):
+    def sample(seed: int) -> list[list[int]]:
+        table = generate_responses(
+            opened,
+            problems,
+            modes=["think"],
+            samples=2,
+            temperature=1.0,
+            max_new_tokens=8,
+            seed=seed,
+            progress=False,
+        )
+        assert table["response_id"].is_unique
+        return [list(ids) for ids in table["token_ids"]]
+
+    one = sample(0)
+    assert one == sample(0)
+    assert one != sample(1)
+    assert one[0::2] != one[1::2]
+
+
+def test_the_table_says_what_was_generated(opened, problems):
+    answers = []
+
+    def scorer(text: str, gold: str) -> bool:
+        answers.append((text, gold))
+        return text == "" or len(text) % 2 == 0
+
+    table = generate_responses(
+        opened, problems, max_new_tokens=NEW_TOKENS, seed=0, scorer=scorer, progress=False
+    )
+    assert table["response_id"].tolist() == [
+        f"{problem}/{mode}/0"
+        for problem in problems["problem_id"]
+        for mode in ("think", "no_think", "filler")
+    ]
+    assert len(answers) == 27, "a problem without gold answer is not scored"
+    assert table["correct"].isna().sum() == 3
+    for row in table.to_dict("records"):
+        ids = row["token_ids"].tolist()
+        question = problems.set_index("problem_id")["question"][row["problem_id"]]
+        n_filler = 0
+        if row["mode"] == "filler":
+            thinking = table.set_index("response_id").loc[f"{row['problem_id']}/think/0"]
+            n_filler = thinking["thought_end"] - thinking["thought_start"]
+            assert row["thought_end"] - row["thought_start"] == n_filler
+        assert ids[: row["n_prompt"]] == opened.chat.prompt_ids(question, row["mode"], int(n_filler))
+        assert 1 <= len(ids) - row["n_prompt"] <= NEW_TOKENS
+        assert (row["finish"] == "stop") == (ids[-1] in opened.chat.eos_ids)
+        assert not set(ids[row["n_prompt"] : -1]) & set(opened.chat.eos_ids)
+        spans = opened.chat.spans(ids, row["n_prompt"])
+        assert spans.thought == (row["thought_start"], row["thought_end"])
+        assert spans.answer == (row["answer_start"], row["answer_end"])
+        assert row["truncated"] == spans.truncated == (row["mode"] == "think" and row["answer_start"] == -1)
+        answer = ids[row["answer_start"] : row["answer_end"]] if row["answer_start"] >= 0 else []
+        assert row["answer_text"] == opened.tokenizer.decode(answer, skip_special_tokens=True)
+    assert set(table["finish"]) == {"stop", "length"}
+
+
+def test_an_interrupted_stage_goes_on_where_it_was(opened, problems, tmp_path):
+    config = {"seed": 1}
+    arguments = {"max_new_tokens": 8, "batch_size": 4, "seed": 1, "temperature": 1.0, "progress": False}
+    scored = []
+
+    def scorer(text: str, gold: str) -> bool:
+        scored.append(gold)
+        if len(scored) == 17:
+            raise KeyboardInterrupt
+        return len(text) % 2 == 0
+
+    def make(name: str) -> Run:
+        run = Run.open(tmp_path / name, config)
+        with run.stage("problems", config) as folder:
+            problems.to_parquet(folder / "problems.parquet")
+        return run
+
+    halted, whole = make("halted"), make("whole")
+    with pytest.raises(KeyboardInterrupt):
+        stage_responses(halted, opened, config, scorer=scorer, **arguments)
+    with pytest.raises(NormprobeError, match="unfinished"):
+        halted["responses"]
+    before = len(scored)
+    stage_responses(halted, opened, config, scorer=scorer, **arguments)
+    assert len(scored) - before < 27, "finished batches are not generated again"
+    stage_responses(whole, opened, config, scorer=scorer, **arguments)
+    same(*(pd.read_parquet(run["responses"] / "responses.parquet") for run in (halted, whole)))
+    assert sorted(path.name for path in halted["responses"].iterdir()) == ["responses.parquet", "stage.json"]
+
+    before = len(scored)
+    stage_responses(whole, opened, config, scorer=scorer, **arguments)
+    assert len(scored) == before, "a complete stage is not run again"
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"modes": ["no_think", "filler"]}, "expected think among the modes"),
+        ({"modes": ["dream"]}, "expected modes among think, no_think, filler, got dream"),
+        ({"modes": []}, "got none"),
+        ({"samples": 2}, "expected a temperature above 0 for 2 samples"),
+        ({"temperature": -1.0}, "temperature ≥ 0"),
+        ({"max_new_tokens": 500}, "within the model's 512 tokens"),
+    ],
+)
+def test_what_cannot_be_generated_is_refused(opened, problems, change, message):
+    arguments = {"max_new_tokens": 8, "seed": 0, "progress": False} | change
+    with pytest.raises(NormprobeError, match=message):
+        generate_responses(opened, problems, **arguments)
+
+
+def test_no_problems_and_doubled_problems_are_refused(opened, problems):
+    with pytest.raises(NormprobeError, match="at least one problem"):
+        generate_responses(opened, problems.iloc[:0], max_new_tokens=8, seed=0, progress=False)
+    with pytest.raises(NormprobeError, match="once"):
+        generate_responses(opened, pd.concat([problems, problems]), max_new_tokens=8, seed=0, progress=False)

@@ -1,0 +1,228 @@
+"""Traces against what the model itself returns for each response; their table and files, and what they refuse."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from normprobe.errors import NormprobeError
+from normprobe.models.open import OpenModel
+from normprobe.models.opening import assemble, open_model
+from normprobe.problems.testbed.problems import make_problems
+from normprobe.problems.testbed.roles import roles
+from normprobe.problems.testbed.tokenizer import build_tokenizer
+from normprobe.runs.directory import Run
+from normprobe.runs.tables import Tables
+from normprobe.tracing.stages import stage_traces
+from normprobe.tracing.trace import replay, token_table, trace
+
+
+@pytest.fixture
+def opened(tiny_qwen3_dir) -> OpenModel:
+    return open_model(tiny_qwen3_dir, attentions=True, check=False)
+
+
+@pytest.fixture
+def problems() -> pd.DataFrame:
+    made = make_problems(6, seed=0)
+    return pd.DataFrame(
+        {
+            "problem_id": [problem.id for problem in made],
+            "domain": [problem.domain for problem in made],
+            "difficulty": [problem.difficulty for problem in made],
+            "question": [problem.question for problem in made],
+            "answer": [problem.answer for problem in made],
+            "split": ["sae", "select", "measure"] * 2,
+        }
+    )
+
+
+@pytest.fixture
+def responses(opened, problems) -> pd.DataFrame:
+    """What a perfect model would have written."""
+    rows = []
+    for problem, made in zip(problems.to_dict("records"), make_problems(6, seed=0), strict=True):
+        for mode in ("think", "no_think", "filler"):
+            prompt = opened.chat.prompt_ids(made.question, mode, len(made.thought) if mode == "filler" else 0)
+            text = f"answer : {made.answer} <|im_end|>"
+            if mode == "think":
+                text = f"{made.thought_text} </think> {text}"
+            ids = prompt + opened.tokenizer(text, add_special_tokens=False)["input_ids"]
+            spans = opened.chat.spans(ids, len(prompt))
+            rows.append(
+                {
+                    "response_id": f"{made.id}/{mode}/0",
+                    "problem_id": made.id,
+                    "split": problem["split"],
+                    "mode": mode,
+                    "sample": 0,
+                    "token_ids": np.array(ids),
+                    "n_prompt": len(prompt),
+                    "thought_start": spans.thought[0],
+                    "thought_end": spans.thought[1],
+                    "answer_start": spans.answer[0],
+                    "answer_end": spans.answer[1],
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def entropy(p: torch.Tensor) -> torch.Tensor:
+    return -(p * p.clamp(min=1e-30).log()).sum(-1)
+
+
+def test_signals_are_those_of_each_response_alone(opened, problems, responses):
+    tokens, signals = trace(opened, responses, problems, batch_size=5, progress=False)
+    assert {array.shape for name, array in signals.items() if name != "surprisal"} == {(4, len(tokens))}
+    assert {array.dtype for array in signals.values()} == {np.dtype("float32")}
+    for response_id, part in tokens.groupby("response_id", sort=False):
+        ids = torch.tensor(part["token_id"].to_numpy())
+        with torch.no_grad():
+            out = opened.model(ids[None], output_hidden_states=True, output_attentions=True)
+        states = torch.stack(out.hidden_states[1:-1])[:, 0].double()  # the last is after the final norm
+        p = torch.softmax(out.logits[0].double(), -1)
+        column = part.index.to_numpy()
+        expected = {
+            "norm": states.square().sum(-1).sqrt(),
+            "entropy_softmax": entropy(torch.softmax(states, -1)),
+            "entropy_rms": entropy(torch.softmax(states / states.square().mean(-1, keepdim=True).sqrt(), -1)),
+            "entropy_energy": entropy(states.square() / states.square().sum(-1, keepdim=True)),
+            "attention_entropy": torch.stack([entropy(a[0].double()).mean(0) for a in out.attentions]),
+        }
+        for name, values in expected.items():
+            found = torch.from_numpy(signals[name][: len(values), column]).double()
+            torch.testing.assert_close(found, values, rtol=1e-4, atol=1e-5, msg=f"{name} of {response_id}")
+        last = torch.from_numpy(signals["output_entropy"][-1, column]).double()
+        torch.testing.assert_close(last, entropy(p), rtol=1e-4, atol=1e-5)
+        surprisal = -p[torch.arange(len(ids) - 1), ids[1:]].log()
+        found = torch.from_numpy(signals["surprisal"][column]).double()
+        assert math.isnan(found[0])
+        torch.testing.assert_close(found[1:], surprisal, rtol=1e-4, atol=1e-5)
+        lens = torch.softmax(opened.unembed(states[1].float()).double(), -1)
+        found = torch.from_numpy(signals["output_entropy"][1, column]).double()
+        torch.testing.assert_close(found, entropy(lens), rtol=1e-4, atol=1e-5)
+
+
+def test_batches_change_nothing_and_other_splits_are_left_out(opened, responses):
+    whole = replay(opened, responses, progress=False)
+    single = replay(opened, responses, batch_size=1, progress=False)
+    for name, values in whole.items():
+        np.testing.assert_allclose(values, single[name], rtol=1e-4, atol=1e-5)
+    measured = responses[responses["split"] == "measure"]
+    np.testing.assert_allclose(
+        replay(opened, measured, progress=False)["norm"],
+        replay(opened, responses, splits=["measure"], progress=False)["norm"],
+        rtol=1e-5,
+    )
+
+
+def test_without_eager_attention_there_is_no_attention_entropy(tiny_qwen3_dir, responses):
+    fused = open_model(tiny_qwen3_dir, check=False)
+    assert "attention_entropy" not in replay(fused, responses, progress=False)
+
+
+def test_the_token_table_says_what_each_token_is(opened, problems, responses):
+    norm = np.ones(
+        (4, sum(len(ids) for ids in responses["token_ids"][responses["split"] != "sae"])), dtype=np.float32
+    )
+    norm[:2, 7] = 11  # in half of the layers
+    norm[0, 9] = 11
+    table = token_table(opened, responses, problems, norm, roles=roles)
+    traced = responses[responses["split"] != "sae"]
+    assert table["token_id"].tolist() == [i for ids in traced["token_ids"] for i in ids]
+    assert " ".join(table["token"]) == " ".join(opened.tokenizer.decode(ids) for ids in traced["token_ids"])
+    assert np.flatnonzero(table["sink"]).tolist() == sorted({7, *np.flatnonzero(table["position"] == 0)})
+    assert set(table["segment"][table["mode"] == "no_think"]) == {"prompt", "answer", "format"}
+    for problem, made in zip(problems["problem_id"], make_problems(6, seed=0), strict=True):
+        for mode in ("think", "filler") if problem in set(traced["problem_id"]) else ():
+            part = table[(table["problem_id"] == problem) & (table["mode"] == mode)]
+            assert part["domain"].unique().tolist() == [made.domain]
+            assert part["difficulty"].unique().tolist() == [made.difficulty]
+            assert part["token"][part["segment"] == "answer"].tolist() == [
+                "answer",
+                ":",
+                *made.answer.split(),
+            ]
+            thought = part[part["segment"] == "thought"]
+            if mode == "filler":
+                assert thought["token"].tolist() == ["."] * len(made.thought)
+                assert thought["role"].isna().all()
+            else:
+                assert thought["token"].tolist() == [token.text for token in made.thought]
+                assert thought["role"].tolist() == [token.role for token in made.thought]
+            assert part["token"][part["segment"] == "format"].tolist()[-1] == "<|im_end|>"
+            assert part["role"][part["segment"] == "prompt"].isna().all()
+
+
+def test_a_stage_is_read_back_and_resumes_source_by_source(
+    opened, problems, responses, make_tiny_qwen3, tmp_path
+):
+    config = {"seed": 0}
+    run = Run.open(tmp_path / "run", config)
+    for name, table in (("problems", problems), ("responses", responses)):
+        with run.stage(name, config) as folder:
+            table.to_parquet(folder / f"{name}.parquet", index=False)
+    twin = assemble(make_tiny_qwen3(seed=5), build_tokenizer(), "twin", check=False)
+    weight = twin.model.get_parameter("model.layers.2.mlp.down_proj.weight")
+    kept = weight.detach().clone()
+    with torch.no_grad():
+        weight[0, 0] = math.nan
+    with pytest.raises(NormprobeError, match="NaN or infinity in layer 2 of subject 'early'"):
+        stage_traces(run, {"model": opened, "early": twin}, config, roles=roles, progress=False)
+    assert not (run.path / "traces").exists()
+    done = run.path / "traces.partial" / "model.safetensors"
+    written = done.stat().st_mtime_ns
+    with torch.no_grad():
+        weight.copy_(kept)
+    stage_traces(run, {"model": opened, "early": twin}, config, roles=roles, progress=False)
+    assert (run["traces"] / "model.safetensors").stat().st_mtime_ns == written
+    assert sorted(path.name for path in run["traces"].iterdir()) == [
+        "early.safetensors",
+        "model.safetensors",
+        "stage.json",
+        "tokens.parquet",
+    ]
+    tables = Tables(run.path)
+    tokens, signals = trace(opened, responses, problems, roles=roles, progress=False)
+    pd.testing.assert_frame_equal(tables.tokens, tokens, check_dtype=False)
+    for name, values in signals.items():
+        np.testing.assert_array_equal(tables.signals("model")[name], values)
+    np.testing.assert_array_equal(
+        tables.signals("early")["norm"], replay(twin, responses, progress=False)["norm"]
+    )
+
+
+def test_damaged_responses_are_refused_in_one_line(opened, problems, responses, tmp_path):
+    run = Run.open(tmp_path / "run", {})
+    for name, table in (("problems", problems), ("responses", responses)):
+        with run.stage(name, {}) as folder:
+            table.to_parquet(folder / f"{name}.parquet", index=False)
+    path = run["responses"] / "responses.parquet"
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(NormprobeError, match=r"expected a readable table .*responses\.parquet") as caught:
+        stage_traces(run, {"model": opened}, {}, progress=False)
+    assert "\n" not in str(caught.value)
+    assert not (run.path / "traces.partial").exists()
+
+
+def test_a_control_with_another_tokenizer_is_refused(opened, problems, responses, make_tiny_qwen3, tmp_path):
+    run = Run.open(tmp_path / "run", {})
+    tokenizer = build_tokenizer()
+    tokenizer.add_tokens(["new"])
+    other = assemble(make_tiny_qwen3(), tokenizer, "other", check=False)
+    with pytest.raises(NormprobeError, match="subject 'early' to share the model's tokenizer"):
+        stage_traces(run, {"model": opened, "early": other}, {}, progress=False)
+    with pytest.raises(NormprobeError, match="expected the subject 'model'"):
+        stage_traces(run, {"early": opened}, {}, progress=False)
+    assert not (run.path / "traces.partial").exists()
+
+
+def test_foreign_tokens_and_nothing_to_read_are_refused(opened, responses):
+    with pytest.raises(NormprobeError, match="expected responses in the splits measure, got none"):
+        replay(opened, responses[responses["split"] == "sae"], splits=["measure"], progress=False)
+    foreign = responses.copy()
+    foreign["token_ids"] = [np.array([1, 100_000])] * len(foreign)
+    with pytest.raises(NormprobeError, match="below the vocabulary of subject 'model'"):
+        replay(opened, foreign, progress=False)

@@ -1,6 +1,7 @@
 """What policies cost, as ratios to plain generation in one run: `python benchmarks/policies.py --help`.
 
-Each round generates the same prompts once plainly and once per treatment, in an order drawn anew; a ratio is taken within its
+Each round generates the same prompts once plainly and once per treatment, in an order drawn anew; a ratio is taken
+within its
 round, so that what slows the machine for a while slows both. Reported: the median of the ratios and half the width of
 its 95 % interval (percentile bootstrap over the rounds). The clock counts the process's own CPU time on a CPU, and wall
 time between synchronisations on CUDA. The time includes putting the hooks on and taking them off.
@@ -44,7 +45,8 @@ FLOOR_TARGET = 1.5
 
 
 def make_treatments(profile: LayerProfile, norm: np.ndarray) -> dict[str, Policy]:
-    """The policies by treatment. alrr_0 compares every norm with an adaptive τ that is out of reach. alrr_10 tries an extra
+    """The policies by treatment. alrr_0 compares every norm with an adaptive τ that is out of reach. alrr_10 tries an
+    extra
     pass at a tenth of the rows of the profile's layers and throws every one away, so that the share stays a tenth."""
     adaptive = AdaptiveThreshold.of(profile)
     tenth = {layer: float(np.quantile(norm[layer], 0.9)) for layer in profile.chosen_layers}

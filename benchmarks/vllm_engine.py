@@ -4,7 +4,8 @@
 
 Two engines of this process, alike and with the plugin, serve the same prompts at the same time: one plain requests, the
 other requests under a policy, in turns of a tenth of a second (at least one step of the engine), so that what slows the
-machine slows both. In a round each treatment runs twice, the second time with the engines' parts exchanged, so that where an
+machine slows both. In a round each treatment runs twice, the second time with the engines' parts exchanged, so that
+where an
 engine lies in memory has no say. Reported: the median of the ratios of the rounds, and half the width of its 95 %
 interval (percentile bootstrap over the rounds). The clock counts the process's own CPU time on a CPU, and wall time
 between synchronisations on CUDA, where a turn lasts to the end. "no plugin": plain requests in an engine without it,
@@ -49,7 +50,8 @@ TURN = math.inf if torch.cuda.is_available() else 0.1
 
 
 def make_policies(tau: Mapping[int, float]) -> dict[str, Any]:
-    """By treatment. alrr_0 compares every norm with an adaptive τ out of reach. alrr_10 tries an extra pass at a tenth of the
+    """By treatment. alrr_0 compares every norm with an adaptive τ out of reach. alrr_10 tries an extra pass at a
+    tenth of the
     rows of a quarter of the layers and throws every one away, so that the share stays a tenth."""
     return {
         "probe": "probe",

@@ -1,6 +1,7 @@
 """Run directories in which each claim's effect is planted or absent, in the formats that a real run has.
 
-Growth with depth, length, token identity and a difference between modes are in every subject and reader, as in a network
+Growth with depth, length, token identity and a difference between modes are in every subject and reader, as in a
+network
 that only reads: they are what a claim must not mistake for its effect. Effects enter the subject "model" alone.
 """
 
@@ -155,7 +156,8 @@ def _word(tokens: pd.DataFrame) -> np.ndarray:
 def _z(
     tokens: pd.DataFrame, reader: str, effects: Effects, drive: np.ndarray, rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    """Codes that grow with depth as the norm does; reasoning features of every reader are thrice as active in thinking."""
+    """Codes that grow with depth as the norm does; reasoning features of every reader are thrice as active in
+    thinking."""
     shape = (LAYERS, len(tokens))
     scale = np.arange(1, LAYERS + 1)[:, None]
     noise = drive if reader == "model" else rng.normal(size=shape)

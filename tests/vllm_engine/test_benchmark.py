@@ -1,4 +1,5 @@
-"""The benchmark of the plugin, in small: that it runs, holds its treatments to the same tokens and says what it measured."""
+"""The benchmark of the plugin, in small: that it runs, holds its treatments to the same tokens and says what it
+measured."""
 
 import json
 import os

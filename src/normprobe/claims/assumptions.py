@@ -109,7 +109,8 @@ def _all_hold(checks: list[_Check]) -> np.ndarray:
 
 
 def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence, pd.DataFrame]:
-    """Judge the claim; the series hold one row per quantity, layer and reader: value, interval, threshold, passes, judged.
+    """Judge the claim; the series hold one row per quantity, layer and reader: value, interval, threshold, passes,
+    judged.
 
     Raises NotJudged for too few problems.
     """

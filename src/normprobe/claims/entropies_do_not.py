@@ -95,7 +95,8 @@ def _layerwise(tables: Tables, measured: Measured, weights: np.ndarray) -> dict[
 
 
 def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence, pd.DataFrame]:
-    """Judge the claim on the measurement split; the series hold ρ by signal, reader and layer, |ρ| over layers (layer −1),
+    """Judge the claim on the measurement split; the series hold ρ by signal, reader and layer, |ρ| over layers (layer
+    −1),
     and the paper's layer-wise form. Raises NotJudged for too few problems answered in both modes.
     """
     measured = Measured(tables, ["think", "no_think"])

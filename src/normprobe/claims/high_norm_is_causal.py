@@ -5,9 +5,11 @@ lost when as many random states are shortened by the same ‖Δh‖. Paired: eve
 
 Three controls decide, each of which disturbs as many states elsewhere: by the same ‖Δh‖, by the same factor, and by the
 same ‖Δh‖ among tokens of the same class and place, since high norms sit at tokens of certain kinds and harm there may
-cost more whatever the norm. Two treatments stand beside, because they disturb the *same* states and so ask other questions:
+cost more whatever the norm. Two treatments stand beside, because they disturb the *same* states and so ask other
+questions:
 `rotation`, whether any disturbance of these states hurts as much; `direction_only`, whether it is the norm as such. So
-does `low_norm`: it cannot be matched in number, since a state made short stays short in the layers after it. Which treatments
+does `low_norm`: it cannot be matched in number, since a state made short stays short in the layers after it. Which
+treatments
 decide was settled before the final model was traced.
 """
 
@@ -47,7 +49,8 @@ BESIDE = (ROTATION, DIRECTION_ONLY, LOW)
 TOP, TOP_RANDOM = "top10", "random10"
 # Ten points: the paper speaks of a collapse, and prompts worded differently already move accuracy by several points.
 SMALLEST_EFFECT = 0.1
-# A class of few tokens leaves a dose nowhere else to go. Beyond a half, the treatment repeats the treatment more than not.
+# A class of few tokens leaves a dose nowhere else to go. Beyond a half, the treatment repeats the treatment more
+# than not.
 LARGEST_OVERLAP = 0.5
 RULE = (
     "Drop = accuracy without suppression − accuracy under a treatment. Margin = drop of high_norm (norms above "
@@ -63,7 +66,8 @@ RULE = (
 
 
 def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence, pd.DataFrame]:
-    """Judge the claim; the series hold accuracy, drop, factor and suppressed states per token by treatment (column `treatment`).
+    """Judge the claim; the series hold accuracy, drop, factor and suppressed states per token by treatment (column
+    `treatment`).
 
     Raises NotJudged where no answer is scored, a treatment of the estimand is missing, or too few problems are paired.
     """
@@ -75,7 +79,8 @@ def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence,
     accuracy = accuracy.dropna()
     if len(accuracy) < FEWEST_PROBLEMS:
         raise NotJudged(
-            f"it needs at least {FEWEST_PROBLEMS} problems answered under every treatment, and this run has {len(accuracy)}"
+            f"it needs at least {FEWEST_PROBLEMS} problems answered under every treatment, and this run has "
+            f"{len(accuracy)}"
         )
     rows = rows[rows["problem_id"].isin(accuracy.index)]
     weights = resample(len(accuracy))

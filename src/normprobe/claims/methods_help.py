@@ -64,7 +64,8 @@ BASELINES = {
 
 
 def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence, pd.DataFrame]:
-    """Judge the claim; the series hold accuracy by treatment and selector (column `treatment`), and by method the gain over plain
+    """Judge the claim; the series hold accuracy by treatment and selector (column `treatment`), and by method the
+    gain over plain
     generation of the method and all that stands beside it (quantity `gain: ALRR`). Raises NotJudged for too few
     problems or a method without a result.
     """

@@ -85,7 +85,8 @@ def _layerwise(tables: Tables, reader: str, measured: Measured, weights: np.ndar
 
 
 def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence, pd.DataFrame]:
-    """Judge the claim on the measurement split; the series hold ρ by form, reader and layer, and at layer −1 their means
+    """Judge the claim on the measurement split; the series hold ρ by form, reader and layer, and at layer −1 their
+    means
     over layers and the layer-wise forms. Raises NotJudged for too few problems answered in both modes.
     """
     measured = Measured(tables, ["think", "no_think"])

@@ -1,6 +1,7 @@
 """The suppression experiment: does shortening high-norm states cost answers that shortening others does not?
 
-Source: "The Tell-Tale Norm" (arXiv 2606.06188), causal experiment. Every treatment answers the same problems in mode think,
+Source: "The Tell-Tale Norm" (arXiv 2606.06188), causal experiment. Every treatment answers the same problems in mode
+think,
 greedily.
 """
 
@@ -48,15 +49,19 @@ def stage_experiments(
     scorer: Scorer | None = None,
     progress: bool = True,
 ) -> None:
-    """Fill experiments/ (suppression.parquet) from the run's problems of split `measure`: a row per problem and treatment.
+    """Fill experiments/ (suppression.parquet) from the run's problems of split `measure`: a row per problem and
+    treatment.
 
     Nothing to do if it is complete with `config`, into which the caller puts the model's identity and all arguments;
-    resumes treatment by treatment. Columns: problem_id, treatment, mode, factor (what is left of the norm of a changed state; NaN where
-    that differs from state to state), on_same_tokens (random treatments: share of the dealt tokens that the source treatment
+    resumes treatment by treatment. Columns: problem_id, treatment, mode, factor (what is left of the norm of a
+    changed state; NaN where
+    that differs from state to state), on_same_tokens (random treatments: share of the dealt tokens that the source
+    treatment
     changed itself; NaN if none), correct, n_tokens (generated), n_suppressed (changed states: tokens × layers),
     delta_norm (mean ‖Δh‖ over those; NaN if none).
 
-    Raises NormprobeError for a profile of another model, unknown treatments, a random treatment without its source, no traces, or
+    Raises NormprobeError for a profile of another model, unknown treatments, a random treatment without its source,
+    no traces, or
     no problem to measure.
     """
     if run.stage_complete("experiments", config):

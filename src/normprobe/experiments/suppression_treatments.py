@@ -88,7 +88,8 @@ def in_order(treatments: Sequence[str]) -> list[str]:
 def dealt(
     treatment: str, doses: Mapping[str, Doses], tokens: pd.DataFrame, problem_ids: Sequence[str], seed: int
 ) -> Doses:
-    """The doses of a random treatment: those of its source (in `doses`), dealt out anew; the requests are `problem_ids`.
+    """The doses of a random treatment: those of its source (in `doses`), dealt out anew; the requests are
+    `problem_ids`.
 
     tokens: traces/tokens.parquet, which tells the classes of tokens.
     """

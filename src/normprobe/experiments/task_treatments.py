@@ -37,9 +37,11 @@ def run_tasks(
     batch_size: int = 64,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """A row per task, document and treatment: the task's first metric, and what the treatment did to all documents of all tasks.
+    """A row per task, document and treatment: the task's first metric, and what the treatment did to all documents of
+    all tasks.
 
-    Written to `run_path`/methods/tasks.parquet. Columns: task, metric, problem_id (task and document), treatment, correct
+    Written to `run_path`/methods/tasks.parquet. Columns: task, metric, problem_id (task and document), treatment,
+    correct
     (the metric; lower-is-better ones with their sign turned), acted (states acted on, per generated token and layer).
 
     Raises NormprobeError for a run that is none of `normprobe verify`, or tasks that the harness does not know.

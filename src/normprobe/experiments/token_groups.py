@@ -18,7 +18,8 @@ def token_groups(
 ) -> Int[torch.Tensor, "problem step"]:
     """The group of each step by problem: the class of the token that the plain response generates there, and its place.
 
-    tokens: traces/tokens.parquet, whose think responses are those of the treatment `plain` (both greedy). Class: the token's
+    tokens: traces/tokens.parquet, whose think responses are those of the treatment `plain` (both greedy). Class: the
+    token's
     role where the run has roles, else what kind of string it is; single strings would mostly be groups of one. Place:
     the quarter of the plain response. The class is that of the token a state yields, not of the one it has just read:
     what a disturbance can spoil first is the token that comes next.

@@ -164,7 +164,8 @@ class _Replaying:
         known = {name: at for at, name in enumerate(self.settings.doses.requests)}
         if strangers := [name for name in requests if name not in known]:
             raise NormprobeError(
-                f"expected requests that have doses, got {', '.join(strangers[:3])}; replay the requests of the treatment "
+                f"expected requests that have doses, got {', '.join(strangers[:3])}; replay the requests of the "
+                "treatment "
                 "that the doses come from"
             )
         at = torch.tensor(list(slots), dtype=torch.int64, device=self.request.device)

@@ -1,4 +1,5 @@
-"""What `normprobe evaluate` found beside the verdict: treatments and regimes in numbers, knobs, combinations, failures."""
+"""What `normprobe evaluate` found beside the verdict: treatments and regimes in numbers, knobs, combinations,
+failures."""
 
 from __future__ import annotations
 
@@ -20,13 +21,15 @@ from normprobe.style import BLUE, GREEN, GREY, ORANGE, VERMILION
 PLAIN = "plain"
 TREATMENTS = (
     "Held-out problems, greedy. Gain: accuracy less plain generation's on the same problems, with its 95 % interval "
-    "and McNemar's exact p. Won, lost: problems that only the treatment, only plain generation gets right. Acted on: share "
+    "and McNemar's exact p. Won, lost: problems that only the treatment, only plain generation gets right. "
+    "Acted on: share "
     "of tokens, mean over the layers. Extra passes and FLOPs: beside those of the generated tokens. Tokens, time: as "
     "multiples of plain generation's (CPU time of one run, which varies by a fifth on a shared machine)."
 )
 REGIMES = (
     "By regime and method, the setting that did best on tuning problems; where it beat plain generation, the same on "
-    "held-out problems (for the first regime they are the treatments above). A gain that was only the best of many does not "
+    "held-out problems (for the first regime they are the treatments above). A gain that was only the best of "
+    "many does not "
     "come back."
 )
 SENSITIVITY = (

@@ -1,4 +1,5 @@
-"""The evaluation of the methods in the report: every treatment and regime in numbers, knobs, combinations and failures."""
+"""The evaluation of the methods in the report: every treatment and regime in numbers, knobs, combinations and
+failures."""
 
 from __future__ import annotations
 

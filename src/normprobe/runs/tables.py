@@ -51,7 +51,8 @@ class Tables:
         self._signals: dict[str, dict[str, np.ndarray]] = {}
 
     def has(self, name: str) -> bool:
-        """Whether the run has this table: a property's name, `signals/SUBJECT`, `z/READER` or `roles` (some token has one).
+        """Whether the run has this table: a property's name, `signals/SUBJECT`, `z/READER` or `roles` (some token has
+        one).
 
         Raises ValueError for a name that no table has.
         """

@@ -220,7 +220,8 @@ def _check_finite(norm: Float[np.ndarray, "layer token"], subject: str) -> None:
     finite = np.isfinite(norm).all(axis=1)
     if not finite.all():
         raise NormprobeError(
-            f"expected finite activations, got NaN or infinity in layer {int(np.argmin(finite))} of subject '{subject}'; "
+            f"expected finite activations, got NaN or infinity in layer {int(np.argmin(finite))} of subject "
+            f"'{subject}'; "
             "check the weights, or load them with dtype float32"
         )
 

@@ -1,4 +1,6 @@
-"""Measure tiny-thinker on held-out problems and write its model card: `python -m normprobe.problems.testbed.model_card`."""
+"""Measure tiny-thinker on held-out problems and write its model card.
+
+`python -m normprobe.problems.testbed.model_card`."""
 
 import argparse
 import csv

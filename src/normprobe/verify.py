@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import hashlib
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -19,19 +18,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from normprobe.claims.registry import evaluate_all
-from normprobe.config import QUICK, TESTBED, Settings, add_arguments, fingerprint
+from normprobe.config import QUICK, Settings, add_arguments, fingerprint
 from normprobe.console import run_main
-from normprobe.errors import NormprobeError
 from normprobe.layer_profile import LayerProfile
-from normprobe.problems.files import bundled_problem_set, read_problem_set
-from normprobe.problems.scoring import matches
-from normprobe.problems.testbed.roles import roles
-from normprobe.problems.testbed.scoring import correct
+from normprobe.problems import ProblemSource, open_source
 from normprobe.report.findings import read_evidence
 from normprobe.report.html import write_report
 from normprobe.report.table import verdict_table
 from normprobe.runs.directory import Run, config_hash, read_config
-from normprobe.runs.files import atomic_write, refusing_disk_errors
+from normprobe.runs.files import atomic_write
 from normprobe.runs.tables import Tables
 
 if TYPE_CHECKING:
@@ -77,16 +72,17 @@ class Study:
     def max_new_tokens(self) -> int:
         if self.settings.max_new_tokens is not None:
             return self.settings.max_new_tokens
-        return 160 if self.settings.problem_source == TESTBED else 2048
+        return self.source.max_new_tokens
+
+    @cached_property
+    def source(self) -> ProblemSource:
+        return open_source(self.settings.problem_source)
 
     def stages(self) -> list[tuple[str, dict[str, Any], Callable[[dict[str, Any]], None]]]:
         """(name, configuration, what fills it) in order. A configuration holds the hash of the one it builds on."""
         s = self.settings
-        problems = {"subject": s.problem_source, "seed": s.seed}
-        if s.problem_source == TESTBED:
-            problems |= {"sae": s.n_sae, "select": s.n_select, "measure": s.n_measure}
-        else:
-            problems["file"] = _file_hash(Path(s.problem_source))
+        problems = {"source": s.problem_source, "seed": s.seed, "fingerprint": self.source.fingerprint()}
+        problems |= self.sizes
         model = {"fingerprint": fingerprint(s.model, s.revision), "dtype": s.dtype, "device": s.device}
         early = s.early_checkpoint and fingerprint(s.early_checkpoint, None)
         responses = {
@@ -112,18 +108,17 @@ class Study:
         ]
 
     def _problems(self, config: dict[str, Any]) -> None:
-        s = self.settings
-        if s.problem_source == TESTBED:
-            table = bundled_problem_set(
-                {"sae": s.n_sae, "select": s.n_select, "measure": s.n_measure}, s.seed
-            )
-        else:
-            table = read_problem_set(Path(s.problem_source), s.seed)
+        table = self.source.load(self.sizes, self.settings.seed)
         with (
             self.run.stage("problems", config) as folder,
             atomic_write(folder / "problems.parquet") as unfinished,
         ):
             table.to_parquet(unfinished, index=False)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        s = self.settings
+        return {"sae": s.n_sae, "select": s.n_select, "measure": s.n_measure}
 
     def _responses(self, config: dict[str, Any]) -> None:
         from normprobe.tracing.stages import stage_responses
@@ -134,7 +129,7 @@ class Study:
             config,
             max_new_tokens=self.max_new_tokens,
             seed=self.settings.seed,
-            scorer=self._scorer,
+            scorer=self.source.score,
             progress=self.progress,
         )
 
@@ -148,7 +143,7 @@ class Study:
                 self.run,
                 self.subjects,
                 config,
-                roles=roles if self.settings.problem_source == TESTBED else None,
+                roles=self.source.roles,
                 progress=self.progress,
             )
 
@@ -187,17 +182,13 @@ class Study:
             profile,
             max_new_tokens=self.max_new_tokens,
             seed=self.settings.seed,
-            scorer=self._scorer,
+            scorer=self.source.score,
             progress=self.progress,
         )
 
     def _evidence(self, config: dict[str, Any]) -> None:
         with self.run.stage("evidence", config) as folder:
             evaluate_all(Tables(self.run.path), self.settings.seed, folder)
-
-    @property
-    def _scorer(self) -> Callable[[str, str], bool]:
-        return correct if self.settings.problem_source == TESTBED else matches
 
 
 def verify(settings: Settings, out: Path, given: Mapping[str, Any], *, progress: bool = True) -> Path:
@@ -255,13 +246,6 @@ def main(argv: list[str] | None = None) -> int:
     print(verdict_table(evidence))
     print(f"report: {report}")
     return 1 if arguments.strict and any(e.verdict != "supported" for e in evidence) else 0
-
-
-def _file_hash(path: Path) -> str:
-    if not path.is_file():
-        raise NormprobeError(f"expected a file of problems, got {path}; check the path")
-    with refusing_disk_errors(path), path.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 if __name__ == "__main__":

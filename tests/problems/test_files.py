@@ -1,4 +1,4 @@
-"""The problems of a run: three disjoint splits, from the testbed or a file, refused in one line when unusable."""
+"""A user's problems: split three ways, judged, tried methods on, and refused in one line when unusable."""
 
 from pathlib import Path
 
@@ -6,20 +6,9 @@ import pandas as pd
 import pytest
 
 from normprobe.errors import NormprobeError
-from normprobe.problems.files import COLUMNS, bundled_problem_set, read_problem_set
-
-SIZES = {"sae": 64, "select": 32, "measure": 40}
-
-
-def test_the_testbed_fills_every_split_with_questions_of_its_own() -> None:
-    table = bundled_problem_set(SIZES, seed=3)
-    assert tuple(table.columns) == COLUMNS
-    assert table["split"].value_counts().to_dict() == SIZES
-    questions = table.groupby("split")["question"].agg(set)
-    assert not questions["sae"] & questions["select"]
-    assert not questions["measure"] & (questions["sae"] | questions["select"])
-    pd.testing.assert_frame_equal(table, bundled_problem_set(SIZES, seed=3))
-    assert set(table["question"]) != set(bundled_problem_set(SIZES, seed=4)["question"])
+from normprobe.problems import open_source
+from normprobe.problems.files import read_problem_set
+from normprobe.problems.source import COLUMNS
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
@@ -77,3 +66,38 @@ def test_other_and_corrupt_files_are_refused_in_one_line(tmp_path: Path) -> None
         with pytest.raises(NormprobeError, match=message) as refusal:
             read_problem_set(tmp_path / name, seed=0)
         assert "\n" not in str(refusal.value)
+
+
+def test_a_file_is_a_source_of_its_own_problems_and_judge(tmp_path: Path) -> None:
+    path = tmp_path / "mine.parquet"
+    rows(100, answer=[str(i) if i % 2 else None for i in range(100)]).to_parquet(path)
+    source = open_source(str(path))
+    problems = source.load({}, seed=0)
+    pd.testing.assert_frame_equal(problems, read_problem_set(path, seed=0))
+    assert source.score("it is 1,234.", "1234")
+    assert source.roles is None
+
+    greedy, sampled = source.regimes(problems)
+    assert (greedy.temperature, sampled.temperature) == (0, 1)
+    tune, test = greedy.problems(5, "tune"), greedy.problems(1000, "test")
+    assert len(tune) == 5
+    assert set(tune["problem_id"]) <= set(problems.loc[problems["split"] == "select", "problem_id"])
+    judged = (problems["split"] == "measure") & problems["answer"].notna()
+    assert test["problem_id"].tolist() == problems.loc[judged, "problem_id"].tolist()
+
+
+def test_the_fingerprint_of_a_file_follows_its_content(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text('{"question": "q"}')
+    before = open_source(str(path)).fingerprint()
+    assert open_source(str(path)).fingerprint() == before
+    path.write_text('{"question": "p"}')
+    assert open_source(str(path)).fingerprint() != before
+
+
+def test_methods_are_not_tried_where_nothing_can_be_judged(tmp_path: Path) -> None:
+    path = tmp_path / "mine.parquet"
+    rows(100).to_parquet(path)
+    source = open_source(str(path))
+    with pytest.raises(NormprobeError, match="expected gold answers in split 'select'"):
+        source.regimes(source.load({}, seed=0))

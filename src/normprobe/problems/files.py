@@ -1,49 +1,86 @@
-"""The problems of a run: the testbed's, or a user's file, split three ways."""
+"""A user's problems, in a .parquet or .jsonl file."""
+
+from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 
 from normprobe.errors import NormprobeError
-from normprobe.problems.testbed.problems import make_problems
-
-SPLITS = ("sae", "select", "measure")
-COLUMNS = ("problem_id", "domain", "difficulty", "question", "answer", "split")
-FEWEST = 8
-"""Problems a split needs at least: fewer give no interval worth printing."""
+from normprobe.problems.scoring import matches
+from normprobe.problems.source import COLUMNS, Regime, check_problems
+from normprobe.runs.files import refusing_disk_errors
 
 
-def bundled_problem_set(sizes: Mapping[str, int], seed: int) -> pd.DataFrame:
-    """Held-out testbed problems, `sizes[split]` for each split, balanced over domains and difficulties within each.
+@dataclass(frozen=True)
+class ProblemFile:
+    """The problems of a file; answers are judged by `matches`, and no token has a role."""
 
-    Columns as in problems/problems.parquet. The splits share no question.
-    """
-    rows = []
-    for i, split in enumerate(SPLITS):
-        seen = {row["question"] for row in rows}
-        drawn = make_problems(2 * sizes[split], seed=1000 * (seed + 1) + i)
-        fresh = [problem for problem in drawn if problem.question not in seen][: sizes[split]]
-        rows += [
-            {
-                "problem_id": problem.id,
-                "domain": problem.domain,
-                "difficulty": problem.difficulty,
-                "question": problem.question,
-                "answer": problem.answer,
-                "split": split,
-            }
-            for problem in fresh
-        ]
-    return _checked(pd.DataFrame(rows, columns=list(COLUMNS)), "the testbed")
+    path: Path
+    max_new_tokens: int = 2048
+
+    @property
+    def name(self) -> str:
+        return str(self.path)
+
+    @property
+    def roles(self) -> None:
+        return None
+
+    def load(self, sizes: Mapping[str, int], seed: int) -> pd.DataFrame:
+        """All problems of the file, whatever the sizes; see `read_problem_set`."""
+        return read_problem_set(self.path, seed)
+
+    def score(self, answer: str, gold: str) -> bool:
+        """Whether the text gives the gold answer, as `matches` has it."""
+        return matches(answer, gold)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the file."""
+        with refusing_disk_errors(self.path), self.path.open("rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest()
+
+    def regimes(self, problems: pd.DataFrame) -> Sequence[Regime]:
+        """The run's own problems, greedy and at temperature 1: `select` to tune on, `measure` to test on.
+
+        Raises NormprobeError if a split has no problem with a gold answer.
+        """
+        judged = problems[problems["answer"].notna()]
+        for split in _SPLIT_OF.values():
+            if not (judged["split"] == split).any():
+                raise NormprobeError(
+                    f"expected gold answers in split '{split}' of {self.name}, got none; "
+                    "add the column 'answer' to evaluate methods"
+                )
+        chosen = partial(_first, judged)
+        return (Regime("measure, greedy", 0.0, chosen), Regime("measure, T = 1", 1.0, chosen))
+
+
+_SPLIT_OF = {"tune": "select", "test": "measure"}
+
+
+def _first(problems: pd.DataFrame, n: int, split: Literal["tune", "test"]) -> pd.DataFrame:
+    chosen = problems[problems["split"] == _SPLIT_OF[split]]
+    return chosen.drop(columns="split").head(n).reset_index(drop=True)
+
+
+def open_named(name: str) -> ProblemFile:
+    """The problems of the file `name`. Raises NormprobeError if it is absent."""
+    if not Path(name).is_file():
+        raise NormprobeError(f"expected a file of problems, got {name} (no such file); check the path")
+    return ProblemFile(Path(name))
 
 
 def read_problem_set(path: Path, seed: int) -> pd.DataFrame:
     """A user's problems from .parquet or .jsonl: `question` is required, the other columns are filled in if absent.
 
     Without `split`, a hash of seed and problem_id puts half into "sae" and a quarter each into "select" and "measure".
-    Raises NormprobeError for another file type, an unreadable file, missing questions, duplicate ids or empty splits.
+    Raises NormprobeError for another file type, an unreadable file, missing questions, duplicate ids or small splits.
     """
     readers = {".parquet": pd.read_parquet, ".jsonl": lambda p: pd.read_json(p, lines=True, dtype=False)}
     if path.suffix not in readers:
@@ -67,7 +104,7 @@ def read_problem_set(path: Path, seed: int) -> pd.DataFrame:
     table["answer"] = table["answer"].map(lambda answer: None if pd.isna(answer) else str(answer))
     if "split" not in table:
         table["split"] = [_split(f"{seed}/{problem_id}") for problem_id in table["problem_id"]]
-    return _checked(table[list(COLUMNS)], str(path))
+    return check_problems(table[list(COLUMNS)], str(path))
 
 
 def _split(key: str) -> str:
@@ -80,19 +117,3 @@ def _questions(table: pd.DataFrame) -> str:
         if "question" in table
         else "no such column"
     )
-
-
-def _checked(table: pd.DataFrame, source: str) -> pd.DataFrame:
-    if twice := table.loc[table["problem_id"].duplicated(), "problem_id"].tolist():
-        raise NormprobeError(f"expected unique problem ids in {source}, got {twice[0]!r} twice; rename them")
-    if unknown := set(table["split"]) - set(SPLITS):
-        raise NormprobeError(
-            f"expected splits {', '.join(SPLITS)} in {source}, got {sorted(unknown)}; correct them"
-        )
-    for split in SPLITS:
-        n = int((table["split"] == split).sum())
-        if n < FEWEST:
-            raise NormprobeError(
-                f"expected at least {FEWEST} problems in split '{split}' of {source}, got {n}; give more problems"
-            )
-    return table.reset_index(drop=True)

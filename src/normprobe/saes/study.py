@@ -19,7 +19,8 @@ import pandas as pd
 
 from normprobe.console import run_main
 from normprobe.errors import NormprobeError
-from normprobe.problems.files import FEWEST, SPLITS, bundled_problem_set, read_problem_set
+from normprobe.problems import open_source
+from normprobe.problems.source import FEWEST, SPLITS
 from normprobe.runs.directory import Run, config_hash, read_config
 from normprobe.runs.files import atomic_write
 
@@ -157,11 +158,9 @@ def _stage_paired_responses(run: Run, opened: OpenModel, study: Study, progress:
 
 def _problems(study: Study) -> pd.DataFrame:
     assert study.problems is not None
-    if study.problems == TESTBED:
-        # The other splits as small as may be: they are for the run that reads with these dictionaries.
-        sizes = {split: study.n_problems if split == "sae" else FEWEST for split in SPLITS}
-        return bundled_problem_set(sizes, study.seed)
-    return read_problem_set(Path(study.problems), study.seed)
+    # The other splits as small as may be: they are for the run that reads with these dictionaries.
+    sizes = {split: study.n_problems if split == "sae" else FEWEST for split in SPLITS}
+    return open_source(study.problems).load(sizes, study.seed)
 
 
 def _is(value: object, kind: str) -> bool:

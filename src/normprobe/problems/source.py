@@ -1,0 +1,130 @@
+"""A problem source: where problems come from and how an answer to them is judged.
+
+A new source is one module of this package that defines `open_named`, such as `problems/gsm8k.py` or
+`problems/gsm8k/source.py`; `--problems gsm8k` and `--problems gsm8k:hard` then find it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol, cast, runtime_checkable
+
+from normprobe.errors import NormprobeError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SPLITS = ("sae", "select", "measure")
+"""SAE training, selection of features and thresholds, measurement; they share no question."""
+COLUMNS = ("problem_id", "domain", "difficulty", "question", "answer", "split")
+FEWEST = 8
+"""Problems a split needs at least: fewer give no interval worth printing."""
+
+Scorer = Callable[[str, str], bool]
+"""(text of the answer, gold answer) → is it right?"""
+Roles = Callable[[Sequence[str]], Sequence[str | None]]
+"""Tokens of a response, without its prompt → the role of each, None where there is none."""
+
+
+@dataclass(frozen=True)
+class Regime:
+    """A kind of problems and a way of decoding, under which methods are compared.
+
+    temperature: 0 is greedy. problems: (n, "tune" or "test") → up to n problems, with the columns `COLUMNS` but for
+    `split`; the two share no question. max_new_tokens: limit of a response; None takes that of the run's responses.
+    """
+
+    name: str
+    temperature: float
+    problems: Callable[[int, Literal["tune", "test"]], pd.DataFrame]
+    max_new_tokens: int | None = None
+
+
+@runtime_checkable
+class ProblemSource(Protocol):
+    """Where the problems of a study come from."""
+
+    @property
+    def name(self) -> str:
+        """What `open_source` finds it by."""
+        ...
+
+    @property
+    def max_new_tokens(self) -> int:
+        """Default limit of a response, in tokens."""
+        ...
+
+    @property
+    def roles(self) -> Roles | None:
+        """The function that tells the roles of tokens, None if nobody knows them."""
+        ...
+
+    def load(self, sizes: Mapping[str, int], seed: int) -> pd.DataFrame:
+        """The problems of a study: one row each, columns `COLUMNS`.
+
+        sizes: how many problems per split, for sources that can choose. Raises NormprobeError for unusable problems.
+        """
+        ...
+
+    def score(self, answer: str, gold: str) -> bool:
+        """Whether `answer`, the text after the thought, gives `gold`."""
+        ...
+
+    def fingerprint(self) -> str:
+        """A text that changes when the problems do, found without loading them."""
+        ...
+
+    def regimes(self, problems: pd.DataFrame) -> Sequence[Regime]:
+        """What `normprobe evaluate` tries methods on; verdicts are taken in the first regime, which is greedy.
+
+        problems: those of the run, as `load` gave them. Raises NormprobeError if none has a gold answer.
+        """
+        ...
+
+
+def open_source(name: str) -> ProblemSource:
+    """The problem source of a name: "testbed", or a .parquet or .jsonl file.
+
+    Raises NormprobeError for a name that is neither, or a file that is absent.
+    """
+    kind, _, rest = name.partition(":")
+    if Path(name).suffix in (".parquet", ".jsonl"):
+        kind, rest = "files", name
+    if kind.isidentifier():
+        for module in (f"{__package__}.{kind}.source", f"{__package__}.{kind}"):
+            if _exists(module) and hasattr(found := import_module(module), "open_named"):
+                return cast(ProblemSource, found.open_named(rest))
+    raise NormprobeError(
+        f"expected problems as 'testbed' or a .parquet or .jsonl file, got {name!r}; "
+        "correct the name, or convert the file"
+    )
+
+
+def _exists(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # no such parent, or one that is no package
+        return False
+
+
+def check_problems(table: pd.DataFrame, source: str) -> pd.DataFrame:
+    """The table, its rows numbered from 0. Raises NormprobeError for repeated ids, unknown splits, or small ones."""
+    if repeated := table.loc[table["problem_id"].duplicated(), "problem_id"].tolist():
+        raise NormprobeError(
+            f"expected unique problem ids in {source}, got {repeated[0]!r} twice; rename them"
+        )
+    if unknown := set(table["split"]) - set(SPLITS):
+        raise NormprobeError(
+            f"expected splits {', '.join(SPLITS)} in {source}, got {sorted(unknown)}; correct them"
+        )
+    for split in SPLITS:
+        n = int((table["split"] == split).sum())
+        if n < FEWEST:
+            raise NormprobeError(
+                f"expected at least {FEWEST} problems in split '{split}' of {source}, got {n}; give more problems"
+            )
+    return table.reset_index(drop=True)

@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "run lm-evaluation-harness under a policy, with the testbed's tasks",
     ),
     "report": ("normprobe.report.__main__", "write the report of a finished run again"),
+    "theorem": ("normprobe.theory.__main__", "check every step of the proof of the two-sided bound"),
     "train-testbed": (
         "normprobe.problems.testbed.train",
         "train the bundled model tiny-thinker from its recipe",

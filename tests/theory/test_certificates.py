@@ -39,12 +39,16 @@ FORMS: dict[str, Callable[[int], Proof]] = {
 seeds = st.integers(0, 2**32 - 1)
 
 
+def flaws(proof: Proof) -> list[str]:
+    return [reason for _, reasons in proof.flaws() for reason in reasons]
+
+
 @pytest.mark.parametrize(
     "form, k", [("slack", 0), *((form, k) for form in ("hull", "ordered", "signed") for k in (1, 2, 3))]
 )
 def test_every_step_is_proved_from_the_assumptions_and_each_of_them_is_used(form: str, k: int) -> None:
     proof = FORMS[form](k)
-    assert proof.flaws() == []
+    assert flaws(proof) == []
     used = {fact for step in proof.steps for _, fact in step.weighted}
     assert set(proof.assumed) <= used
 
@@ -106,9 +110,9 @@ def test_a_proof_with_a_hole_is_no_proof() -> None:
     given_ = Fact("x ≥ y", x - y)
     step = Certificate("1", "x² ≥ xy", x**2, x * y, [(x, given_)])
     then = Certificate("2", "x² ≥ y²", x**2, y**2, [(1, step.conclusion), (y, given_)])
-    assert Proof([given_], [step, then]).flaws() == []
-    assert len(Proof([], [step, then]).flaws()) == 2  # nothing is given
-    assert len(Proof([given_], [then, step]).flaws()) == 1  # 2 leans on what comes later
+    assert flaws(Proof([given_], [step, then])) == []
+    assert len(flaws(Proof([], [step, then]))) == 2  # nothing is given
+    assert len(flaws(Proof([given_], [then, step]))) == 1  # 2 leans on what comes later
     signless = Symbol("z", real=True)
     assert not Certificate("", "", signless * x, signless * y, [(signless, given_)]).check()
 

@@ -10,7 +10,7 @@ every fact was assumed, or certified before. Checking one takes no judgement: ex
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from sympy import Add, Expr, cancel, sympify, together
@@ -27,9 +27,9 @@ class Fact:
 
 @dataclass(frozen=True)
 class Certificate:
-    """larger ≥ smaller: `weighted` are pairs (weight, fact); `squares` are named after what they usually are.
+    """The claim larger ≥ smaller with its reasons: pairs (weight, fact), and squares (or other terms that are ≥ 0).
 
-    Without squares, and with no fact but equalities, larger = smaller.
+    Without squares, and with no fact but equalities, the claim is larger = smaller.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Certificate:
 
     @property
     def rest(self) -> Expr:
-        """larger − smaller less all that is said to make it up, as it stands; the identity says that this is 0."""
+        """larger − smaller − Σ weight · fact − Σ square, not yet expanded; the identity claims that it is 0."""
         parts = [weight * fact.expression for weight, fact in self.weighted]
         return self.larger - self.smaller - Add(*parts, *self.squares)
 
@@ -58,6 +58,7 @@ class Certificate:
         return all(expression.is_nonnegative is True for expression in (*weights, *self.squares))
 
     def check(self) -> bool:
+        """Whether the identity holds, by expanding it, and all signs are known."""
         return self.signs_hold and cancel(together(self.rest)) == 0
 
 
@@ -68,16 +69,15 @@ class Proof:
     assumed: Sequence[Fact]
     steps: Sequence[Certificate]
 
-    def flaws(self) -> list[str]:
-        """Why this is no proof, one line per reason; empty for a proof."""
-        known, found = set(self.assumed), []
+    def flaws(self) -> Iterator[tuple[Certificate, list[str]]]:
+        """Check step after step: each with the reasons why it proves nothing, none for a step that holds."""
+        known = set(self.assumed)
         for step in self.steps:
-            if not step.check():
-                found.append(f"{step.name}: the identity does not hold, or a sign is not known")
+            found = [] if step.check() else ["the identity does not hold, or a sign is not known"]
             found += [
-                f"{step.name}: “{fact.why}” is neither assumed nor certified before"
+                f"“{fact.why}” is neither assumed nor certified before"
                 for _, fact in step.weighted
                 if fact not in known
             ]
             known.add(step.conclusion)
-        return found
+            yield step, found

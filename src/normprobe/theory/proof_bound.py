@@ -126,7 +126,7 @@ def ordered_proof(k: int) -> Proof:
     S, b_sum, c = Add(*rise), Add(*b), Symbol("c", real=True)
     leak, minimum = leakage(a, b), simplex_minimum(rise, c)
     split = Certificate(
-        "2",
+        "2: the difference",
         "E = ΔᵀGΔ + 2ΔᵀGb",
         E,
         form(rise, rise) + 2 * form(rise, b),
@@ -135,7 +135,7 @@ def ordered_proof(k: int) -> Proof:
     own, cross = aligned("3a: ΔᵀGΔ", rise, rise), aligned("3b: ΔᵀGb", rise, b)
     leaks = Certificate("3c: leakage", "‖b‖₁ ≤ ρS/(1 − ρ)", rho / (1 - rho) * S, b_sum, [(1 + t, leak)])
     above = Certificate(
-        "3",
+        "3d: from above",
         "E ≤ S² (1 + ρ)/(1 − ρ)",
         (1 + rho) / (1 - rho) * S**2,
         E,
@@ -160,8 +160,8 @@ def ordered_proof(k: int) -> Proof:
     def upper(name: str, of_atoms: Expr, own_part: Fact) -> list[Certificate]:
         constant = of_atoms - 2 * mu * rho / (1 - rho)
         below = Certificate(
-            f"4, {name}",
-            f"E ≥ (c − 2μρ/(1 − ρ)) S², {name}",
+            f"4e: from below, {name}",
+            "E ≥ (c − 2μρ/(1 − ρ)) S²",
             E,
             constant * S**2,
             [
@@ -173,7 +173,7 @@ def ordered_proof(k: int) -> Proof:
         )
         half = Certificate(
             f"upper half, {name}",
-            f"(c − 2μρ/(1 − ρ)) S² ≤ g + Ω, {name}",
+            "(c − 2μρ/(1 − ρ)) S² ≤ g + Ω",
             gap + omega,
             constant * S**2,
             [(1, below.conclusion), (1, covers(-1).conclusion)],
@@ -203,7 +203,7 @@ def signed_proof(k: int) -> Proof:
     a_aligned, b_aligned = aligned("signed 1: aᵀGa", a, a), aligned("signed 2: bᵀGb", b, b)
     kept = Certificate("signed 3: leakage", "‖a‖₁ ≤ S/(1 − ρ)", S / (1 - rho), a_sum, [(1 + t, leak)])
     above = Certificate(
-        "signed 4",
+        "signed 4: from above",
         "E ≤ ‖a‖₁² ≤ S²/(1 − ρ)²",
         S**2 / (1 - rho) ** 2,
         E,
@@ -218,7 +218,7 @@ def signed_proof(k: int) -> Proof:
         [((1 + t) ** -2, above.conclusion), ((1 + t) ** -2, covers(1).conclusion)],
     )
     below = Certificate(
-        "signed 5",
+        "signed 5: from below",
         "E ≥ (c − ρ²) ‖a‖₁²",
         E,
         (c - rho**2) * a_sum**2,
@@ -231,7 +231,12 @@ def signed_proof(k: int) -> Proof:
         ],
     )
     larger = Certificate(
-        "signed 6", "S² ≤ ‖a‖₁²", a_sum**2, S**2, [(b_sum, leak)], [a_sum * b_sum, a_sum * b_sum / (1 + t)]
+        "signed 6: S and a",
+        "S² ≤ ‖a‖₁²",
+        a_sum**2,
+        S**2,
+        [(b_sum, leak)],
+        [a_sum * b_sum, a_sum * b_sum / (1 + t)],
     )
     upper = Certificate(
         "signed upper half",

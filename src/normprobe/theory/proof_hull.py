@@ -33,28 +33,28 @@ def hull_proof(k: int) -> Proof:
 
     c = coherence_constant(k)
     sharper = Certificate(
-        "c⋆ against coherence",
+        "6a: c⋆ against coherence",
         "wᵀGw ≥ (1 − μ(k − 1))/k",
         form(w, w),
         c,
         [(1, coherence_bounds(w).conclusion), (c * (Add(*w) + 1), w_on)],
     )
     ray = Certificate(
-        "the least squares problem",
+        "6b: least squares",
         "τ²wᵀGw + (1 − τ)² ≥ wᵀGw/(1 + wᵀGw), which grows with wᵀGw",
         scale**2 * w_form + (1 - scale) ** 2,
         w_form / (1 + w_form),
         squares=[(1 + w_form) * (scale - 1 / (1 + w_form)) ** 2],
     )
     dual = Certificate(
-        "duality",
+        "6c: duality",
         "vᵀGw ≥ m",
         product,
         m,
         [*((share, fact) for share, fact in zip(v, least, strict=True)), (m, v_on)],
     )
     returned = Certificate(
-        "the certified lower end",
+        "6d: the certified lower end",
         "vᵀGv ≥ m²/wᵀGw for every v, so c⋆ ≥ m²/wᵀGw",
         v_form,
         m**2 / w_form,

@@ -61,7 +61,7 @@ class Mode:
     @property
     def above(self) -> Certificate:
         return Certificate(
-            f"1, {self.h}: reconstruction from above",
+            f"1a, {self.h}: reconstruction from above",
             "‖h − r‖² ≤ (1 + ε)²‖h‖²",
             (1 + epsilon) ** 2 * self.h**2,
             self.x_sq,
@@ -71,7 +71,7 @@ class Mode:
     @property
     def below(self) -> Certificate:
         return Certificate(
-            f"1, {self.h}: reconstruction from below",
+            f"1b, {self.h}: reconstruction from below",
             "‖h − r‖² ≥ (1 − 2ε − ε²)‖h‖²",
             self.x_sq,
             (1 - 2 * epsilon - epsilon**2) * self.h**2,
@@ -82,7 +82,7 @@ class Mode:
     @property
     def both_parts(self) -> Certificate:
         return Certificate(
-            f"5, {self.h}: both parts",
+            f"5a, {self.h}: both parts",
             "‖B + R‖² ≥ (1 − δ)(‖B‖² + ‖R‖²)",
             self.x_sq,
             (1 - delta) * (self.B**2 + self.R**2),
@@ -93,7 +93,7 @@ class Mode:
     @property
     def semantic_part(self) -> Certificate:
         return Certificate(
-            f"5, {self.h}: semantic part",
+            f"5b, {self.h}: semantic part",
             "‖B + R‖² ≥ (1 − δ²)‖B‖²",
             self.x_sq,
             (1 - delta**2) * self.B**2,
@@ -125,7 +125,7 @@ def absolute(sign: int) -> Fact:
 def covers(sign: int) -> Certificate:
     """Ω ≥ ±(g − E): the signs of all assumptions turn together, and the modes change places."""
     return Certificate(
-        f"1, sign {sign:+d}: the slack covers the gap",
+        f"1c, sign {sign:+d}: the slack covers the gap",
         "±(g − E) ≤ Ω",
         omega,
         sign * (gap - E),
@@ -141,7 +141,7 @@ def covers(sign: int) -> Certificate:
 
 def covers_averages(sign: int) -> Certificate:
     return Certificate(
-        f"averages, sign {sign:+d}: |V| more covers the gap of mean squared norms",
+        f"1d, sign {sign:+d}: the same for averages",
         "±(g + V − E) ≤ Ω + |V|, V = V_T − V_N",
         omega + Abs(spread),
         sign * (gap + spread - E),
@@ -152,7 +152,7 @@ def covers_averages(sign: int) -> Certificate:
 def observable() -> Certificate:
     drifting = kappa * (1 + u) ** 2 / (1 + 2 * u)
     return Certificate(
-        "5: the observable slack covers the slack",
+        "5c: the observable slack covers the slack",
         "Ω ≤ Ω_obs",
         omega_observable,
         omega,

@@ -1,16 +1,34 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
 from normprobe.stats.bootstrap import (
     bca_interval,
+    bootstrap,
     bootstrap_weights,
-    cluster_bootstrap,
     mean_interval,
     percentile_interval,
     weighted_means,
 )
+from normprobe.stats.estimate import Estimate
+
+
+def of_means(
+    per_problem: np.ndarray,
+    statistic: Callable[[np.ndarray], np.ndarray],
+    rng: np.random.Generator,
+    replicates: int = 2000,
+) -> Estimate:
+    """The bootstrap of a statistic of per-problem means."""
+
+    def of_weights(weights: np.ndarray) -> np.ndarray:
+        return statistic(weighted_means(weights, per_problem))
+
+    return bootstrap(len(per_problem), of_weights, rng, unit="", replicates=replicates)
 
 
 @given(st.integers(1, 40), st.integers(0, 2**32 - 1))
@@ -37,11 +55,11 @@ def test_weighted_means_repeat_the_problems_they_count() -> None:
         np.testing.assert_allclose(mean, np.repeat(values, row, axis=0).mean(axis=0), atol=1e-12)
 
 
-def test_an_arm_difference_is_resampled_jointly() -> None:
+def test_a_difference_is_resampled_jointly() -> None:
     """A control that differs by a constant leaves no uncertainty in the difference, however noisy both are."""
     model = np.random.default_rng(0).normal(scale=10, size=50)
-    readers = np.stack([model, model - 0.5], axis=1)
-    estimate = cluster_bootstrap(readers, lambda m: m[:, 0] - m[:, 1], np.random.default_rng(1), unit="nats")
+    both = np.stack([model, model - 0.5], axis=1)
+    estimate = of_means(both, lambda m: m[:, 0] - m[:, 1], np.random.default_rng(1))
     assert estimate.interval == pytest.approx((0.5, 0.5), abs=1e-9)
 
 
@@ -54,21 +72,19 @@ def test_intervals_of_a_mean_and_of_a_ratio_cover_as_often_as_they_promise(draw:
         x = getattr(rng, draw)(size=n) + 3
         truth = 3.0 if draw == "normal" else 4.0
         pair = np.stack([x, rng.uniform(1, 2, n)], axis=1)
-        mean = cluster_bootstrap(pair, lambda m: m[:, 0], rng, unit="", replicates=500).interval
-        ratio = cluster_bootstrap(pair, lambda m: m[:, 0] / m[:, 1], rng, unit="", replicates=500).interval
+        mean = of_means(pair, lambda m: m[:, 0], rng, 500).interval
+        ratio = of_means(pair, lambda m: m[:, 0] / m[:, 1], rng, 500).interval
         covered += [mean[0] <= truth <= mean[1], ratio[0] <= truth / 1.5 <= ratio[1]]
     share = covered / experiments
     assert ((share >= 0.93) & (share <= 0.97)).all(), share
 
 
 def test_bca_agrees_with_scipy() -> None:
-    from scipy.stats import bootstrap
-
     values = np.random.default_rng(0).exponential(size=40)
-    theirs = bootstrap(
+    theirs = scipy.stats.bootstrap(
         (values,), np.mean, n_resamples=20_000, rng=np.random.default_rng(1)
     ).confidence_interval
-    ours = cluster_bootstrap(values, lambda m: m, np.random.default_rng(2), unit="", replicates=20_000)
+    ours = of_means(values, lambda m: m, np.random.default_rng(2), 20_000)
     assert ours.interval == pytest.approx((theirs.low, theirs.high), abs=0.02)
     assert ours.value == pytest.approx(values.mean())
 
@@ -94,5 +110,5 @@ def test_a_thousand_resamples_of_a_layered_statistic_take_well_under_a_second() 
     rng = np.random.default_rng(0)
     per_problem = rng.normal(size=(200, 10, 4))
     start = process_time()
-    cluster_bootstrap(per_problem, lambda m: (m[..., 0] - m[..., 1:].max(axis=-1)).mean(axis=1), rng, unit="")
+    of_means(per_problem, lambda m: (m[..., 0] - m[..., 1:].max(axis=-1)).mean(axis=1), rng)
     assert process_time() - start < 1

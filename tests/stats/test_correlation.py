@@ -1,11 +1,10 @@
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from normprobe.stats.bootstrap import bootstrap_weights
-from normprobe.stats.correlation import cluster_spearman, partial_spearman, spearman, weighted_spearman
+from normprobe.stats.correlation import partial_spearman, spearman, weighted_spearman
 
 
 @given(st.integers(3, 30), st.integers(0, 1000))
@@ -42,15 +41,3 @@ def test_nothing_left_is_nan_and_not_rounding_noise() -> None:
     assert np.isnan(partial_spearman(x, y, [x]))
     assert np.isnan(spearman(np.ones(10), y))
     assert np.isnan(weighted_spearman(np.ones(10), y, np.ones((2, 10)))).all()
-
-
-def test_cluster_intervals_are_wider_than_token_intervals_when_tokens_repeat_their_problem() -> None:
-    rng = np.random.default_rng(0)
-    problem = np.repeat(np.arange(30), 20)
-    x = (rng.normal(size=30)[problem] + 0.1 * rng.normal(size=600))[None]
-    y = (rng.normal(size=30)[problem] + 0.1 * rng.normal(size=600))[None]
-    by_problem = cluster_spearman(x, y, problem, rng, replicates=400)
-    by_token = cluster_spearman(x, y, np.arange(600), rng, n_unit="tokens", replicates=400)
-    assert by_problem.value == pytest.approx(by_token.value)
-    assert np.ptp(by_problem.interval) > 2 * np.ptp(by_token.interval)
-    assert (by_problem.n, by_problem.n_unit) == (30, "problems")

@@ -210,8 +210,8 @@ def test_both_halves_widen_with_slack_leakage_and_coherence(
 ) -> None:
     def halves(**changed: float) -> tuple[Bound, Bound]:
         of = {"gap": gap, "omega": omega, "rho": rho, "c": c, "mu": mu} | changed
-        cells = {name: np.array([value]) for name, value in of.items()}
-        return ordered_bound(**cells), signed_bound(*(cells[name] for name in ("gap", "omega", "rho", "c")))
+        inputs = {name: np.array([value]) for name, value in of.items()}
+        return ordered_bound(**inputs), signed_bound(*(inputs[name] for name in ("gap", "omega", "rho", "c")))
 
     looser = {"omega": omega + more, "rho": rho + more * (0.95 - rho), "c": c * (1 - more), "mu": mu + more}
     for name, value in looser.items():

@@ -230,7 +230,7 @@ shares = st.fractions(0, Fraction(49, 50), max_denominator=50)
 STEPS = {form: {step.name: step for step in FORMS[form](1).steps} for form in ("ordered", "signed")}
 
 
-def cell(value: Fraction) -> np.ndarray:
+def single(value: Fraction) -> np.ndarray:
     return np.array([float(value)])
 
 
@@ -254,20 +254,20 @@ def test_the_code_computes_what_is_certified(
     (eps, delta, rho, drifts), symbols = shared, (T.h, N.h, T.B, N.B, T.R, N.R)
     values = dict(zip(symbols, lengths, strict=True))
     values |= {epsilon: eps, kappa: drifts, u: delta / (1 - delta), t: rho / (1 - rho), mu: coherent}
-    constants = Constants(*map(cell, (eps, delta, rho, drifts)))
-    squares = Lengths(*(cell(length) ** 2 for length in lengths))
+    constants = Constants(*map(single, (eps, delta, rho, drifts)))
+    squares = Lengths(*(single(length) ** 2 for length in lengths))
 
     omega = slack(constants, squares)
     assert omega[0] == pytest.approx(number(proof_slack.omega, values), rel=1e-12)
     observable = observable_slack(constants, squares.h_think, squares.h_no_think)
     assert observable[0] == pytest.approx(number(proof_slack.omega_observable, values), rel=1e-12)
-    averaged = averaged_slack(omega, cell(c), cell(rho))
+    averaged = averaged_slack(omega, single(c), single(rho))
     assert averaged[0] == pytest.approx(
         number(covers_averages(1).larger, values | {spread: c - rho}), rel=1e-12
     )
 
-    ordered = ordered_bound(squares.gap, omega, constants.rho, cell(c), cell(coherent))
-    signed = signed_bound(squares.gap, omega, constants.rho, cell(c))
+    ordered = ordered_bound(squares.gap, omega, constants.rho, single(c), single(coherent))
+    signed = signed_bound(squares.gap, omega, constants.rho, single(c))
     free = {Symbol("c", real=True): c, Symbol("p", nonnegative=True): c - rho**2}
     for bound, form, halves in (
         (ordered, "ordered", ("lower half", "upper half, c = c⋆")),
@@ -285,6 +285,6 @@ def test_the_code_computes_what_is_certified(
 @given(st.integers(1, 60), shares)
 def test_the_codes_coherence_constant_is_the_certified_one(k: int, coherent: Fraction) -> None:
     certified = proof_bound.coherence_constant(k).subs(mu, Rational(coherent))
-    assert coherence_constant(np.array([float(k)]), cell(coherent))[0] == pytest.approx(
+    assert coherence_constant(np.array([float(k)]), single(coherent))[0] == pytest.approx(
         float(certified), abs=1e-14
     )

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from normprobe.theory.bound import slack_free_bound
 from normprobe.theory.disentanglement import overlap
 from normprobe.theory.orthogonality import coherence
-from normprobe.theory.reconstruction import epsilon_from_r2
 from normprobe.theory.synthetic import BROKEN, Pair, Planted, atoms_with_cosine, synthetic_pair
 
 
@@ -75,17 +74,6 @@ def test_atoms_that_cannot_exist_are_refused() -> None:
         atoms_with_cosine(4, 8, -0.5, np.random.default_rng(0))
     with pytest.raises(ValueError, match="k ≤ d"):
         atoms_with_cosine(9, 8, 0.0, np.random.default_rng(0))
-
-
-def test_r2_is_no_epsilon() -> None:
-    assert epsilon_from_r2(0.95, 1.0) == pytest.approx(np.sqrt(0.05))
-    rng = np.random.default_rng(0)
-    states = rng.normal(size=(4000, 8)) + 2
-    residual = 0.3 * rng.normal(size=states.shape)
-    variance = ((states - states.mean(axis=0)) ** 2).sum()
-    r2 = 1 - (residual**2).sum() / variance
-    expected = np.sqrt((residual**2).sum() / (states**2).sum())
-    assert epsilon_from_r2(r2, variance / (states**2).sum()) == pytest.approx(expected)
 
 
 def test_overlap_counts_features_and_not_their_size() -> None:

@@ -2,7 +2,7 @@
 
 A resample of n problems is a vector of n counts, so a statistic written as a function of a *weights matrix*
 [replicate, problem] is evaluated for all resamples at once. Most statistics are functions of weighted means of
-per-problem numbers, which is one matrix product: that form is `cluster_bootstrap`.
+per-problem numbers, which is one matrix product: `weighted_means`.
 """
 
 from __future__ import annotations
@@ -91,34 +91,10 @@ def bootstrap(
     return Estimate(value, interval, n, n_unit, unit)
 
 
-def cluster_bootstrap(
-    per_cluster: Float[np.ndarray, " n *rest"],
-    statistic: Callable[[Float[np.ndarray, " replicate *rest"]], Float[np.ndarray, " replicate"]],
-    rng: np.random.Generator,
-    *,
-    unit: str,
-    n_unit: str = "problems",
-    replicates: int = REPLICATES,
-    confidence: float = CONFIDENCE,
-) -> Estimate:
-    """Estimate and BCa interval of a statistic of per-problem means.
-
-    per_cluster: one row per problem (its sums or means; any trailing shape, arms and layers included so that a
-    difference of arms is resampled jointly). `statistic` maps the means [replicate, *rest] to values [replicate].
-    """
-    return bootstrap(
-        len(per_cluster),
-        lambda weights: statistic(weighted_means(weights, per_cluster)),
-        rng,
-        unit=unit,
-        n_unit=n_unit,
-        replicates=replicates,
-        confidence=confidence,
-    )
-
-
 def mean_interval(
     values: Float[np.ndarray, " n"], rng: np.random.Generator, *, unit: str, n_unit: str = "problems"
 ) -> Estimate:
-    """The plain mean over problems with its BCa interval."""
-    return cluster_bootstrap(values, lambda means: means, rng, unit=unit, n_unit=n_unit)
+    """Mean over problems with its BCa interval."""
+    return bootstrap(
+        len(values), lambda weights: weighted_means(weights, values), rng, unit=unit, n_unit=n_unit
+    )

@@ -8,11 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from scipy.stats import rankdata
-
-from normprobe.stats.bootstrap import REPLICATES, bootstrap
-from normprobe.stats.estimate import Estimate
 
 # Below this share of a variable's variance nothing is left to correlate: rounding, not signal.
 _NOTHING_LEFT = 1e-9
@@ -56,7 +53,7 @@ def partial_spearman(
 
 
 def _weighted_ranks(x: Float[np.ndarray, " n"], weights: Float[np.ndarray, "replicate n"]) -> np.ndarray:
-    """Mid-ranks [replicate, n] of x in samples where observation i stands weights[:, i] times."""
+    """Mid-ranks [replicate, n] of x in samples that hold observation i weights[:, i] times."""
     order = np.argsort(x, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(x[order]) != 0])
     mass = np.add.reduceat(weights[:, order], starts, axis=1)
@@ -86,28 +83,3 @@ def weighted_spearman(
         )
         out.append(_from_covariance((centred * block[:, None]) @ np.swapaxes(centred, -1, -2)))
     return np.concatenate(out)
-
-
-def cluster_spearman(
-    x: Float[np.ndarray, "layer n"],
-    y: Float[np.ndarray, "layer n"],
-    cluster: Int[np.ndarray, " n"],
-    rng: np.random.Generator,
-    *,
-    covariates: Sequence[Float[np.ndarray, " n"]] = (),
-    n_unit: str = "problems",
-    replicates: int = REPLICATES,
-) -> Estimate:
-    """Within-layer (partial) Spearman's ρ over tokens, averaged over layers; the interval resamples clusters.
-
-    cluster: index 0…C−1 of each token's problem.
-    """
-
-    def statistic(weights: np.ndarray) -> np.ndarray:
-        per_token = weights[:, cluster]
-        layers = [weighted_spearman(a, b, per_token, covariates) for a, b in zip(x, y, strict=True)]
-        return np.mean(layers, axis=0)
-
-    return bootstrap(
-        int(cluster.max()) + 1, statistic, rng, unit="Spearman ρ", n_unit=n_unit, replicates=replicates
-    )

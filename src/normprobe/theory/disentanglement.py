@@ -9,8 +9,8 @@ from normprobe.theory.ratio import ratio
 
 
 def leakage(
-    think: Float[np.ndarray, "*cell feature"], no_think: Float[np.ndarray, "*cell feature"]
-) -> Float[np.ndarray, "*cell"]:
+    think: Float[np.ndarray, "*input feature"], no_think: Float[np.ndarray, "*input feature"]
+) -> Float[np.ndarray, "*input"]:
     """ρ = ‖b‖₁/‖a‖₁, activations (≥ 0) of the reasoning features without and with thinking; ∞ where only b fires.
 
     Bias: a ratio of two means over n tokens is too large by terms of order 1/n (1/x is convex). If I was selected for
@@ -21,8 +21,8 @@ def leakage(
 
 
 def drift(
-    b_sq_think: Float[np.ndarray, "*cell"], b_sq_no_think: Float[np.ndarray, "*cell"]
-) -> Float[np.ndarray, "*cell"]:
+    b_sq_think: Float[np.ndarray, "*input"], b_sq_no_think: Float[np.ndarray, "*input"]
+) -> Float[np.ndarray, "*input"]:
     """κ = |‖B_T‖² − ‖B_N‖²| / ‖B_N‖² of the semantic parts, from squared norms.
 
     Bias: a small κ comes out too large, as an absolute value of a noisy difference; and ‖B‖² of a mean over n tokens is
@@ -32,8 +32,8 @@ def drift(
 
 
 def overlap(
-    think: Float[np.ndarray, "*cell feature"], no_think: Float[np.ndarray, "*cell feature"]
-) -> Float[np.ndarray, "*cell"]:
+    think: Float[np.ndarray, "*input feature"], no_think: Float[np.ndarray, "*input feature"]
+) -> Float[np.ndarray, "*input"]:
     """Features active in both modes over features active in either: the paper's "< 3 % overlap", as a share.
 
     Bias: one token makes a feature active, so this grows with the number of tokens and compares only responses of one

@@ -7,8 +7,8 @@ from jaxtyping import Float, Real
 
 
 def ratio(
-    numerator: Real[np.ndarray, "*cell"], denominator: Real[np.ndarray, "*cell"]
-) -> Float[np.ndarray, "*cell"]:
+    numerator: Real[np.ndarray, "*input"], denominator: Real[np.ndarray, "*input"]
+) -> Float[np.ndarray, "*input"]:
     """numerator / denominator in float64; 0/0 = 0, because an assumption on a part that is absent asks for nothing,
     and x/0 = ∞, because no finite constant covers it."""
     numerator = np.asarray(numerator, dtype=np.float64)

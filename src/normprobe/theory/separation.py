@@ -9,8 +9,8 @@ from normprobe.theory.ratio import ratio
 
 
 def delta(
-    br: Float[np.ndarray, "*cell"], b_sq: Float[np.ndarray, "*cell"], r_sq: Float[np.ndarray, "*cell"]
-) -> Float[np.ndarray, "*cell"]:
+    br: Float[np.ndarray, "*input"], b_sq: Float[np.ndarray, "*input"], r_sq: Float[np.ndarray, "*input"]
+) -> Float[np.ndarray, "*input"]:
     """δ = |cos(B, R)| of each state, from ⟨B, R⟩, ‖B‖² and ‖R‖²; 0 where a part is absent.
 
     Bias: unrelated directions in d dimensions have sqrt(2/(pi d)) on average, not 0 (`random_baseline`), so a small δ

@@ -19,7 +19,7 @@ from normprobe.theory.separation import delta
 
 @dataclass(frozen=True)
 class Planted:
-    """The constants a pair shall have: the `cosine` of all pairs of atoms (A1), ε (A2), δ (A3), ρ and κ (A4)."""
+    """The constants that a pair is made with: the `cosine` of all pairs of atoms (A1), ε (A2), δ (A3), ρ and κ (A4)."""
 
     cosine: float = 0.0
     epsilon: float = 0.0
@@ -61,7 +61,7 @@ class Pair:
 
     @property
     def s(self) -> Float[np.ndarray, 1]:
-        """S = Σ Δ, as one cell."""
+        """S = Σ Δ, one value."""
         return (self.a - self.b).sum(keepdims=True)
 
     def lengths(self) -> Lengths:

@@ -1,4 +1,4 @@
-"""The theorem as people read it: setup, assumptions, statement, and the parts of its proof with a check of each step."""
+"""The theorem as people read it: setup, assumptions, statement, and the parts of its proof, each step checked."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from typing import Any, get_type_hints
 
 from normprobe.errors import NormprobeError
 from normprobe.problems.testbed import bundled
+from normprobe.runs.directory import Run
 
 TESTBED = "testbed"
 MODEL_FILES = (".safetensors", ".json", ".jinja", ".txt", ".model")
@@ -78,6 +79,16 @@ class Settings:
                 raise NormprobeError(f"expected --layers as in 20-23,27, got {self.layers!r}; correct it")
             chosen += range(int(first), int(last or first) + 1)
         return sorted(set(chosen))
+
+
+def run_settings(run: Run) -> Settings:
+    """The settings of a finished run. Raises NormprobeError if it is not one of `normprobe verify`."""
+    try:
+        return Settings.of(run.manifest()["arguments"]["resolved"])
+    except (TypeError, KeyError) as error:
+        raise NormprobeError(
+            f"expected a run of `normprobe verify` in {run.path}, got another; name a finished verification"
+        ) from error
 
 
 QUICK = {"n_sae": 96, "n_select": 64, "n_measure": 64, "sae_width": 256, "sae_samples": 20_000}

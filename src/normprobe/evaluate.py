@@ -13,14 +13,17 @@ from pathlib import Path
 import pandas as pd
 
 from normprobe.claims.registry import evaluate_all
+from normprobe.config import run_settings
 from normprobe.console import run_main
-from normprobe.experiments.method_parts import Plan
-from normprobe.experiments.methods import QUICK, run_evaluation
+from normprobe.experiments.method_parts import MethodInputs, Plan
+from normprobe.experiments.methods import QUICK, fill_methods
+from normprobe.layer_profile import LayerProfile
 from normprobe.report.findings import read_evidence
 from normprobe.report.html import write_report
 from normprobe.report.method_results import task_table
 from normprobe.report.table import verdict_table
 from normprobe.runs.directory import Run
+from normprobe.runs.files import write_table
 from normprobe.runs.tables import Tables
 
 
@@ -46,7 +49,7 @@ def main(argv: list[str] | None = None) -> None:
     fields = {field.name for field in dataclasses.fields(Plan)}
     given = {key: value for key, value in vars(arguments).items() if key in fields and value is not None}
     plan = dataclasses.replace(QUICK if arguments.quick else Plan(), **given)
-    run_evaluation(arguments.run, plan, processes=arguments.processes)
+    _fill(Run.load(arguments.run), plan, arguments.processes)
     # All claims again, since the verdicts stand in one file; the others' numbers do not change.
     run = Run.load(arguments.run)
     seed = run.manifest()["arguments"]["resolved"]["seed"]
@@ -55,17 +58,28 @@ def main(argv: list[str] | None = None) -> None:
     print(f"report: {write_report(run.path)}")
 
 
+def _fill(run: Run, plan: Plan, processes: int | None) -> None:
+    """Fill the stage methods/ of a finished run, unless it is complete with this plan and layer profile."""
+    run["evidence"]
+    profile = LayerProfile.load(run.path / "layer_profile.json")
+    config = {"plan": dataclasses.asdict(plan), "profile": dataclasses.asdict(profile)}
+    if not run.stage_complete("methods", config):
+        inputs = MethodInputs(run_settings(run), profile, run["responses"] / "responses.parquet", plan)
+        with run.stage("methods", config) as folder:
+            fill_methods(folder, inputs, processes=processes)
+
+
 def _tasks(arguments: argparse.Namespace) -> None:
     from normprobe.experiments.task_treatments import run_tasks  # lm-eval is an extra
 
     names = [name for name in arguments.tasks.split(",") if name]
+    seed = Plan.seed if arguments.seed is None else arguments.seed
     table = run_tasks(
-        arguments.run,
-        names,
-        limit=arguments.limit,
-        include_path=arguments.include_path,
-        seed=Plan.seed if arguments.seed is None else arguments.seed,
+        arguments.run, names, limit=arguments.limit, include_path=arguments.include_path, seed=seed
     )
+    config = {"tasks": names, "limit": arguments.limit, "seed": seed}
+    with Run.load(arguments.run).stage("tasks", config) as folder:
+        write_table(folder / "tasks.parquet", table)
     head, rows = task_table(table)
     print(pd.DataFrame(rows, columns=list(head)).to_string(index=False))
 

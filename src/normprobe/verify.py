@@ -69,6 +69,11 @@ class Study:
         return {subject: self.model(subject) for subject in self.subject_names}
 
     @property
+    def tables(self) -> Tables:
+        """The tables of the finished stages, read anew: a stage that runs again replaces its own."""
+        return Tables(self.run.path)
+
+    @property
     def max_new_tokens(self) -> int:
         if self.settings.max_new_tokens is not None:
             return self.settings.max_new_tokens
@@ -121,74 +126,83 @@ class Study:
         return {"sae": s.n_sae, "select": s.n_select, "measure": s.n_measure}
 
     def _responses(self, config: dict[str, Any]) -> None:
-        from normprobe.tracing.stages import stage_responses
+        from normprobe.tracing.stages import fill_responses
 
-        stage_responses(
-            self.run,
-            self.model("model"),
-            config,
-            max_new_tokens=self.max_new_tokens,
-            seed=self.settings.seed,
-            scorer=self.source.score,
-            progress=self.progress,
-        )
+        with self.run.stage("responses", config) as folder:
+            fill_responses(
+                folder,
+                self.model("model"),
+                self.tables.problems,
+                max_new_tokens=self.max_new_tokens,
+                seed=self.settings.seed,
+                scorer=self.source.score,
+                progress=self.progress,
+            )
 
     def _traces(self, config: dict[str, Any]) -> None:
-        from normprobe.tracing.stages import stage_traces
+        from normprobe.tracing.stages import fill_traces
 
-        with ExitStack() as eager:
+        with ExitStack() as eager, self.run.stage("traces", config) as folder:
             for opened in self.subjects.values():
                 eager.enter_context(opened.returning_attentions())
-            stage_traces(
-                self.run,
+            tables = self.tables
+            fill_traces(
+                folder,
                 self.subjects,
-                config,
+                tables.responses,
+                tables.problems,
                 roles=self.source.roles,
                 progress=self.progress,
             )
 
     def _saes(self, config: dict[str, Any]) -> None:
-        from normprobe.saes.stages import stage_saes
+        from normprobe.saes.stages import fill_saes
         from normprobe.saes.training import SaeSettings
 
         s = self.settings
-        stage_saes(
-            self.run,
-            self.subjects,
-            config,
-            layers=s.layer_list,
-            given=s.saes,
-            settings=SaeSettings(width=s.sae_width, n_samples=s.sae_samples),
-            seed=s.seed,
-            progress=self.progress,
-        )
+        with self.run.stage("saes", config) as folder:
+            fill_saes(
+                folder,
+                self.subjects,
+                self.tables.responses,
+                layers=s.layer_list,
+                given=s.saes,
+                settings=SaeSettings(width=s.sae_width, n_samples=s.sae_samples),
+                seed=s.seed,
+                progress=self.progress,
+            )
 
     def _reductions(self, config: dict[str, Any]) -> None:
-        from normprobe.saes.stages import stage_reductions
+        from normprobe.saes.stages import fill_reductions
 
-        stage_reductions(self.run, self.subjects, config, progress=self.progress)
+        with self.run.stage("reductions", config) as folder:
+            fill_reductions(
+                folder, self.subjects, self.tables.responses, self.run["saes"], progress=self.progress
+            )
 
     def _experiments(self, config: dict[str, Any]) -> None:
-        from normprobe.experiments.suppression import stage_experiments
+        from normprobe.experiments.suppression import fill_experiments
 
-        tables = Tables(self.run.path)
+        tables = self.tables
         identity = self.model("model").identity.to_dict()
         profile = LayerProfile.measure(tables.tokens, tables.signals("model")["norm"], identity)
         profile.save(self.run.path / "layer_profile.json")
-        stage_experiments(
-            self.run,
-            self.model("model"),
-            config,
-            profile,
-            max_new_tokens=self.max_new_tokens,
-            seed=self.settings.seed,
-            scorer=self.source.score,
-            progress=self.progress,
-        )
+        with self.run.stage("experiments", config) as folder:
+            fill_experiments(
+                folder,
+                self.model("model"),
+                profile,
+                tables.problems,
+                tables.tokens,
+                max_new_tokens=self.max_new_tokens,
+                seed=self.settings.seed,
+                scorer=self.source.score,
+                progress=self.progress,
+            )
 
     def _evidence(self, config: dict[str, Any]) -> None:
         with self.run.stage("evidence", config) as folder:
-            evaluate_all(Tables(self.run.path), self.settings.seed, folder)
+            evaluate_all(self.tables, self.settings.seed, folder)
 
 
 def verify(settings: Settings, out: Path, given: Mapping[str, Any], *, progress: bool = True) -> Path:

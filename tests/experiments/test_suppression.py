@@ -11,7 +11,7 @@ import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from normprobe.errors import NormprobeError
-from normprobe.experiments.suppression import stage_experiments
+from normprobe.experiments.suppression import fill_experiments
 from normprobe.experiments.suppression_treatments import (
     DOSES_OF,
     MILDER,
@@ -27,7 +27,6 @@ from normprobe.models.opening import assemble
 from normprobe.problems.testbed.problems import make_problems
 from normprobe.problems.testbed.tokenizer import build_tokenizer
 from normprobe.problems.testbed.vocabulary import PAD, VOCABULARY
-from normprobe.runs.directory import Run
 from normprobe.tracing.responses import generate_responses
 from normprobe.tracing.trace import Signals, trace
 
@@ -103,16 +102,13 @@ def conduct(
     seed: int = 0,
     batch_size: int = 8,
 ) -> pd.DataFrame:
-    run = Run.open(path, {})
-    for name, file, content in (("problems", "problems", problems), ("traces", "tokens", tokens)):
-        if not run.stage_complete(name, {}):
-            with run.stage(name, {}) as folder:
-                content.to_parquet(folder / f"{file}.parquet")
-    stage_experiments(
-        run,
+    path.mkdir(exist_ok=True)
+    fill_experiments(
+        path,
         opened,
-        {"seed": seed},
         profile,
+        problems,
+        tokens,
         treatments=treatments,
         max_new_tokens=NEW_TOKENS,
         batch_size=batch_size,
@@ -120,8 +116,8 @@ def conduct(
         scorer=scorer,
         progress=False,
     )
-    assert sorted(file.name for file in run["experiments"].iterdir()) == ["stage.json", "suppression.parquet"]
-    return pd.read_parquet(run["experiments"] / "suppression.parquet")
+    assert [file.name for file in path.iterdir()] == ["suppression.parquet"]
+    return pd.read_parquet(path / "suppression.parquet")
 
 
 @pytest.fixture(scope="module")
@@ -238,7 +234,7 @@ def test_an_interrupted_experiment_resumes_to_the_same_table(
 
     with pytest.raises(KeyboardInterrupt):
         conduct(tmp_path, opened, problems, tokens, profile, scorer=interrupted)
-    finished = (tmp_path / "experiments.partial" / "treatments").glob("*.parquet")
+    finished = (tmp_path / "treatments").glob("*.parquet")
     assert {file.stem for file in finished} == set(TREATMENTS[:5])
     pd.testing.assert_frame_equal(conduct(tmp_path, opened, problems, tokens, profile), table)
 
@@ -290,7 +286,7 @@ def test_bad_input_is_refused_and_leaves_nothing(
         with pytest.raises(NormprobeError, match=message) as error:
             conduct(tmp_path / str(i), **given)
         assert "\n" not in str(error.value)
-        assert not list((tmp_path / str(i)).glob("experiments*"))
+        assert not list((tmp_path / str(i)).iterdir())
 
 
 def test_arms_run_after_their_source() -> None:

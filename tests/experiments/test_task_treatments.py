@@ -33,7 +33,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_arm_answers_the_same_documents(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     evaluate.main([str(run), "--tasks", "normprobe_recall", "--limit", "3"])
     printed = capsys.readouterr().out
-    table = pd.read_parquet(run / "methods" / "tasks.parquet")
+    table = pd.read_parquet(run / "tasks" / "tasks.parquet")
     treatments = list(table["treatment"].unique())
     assert treatments[0] == "plain"
     assert {"ALRR", "ALRR: random gate", "ERSS at_peaks: rotation", "ERSS low_streak"} < set(treatments)

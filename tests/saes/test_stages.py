@@ -16,9 +16,9 @@ from normprobe.models.opening import assemble
 from normprobe.problems.testbed.tokenizer import build_tokenizer
 from normprobe.runs.directory import Run
 from normprobe.runs.tables import Tables
-from normprobe.saes.stages import load_reader, stage_reductions, stage_saes
+from normprobe.saes.stages import fill_reductions, fill_saes, load_reader, shape_of
 from normprobe.saes.training import SaeSettings
-from normprobe.tracing.stages import stage_traces
+from normprobe.tracing.stages import fill_traces
 
 SETTINGS = SaeSettings(width=40, k=4, n_samples=1280, batch_size=64)
 
@@ -35,7 +35,15 @@ def run(tmp_path, subjects) -> Run:
 
 
 def train(run: Run, subjects: dict[str, OpenModel], **changes) -> None:
-    stage_saes(run, subjects, {}, **({"settings": SETTINGS, "seed": 0, "progress": False} | changes))
+    responses = Tables(run.path).responses
+    with run.stage("saes", {}) as folder:
+        arguments = {"settings": SETTINGS, "seed": 0, "progress": False} | changes
+        fill_saes(folder, subjects, responses, **arguments)
+
+
+def reduce(run: Run, subjects: dict[str, OpenModel]) -> None:
+    with run.stage("reductions", {}) as folder:
+        fill_reductions(folder, subjects, Tables(run.path).responses, run["saes"], progress=False)
 
 
 def weights(folder: Path) -> dict[str, bytes]:
@@ -63,8 +71,10 @@ def test_a_whole_study(run, subjects):
         f"{reader}/layer_{layer:02d}" for reader in ("model", "untrained", "random") for layer in range(4)
     }
 
-    stage_traces(run, subjects, {}, progress=False)
-    stage_reductions(run, subjects, {}, progress=False)
+    tables = Tables(run.path)
+    with run.stage("traces", {}) as folder:
+        fill_traces(folder, subjects, tables.responses, tables.problems, progress=False)
+    reduce(run, subjects)
     assert sorted(path.name for path in run["reductions"].iterdir()) == [
         "dictionary.parquet",
         "features.parquet",
@@ -91,19 +101,9 @@ def test_a_whole_study(run, subjects):
     assert set(tables.sums["feature_set"]) == {"reasoning", "plus", "matched", "top8", "top32", "top128"}
 
 
-def test_a_finished_stage_is_left_alone(run, subjects):
-    train(run, subjects)
-    stage_reductions(run, subjects, {}, progress=False)
-    before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*") if path.is_file()}
-    damage(subjects["model"], 0)  # whoever read it again would complain
-    train(run, subjects)
-    stage_reductions(run, subjects, {}, progress=False)
-    assert {path: path.stat().st_mtime_ns for path in run.path.rglob("*") if path.is_file()} == before
-
-
 def test_an_interrupted_stage_resumes_to_the_same_bytes(run, subjects, tmp_path):
     train(run, subjects)
-    stage_reductions(run, subjects, {}, progress=False)
+    reduce(run, subjects)
     other = write_run(tmp_path / "other", subjects["model"])
     twin = OpenModel(**vars(subjects["untrained"]))
     broken = assemble(subjects["model"].untrained(1).model, build_tokenizer(), "broken", check=False)
@@ -121,12 +121,10 @@ def test_an_interrupted_stage_resumes_to_the_same_bytes(run, subjects, tmp_path)
         saes = other["saes"]
         shutil.copytree(run["saes"], saes, dirs_exist_ok=True)
         broken_identity = OpenModel(**vars(broken) | {"identity": twin.identity})
-        stage_reductions(
-            other, {"model": subjects["model"], "untrained": broken_identity}, {}, progress=False
-        )
+        reduce(other, {"model": subjects["model"], "untrained": broken_identity})
     assert not (other.path / "reductions").exists()
     assert (other.path / "reductions.partial" / "random.safetensors").exists()
-    stage_reductions(other, {"model": subjects["model"], "untrained": twin}, {}, progress=False)
+    reduce(other, {"model": subjects["model"], "untrained": twin})
     for name in ("features", "sums", "pairs", "dictionary"):
         pd.testing.assert_frame_equal(
             *(pd.read_parquet(r["reductions"] / f"{name}.parquet") for r in (other, run))
@@ -155,9 +153,10 @@ def test_given_dictionaries_are_read_instead_and_controls_follow_their_shape(run
     assert not list((other["saes"] / "model").glob("layer_*"))
     training = pd.read_parquet(other["saes"] / "training.parquet")
     assert training[["subject", "layer"]].to_numpy().tolist() == [["untrained", 1], ["untrained", 2]]
-    stage_reductions(other, subjects, {}, progress=False)
+    reduce(other, subjects)
     dictionary = pd.read_parquet(other["reductions"] / "dictionary.parquet")
     assert set(dictionary["width"]) == {24}
+    assert shape_of(other["saes"]) == (24, 3)
     assert set(dictionary["layer"]) == {1, 2}
     assert dictionary["reader"].unique().tolist() == ["model", "random", "untrained"]
     mine, theirs = (load_reader(r["saes"], "model", subjects["model"]) for r in (other, run))
@@ -178,7 +177,6 @@ def test_what_is_refused_leaves_no_stage(run, subjects, tmp_path):
     train(run, {"model": subjects["untrained"]})
     other = write_run(tmp_path / "other", subjects["model"])
     refused(other, "the model's fingerprint", subjects, given=str(run["saes"] / "model"))
-    assert not (other.path / "saes.partial").exists()
     damage(subjects["model"], 3)
     refused(other, "NaN or infinity in layer 3 of subject 'model'", subjects)
 
@@ -202,6 +200,6 @@ def test_a_damaged_dictionary_stops_the_reductions(run, subjects):
     path = run["saes"] / "untrained" / "layer_01" / "sae_weights.safetensors"
     path.write_bytes(path.read_bytes()[:-8])
     with pytest.raises(NormprobeError, match=r"expected a readable dictionary in .*layer_01") as error:
-        stage_reductions(run, subjects, {}, progress=False)
+        reduce(run, subjects)
     assert "\n" not in str(error.value)
     assert not (run.path / "reductions").exists()

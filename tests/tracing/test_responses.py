@@ -12,10 +12,9 @@ from normprobe.models.opening import assemble
 from normprobe.problems.testbed.problems import make_problems
 from normprobe.problems.testbed.tokenizer import build_tokenizer
 from normprobe.problems.testbed.vocabulary import END, END_THINK, VOCABULARY
-from normprobe.runs.directory import Run
 from normprobe.tracing.decode import decode
 from normprobe.tracing.responses import generate_responses
-from normprobe.tracing.stages import stage_responses
+from normprobe.tracing.stages import fill_responses
 
 NEW_TOKENS = 20
 
@@ -158,8 +157,7 @@ def test_the_table_says_what_was_generated(opened, problems):
     assert set(table["finish"]) == {"stop", "length"}
 
 
-def test_an_interrupted_stage_goes_on_where_it_was(opened, problems, tmp_path):
-    config = {"seed": 1}
+def test_interrupted_responses_go_on_where_they_were(opened, problems, tmp_path):
     arguments = {"max_new_tokens": 8, "batch_size": 4, "seed": 1, "temperature": 1.0, "progress": False}
     scored = []
 
@@ -169,27 +167,18 @@ def test_an_interrupted_stage_goes_on_where_it_was(opened, problems, tmp_path):
             raise KeyboardInterrupt
         return len(text) % 2 == 0
 
-    def make(name: str) -> Run:
-        run = Run.open(tmp_path / name, config)
-        with run.stage("problems", config) as folder:
-            problems.to_parquet(folder / "problems.parquet")
-        return run
-
-    halted, whole = make("halted"), make("whole")
+    halted, whole = tmp_path / "halted", tmp_path / "whole"
+    for folder in (halted, whole):
+        folder.mkdir()
     with pytest.raises(KeyboardInterrupt):
-        stage_responses(halted, opened, config, scorer=scorer, **arguments)
-    with pytest.raises(NormprobeError, match="unfinished"):
-        halted["responses"]
+        fill_responses(halted, opened, problems, scorer=scorer, **arguments)
+    assert not (halted / "responses.parquet").exists()
     before = len(scored)
-    stage_responses(halted, opened, config, scorer=scorer, **arguments)
+    fill_responses(halted, opened, problems, scorer=scorer, **arguments)
     assert len(scored) - before < 27, "finished batches are not generated again"
-    stage_responses(whole, opened, config, scorer=scorer, **arguments)
-    same(*(pd.read_parquet(run["responses"] / "responses.parquet") for run in (halted, whole)))
-    assert sorted(path.name for path in halted["responses"].iterdir()) == ["responses.parquet", "stage.json"]
-
-    before = len(scored)
-    stage_responses(whole, opened, config, scorer=scorer, **arguments)
-    assert len(scored) == before, "a complete stage is not run again"
+    fill_responses(whole, opened, problems, scorer=scorer, **arguments)
+    same(*(pd.read_parquet(folder / "responses.parquet") for folder in (halted, whole)))
+    assert [path.name for path in halted.iterdir()] == ["responses.parquet"]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.numpy import load_file
 
 from normprobe.errors import NormprobeError
 from normprobe.models.open import OpenModel
@@ -13,9 +14,7 @@ from normprobe.models.opening import assemble, open_model
 from normprobe.problems.testbed.problems import make_problems
 from normprobe.problems.testbed.roles import roles
 from normprobe.problems.testbed.tokenizer import build_tokenizer
-from normprobe.runs.directory import Run
-from normprobe.runs.tables import Tables
-from normprobe.tracing.stages import stage_traces
+from normprobe.tracing.stages import fill_traces
 from normprobe.tracing.trace import replay, token_table, trace
 
 
@@ -156,67 +155,45 @@ def test_the_token_table_says_what_each_token_is(opened, problems, responses):
             assert part["role"][part["segment"] == "prompt"].isna().all()
 
 
-def test_a_stage_is_read_back_and_resumes_source_by_source(
-    opened, problems, responses, make_tiny_qwen3, tmp_path
-):
-    config = {"seed": 0}
-    run = Run.open(tmp_path / "run", config)
-    for name, table in (("problems", problems), ("responses", responses)):
-        with run.stage(name, config) as folder:
-            table.to_parquet(folder / f"{name}.parquet", index=False)
+def test_traces_resume_subject_by_subject(opened, problems, responses, make_tiny_qwen3, tmp_path):
+    folder = tmp_path / "traces"
+    folder.mkdir()
     twin = assemble(make_tiny_qwen3(seed=5), build_tokenizer(), "twin", check=False)
     weight = twin.model.get_parameter("model.layers.2.mlp.down_proj.weight")
     kept = weight.detach().clone()
     with torch.no_grad():
         weight[0, 0] = math.nan
+    subjects = {"model": opened, "early": twin}
     with pytest.raises(NormprobeError, match="NaN or infinity in layer 2 of subject 'early'"):
-        stage_traces(run, {"model": opened, "early": twin}, config, roles=roles, progress=False)
-    assert not (run.path / "traces").exists()
-    done = run.path / "traces.partial" / "model.safetensors"
+        fill_traces(folder, subjects, responses, problems, roles=roles, progress=False)
+    assert not (folder / "early.safetensors").exists()
+    done = folder / "model.safetensors"
     written = done.stat().st_mtime_ns
     with torch.no_grad():
         weight.copy_(kept)
-    stage_traces(run, {"model": opened, "early": twin}, config, roles=roles, progress=False)
-    assert (run["traces"] / "model.safetensors").stat().st_mtime_ns == written
-    assert sorted(path.name for path in run["traces"].iterdir()) == [
-        "early.safetensors",
-        "model.safetensors",
-        "stage.json",
-        "tokens.parquet",
-    ]
-    tables = Tables(run.path)
+    fill_traces(folder, subjects, responses, problems, roles=roles, progress=False)
+    assert done.stat().st_mtime_ns == written
+    names = ["early.safetensors", "model.safetensors", "tokens.parquet"]
+    assert sorted(path.name for path in folder.iterdir()) == names
     tokens, signals = trace(opened, responses, problems, roles=roles, progress=False)
-    pd.testing.assert_frame_equal(tables.tokens, tokens, check_dtype=False)
-    for name, values in signals.items():
-        np.testing.assert_array_equal(tables.signals("model")[name], values)
-    np.testing.assert_array_equal(
-        tables.signals("early")["norm"], replay(twin, responses, progress=False)["norm"]
-    )
-
-
-def test_damaged_responses_are_refused_in_one_line(opened, problems, responses, tmp_path):
-    run = Run.open(tmp_path / "run", {})
-    for name, table in (("problems", problems), ("responses", responses)):
-        with run.stage(name, {}) as folder:
-            table.to_parquet(folder / f"{name}.parquet", index=False)
-    path = run["responses"] / "responses.parquet"
-    path.write_bytes(path.read_bytes()[:-50])
-    with pytest.raises(NormprobeError, match=r"expected a readable table .*responses\.parquet") as caught:
-        stage_traces(run, {"model": opened}, {}, progress=False)
-    assert "\n" not in str(caught.value)
-    assert not (run.path / "traces.partial").exists()
+    pd.testing.assert_frame_equal(pd.read_parquet(folder / "tokens.parquet"), tokens, check_dtype=False)
+    for name, values in load_file(done).items():
+        np.testing.assert_array_equal(values, signals[name])
+    norm = load_file(folder / "early.safetensors")["norm"]
+    np.testing.assert_array_equal(norm, replay(twin, responses, progress=False)["norm"])
 
 
 def test_a_control_with_another_tokenizer_is_refused(opened, problems, responses, make_tiny_qwen3, tmp_path):
-    run = Run.open(tmp_path / "run", {})
+    folder = tmp_path / "traces"
+    folder.mkdir()
     tokenizer = build_tokenizer()
     tokenizer.add_tokens(["new"])
     other = assemble(make_tiny_qwen3(), tokenizer, "other", check=False)
     with pytest.raises(NormprobeError, match="subject 'early' to share the model's tokenizer"):
-        stage_traces(run, {"model": opened, "early": other}, {}, progress=False)
+        fill_traces(folder, {"model": opened, "early": other}, responses, problems, progress=False)
     with pytest.raises(NormprobeError, match="expected the subject 'model'"):
-        stage_traces(run, {"early": opened}, {}, progress=False)
-    assert not (run.path / "traces.partial").exists()
+        fill_traces(folder, {"early": opened}, responses, problems, progress=False)
+    assert not list(folder.iterdir())
 
 
 def test_foreign_tokens_and_nothing_to_read_are_refused(opened, responses):

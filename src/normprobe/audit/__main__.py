@@ -4,13 +4,35 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import sys
 from pathlib import Path
 
-from normprobe.audit.study import QUICK, Plan, run_audit
+from normprobe.audit.study import QUICK, AuditInputs, Plan, fill_audit
+from normprobe.config import run_settings
 from normprobe.console import run_main
 from normprobe.report.audit import Audit
 from normprobe.report.html import write_report
+from normprobe.runs.directory import Run
+
+
+def audit_run(path: Path, plan: Plan, *, processes: int | None = None, progress: bool = True) -> None:
+    """Fill the stage audit/ of a finished run, unless it is complete with this plan and these verdicts.
+
+    Raises NormprobeError if the run is not finished or not one of `normprobe verify`.
+    """
+    from normprobe.saes.stages import shape_of
+
+    run = Run.load(path)
+    for stage in ("traces", "saes", "reductions", "evidence"):
+        run[stage]
+    evidence = json.loads((run["evidence"] / "stage.json").read_text())["hash"]
+    config = {"plan": dataclasses.asdict(plan), "evidence": evidence}
+    if not run.stage_complete("audit", config):
+        width, k = shape_of(run["saes"])
+        inputs = AuditInputs(run.path, run_settings(run), width, k, plan)
+        with run.stage("audit", config) as folder:
+            fill_audit(folder, inputs, processes=processes, progress=progress)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -30,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     fields = {field.name for field in dataclasses.fields(Plan)}
     given = {key: value for key, value in vars(arguments).items() if key in fields and value is not None}
     plan = dataclasses.replace(QUICK if arguments.quick else Plan(), **given)
-    run_audit(arguments.run, plan, processes=arguments.processes)
+    audit_run(arguments.run, plan, processes=arguments.processes)
     audit = Audit.load(arguments.run)
     print(audit.text())
     print(f"report: {write_report(arguments.run)}")

@@ -1,13 +1,14 @@
-"""All parts of an audit, each a file of its own, made side by side by worker processes; a killed audit resumes."""
+"""The jobs of an audit, made by worker processes, each result a file of its own; a killed audit resumes."""
 
 from __future__ import annotations
 
 import json
 import multiprocessing
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,6 @@ from tqdm import tqdm
 
 from normprobe.claims.registry import CLAIMS
 from normprobe.config import Settings
-from normprobe.errors import NormprobeError
-from normprobe.runs.directory import Run, config_hash
 from normprobe.runs.files import atomic_write_json
 from normprobe.runs.tables import Tables
 
@@ -46,17 +45,47 @@ class Plan:
 QUICK = Plan(nulls=4, trained=0, problems=24, samples=50, sae_samples=4_000)
 
 
-def run_audit(run_path: Path, plan: Plan, *, processes: int | None = None, progress: bool = True) -> Path:
-    """Fill `run_path`/audit/ with whatever is missing of the audit; returns the folder.
+@dataclass(frozen=True)
+class AuditInputs:
+    """What an audit reads: a finished run, how to open its models, and the width and k of its dictionaries."""
 
-    Raises NormprobeError if the run is not finished, was not made by this version's stages, or its model is gone.
+    run: Path
+    model: Settings
+    width: int
+    k: int
+    plan: Plan
+
+    @property
+    def tables(self) -> Tables:
+        return Tables(self.run)
+
+    def open(self) -> OpenModel:
+        """Open the run's model in this process, on one thread."""
+        import torch
+
+        from normprobe.models.opening import open_for
+
+        torch.set_num_threads(1)  # the processes are the parallelism
+        return open_for(self.model)
+
+    @property
+    def saes(self) -> SaeSettings:
+        """Settings of the dictionaries that an audit trains: the shape of the run's own."""
+        from normprobe.saes.training import SaeSettings
+
+        return SaeSettings(self.width, self.k, self.plan.sae_samples)
+
+
+def fill_audit(
+    folder: Path, inputs: AuditInputs, *, processes: int | None = None, progress: bool = True
+) -> None:
+    """Write audit.json into `folder`: every null, planted effect, subject and coverage. Resumes part by part.
+
+    Raises NormprobeError if a table of the run is missing or its model is gone.
     """
-    run = Run.load(run_path)
-    for stage in ("traces", "saes", "reductions", "evidence"):
-        run[stage]
-    folder = run.path / "audit"
-    parts = folder / config_hash({"plan": asdict(plan), "evidence": _label(run)})[:12]
-    parts.mkdir(parents=True, exist_ok=True)
+    plan = inputs.plan
+    parts = folder / "parts"
+    parts.mkdir(exist_ok=True)
     missing = [(name, job) for name, job in _jobs(plan).items() if not (parts / f"{name}.json").exists()]
     with (
         tqdm(total=len(_jobs(plan)), initial=len(_jobs(plan)) - len(missing), desc="audit", unit="part",
@@ -65,13 +94,13 @@ def run_audit(run_path: Path, plan: Plan, *, processes: int | None = None, progr
             processes or os.cpu_count() or 1, mp_context=multiprocessing.get_context("spawn")
         ) as pool,
     ):  # fmt: skip
-        waiting = {pool.submit(job, run.path, plan): name for name, job in missing}
+        waiting = {pool.submit(job, inputs): name for name, job in missing}
         for done in as_completed(waiting):
             atomic_write_json(parts / f"{waiting[done]}.json", done.result())
             bar.update()
     found = {name: json.loads((parts / f"{name}.json").read_text()) for name in _jobs(plan)}
     atomic_write_json(folder / "audit.json", {"plan": asdict(plan), **_gathered(found)})
-    return folder
+    shutil.rmtree(parts)
 
 
 def _gathered(found: Mapping[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
@@ -82,17 +111,16 @@ def _gathered(found: Mapping[str, list[dict[str, Any]]]) -> dict[str, list[dict[
     return kinds
 
 
-def _label(run: Run) -> Any:
-    return json.loads((run["evidence"] / "stage.json").read_text())["hash"]
+_AuditJob = Callable[[AuditInputs], list[dict[str, Any]]]
+"""Runs in a worker process: what it needs it opens itself."""
 
 
-Job = Callable[[Path, Plan], list[dict[str, Any]]]
-"""Runs in a process of its own: what it needs it opens itself."""
-
-
-def _jobs(plan: Plan) -> dict[str, Job]:
+def _jobs(plan: Plan) -> dict[str, _AuditJob]:
     """The parts by name, the longest first: none should be left to run alone at the end."""
-    jobs: dict[str, Job] = {"subject-untrained": _Subject("untrained"), "subject-early": _Subject("early")}
+    jobs: dict[str, _AuditJob] = {
+        "subject-untrained": _Subject("untrained"),
+        "subject-early": _Subject("early"),
+    }
     jobs["planted"] = _planted
     for trained, n in ((True, plan.trained), (False, plan.nulls)):
         kind = "trained" if trained else "random"
@@ -108,23 +136,21 @@ class _Nulls:
     first: int
     last: int
 
-    def __call__(self, run_path: Path, plan: Plan) -> list[dict[str, Any]]:
+    def __call__(self, inputs: AuditInputs) -> list[dict[str, Any]]:
         from normprobe.audit.networks import Passage
         from normprobe.audit.null import NullStudy
 
-        opened, settings = _open(run_path, plan)
+        opened, plan, tables = inputs.open(), inputs.plan, inputs.tables
         n_sae = 2 * plan.problems if self.trained else 0
-        passage = Passage.of(Tables(run_path), plan.problems, plan.problems, n_sae)
-        layers = Tables(run_path).layers("model")
-        study = NullStudy(opened, passage, layers, settings, self.trained, plan.seed)
+        passage = Passage.of(tables, plan.problems, plan.problems, n_sae)
+        study = NullStudy(opened, passage, tables.layers("model"), inputs.saes, self.trained, plan.seed)
         return [row for rows in study.nulls(self.first, self.last) for row in rows]
 
 
-def _planted(run_path: Path, plan: Plan) -> list[dict[str, Any]]:
+def _planted(inputs: AuditInputs) -> list[dict[str, Any]]:
     from normprobe.audit.subjects import judge_planted
 
-    opened, settings = _open(run_path, plan)
-    return judge_planted(opened, _whole(Tables(run_path), 0), settings, plan.seed)
+    return judge_planted(inputs.open(), _whole(inputs.tables, 0), inputs.saes, inputs.plan.seed)
 
 
 def _whole(tables: Tables, n_sae: int) -> Passage:
@@ -139,34 +165,36 @@ def _whole(tables: Tables, n_sae: int) -> Passage:
 class _Subject:
     subject: str
 
-    def __call__(self, run_path: Path, plan: Plan) -> list[dict[str, Any]]:
+    def __call__(self, inputs: AuditInputs) -> list[dict[str, Any]]:
         from normprobe.audit.subjects import judge_in_place
-        from normprobe.models.opening import open_model
+        from normprobe.models.opening import open_for
         from normprobe.saes.stages import load_reader
 
-        given, tables = _settings(run_path), Tables(run_path)
-        opened, shape = _open(run_path, plan)
-        subjects = {"untrained": opened.untrained(given.seed)}
+        given, plan, tables = inputs.model, inputs.plan, inputs.tables
+        subjects = {"untrained": inputs.open().untrained(given.seed)}
         if self.subject == "early":
             if given.early_checkpoint is None:
                 return []
-            subjects["early"] = open_model(given.early_checkpoint, dtype=given.dtype, device=given.device)
+            subjects["early"] = open_for(replace(given, model=given.early_checkpoint, revision=None))
         own = {
-            subject: load_reader(run_path / "saes", subject, network) for subject, network in subjects.items()
+            subject: load_reader(inputs.run / "saes", subject, network)
+            for subject, network in subjects.items()
         }
         passage = _whole(tables, 2 * plan.problems)
-        return judge_in_place(subjects, own, self.subject, passage, tables.layers("model"), shape, plan.seed)
+        return judge_in_place(
+            subjects, own, self.subject, passage, tables.layers("model"), inputs.saes, plan.seed
+        )
 
 
 @dataclass(frozen=True)
 class _Coverage:
     claim: str
 
-    def __call__(self, run_path: Path, plan: Plan) -> list[dict[str, Any]]:
+    def __call__(self, inputs: AuditInputs) -> list[dict[str, Any]]:
         from normprobe.audit.coverage import coverage
 
         (claim,) = [claim for claim in CLAIMS if self.claim == claim.NAME]
-        tables = Tables(run_path)
+        plan, tables = inputs.plan, inputs.tables
         if any(not tables.has(need) for need in claim.NEEDS):
             return []
         found = coverage(
@@ -176,27 +204,3 @@ class _Coverage:
             plan.samples,
         )
         return [] if found is None else [asdict(found)]
-
-
-def _settings(run_path: Path) -> Settings:
-    """The arguments of the run. Raises NormprobeError if it is not one of `normprobe verify`."""
-    resolved = Run.load(run_path).manifest()["arguments"]["resolved"]
-    try:
-        return Settings.of(resolved)
-    except (TypeError, KeyError) as error:
-        raise NormprobeError(
-            f"expected a run of `normprobe verify` in {run_path}, got another; audit a finished verification"
-        ) from error
-
-
-def _open(run_path: Path, plan: Plan) -> tuple[OpenModel, SaeSettings]:
-    """The run's model and the shape of its dictionaries, in this process, on one thread."""
-    import torch
-
-    from normprobe.models.opening import open_for
-    from normprobe.saes.training import SaeSettings
-
-    torch.set_num_threads(1)  # the processes are the parallelism
-    given = _settings(run_path)
-    opened = open_for(given)
-    return opened, SaeSettings(width=given.sae_width, n_samples=plan.sae_samples)

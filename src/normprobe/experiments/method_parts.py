@@ -1,11 +1,12 @@
-"""The parts of an evaluation: each opens the run's model in a process of its own and answers one set of problems."""
+"""The jobs of an evaluation of methods: each opens the model in a worker process and answers one set of problems."""
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +15,6 @@ import torch
 
 from normprobe.config import Settings
 from normprobe.engines.hf import Events
-from normprobe.errors import NormprobeError
 from normprobe.experiments.answers import answer
 from normprobe.experiments.method_baselines import WARMER, Entropies, baselines, plain
 from normprobe.experiments.method_settings import Setting, Vectors
@@ -29,7 +29,7 @@ from normprobe.policies.recursion import Recursion
 from normprobe.policies.rows import Policy
 from normprobe.policies.steering import Steering
 from normprobe.problems.testbed.scoring import correct
-from normprobe.runs.directory import Run
+from normprobe.runs.files import read_table
 
 MAX_NEW_TOKENS = 220
 
@@ -50,27 +50,38 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class MethodInputs:
+    """What an evaluation reads: how to open the model, its layer profile, and the run's responses.parquet."""
+
+    model: Settings
+    profile: LayerProfile
+    responses: Path
+    plan: Plan
+
+
+@lru_cache(maxsize=1)  # a worker does many jobs
+def _open(settings: Settings) -> OpenModel:
+    torch.set_num_threads(1)  # the processes are the parallelism
+    return open_for(settings)
+
+
+@dataclass(frozen=True)
 class Opened:
-    """The run's model, its profile, and CAA's vectors on demand."""
+    """The model, its layer profile, and CAA's vectors on demand."""
 
     model: OpenModel
     profile: LayerProfile
     vectors: Vectors
 
     @classmethod
-    @lru_cache(maxsize=1)  # a worker does many parts
-    def of(cls, run_path: Path) -> Opened:
-        """In this process, on one thread. Raises NormprobeError if the run is none of `normprobe verify`."""
-        torch.set_num_threads(1)  # the processes are the parallelism
-        try:
-            given = Settings.of(Run.load(run_path).manifest()["arguments"]["resolved"])
-        except (TypeError, KeyError) as error:
-            raise NormprobeError(
-                f"expected a run of `normprobe verify` in {run_path}, got another; evaluate a finished verification"
-            ) from error
-        model = open_for(given)
-        profile = LayerProfile.load(run_path / "layer_profile.json").for_model(model.identity.to_dict())
-        return cls(model, profile, partial(thinking_vectors, model, run_path))
+    def of(cls, inputs: MethodInputs) -> Opened:
+        """Open the model in this process, on one thread. Raises NormprobeError if the profile is another model's."""
+        model = _open(inputs.model)
+
+        def vectors(layers: tuple[int, ...]) -> Mapping[int, torch.Tensor]:
+            return thinking_vectors(model, read_table(inputs.responses), layers)
+
+        return cls(model, inputs.profile.for_model(model.identity.to_dict()), vectors)
 
     def policy(self, *settings: Setting) -> Policy:
         """The policy of these settings together; without any, one that never acts."""
@@ -132,8 +143,8 @@ class Try:
     split: Literal["tune", "test"]
     n: int
 
-    def __call__(self, run_path: Path, plan: Plan) -> pd.DataFrame:
-        opened = Opened.of(run_path)
+    def __call__(self, inputs: MethodInputs) -> pd.DataFrame:
+        opened, plan = Opened.of(inputs), inputs.plan
         policy = opened.policy(*([] if self.setting is None else [self.setting]))
         table, _ = opened.answer(policy, self.regime, self.regime.problems(self.n, self.split), plan.seed)
         return table.assign(
@@ -148,8 +159,8 @@ class Try:
 class PlainTreatments:
     """The held-out problems without a method: greedy, and with sampling alone changed."""
 
-    def __call__(self, run_path: Path, plan: Plan) -> pd.DataFrame:
-        opened = Opened.of(run_path)
+    def __call__(self, inputs: MethodInputs) -> pd.DataFrame:
+        opened, plan = Opened.of(inputs), inputs.plan
         problems = GREEDY.problems(plan.test, "test")
         frames = []
         for treatment, regime in (("plain", GREEDY), (WARMER, replace(GREEDY, temperature=0.6))):
@@ -165,8 +176,8 @@ class MethodTreatments:
     settings: tuple[Setting, ...]
     rates: dict[int, float] | None = None
 
-    def __call__(self, run_path: Path, plan: Plan) -> pd.DataFrame:
-        opened = Opened.of(run_path)
+    def __call__(self, inputs: MethodInputs) -> pd.DataFrame:
+        opened, plan = Opened.of(inputs), inputs.plan
         problems = GREEDY.problems(plan.test, "test")
         name = " + ".join(setting.name for setting in self.settings)
         treatment = " + ".join(setting.method for setting in self.settings)
@@ -194,8 +205,8 @@ class Samples:
     number: int
     settings: tuple[Setting, ...] = ()
 
-    def __call__(self, run_path: Path, plan: Plan) -> pd.DataFrame:
-        opened = Opened.of(run_path)
+    def __call__(self, inputs: MethodInputs) -> pd.DataFrame:
+        opened, plan = Opened.of(inputs), inputs.plan
         table = draw_sample(
             opened.model,
             GREEDY.problems(plan.part if self.settings else plan.test, "test"),

@@ -1,6 +1,6 @@
 """Do ALRR, ERSS and LRS improve accuracy? A sweep on a tuning split, then every treatment on held-out problems.
 
-Each part is a file of its own, made by worker processes; a killed evaluation resumes. What is left in RUN/methods/:
+Each part is a file of its own, made by worker processes; a killed evaluation resumes. The tables of RUN/methods/:
 
 - `sweep.parquet`, a row per regime and setting, on tuning problems;
 - `confirmed.parquet`, the same on held-out problems for the settings that a regime's sweep promised something of;
@@ -14,44 +14,45 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 from tqdm import tqdm
 
-from normprobe.experiments.method_parts import MethodTreatments, PlainTreatments, Plan, Samples, Try
+from normprobe.experiments.method_parts import (
+    MethodInputs,
+    MethodTreatments,
+    PlainTreatments,
+    Plan,
+    Samples,
+    Try,
+)
 from normprobe.experiments.method_settings import Setting, papers, sensitivity, sweep
 from normprobe.experiments.regimes import GREEDY, REGIMES
 from normprobe.experiments.selectors import select_all
-from normprobe.layer_profile import LayerProfile
-from normprobe.runs.directory import Run, config_hash
+from normprobe.runs.directory import config_hash
 from normprobe.runs.files import atomic_write
 
 SWEPT = ("ALRR", "ERSS", "CAA")
 QUICK = Plan(tune=8, test=24, samples=3)
 
 
-def run_evaluation(
-    run_path: Path, plan: Plan, *, processes: int | None = None, progress: bool = True
-) -> Path:
-    """Fill `run_path`/methods/ with whatever is missing; returns the folder.
-
-    Raises NormprobeError if the run is not a finished one of `normprobe verify` on a model that knows the testbed.
-    """
-    run = Run.load(run_path)
-    run["evidence"]
-    profile = LayerProfile.load(run.path / "layer_profile.json")
-    folder = run.path / "methods"
-    parts = folder / config_hash({"plan": asdict(plan), "profile": asdict(profile)})[:12]
-    parts.mkdir(parents=True, exist_ok=True)
+def fill_methods(
+    folder: Path, inputs: MethodInputs, *, processes: int | None = None, progress: bool = True
+) -> None:
+    """Write the tables above into `folder`. Resumes part by part."""
+    profile, plan = inputs.profile, inputs.plan
+    parts = folder / "parts"
+    parts.mkdir(exist_ok=True)
     tables: dict[str, pd.DataFrame] = {}
     with ProcessPoolExecutor(
         processes or os.cpu_count() or 1, mp_context=multiprocessing.get_context("spawn")
     ) as pool:
-        work = _Work(run.path, parts, plan, pool, progress)
+        work = _Work(inputs, parts, pool, progress)
         grid = [Try(c, s, "tune", plan.tune) for c in REGIMES for s in (None, *sweep(profile))]
         swept = tables["sweep"] = summary(work.do("sweep", _named("tune", grid)))
         tuned = {method: best(swept, method) for method in SWEPT}
@@ -86,7 +87,7 @@ def run_evaluation(
     for name, table in tables.items():
         with atomic_write(folder / f"{name}.parquet") as unfinished:
             table.to_parquet(unfinished, index=False)
-    return folder
+    shutil.rmtree(parts)
 
 
 def best(swept: pd.DataFrame, method: str, regime: str = GREEDY.name) -> Setting:
@@ -178,23 +179,22 @@ def _combinations(
     return table.loc[table["problem_id"].isin(shared), ["combination", "problem_id", "correct"]]
 
 
-_Job = Callable[[Path, Plan], pd.DataFrame]
+_Job = Callable[[MethodInputs], pd.DataFrame]
 
 
 @dataclass
 class _Work:
     """Jobs on worker processes, each result a file: what is there is not done again."""
 
-    run_path: Path
+    inputs: MethodInputs
     parts: Path
-    plan: Plan
     pool: ProcessPoolExecutor
     progress: bool
 
     def do(self, label: str, jobs: Mapping[str, _Job]) -> pd.DataFrame:
         """The results of these jobs, one table; begun here if they are missing."""
         missing = {name: job for name, job in jobs.items() if not self._path(name).exists()}
-        waiting = {self.pool.submit(job, self.run_path, self.plan): name for name, job in missing.items()}
+        waiting = {self.pool.submit(job, self.inputs): name for name, job in missing.items()}
         with tqdm(
             total=len(jobs),
             initial=len(jobs) - len(waiting),

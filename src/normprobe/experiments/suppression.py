@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
@@ -31,16 +30,16 @@ from normprobe.experiments.suppression_treatments import (
 from normprobe.layer_profile import LayerProfile
 from normprobe.models.open import OpenModel
 from normprobe.policies.suppression import Doses, ReplayedSuppression
-from normprobe.runs.directory import Run
-from normprobe.runs.files import atomic_write, read_table
+from normprobe.runs.files import atomic_write
 from normprobe.tracing.responses import Scorer
 
 
-def stage_experiments(
-    run: Run,
+def fill_experiments(
+    folder: Path,
     opened: OpenModel,
-    config: Mapping[str, Any],
     profile: LayerProfile,
+    problems: pd.DataFrame,
+    tokens: pd.DataFrame,
     *,
     treatments: Sequence[str] = TREATMENTS,
     max_new_tokens: int,
@@ -49,69 +48,57 @@ def stage_experiments(
     scorer: Scorer | None = None,
     progress: bool = True,
 ) -> None:
-    """Fill experiments/ (suppression.parquet) from the run's problems of split `measure`: a row per problem and
-    treatment.
+    """Write suppression.parquet: a row per problem of the split `measure` and treatment. Resumes by treatment.
 
-    Nothing to do if it is complete with `config`, into which the caller puts the model's identity and all arguments;
-    resumes treatment by treatment. Columns: problem_id, treatment, mode, factor (what is left of the norm of a
-    changed state; NaN where
-    that differs from state to state), on_same_tokens (random treatments: share of the dealt tokens that the source
-    treatment
-    changed itself; NaN if none), correct, n_tokens (generated), n_suppressed (changed states: tokens × layers),
-    delta_norm (mean ‖Δh‖ over those; NaN if none).
+    `tokens` (traces/tokens.parquet) tells the classes of tokens. Columns: problem_id, treatment, mode, factor (what is
+    left of the norm of a changed state; NaN where that differs from state to state), on_same_tokens (random treatments:
+    share of the tokens they change that the source treatment changed too; NaN if none), correct, n_tokens (generated),
+    n_suppressed (changed states: tokens × layers), delta_norm (mean ‖Δh‖ over those; NaN if none).
 
-    Raises NormprobeError for a profile of another model, unknown treatments, a random treatment without its source,
-    no traces, or
+    Raises NormprobeError for a profile of another model, unknown treatments, a random treatment without its source, or
     no problem to measure.
     """
-    if run.stage_complete("experiments", config):
-        return
     profile.for_model(opened.identity.to_dict())
     ordered = in_order(treatments)
-    tokens = read_table(run["traces"] / "tokens.parquet")
-    problems = read_table(run["problems"] / "problems.parquet")
     problems = problems[problems["split"] == "measure"].reset_index(drop=True)
     if problems.empty:
         raise NormprobeError("expected problems in the split measure, got none; give more problems")
     problem_ids = problems["problem_id"].tolist()
-    with run.stage("experiments", config) as folder:
-        finished = folder / "treatments"
-        finished.mkdir(exist_ok=True)
-        doses: dict[str, Doses] = {}
-        for treatment in ordered:
-            table, dose = finished / f"{treatment}.parquet", finished / f"{treatment}.safetensors"
-            if not table.exists():
-                facts = {"treatment": treatment, "factor": FACTOR[treatment], "on_same_tokens": math.nan}
-                if treatment in DOSES_OF:
-                    deal = dealt(treatment, doses, tokens, problem_ids, seed)
-                    policy = ReplayedSuppression(
-                        deal, None if math.isnan(FACTOR[treatment]) else FACTOR[treatment]
-                    )
-                    facts["on_same_tokens"] = deal.share_on_tokens_of(doses[DOSES_OF[treatment]]).numpy()
-                else:
-                    policy = policy_of(treatment, profile, seed)
-                rows, events = answer(
-                    opened,
-                    policy,
-                    problems,
-                    max_new_tokens=max_new_tokens,
-                    batch_size=batch_size,
-                    scorer=scorer,
-                    progress=f"experiment {treatment}" if progress else None,
+    finished = folder / "treatments"
+    finished.mkdir(exist_ok=True)
+    doses: dict[str, Doses] = {}
+    for treatment in ordered:
+        table, dose = finished / f"{treatment}.parquet", finished / f"{treatment}.safetensors"
+        if not table.exists():
+            facts = {"treatment": treatment, "factor": FACTOR[treatment], "on_same_tokens": math.nan}
+            if treatment in DOSES_OF:
+                deal = dealt(treatment, doses, tokens, problem_ids, seed)
+                policy = ReplayedSuppression(
+                    deal, None if math.isnan(FACTOR[treatment]) else FACTOR[treatment]
                 )
-                given = doses_of(events, rows["n_tokens"].tolist(), policy.layers, problem_ids)
-                _write_doses(dose, given)  # before the table: where that is, the doses are
-                rows = rows.drop(columns=["answer", "n_passes"]).rename(
-                    columns={"n_triggered": "n_suppressed"}
-                )
-                with atomic_write(table) as unfinished:
-                    rows.assign(**facts).to_parquet(unfinished, index=False)
-            if treatment in DOSES_OF.values():
-                doses[treatment] = _read_doses(dose, problem_ids)
-        with atomic_write(folder / "suppression.parquet") as unfinished:
-            tables = [pd.read_parquet(finished / f"{treatment}.parquet") for treatment in ordered]
-            pd.concat(tables, ignore_index=True).to_parquet(unfinished, index=False)
-        shutil.rmtree(finished)
+                facts["on_same_tokens"] = deal.share_on_tokens_of(doses[DOSES_OF[treatment]]).numpy()
+            else:
+                policy = policy_of(treatment, profile, seed)
+            rows, events = answer(
+                opened,
+                policy,
+                problems,
+                max_new_tokens=max_new_tokens,
+                batch_size=batch_size,
+                scorer=scorer,
+                progress=f"experiment {treatment}" if progress else None,
+            )
+            given = doses_of(events, rows["n_tokens"].tolist(), policy.layers, problem_ids)
+            _write_doses(dose, given)  # before the table: where that is, the doses are
+            rows = rows.drop(columns=["answer", "n_passes"]).rename(columns={"n_triggered": "n_suppressed"})
+            with atomic_write(table) as unfinished:
+                rows.assign(**facts).to_parquet(unfinished, index=False)
+        if treatment in DOSES_OF.values():
+            doses[treatment] = _read_doses(dose, problem_ids)
+    with atomic_write(folder / "suppression.parquet") as unfinished:
+        tables = [pd.read_parquet(finished / f"{treatment}.parquet") for treatment in ordered]
+        pd.concat(tables, ignore_index=True).to_parquet(unfinished, index=False)
+    shutil.rmtree(finished)
 
 
 def doses_of(

@@ -22,7 +22,6 @@ from normprobe.policies.recursion import Recursion
 from normprobe.policies.rows import Policy
 from normprobe.policies.steering import Steering
 from normprobe.runs.directory import Run
-from normprobe.runs.files import atomic_write
 
 UNKNOWN_ENTROPY = "ALRR: entropy gate"
 """The harness samples by itself, so nobody can tell the entropy that a token was drawn from."""
@@ -40,8 +39,7 @@ def run_tasks(
     """A row per task, document and treatment: the task's first metric, and what the treatment did to all documents of
     all tasks.
 
-    Written to `run_path`/methods/tasks.parquet. Columns: task, metric, problem_id (task and document), treatment,
-    correct
+    Columns: task, metric, problem_id (task and document), treatment, correct
     (the metric; lower-is-better ones with their sign turned), acted (states acted on, per generated token and layer).
 
     Raises NormprobeError for a run that is none of `normprobe verify`, or tasks that the harness does not know.
@@ -89,11 +87,7 @@ def run_tasks(
         for baseline, other in baselines(policy, rates, 0.0, seed).items():
             if baseline != UNKNOWN_ENTROPY:
                 frames.append(under(baseline.replace(setting.method, name, 1), other))
-    table = pd.concat(frames, ignore_index=True)
-    (run_path / "methods").mkdir(exist_ok=True)
-    with atomic_write(run_path / "methods" / "tasks.parquet") as unfinished:
-        table.to_parquet(unfinished, index=False)
-    return table
+    return pd.concat(frames, ignore_index=True)
 
 
 def _treatment(setting: Setting) -> str:

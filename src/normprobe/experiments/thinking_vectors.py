@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import pandas as pd
 import torch
@@ -11,7 +10,6 @@ from jaxtyping import Float
 
 from normprobe.models.open import OpenModel
 from normprobe.models.sites import record_sites
-from normprobe.runs.directory import Run
 
 PROBLEMS = 64
 """Of the split `select`, which no verdict is measured on."""
@@ -19,13 +17,12 @@ PROBLEMS = 64
 
 @torch.inference_mode()
 def thinking_vectors(
-    opened: OpenModel, run_path: Path, layers: Sequence[int]
+    opened: OpenModel, responses: pd.DataFrame, layers: Sequence[int]
 ) -> dict[int, Float[torch.Tensor, " d"]]:
     """By layer, the mean state of the tokens of think responses minus that of no_think, of the same problems.
 
     The states are those that a policy sees: the ones that yield the response's tokens. float32, activation units.
     """
-    responses = pd.read_parquet(Run.load(run_path)["responses"] / "responses.parquet")
     chosen = responses[responses["split"] == "select"]
     chosen = chosen[chosen["problem_id"].isin(chosen["problem_id"].unique()[:PROBLEMS])]
     means = {mode: _mean(opened, chosen[chosen["mode"] == mode], layers) for mode in ("think", "no_think")}

@@ -32,7 +32,7 @@ _FILES = {
     "confirmed": "methods/confirmed.parquet",
     "sensitivity": "methods/sensitivity.parquet",
     "combinations": "methods/combinations.parquet",
-    "tasks": "methods/tasks.parquet",
+    "tasks": "tasks/tasks.parquet",
     "profile": "layer_profile.json",
     "z": "reductions/tokens.safetensors",
 } | {f"signals/{subject}": f"traces/{subject}.safetensors" for subject in SUBJECTS}

@@ -1,4 +1,4 @@
-"""The two stages of a run that this folder fills: saes/ and reductions/."""
+"""Filling the stages saes/ and reductions/ of a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from tqdm import tqdm
 
 from normprobe.errors import NormprobeError
 from normprobe.models.open import OpenModel
-from normprobe.runs.directory import Run
 from normprobe.runs.files import atomic_write, atomic_write_json
 from normprobe.saes.activations import draw_tokens, layer_groups, sample_states, training_responses
 from normprobe.saes.dictionary import (
@@ -36,10 +35,10 @@ RANDOM = "random"
 TABLES = ("features", "sums", "pairs", "dictionary")
 
 
-def stage_saes(
-    run: Run,
+def fill_saes(
+    folder: Path,
     subjects: Mapping[str, OpenModel],
-    config: Mapping[str, Any],
+    responses: pd.DataFrame | None,
     *,
     layers: Sequence[int] | None = None,
     given: str | None = None,
@@ -47,80 +46,86 @@ def stage_saes(
     seed: int,
     progress: bool = True,
 ) -> None:
-    """Fill saes/: a folder per subject and layer, a random dictionary of the same shape, and training.parquet.
+    """Write a dictionary per subject and layer, a random one of the same shape per layer, and training.parquet.
+
+    Resumes layer by layer. `responses` are what the dictionaries are trained on; None only if nothing is trained.
 
     `given` names dictionaries to read the model with instead of training them: a folder with `layer_NN` folders in
     SAELens's format, or a published release as `RELEASE:ID`, where ID holds `{layer}`; saes/model/ then holds
     given.json, and the controls are trained with the same width and k. `layers`: all by default, or all that a given
-    folder has. Nothing to do if the stage is complete with `config`; resumes layer by layer.
+    folder has.
 
     Raises NormprobeError for layers that the model lacks, given dictionaries that do not fit, nothing to train on, or
     states that are not finite.
     """
-    if run.stage_complete("saes", config):
-        return
     model = subjects["model"]
     chosen = _layers(layers, model.identity.n_layers)
     if given is not None:
         chosen = layers_of(given, chosen)
         settings = _like_given(given, chosen, model, settings)
     trained = [subject for subject in subjects if subject != "model" or given is None]
-    responses = pd.DataFrame()
+    paired = pd.DataFrame()
     if trained:
-        responses = training_responses(pd.read_parquet(run["responses"] / "responses.parquet"))
-    with (
-        run.stage("saes", config) as folder,
-        tqdm(
-            total=len(trained) * len(chosen) * settings.n_samples,
-            desc="train SAEs",
-            unit="token",
-            unit_scale=True,
-            disable=not progress,
-        ) as bar,
-    ):
+        assert responses is not None, "dictionaries are trained on responses"
+        paired = training_responses(responses)
+    with tqdm(
+        total=len(trained) * len(chosen) * settings.n_samples,
+        desc="train SAEs",
+        unit="token",
+        unit_scale=True,
+        disable=not progress,
+    ) as bar:
         if given is not None:
             (folder / "model").mkdir(exist_ok=True)
             atomic_write_json(folder / "model" / GIVEN, {"given": given, "layers": chosen})
         for subject in trained:
-            _train(folder / subject, subjects[subject], responses, chosen, settings, seed, bar)
+            _train(folder / subject, subjects[subject], paired, chosen, settings, seed, bar)
         for layer in chosen:
             _save_random(layer_folder(folder / RANDOM, layer), model, layer, settings, seed)
         with atomic_write(folder / "training.parquet") as unfinished:
             _training_table(folder, trained, chosen).to_parquet(unfinished, index=False)
 
 
-def stage_reductions(
-    run: Run, subjects: Mapping[str, OpenModel], config: Mapping[str, Any], *, progress: bool = True
+def fill_reductions(
+    folder: Path,
+    subjects: Mapping[str, OpenModel],
+    responses: pd.DataFrame,
+    saes: Path,
+    *,
+    progress: bool = True,
 ) -> None:
-    """Fill reductions/: the tables features, sums, pairs and dictionary, and tokens.safetensors, for every reader.
+    """Write the tables features, sums, pairs and dictionary, and tokens.safetensors, for every reader.
 
-    A reader is a subject with its own dictionaries, or "random": the model read with random ones. Nothing to do if the
-    stage is complete with `config`; resumes subject by subject. Raises NormprobeError as `reduce_subject` does, or if a
-    dictionary is missing, damaged or not that subject's.
+    A reader is a subject with its own dictionaries out of `saes`, the finished stage, or "random": the model read with
+    random ones. Resumes subject by subject. Raises NormprobeError as `reduce_subject` does, or if a dictionary is
+    missing, damaged or not that subject's.
     """
-    if run.stage_complete("reductions", config):
-        return
-    responses = pd.read_parquet(run["responses"] / "responses.parquet")
-    with run.stage("reductions", config) as folder:
-        readers = []
-        for subject, opened in subjects.items():
-            names = [subject, RANDOM] if subject == "model" else [subject]
-            readers += names
-            if all((folder / f"{reader}.safetensors").exists() for reader in names):
-                continue
-            dictionaries = {reader: load_reader(run["saes"], reader, opened) for reader in names}
-            total = work(responses, len(dictionaries[subject]))
-            with tqdm(
-                total=total, desc=f"reduce {subject}", unit="token", unit_scale=True, disable=not progress
-            ) as bar:
-                reduced = reduce_subject(opened, responses, dictionaries, subject, on_tokens=bar.update)
-            for reader, tables in reduced.items():
-                for name in TABLES:
-                    getattr(tables, name).to_parquet(folder / f"{reader}.{name}.parquet", index=False)
-                # Last: where this file is, the reader is whole.
-                with atomic_write(folder / f"{reader}.safetensors") as unfinished:
-                    save_file(tables.tokens, unfinished)
-        _merge(folder, readers)
+    readers = []
+    for subject, opened in subjects.items():
+        names = [subject, RANDOM] if subject == "model" else [subject]
+        readers += names
+        if all((folder / f"{reader}.safetensors").exists() for reader in names):
+            continue
+        dictionaries = {reader: load_reader(saes, reader, opened) for reader in names}
+        total = work(responses, len(dictionaries[subject]))
+        with tqdm(
+            total=total, desc=f"reduce {subject}", unit="token", unit_scale=True, disable=not progress
+        ) as bar:
+            reduced = reduce_subject(opened, responses, dictionaries, subject, on_tokens=bar.update)
+        for reader, tables in reduced.items():
+            for name in TABLES:
+                getattr(tables, name).to_parquet(folder / f"{reader}.{name}.parquet", index=False)
+            # Last: where this file is, the reader is whole.
+            with atomic_write(folder / f"{reader}.safetensors") as unfinished:
+                save_file(tables.tokens, unfinished)
+    _merge(folder, readers)
+
+
+def shape_of(saes: Path) -> tuple[int, int]:
+    """The width and k of a run's dictionaries, out of a finished saes/."""
+    path = min((saes / RANDOM).iterdir()) / CONFIG
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return content["d_sae"], content["k"]
 
 
 def load_reader(saes: Path, reader: str, opened: OpenModel) -> dict[int, Dictionary]:

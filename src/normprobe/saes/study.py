@@ -22,7 +22,7 @@ from normprobe.errors import NormprobeError
 from normprobe.problems import open_source
 from normprobe.problems.source import FEWEST, SPLITS
 from normprobe.runs.directory import Run, config_hash, read_config
-from normprobe.runs.files import atomic_write
+from normprobe.runs.files import atomic_write, read_table
 
 if TYPE_CHECKING:
     from normprobe.models.open import OpenModel
@@ -92,7 +92,7 @@ def train_study(study: Study, out: Path, given: Mapping[str, Any], *, progress: 
     Raises NormprobeError as the stages do, or if there are no problems to train on.
     """
     from normprobe.models.opening import open_model
-    from normprobe.saes.stages import stage_saes
+    from normprobe.saes.stages import fill_saes
 
     if study.release is None and study.problems is None:
         raise NormprobeError(
@@ -111,23 +111,25 @@ def train_study(study: Study, out: Path, given: Mapping[str, Any], *, progress: 
     config: dict[str, Any] = {"study": dataclasses.asdict(study), "model": opened.identity.weights}
     if study.release is None:
         config["after"] = _stage_paired_responses(run, opened, study, progress)
-    stage_saes(
-        run,
-        {"model": opened},
-        config,
-        layers=study.layers,
-        given=study.release,
-        settings=study.settings,
-        seed=study.seed,
-        progress=progress,
-    )
+    if not run.stage_complete("saes", config):
+        with run.stage("saes", config) as folder:
+            fill_saes(
+                folder,
+                {"model": opened},
+                None if study.release else read_table(run["responses"] / "responses.parquet"),
+                layers=study.layers,
+                given=study.release,
+                settings=study.settings,
+                seed=study.seed,
+                progress=progress,
+            )
     return run["saes"] / "model"
 
 
 def _stage_paired_responses(run: Run, opened: OpenModel, study: Study, progress: bool) -> str:
     """Fill problems/ and responses/ with the split "sae" alone; returns the hash of the latter's configuration."""
     from normprobe.saes.activations import PAIRED, SPLIT
-    from normprobe.tracing.stages import stage_responses
+    from normprobe.tracing.stages import fill_responses
 
     table = _problems(study)
     problems = {"ids": table["problem_id"].tolist(), "questions": table["question"].tolist()}
@@ -143,16 +145,18 @@ def _stage_paired_responses(run: Run, opened: OpenModel, study: Study, progress:
         "max_new_tokens": study.max_new_tokens,
         "seed": study.seed,
     }
-    stage_responses(
-        run,
-        opened,
-        responses,
-        modes=PAIRED,
-        max_new_tokens=study.max_new_tokens,
-        batch_size=study.responses_at_once,
-        seed=study.seed,
-        progress=progress,
-    )
+    if not run.stage_complete("responses", responses):
+        with run.stage("responses", responses) as folder:
+            fill_responses(
+                folder,
+                opened,
+                read_table(run["problems"] / "problems.parquet"),
+                modes=PAIRED,
+                max_new_tokens=study.max_new_tokens,
+                batch_size=study.responses_at_once,
+                seed=study.seed,
+                progress=progress,
+            )
     return config_hash(responses)
 
 

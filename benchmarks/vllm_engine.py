@@ -40,8 +40,8 @@ from tables import hardware
 from vllm_subject import Served, prepare
 
 from normprobe.console import run_main
-from normprobe.engines.vllm.rerun import BlockRerun
-from normprobe.engines.vllm.sites import blocks_of
+from normprobe.engines.vllm.worker.rerun import BlockRerun
+from normprobe.engines.vllm.worker.residual_stream import blocks_of
 
 TARGETS = {"probe": 0.97, "alrr_0": 0.97, "erss": 0.95}
 FLOOR_TARGET = 1.5

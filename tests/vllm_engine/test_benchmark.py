@@ -1,5 +1,4 @@
-"""The benchmark of the plugin, in small: that it runs, holds its treatments to the same tokens and says what it
-measured."""
+"""The benchmark of the plugin, in small: it runs, holds its treatments to the same tokens and writes its ratios."""
 
 import json
 import os

@@ -21,11 +21,11 @@ from vllm.engine.arg_utils import EngineArgs
 from vllm.platforms.cpu import CpuPlatform
 from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackendImpl
 
-from normprobe.engines.vllm.compiled import CompiledServing
 from normprobe.engines.vllm.configuration import OPERATOR, Configuration
 from normprobe.engines.vllm.plugin import prepare, register
-from normprobe.engines.vllm.rerun import BlockRerun
-from normprobe.engines.vllm.twin import TwinRerun
+from normprobe.engines.vllm.worker.compiled import CompiledServing
+from normprobe.engines.vllm.worker.rerun import BlockRerun
+from normprobe.engines.vllm.worker.twin import TwinRerun
 from normprobe.errors import NormprobeError
 from normprobe.problems.testbed import bundled
 

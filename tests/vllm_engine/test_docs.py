@@ -23,9 +23,9 @@ from vllm.v1.engine.input_processor import InputProcessor
 from vllm_engine.server_process import free_port, serving
 
 from normprobe.engines.vllm.configuration import MOST_PARTS, MOST_TEXT, Configuration
+from normprobe.engines.vllm.core.settings_queue import MOST_SETTINGS
 from normprobe.engines.vllm.limits import MOST_BYTES, MOST_PASSES, MOST_STATES
 from normprobe.engines.vllm.plugin import register
-from normprobe.engines.vllm.waiting import MOST_SETTINGS
 from normprobe.errors import NormprobeError
 from normprobe.layer_profile import LayerProfile
 from normprobe.policies.spec import build

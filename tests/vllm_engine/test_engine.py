@@ -10,7 +10,7 @@ from serving_fixture import Asked, Engine
 pytest.importorskip("vllm.version")
 
 from normprobe.engines import hf
-from normprobe.engines.vllm.rerun import BlockRerun
+from normprobe.engines.vllm.worker.rerun import BlockRerun
 from normprobe.layer_profile import LayerProfile
 from normprobe.policies.spec import build
 

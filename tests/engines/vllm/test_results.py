@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from normprobe.engines.vllm.results import collect, merged, wants
-from normprobe.engines.vllm.slots import Slots
+from normprobe.engines.vllm.core.reports import collect, merged, wants
+from normprobe.engines.vllm.worker.slots import Slots
 from normprobe.policies.rows import Rows
 from normprobe.policies.selection import lrs_scores
 from normprobe.policies.spec import build

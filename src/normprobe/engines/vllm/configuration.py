@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from normprobe.engines.vllm import reference_switches
+from normprobe.engines.vllm.frontend import reference_switches
 from normprobe.errors import NormprobeError
 from normprobe.layer_profile import LayerProfile
 from normprobe.policies.combined import parts_of

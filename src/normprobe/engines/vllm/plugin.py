@@ -17,7 +17,7 @@ from normprobe.engines.vllm.configuration import FIELD, OPERATOR, Configuration,
 from normprobe.engines.vllm.limits import Limits
 from normprobe.errors import NormprobeError
 
-WORKER = "normprobe.engines.vllm.worker.NormprobeWorker"
+WORKER = "normprobe.engines.vllm.worker.worker.NormprobeWorker"
 STANDS_FOR = ("auto", "vllm.v1.worker.cpu_worker.CPUWorker", "vllm.v1.worker.gpu_worker.Worker", WORKER)
 
 
@@ -27,10 +27,10 @@ def register() -> None:
     from vllm.v1.engine.core import EngineCore
     from vllm.v1.engine.input_processor import InputProcessor
 
-    from normprobe.engines.vllm import beam_search
-    from normprobe.engines.vllm.core import attend
-    from normprobe.engines.vllm.requests import admit
-    from normprobe.engines.vllm.streaming import tell_in_streams
+    from normprobe.engines.vllm.core.scheduling import attend
+    from normprobe.engines.vllm.frontend import beam_search
+    from normprobe.engines.vllm.frontend.admission import admit
+    from normprobe.engines.vllm.frontend.streaming import tell_in_streams
 
     if hasattr(EngineCore, "_normprobe_registered"):
         return

@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from normprobe.engines.vllm.configuration import Configuration
-from normprobe.engines.vllm.results import Reporting
-from normprobe.engines.vllm.waiting import Waiting
+from normprobe.engines.vllm.core.reports import Reporting
+from normprobe.engines.vllm.core.settings_queue import Waiting
 
 
 class Beside:

@@ -8,10 +8,10 @@ from typing import Any
 from vllm.config import CompilationMode
 from vllm.platforms import current_platform
 
-from normprobe.engines.vllm.compiled import CompiledServing
 from normprobe.engines.vllm.configuration import Configuration
-from normprobe.engines.vllm.results import collect
-from normprobe.engines.vllm.serving import Serving
+from normprobe.engines.vllm.core.reports import collect
+from normprobe.engines.vllm.worker.compiled import CompiledServing
+from normprobe.engines.vllm.worker.runner_hooks import Serving
 
 if current_platform.is_cpu():
     from vllm.v1.worker.cpu_worker import CPUWorker as PlatformWorker

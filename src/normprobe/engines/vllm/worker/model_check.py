@@ -15,8 +15,8 @@ from torch import nn
 from vllm.model_executor.layers.attention import Attention, MLAAttention
 from vllm.model_executor.layers.attention_layer_base import AttentionLayerBase
 
-from normprobe.engines.vllm.rerun import BlockRerun
-from normprobe.engines.vllm.sites import Site
+from normprobe.engines.vllm.worker.rerun import BlockRerun
+from normprobe.engines.vllm.worker.residual_stream import Site
 from normprobe.errors import NormprobeError
 
 ROUNDING = 0.1

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Int
 
-from normprobe.engines.vllm.slots import Held
+from normprobe.engines.vllm.worker.slots import Held
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Int
 
-from normprobe.engines.vllm.placement import Placed
+from normprobe.engines.vllm.worker.eligible_rows import Placed
 
 
 class Stops:

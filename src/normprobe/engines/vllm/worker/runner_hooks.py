@@ -13,13 +13,13 @@ from vllm.config import CUDAGraphMode
 from vllm.model_executor.models.utils import PPMissingLayer
 
 from normprobe.engines.vllm.configuration import FIELD, Configuration, policy_of
-from normprobe.engines.vllm.fitness import check_parts, check_states
 from normprobe.engines.vllm.limits import Limits
-from normprobe.engines.vllm.placement import Batch, Placed, place
-from normprobe.engines.vllm.rerun import Attentions, BlockRerun
-from normprobe.engines.vllm.sites import Site, blocks_of
-from normprobe.engines.vllm.slots import Slots
-from normprobe.engines.vllm.stops import Stops
+from normprobe.engines.vllm.worker.eligible_rows import Batch, Placed, place
+from normprobe.engines.vllm.worker.end_tokens import Stops
+from normprobe.engines.vllm.worker.model_check import check_parts, check_states
+from normprobe.engines.vllm.worker.rerun import Attentions, BlockRerun
+from normprobe.engines.vllm.worker.residual_stream import Site, blocks_of
+from normprobe.engines.vllm.worker.slots import Slots
 from normprobe.errors import NormprobeError
 from normprobe.policies.rows import Acting, Rerun, Rows
 

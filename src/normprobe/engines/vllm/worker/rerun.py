@@ -21,8 +21,8 @@ from vllm.forward_context import get_forward_context, override_forward_context
 from vllm.model_executor.layers.attention_layer_base import AttentionLayerBase
 from vllm.v1.attention.backend import CommonAttentionMetadata
 
-from normprobe.engines.vllm.placement import Placed
-from normprobe.engines.vllm.sites import Site
+from normprobe.engines.vllm.worker.eligible_rows import Placed
+from normprobe.engines.vllm.worker.residual_stream import Site
 
 
 class Attentions:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from normprobe.engines.vllm.configuration import FIELD, SAMPLES
-from normprobe.engines.vllm.slots import Slots
+from normprobe.engines.vllm.worker.slots import Slots
 from normprobe.policies.probe import Probing, Summary
 from normprobe.policies.rows import Acting
 from normprobe.policies.selection import FORMS, sums_by_layer, with_rates
@@ -131,7 +131,7 @@ class Reporting:
 
     def __init__(self, core: Any) -> None:
         # Here: this module is read without vLLM too.
-        from normprobe.engines.vllm.stop_strings import StopStrings
+        from normprobe.engines.vllm.core.stop_strings import StopStrings
 
         self._core = core
         self._wanted: dict[str, Sample | None] = {}

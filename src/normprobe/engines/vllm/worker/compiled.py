@@ -23,11 +23,11 @@ from jaxtyping import Float
 from vllm.forward_context import get_forward_context
 
 from normprobe.engines.vllm.configuration import FIELD, Configuration
-from normprobe.engines.vllm.placement import Placed
-from normprobe.engines.vllm.rerun import BlockRerun
-from normprobe.engines.vllm.serving import Serving
-from normprobe.engines.vllm.sites import SiteInPlace, blocks_of
-from normprobe.engines.vllm.twin import TwinRerun, twins_of
+from normprobe.engines.vllm.worker.eligible_rows import Placed
+from normprobe.engines.vllm.worker.rerun import BlockRerun
+from normprobe.engines.vllm.worker.residual_stream import SiteInPlace, blocks_of
+from normprobe.engines.vllm.worker.runner_hooks import Serving
+from normprobe.engines.vllm.worker.twin import TwinRerun, twins_of
 from normprobe.policies.rows import Rerun
 
 

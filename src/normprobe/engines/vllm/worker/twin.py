@@ -20,7 +20,7 @@ from torch import nn
 from vllm.model_executor.layers.attention import Attention
 from vllm.model_executor.layers.attention_layer_base import AttentionLayerBase
 
-from normprobe.engines.vllm.rerun import BlockRerun
+from normprobe.engines.vllm.worker.rerun import BlockRerun
 
 
 def twins_of(blocks: Sequence[nn.Module], layers: Iterable[int], runner: Any) -> dict[int, nn.Module]:

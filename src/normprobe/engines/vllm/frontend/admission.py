@@ -10,8 +10,8 @@ from typing import Any
 from vllm.exceptions import VLLMValidationError
 
 from normprobe.engines.vllm.configuration import FIELD, PLAIN, SAMPLES, Configuration, canonical, policy_of
+from normprobe.engines.vllm.core.reports import wants
 from normprobe.engines.vllm.limits import Limits
-from normprobe.engines.vllm.results import wants
 from normprobe.errors import NormprobeError
 
 

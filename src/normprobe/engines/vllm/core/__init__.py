@@ -1,0 +1,1 @@
+"""Runs in the engine core, around its scheduler: requests that have to wait, and results on finished outputs."""

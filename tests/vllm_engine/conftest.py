@@ -107,5 +107,5 @@ def nothing_stays(request: pytest.FixtureRequest) -> Iterator[None]:
             {"last": Asked([5, 9, 30, 40], None, 1)}
         )  # the worker learns who finished with its next pass
         slots = engine.worker.normprobe.slots
-        assert slots.held == {}
+        assert slots.active == {}
         assert sorted(slots._free) == list(range(SEQUENCES))

@@ -22,8 +22,9 @@ from vllm.platforms.cpu import CpuPlatform
 from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackendImpl
 
 from normprobe.engines.vllm.configuration import OPERATOR, Configuration
-from normprobe.engines.vllm.plugin import prepare, register
-from normprobe.engines.vllm.worker.compiled import CompiledServing
+from normprobe.engines.vllm.frontend.engine_setup import prepare
+from normprobe.engines.vllm.plugin import register
+from normprobe.engines.vllm.worker.compiled import CompiledRunnerHooks
 from normprobe.engines.vllm.worker.rerun import BlockRerun
 from normprobe.engines.vllm.worker.twin import TwinRerun
 from normprobe.errors import NormprobeError
@@ -153,17 +154,17 @@ def test_each_request_of_a_mixed_batch_gets_what_it_gets_alone(
 def test_python_after_a_block_runs_at_the_time_of_tracing_only(
     whole: Engine, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asks, intervene = [], CompiledServing.intervene
+    asks, intervene = [], CompiledRunnerHooks.intervene
 
     def traced(*_: Any) -> None:
         raise AssertionError("the model is not compiled")
 
-    def counted(self: CompiledServing, halves: Any, again: Any, arguments: Any, layer: int) -> None:
+    def counted(self: CompiledRunnerHooks, halves: Any, again: Any, arguments: Any, layer: int) -> None:
         asks.append((layer, again is not None))
         intervene(self, halves, again, arguments, layer)
 
-    monkeypatch.setattr(CompiledServing, "_change", traced)
-    monkeypatch.setattr(CompiledServing, "intervene", counted)
+    monkeypatch.setattr(CompiledRunnerHooks, "_change", traced)
+    monkeypatch.setattr(CompiledRunnerHooks, "intervene", counted)
     whole.serve({"one": Asked(prompts[0], "plain", 1)})
     assert asks[:12] == [(layer, layer in (7, 9, 10)) for layer in range(12)]
 
@@ -214,7 +215,7 @@ def test_extra_passes_leave_every_bit_of_the_cache(
     caches, kept = compiled.worker.model_runner.kv_caches, dict[str, list[torch.Tensor]]()
     forward, intervene, twin = (
         CPUAttentionBackendImpl.forward,
-        CompiledServing.intervene,
+        CompiledRunnerHooks.intervene,
         TwinRerun.__call__,
     )
     block, used, again_by_block = BlockRerun.__call__, 0, 0
@@ -227,11 +228,11 @@ def test_extra_passes_leave_every_bit_of_the_cache(
             layer.impl.do_kv_cache_update(layer, key, value, rest[0], rest[1].slot_mapping)
         return forward(self, layer, query, key, value, *rest, **more)
 
-    def watched(self: CompiledServing, halves: Any, again: Any, arguments: Any, layer: int) -> None:
+    def watched(self: CompiledRunnerHooks, halves: Any, again: Any, arguments: Any, layer: int) -> None:
         nonlocal again_by_block
         (name,) = kept
         intervene(self, halves, again, arguments, layer)
-        if again is not None and self._placed:
+        if again is not None and self._rows:
             same.append(
                 all(torch.equal(cache, before) for cache, before in zip(caches, kept[name], strict=True))
             )
@@ -251,7 +252,7 @@ def test_extra_passes_leave_every_bit_of_the_cache(
         return out
 
     monkeypatch.setattr(CPUAttentionBackendImpl, "forward", attending)
-    monkeypatch.setattr(CompiledServing, "intervene", watched)
+    monkeypatch.setattr(CompiledRunnerHooks, "intervene", watched)
     monkeypatch.setattr(TwinRerun, "__call__", counted)
     monkeypatch.setattr(BlockRerun, "__call__", counted_block)
     compiled.serve(asked(prompts[:4], POLICIES["deep recursion"], max_tokens=10))

@@ -14,7 +14,8 @@ from vllm import envs
 from vllm.engine.arg_utils import EngineArgs
 
 from normprobe.engines.vllm.configuration import Configuration
-from normprobe.engines.vllm.plugin import WORKER, prepare, register
+from normprobe.engines.vllm.frontend.engine_setup import WORKER, prepare
+from normprobe.engines.vllm.plugin import register
 from normprobe.errors import NormprobeError
 from normprobe.layer_profile import LayerProfile
 from normprobe.problems.testbed import bundled
@@ -102,7 +103,8 @@ import functools, sys
 from vllm.engine.arg_utils import EngineArgs
 create = EngineArgs.create_engine_config
 EngineArgs.create_engine_config = functools.wraps(create)(lambda self, *args: create(self, *args))
-from normprobe.engines.vllm.plugin import WORKER, register
+from normprobe.engines.vllm.frontend.engine_setup import WORKER
+from normprobe.engines.vllm.plugin import register
 register()
 register()
 config = EngineArgs(sys.argv[1], additional_config={"normprobe": sys.argv[2]}).create_engine_config()

@@ -22,8 +22,9 @@ from vllm.exceptions import VLLMValidationError
 from vllm.v1.engine.input_processor import InputProcessor
 from vllm_engine.server_process import free_port, serving
 
-from normprobe.engines.vllm.configuration import MOST_PARTS, MOST_TEXT, Configuration
+from normprobe.engines.vllm.configuration import MOST_PARTS, MOST_TEXT
 from normprobe.engines.vllm.core.settings_queue import MOST_SETTINGS
+from normprobe.engines.vllm.frontend.variables import find_configuration
 from normprobe.engines.vllm.limits import MOST_BYTES, MOST_PASSES, MOST_STATES
 from normprobe.engines.vllm.plugin import register
 from normprobe.errors import NormprobeError
@@ -163,7 +164,7 @@ def test_policies_of_the_table_can_be_built(profile: Path) -> None:
 
 def test_the_variable_may_be_json(profile: Path) -> None:
     (text,) = re.findall(r"NORMPROBE='(.*?)'", SECTIONS["Start the server"])
-    found = Configuration.find({}, {"NORMPROBE": placed(text, {"layer_profile.json": profile})})
+    found = find_configuration({}, {"NORMPROBE": placed(text, {"layer_profile.json": profile})})
     assert found is not None
     assert found.policy == '{"policy":"alrr"}'
     assert found.layer_profile() == LayerProfile.load(profile)

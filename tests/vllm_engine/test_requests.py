@@ -139,7 +139,7 @@ def test_a_request_that_a_stop_string_ends_brings_its_results(
         assert len(told["layers"]["3"]["norm"]) == told["n_tokens"]
     told = done["unstopped"].kv_transfer_params["normprobe"]
     assert told["n_tokens"] == len(whole["0"])
-    assert engine.core._normprobe.reporting._stops._reading == {}
+    assert engine.core.normprobe.reports._stops._reading == {}
 
 
 def test_preempted_requests_count_each_token_once(engine: Engine, prompts: list[list[int]]) -> None:
@@ -238,8 +238,8 @@ def test_aborted_requests_leave_nothing(engine: Engine, prompts: list[list[int]]
     engine.llm.llm_engine.abort_request(names, internal=True)
     assert list(engine.run()["kept"].outputs[0].token_ids) == wanted["kept"]
     engine.serve({"next": Asked(prompts[0], PROBE)})
-    assert engine.core._normprobe.reporting._wanted == {}
-    assert engine.core._normprobe.reporting._samples == {}
+    assert engine.core.normprobe.reports._wanted == {}
+    assert engine.core.normprobe.reports._samples == {}
 
 
 def test_settings_of_clients_are_not_kept(engine: Engine, prompts: list[list[int]]) -> None:

@@ -1,4 +1,4 @@
-"""What a policy may ask of an engine that requests share: sizes that others pay for, passes that others must join."""
+"""The limits of what a policy may ask of an engine that requests share: memory, and passes that all take part in."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _ALWAYS = 10 * 2**10  # a probe's sums and a histogram, by layer
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one engine.
+    """The sizes of an engine on which limits depend.
 
-    length: tokens of the longest request. lockstep: experts wait in every pass for those of other data-parallel ranks.
-    n_slots: requests at a time. state_bytes: of one state.
+    length: tokens of the longest request. lockstep: a mixture of experts under data parallelism, whose ranks wait for
+    each other in every pass. n_slots: requests at a time. state_bytes: of one state.
     """
 
     length: int
@@ -34,7 +34,7 @@ class Limits:
 
     @classmethod
     def of(cls, config: Any) -> Limits:
-        """config: vLLM's."""
+        """The limits of an engine with this configuration of vLLM's."""
         model, parallel = config.model_config, config.parallel_config
         return cls(
             model.max_model_len,
@@ -44,7 +44,10 @@ class Limits:
         )
 
     def check(self, policy: Policy) -> None:
-        """Raises NormprobeError for a setting beyond its limit, and for extra passes that other ranks do not make."""
+        """Check a policy's settings.
+
+        Raises NormprobeError for a setting beyond its limit, and for extra passes that other ranks do not make.
+        """
         most = {
             "bank_size": MOST_STATES,
             "max_tokens": self.length,
@@ -70,7 +73,7 @@ class Limits:
                 )
 
     def check_memory(self, policy: Policy) -> None:
-        """Raises NormprobeError for a request's policy whose histories would take more than `MOST_BYTES`."""
+        """Check the memory of a request's policy. Raises NormprobeError for histories of more than `MOST_BYTES`."""
         by_slot = sum(
             len(part.layers) * (_ALWAYS + 4 * getattr(part, "max_tokens", 0))
             + len(part.layers) * getattr(part, "bank_size", 0) * self.state_bytes

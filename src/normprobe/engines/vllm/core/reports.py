@@ -1,4 +1,4 @@
-"""What probes saw, back to who asked: on the final output of a request, in its `kv_transfer_params["normprobe"]`.
+"""Results of probes, on the final output of a request, in its `kv_transfer_params["normprobe"]`.
 
 That field of vLLM's outputs is the one free dictionary that reaches the engine's caller, offline and over HTTP. It is
 filled once per request, when it finishes: one call to the workers for all requests that finish in a step, none for
@@ -8,82 +8,16 @@ may then be in the sums of that request.
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from normprobe.engines.vllm.configuration import FIELD, SAMPLES
-from normprobe.engines.vllm.worker.slots import Slots
-from normprobe.policies.probe import Probing, Summary
-from normprobe.policies.rows import Acting
-from normprobe.policies.selection import FORMS, sums_by_layer, with_rates
+from normprobe.engines.vllm.configuration import FIELD, SAMPLES, has_probe
+from normprobe.policies.selection import FORMS, with_rates
 
 SUMS = ("total", "excess", "above", "last_excess", "last_third")
-"""The names here of what `FORMS` stands for, by layer."""
-
-
-def wants(extra_args: Mapping[str, Any] | None) -> bool:
-    """Whether an admitted request's policy holds a probe."""
-    text = (extra_args or {}).get(FIELD)
-    if not isinstance(text, str):
-        return False
-    spec = json.loads(text)
-    return any(part.get("policy") == "probe" for part in (spec if isinstance(spec, list) else [spec]))
-
-
-def collect(slots: Slots, requests: Iterable[str], held: Iterable[int]) -> dict[str, dict[str, Any]]:
-    """By request, of those that a probe has seen: {"n_tokens": int, "layers": {layer: {"total", "excess", "above",
-    "largest", "last_excess", "last_third" and, with max_tokens > 0, "norm": [token]}}}.
-
-    The first four as in `normprobe.policies.probe.Summary`; the next two are Σ max(0, norm − τ) and Σ norm over the
-    last parts that `normprobe.policies.selection` defines.
-    held: the layers of this worker; the probe knows nothing of others.
-    """
-    here = frozenset(held)
-    by_policy: dict[str, list[str]] = {}
-    for request in requests:
-        if request in slots.held:
-            by_policy.setdefault(slots.held[request].policy, []).append(request)
-    found: dict[str, dict[str, Any]] = {}
-    for policy, members in by_policy.items():
-        probing = _probing(slots.acting[policy])
-        if probing is not None:
-            seen = probing.summary([slots.held[request].slot for request in members])
-            columns = {str(layer): i for i, layer in enumerate(probing.settings.layers) if layer in here}
-            found |= dict(zip(members, _told(seen, columns), strict=True))
-    return found
-
-
-def _told(seen: Summary, columns: Mapping[str, int]) -> Iterator[dict[str, Any]]:
-    """Each request's part of `collect`. columns: by layer, its place in the summary."""
-    *_, last_excess, last_third = sums_by_layer(seen)
-    values = {
-        "total": seen.total,
-        "excess": seen.excess,
-        "above": seen.above,
-        "largest": seen.largest,
-        "last_excess": last_excess,
-        "last_third": last_third,
-    }
-    n_kept = seen.norm.shape[2]
-    for row, n in enumerate(seen.n_tokens.tolist()):
-        layers: dict[str, dict[str, Any]] = {
-            layer: {name: value[row, i].item() for name, value in values.items()}
-            for layer, i in columns.items()
-        }
-        if n_kept:
-            for layer, i in columns.items():
-                layers[layer]["norm"] = seen.norm[row, i, : min(n, n_kept)].tolist()
-        yield {"n_tokens": n, "layers": layers}
-
-
-def _probing(acting: Acting) -> Probing | None:
-    if isinstance(acting, Probing):
-        return acting
-    parts = getattr(acting, "parts", [])  # of a combination
-    return next((found for _, part in parts if (found := _probing(part)) is not None), None)
+"""The names in results of the sums that `FORMS` lists, by layer."""
 
 
 def merged(parts: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
@@ -94,31 +28,31 @@ def merged(parts: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[s
     """
     whole: dict[str, dict[str, Any]] = {}
     for part in parts:
-        for request, seen in part.items():
+        for request, result in part.items():
             into = whole.setdefault(request, {"n_tokens": 0, "layers": {}})
-            into["n_tokens"] = max(into["n_tokens"], seen["n_tokens"])
-            into["layers"] |= seen["layers"]
-    for seen in whole.values():
-        seen["layers"] = {layer: seen["layers"][layer] for layer in sorted(seen["layers"], key=int)}
+            into["n_tokens"] = max(into["n_tokens"], result["n_tokens"])
+            into["layers"] |= result["layers"]
+    for result in whole.values():
+        result["layers"] = {layer: result["layers"][layer] for layer in sorted(result["layers"], key=int)}
         sums = {
-            form: math.fsum(values[name] for values in seen["layers"].values())
+            form: math.fsum(values[name] for values in result["layers"].values())
             for form, name in zip(FORMS, SUMS, strict=True)
         }
-        seen["scores"] = with_rates(sums, seen["n_tokens"])
+        result["scores"] = with_rates(sums, result["n_tokens"])
     return whole
 
 
 @dataclass(frozen=True)
-class Sample:
-    """Which of the n samples of a prompt a request is; to vLLM's core each is a request of its own."""
+class SampleOf:
+    """The place of a request among the n samples of a prompt; to vLLM's core each is a request of its own."""
 
     prompt: str
     index: str
     n: int
 
     @classmethod
-    def of(cls, request: Any) -> Sample | None:
-        """None if it is the only one."""
+    def of(cls, request: Any) -> SampleOf | None:
+        """None for the only response to its prompt."""
         n = request.sampling_params.extra_args.get(SAMPLES, 1)
         if n == 1:
             return None
@@ -126,26 +60,27 @@ class Sample:
         return cls(prompt, index, n)
 
 
-class Reporting:
-    """Of one engine core: which running requests want results, and results of samples whose siblings still run."""
+class Reports:
+    """The requests of an engine core that want results, and results of samples whose siblings still run."""
 
     def __init__(self, core: Any) -> None:
         # Here: this module is read without vLLM too.
         from normprobe.engines.vllm.core.stop_strings import StopStrings
 
         self._core = core
-        self._wanted: dict[str, Sample | None] = {}
+        self._wanted: dict[str, SampleOf | None] = {}
         self._samples: dict[str, dict[str, Any]] = {}
         self._stops = StopStrings(core.vllm_config.model_config)
 
-    def added(self, request: Any) -> None:
+    def follow(self, request: Any) -> None:
+        """Report on this request when it ends, if its policy holds a probe."""
         params = request.sampling_params
-        if params is not None and wants(params.extra_args):
-            self._wanted[request.request_id] = Sample.of(request)
+        if params is not None and has_probe(params.extra_args):
+            self._wanted[request.request_id] = SampleOf.of(request)
             self._stops.follow(request)
 
     def forget(self, requests: Iterable[str]) -> None:
-        """These have gone. Results of samples stay while siblings run: the last one brings them."""
+        """Drop requests that have ended. Results of samples stay while siblings run: the last one brings them."""
         gone = [self._wanted.pop(name) for name in requests if name in self._wanted]
         if gone:
             self._stops.keep(self._wanted.keys())
@@ -154,9 +89,9 @@ class Reporting:
             self._samples = {prompt: done for prompt, done in self._samples.items() if prompt in going}
 
     def complete(self, outputs: Mapping[int, Any] | None) -> None:
-        """Fill in the results of the requests that finish with these outputs.
+        """Put results onto the outputs of the requests that finish with them.
 
-        The samples of one prompt are one output to the caller, who sees what the last of them brings: that is
+        The samples of one prompt are one output to the caller, who gets what the last of them brings: that is
         {"samples": {index: result}}.
         """
         if not self._wanted:
@@ -171,14 +106,16 @@ class Reporting:
             return
         samples = {request: self._wanted.pop(request) for request in finished}
         self._stops.keep(self._wanted.keys())
-        seen = merged(self._core.model_executor.collective_rpc("normprobe_results", args=(list(finished),)))
-        for request, result in seen.items():
+        results = merged(
+            self._core.model_executor.collective_rpc("normprobe_results", args=(list(finished),))
+        )
+        for request, result in results.items():
             if (sample := samples[request]) is not None:
                 self._samples.setdefault(sample.prompt, {})[sample.index] = result
-        for request, result in seen.items():
+        for request, result in results.items():
             sample, output = samples[request], finished[request]
-            told = result if sample is None else {"samples": dict(self._samples[sample.prompt])}
-            output.kv_transfer_params = {**(output.kv_transfer_params or {}), FIELD: told}
+            report = result if sample is None else {"samples": dict(self._samples[sample.prompt])}
+            output.kv_transfer_params = {**(output.kv_transfer_params or {}), FIELD: report}
         for sample in samples.values():
             if sample is not None and len(self._samples.get(sample.prompt, ())) == sample.n:
                 del self._samples[sample.prompt]

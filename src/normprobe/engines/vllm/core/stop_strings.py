@@ -1,4 +1,4 @@
-"""Which requests a stop string has just ended: what the front end is about to find, known in the engine core.
+"""Stop strings, found in the engine core: which requests the front end is about to end.
 
 vLLM looks for stop strings where it makes text, in the front end, and only then tells the core to abort the request.
 By then the final output is out, and no result can be on it. So for requests that want results the core reads along,
@@ -16,14 +16,14 @@ from vllm.v1.engine.detokenizer import IncrementalDetokenizer
 
 
 class StopStrings:
-    """Of one engine core."""
+    """The text of the requests that have stop strings, as far as it is generated."""
 
     def __init__(self, model_config: Any) -> None:
         self._model_config = model_config
         self._reading: dict[str, IncrementalDetokenizer] = {}
 
     def follow(self, request: Any) -> None:
-        """From now on read what this request says, if it has stop strings."""
+        """Read this request's tokens from now on, if it has stop strings."""
         if request.sampling_params.stop:
             tokenizer = cached_tokenizer_from_config(self._model_config)
             self._reading[request.request_id] = IncrementalDetokenizer.from_new_request(tokenizer, request)
@@ -34,6 +34,6 @@ class StopStrings:
         return reading is not None and bool(reading.update(output.new_token_ids, output.finished))
 
     def keep(self, requests: Collection[str]) -> None:
-        """Forget all others."""
+        """Forget all requests but these."""
         for request in self._reading.keys() - set(requests):
             del self._reading[request]

@@ -1,25 +1,44 @@
-"""What one request asks for: validated in the front end, before the engine admits the request."""
+"""The policy that a request asks for: validated in the front end, before the engine admits the request."""
 
-# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
 from vllm.exceptions import VLLMValidationError
 
-from normprobe.engines.vllm.configuration import FIELD, PLAIN, SAMPLES, Configuration, canonical, policy_of
-from normprobe.engines.vllm.core.reports import wants
+from normprobe.engines.vllm.configuration import (
+    FIELD,
+    PLAIN,
+    SAMPLES,
+    Configuration,
+    canonical,
+    has_probe,
+    policy_of,
+)
 from normprobe.engines.vllm.limits import Limits
 from normprobe.errors import NormprobeError
+
+
+def admitting(process_inputs: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap `InputProcessor.process_inputs`: each request that it makes is validated."""
+
+    def admitted(self: Any, *args: Any, **kwargs: Any) -> Any:
+        request = process_inputs(self, *args, **kwargs)
+        admit(request, self.vllm_config)
+        return request
+
+    return admitted
 
 
 def admit(request: Any, vllm_config: Any) -> None:
     """Resolve `extra_args["normprobe"]` of an EngineCoreRequest to canonical JSON, and keep its cache apart.
 
-    Given: a name ("alrr", "plain"), a mapping, a list of these, or JSON text of these (HTTP: `vllm_xargs` takes no
-    nested values). Without one the engine's default policy holds.
+    The field holds a name ("alrr", "plain"), a mapping, a list of these, or JSON text of these (HTTP: `vllm_xargs`
+    takes no nested values). Without it the engine's default policy holds.
 
     What a policy changes enters the key-value cache, and a policy's history starts with a response. So a request with
     a policy reads nothing from the prefix cache, and what it leaves there has a salt of its own.
@@ -45,7 +64,7 @@ def admit(request: Any, vllm_config: Any) -> None:
     if request.resumable:
         raise _refusal("a whole prompt under a policy", "a streamed one", "send the prompt in one piece")
     scattered = vllm_config.parallel_config.data_parallel_size > 1 and request.data_parallel_rank is None
-    if params.n > 1 and scattered and wants(params.extra_args):
+    if params.n > 1 and scattered and has_probe(params.extra_args):
         raise _refusal(
             "n = 1 for a probe under data parallelism, which scatters samples over ranks",
             f"n = {params.n}",
@@ -56,6 +75,7 @@ def admit(request: Any, vllm_config: Any) -> None:
 
 
 def _resolve(asked: Any, configuration: Configuration, vllm_config: Any) -> str | None:
+    """Canonical JSON of the request's policy; None for no policy."""
     if asked is None:
         return configuration.policy
     try:
@@ -64,19 +84,18 @@ def _resolve(asked: Any, configuration: Configuration, vllm_config: Any) -> str 
             return None
         n_layers = vllm_config.model_config.hf_text_config.num_hidden_layers
         _check(text, configuration, n_layers, Limits.of(vllm_config))
-    except (
-        NormprobeError,
-        ValueError,
-        OverflowError,
-        RecursionError,
-    ) as error:  # a number of 400 digits is JSON too
+    # OverflowError: a number of 400 digits is JSON too.
+    except (NormprobeError, ValueError, OverflowError, RecursionError) as error:
         raise VLLMValidationError(str(error), parameter=FIELD) from error
     return text
 
 
 @lru_cache(maxsize=256)
 def _check(text: str, configuration: Configuration, n_layers: int, limits: Limits) -> None:
-    """Whether this engine can serve the policy; kept, for clients repeat themselves. Raises NormprobeError if not."""
+    """Check that this engine can serve the policy; cached, for clients repeat themselves.
+
+    Raises NormprobeError if it cannot.
+    """
     policy = policy_of(text, configuration.layer_profile(), n_layers)
     limits.check(policy)
     limits.check_memory(policy)

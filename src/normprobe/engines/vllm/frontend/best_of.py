@@ -1,4 +1,4 @@
-"""LRS best of n in one call: sample n responses to each prompt, and order them by a score of their norms."""
+"""LRS best of n in one call: sample n responses to each prompt, and sort them by a score of their norms."""
 
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 from __future__ import annotations
@@ -17,13 +17,14 @@ SCORES = tuple(form + per for form in FORMS for per in ("", "_per_token"))
 def best_of(
     llm: Any, prompts: Any, sampling_params: SamplingParams, form: str = "last_third", **generate: Any
 ) -> list[RequestOutput]:
-    """`llm.generate`, with the n responses to each prompt from the highest score to the lowest: `outputs[0]` is what
-    `normprobe.policies.selection.choose` takes.
+    """Generate as `llm.generate`, and sort the n responses to each prompt from the highest score to the lowest.
 
-    llm: a `vllm.LLM` started with normprobe. sampling_params: with n > 1; under the policy that its extra_args name,
-    which must hold a probe; by default the probe alone. form: of `normprobe.policies.selection.probe_scores`, the
-    paper's by default; sums grow with the length of a response, those `_per_token` do not. generate: further arguments
-    of `llm.generate`.
+    `outputs[0]` is then the response that `normprobe.policies.selection.choose` chooses.
+
+    llm: a `vllm.LLM` started with normprobe. sampling_params: with n > 1; the policy that its extra_args name must hold
+    a probe, and is the probe alone by default. form: one of `normprobe.policies.selection.probe_scores`, by default the
+    paper's; sums grow with the length of a response, those `_per_token` do not. generate: further arguments of
+    `llm.generate`.
 
     The scores stay on the outputs, in `kv_transfer_params["normprobe"]["samples"][str(response.index)]["scores"]`.
     Raises NormprobeError for another form, one response only, or a policy without a probe.

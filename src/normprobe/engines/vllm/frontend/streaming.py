@@ -1,10 +1,10 @@
-"""Results of streamed responses: vLLM leaves `kv_transfer_params` out of its chunks, so they are put there here, where
-they are in responses that are not streamed: in the chunk that ends the response, or each of its samples."""
+"""Results in streamed responses: vLLM leaves `kv_transfer_params` out of its chunks, so this puts them there.
 
-# pyright: reportMissingImports=false
+They come in the chunk that ends the response, or each of its samples, under the key that whole responses have.
+"""
+
 from __future__ import annotations
 
-import functools
 import inspect
 import json
 from collections.abc import AsyncIterator, Callable
@@ -15,50 +15,36 @@ from normprobe.engines.vllm.configuration import FIELD
 _PREFIX, _END = "data: ", "\n\n"
 
 
-def tell_in_streams() -> None:
-    """Wrap the servers' two generators of chunks, once per process."""
-    from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
-    from vllm.entrypoints.openai.completion.serving import OpenAIServingCompletion
-
-    for serving, name in (
-        (OpenAIServingChat, "chat_completion_stream_generator"),
-        (OpenAIServingCompletion, "completion_stream_generator"),
-    ):
-        if not hasattr(generate := getattr(serving, name), "_normprobe"):
-            setattr(serving, name, _telling(generate))
-
-
-def _telling(generate: Callable[..., AsyncIterator[str]]) -> Callable[..., AsyncIterator[str]]:
+def adding_results(generate: Callable[..., AsyncIterator[str]]) -> Callable[..., AsyncIterator[str]]:
+    """Wrap one of the servers' generators of chunks: those that end a response also carry its results."""
     signature = inspect.signature(generate)
 
-    @functools.wraps(generate)
-    async def told(*args: Any, **kwargs: Any) -> AsyncIterator[str]:
-        given, fresh = signature.bind(*args, **kwargs), []
-        given.arguments["result_generator"] = _watched(given.arguments["result_generator"], fresh)
+    async def with_results(*args: Any, **kwargs: Any) -> AsyncIterator[str]:
+        given, latest = signature.bind(*args, **kwargs), []
+        given.arguments["result_generator"] = _watch(given.arguments["result_generator"], latest)
         async for chunk in generate(*given.args, **given.kwargs):
-            yield _with_results(chunk, fresh) if fresh else chunk
+            yield _add_results(chunk, latest) if latest else chunk
 
-    told._normprobe = True  # type: ignore[attr-defined]
-    return told
+    return with_results
 
 
-async def _watched(outputs: AsyncIterator[Any], fresh: list[Any]) -> AsyncIterator[Any]:
-    """The outputs as they come; the latest results among them are left in `fresh` before the chunk made of them."""
+async def _watch(outputs: AsyncIterator[Any], latest: list[Any]) -> AsyncIterator[Any]:
+    """The outputs as they come; results among them are left in `latest` before vLLM makes a chunk of them."""
     async for item in outputs:
-        # Completions number their prompts; as in responses that are not streamed, the first one's results are told.
+        # Completions number their prompts; as in whole responses, only the first one's results are passed on.
         number, output = item if isinstance(item, tuple) else (0, item)
         if number == 0 and FIELD in (output.kv_transfer_params or {}):
-            fresh[:] = [output.kv_transfer_params]
+            latest[:] = [output.kv_transfer_params]
         yield item
 
 
-def _with_results(chunk: str, fresh: list[Any]) -> str:
-    """The chunk with the results, if it ends a choice, or comes after all of them; else as it is."""
+def _add_results(chunk: str, latest: list[Any]) -> str:
+    """The chunk with the results, if it ends a choice or comes after all of them; any other chunk as it is."""
     if not chunk.startswith(_PREFIX + "{"):  # the end of the stream
         return chunk
     content = json.loads(chunk[len(_PREFIX) :])
     choices = content.get("choices")
     if choices is None or (choices and not any(choice.get("finish_reason") for choice in choices)):
         return chunk
-    content["kv_transfer_params"] = fresh.pop()
+    content["kv_transfer_params"] = latest.pop()
     return f"{_PREFIX}{json.dumps(content, ensure_ascii=False)}{_END}"

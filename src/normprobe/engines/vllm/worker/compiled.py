@@ -1,12 +1,12 @@
 """Policies in a compiled model, with or without CUDA graphs in pieces.
 
-What Python does while a model is traced is frozen, an operator is not. So each block is followed by one operator that
-is opaque to the compiler, `normprobe::intervene`: it finds the rows of the pass under way through vLLM's forward
-context, as attention finds its metadata, asks the policies, and writes into the block's output where they act. vLLM
-splits its graphs there as it does at attention, so policies run between pieces: requests come and go with settings of
-their own and nothing is captured with them. Nothing is allocated that a graph reads: the output's memory stays its own.
-A graph of the whole pass leaves no room in between; such modes are refused or, where pieces are the alternative, left
-out (see plugin.py).
+Python code runs while a model is traced and never again; an operator runs in every pass. So each block is followed by
+one operator that is opaque to the compiler, `normprobe::intervene`: it finds the rows of the pass under way through
+vLLM's forward context, as attention finds its metadata, applies the policies, and writes into the block's output where
+they act. vLLM splits its graphs there as it does at attention, so policies run between pieces: requests come and go
+with settings of their own and nothing is captured with them. Nothing is allocated that a graph reads: the output's
+memory stays its own. A graph of the whole pass leaves no room in between; such modes are refused or, where pieces are
+the alternative, left out (see frontend/engine_setup.py).
 
 Measured: on the CPU, Inductor, one graph and pieces. Not run anywhere: the capture of CUDA graphs.
 """
@@ -23,16 +23,16 @@ from jaxtyping import Float
 from vllm.forward_context import get_forward_context
 
 from normprobe.engines.vllm.configuration import FIELD, Configuration
-from normprobe.engines.vllm.worker.eligible_rows import Placed
+from normprobe.engines.vllm.worker.eligible_rows import EligibleRows
 from normprobe.engines.vllm.worker.rerun import BlockRerun
 from normprobe.engines.vllm.worker.residual_stream import SiteInPlace, blocks_of
-from normprobe.engines.vllm.worker.runner_hooks import Serving
+from normprobe.engines.vllm.worker.runner_hooks import RunnerHooks
 from normprobe.engines.vllm.worker.twin import TwinRerun, twins_of
 from normprobe.policies.rows import Rerun
 
 
-class CompiledServing(Serving):
-    """`Serving` of a model that is compiled after this, at its first pass.
+class CompiledRunnerHooks(RunnerHooks):
+    """`RunnerHooks` for a model that is compiled afterwards, at its first pass.
 
     Layers in which the engine's default policy recurses get a twin (see twin.py), an extra pass that is part of the
     graph; what a request asks for elsewhere, or beyond one pass, runs as in eager mode.
@@ -48,7 +48,7 @@ class CompiledServing(Serving):
 
     @no_type_check  # traced, which the wrapper of a type checker would not survive
     def _change(self, block, layer, args, kwargs, output):
-        """Replaces what eager mode does after a block by the operator, at the time of tracing."""
+        """Put the operator after a block, while the model is traced."""
         given = dict(zip(self._parameters[layer], args, strict=False)) | kwargs
         names = [
             name
@@ -78,21 +78,21 @@ class CompiledServing(Serving):
         arguments: Mapping[str, torch.Tensor],
         layer: int,
     ) -> None:
-        """Ask the policies and write into the halves of the layer's output.
+        """Apply the policies, and write into the halves of the layer's output where they act.
 
-        again: what the twin made of it. arguments: the others that the block was called with, by name.
+        again: the output after one more pass, by the twin. arguments: the block's other arguments, by name.
         """
-        if layer not in self._asked and not self._checking:
+        if layer not in self._policies and not self._checking:
             return
         site = SiteInPlace.of(tuple(halves), layer)
         given = dict(arguments) | self._whole(layer, halves[0])
 
-        def rerun(placed: Placed) -> BlockRerun:
-            return BlockRerun(layer, self._blocks[layer], (), given, placed, self._attentions)
+        def rerun(rows: EligibleRows) -> BlockRerun:
+            return BlockRerun(layer, self._blocks[layer], (), given, rows, self._metadata)
 
-        def twin(placed: Placed, came: torch.Tensor) -> Rerun:
-            block = rerun(placed)
-            return block if again is None else TwinRerun(came, again[placed.index], block)
+        def twin(rows: EligibleRows, states: torch.Tensor) -> Rerun:
+            block = rerun(rows)
+            return block if again is None else TwinRerun(states, again[rows.index], block)
 
         if self._checking:
             self._check(site, layer, rerun)
@@ -107,11 +107,11 @@ def _intervene(
     names: str,
     layer: int,
 ) -> None:
-    serving: CompiledServing = get_forward_context().no_compile_layers[FIELD]
-    serving.intervene(halves, again, dict(zip(names.split(), arguments, strict=True)), layer)
+    hooks: CompiledRunnerHooks = get_forward_context().no_compile_layers[FIELD]
+    hooks.intervene(halves, again, dict(zip(names.split(), arguments, strict=True)), layer)
 
 
-# It lives as long as the operator is to.
+# Kept, for the operator lives as long as its library.
 _LIBRARY = torch.library.Library("normprobe", "FRAGMENT")
 _LIBRARY.define(
     "intervene(Tensor(a!)[] halves, Tensor? again, Tensor[] arguments, str names, int layer) -> ()"

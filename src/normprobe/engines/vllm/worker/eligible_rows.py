@@ -1,4 +1,4 @@
-"""What a forward pass holds: which of its rows belong to which slot, at which step."""
+"""The rows of a forward pass on which policies act: which slot they belong to, at which step."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from jaxtyping import Int
 
-from normprobe.engines.vllm.worker.slots import Held
+from normprobe.engines.vllm.worker.slots import ActiveRequest
 
 
 @dataclass(frozen=True)
-class Batch:
-    """A pass as the model runner has it, on the host. Requests in the order of the batch.
+class PassLayout:
+    """The requests of a forward pass as the model runner has them, on the host, in the order of its batch.
 
     start: the first row of each request, and the end of the last. computed: tokens of each request before this pass.
     prompt: tokens of each prompt.
@@ -27,11 +27,11 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Placed:
-    """Eligible rows of one policy, at most one of each slot.
+class EligibleRows:
+    """Eligible rows of one policy in a pass, at most one per slot.
 
     index: rows of the pass. slot, step: see `normprobe.policies.rows`. request: positions in the batch.
-    position: of the token, from 0.
+    position: of the token in its request, from 0.
     On the device: index, slot, step. On the host: request, position.
     """
 
@@ -42,31 +42,40 @@ class Placed:
     position: Int[np.ndarray, " row"]
 
 
-def place(batch: Batch, held: Mapping[str, Held], device: torch.device) -> dict[str, list[Placed]]:
-    """By policy: its rows in this pass. After the first, each further entry holds later tokens of the same requests.
+def eligible_rows(
+    layout: PassLayout, active: Mapping[str, ActiveRequest], device: torch.device
+) -> dict[str, list[EligibleRows]]:
+    """The eligible rows by policy. After the first entry, each further one holds later tokens of the same requests.
 
     A pass usually holds one eligible row of a request; it holds several when a preempted one is computed again.
     """
-    mine = [held.get(request) for request in batch.requests]
-    placed: dict[str, list[Placed]] = {}
-    for policy in dict.fromkeys(one.policy for one in mine if one is not None):
-        ours = np.array([i for i, one in enumerate(mine) if one is not None and one.policy == policy])
-        slot = np.array([one.slot for one in mine if one is not None and one.policy == policy])
-        placed[policy] = list(_by_rank(batch, ours, slot, device))
-    return {policy: ranks for policy, ranks in placed.items() if ranks}
+    by_place = [active.get(request) for request in layout.requests]
+    found: dict[str, list[EligibleRows]] = {}
+    for policy in dict.fromkeys(one.policy for one in by_place if one is not None):
+        places = np.array([i for i, one in enumerate(by_place) if one is not None and one.policy == policy])
+        slot = np.array([one.slot for one in by_place if one is not None and one.policy == policy])
+        found[policy] = list(_by_rank(layout, places, slot, device))
+    return {policy: ranks for policy, ranks in found.items() if ranks}
 
 
 def _by_rank(
-    batch: Batch, ours: Int[np.ndarray, " request"], slot: Int[np.ndarray, " request"], device: torch.device
-) -> Iterator[Placed]:
+    layout: PassLayout,
+    places: Int[np.ndarray, " request"],
+    slot: Int[np.ndarray, " request"],
+    device: torch.device,
+) -> Iterator[EligibleRows]:
+    """First the first eligible row of each request, then the second of those that have one, and so on.
+
+    places: of the policy's requests in the batch.
+    """
     start, computed, prompt = (
-        x[ours].astype(np.int64) for x in (batch.start[:-1], batch.computed, batch.prompt)
+        x[places].astype(np.int64) for x in (layout.start[:-1], layout.computed, layout.prompt)
     )
-    end = computed + batch.start[1:][ours] - start
+    end = computed + layout.start[1:][places] - start
     first = np.maximum(computed, prompt - 1)
     for rank in range(max(int((end - first).max()), 0)):
         at = np.flatnonzero(first + rank < end)
         position = first[at] + rank
         rows = np.stack([start[at] + position - computed[at], slot[at], position - prompt[at] + 1])
         index, slots, step = torch.from_numpy(rows).to(device, non_blocking=True)
-        yield Placed(index, slots, step, ours[at], position)
+        yield EligibleRows(index, slots, step, places[at], position)

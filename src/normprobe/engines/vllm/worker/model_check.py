@@ -1,7 +1,7 @@
-"""Whether policies can act in a model, found out before any request: by what its blocks do, not by its name.
+"""The check that policies can act in a model, before any request: by what its blocks do, not by its name.
 
-Each layer is asked once, in a pass of no request. What is refused would fail in the middle of serving, or worse: blocks
-that return the whole state beside a stale half look like those that return two halves, and every norm would be wrong.
+Each layer is tried once, in a pass of no request. What is refused would fail in the middle of serving, or worse: blocks
+that return the whole state with a stale half look like those that return two halves, and every norm would be wrong.
 """
 
 # pyright: reportMissingImports=false
@@ -20,12 +20,15 @@ from normprobe.engines.vllm.worker.residual_stream import Site
 from normprobe.errors import NormprobeError
 
 ROUNDING = 0.1
-"""A share of the state's length: far above the rounding of 8-bit weights, far below what a half makes of it."""
+"""A share of the state's norm: far above the rounding of 8-bit weights, far below the effect of a missing half."""
 
 
 def check_parts(block: nn.Module, layer: int) -> None:
-    """Raises NormprobeError for a block that takes no state by that name, or keeps a state of its own (recurrent
-    layers, indexers), which an extra pass would advance."""
+    """Check the parts of a block.
+
+    Raises NormprobeError for a block that has no argument `hidden_states`, or one that keeps a state of its own
+    (recurrent layers, indexers), which an extra pass would advance.
+    """
     if "hidden_states" not in inspect.signature(block.forward).parameters:
         raise NormprobeError(
             _unfit(layer, "that takes hidden_states", f"{type(block).__name__}, which does not")
@@ -40,10 +43,10 @@ def check_parts(block: nn.Module, layer: int) -> None:
 
 
 def check_states(site: Site, rerun: BlockRerun) -> None:
-    """site: what the block has just returned. rerun: of one of its rows.
+    """Try an extra pass of a block on a random state. site: its output. rerun: of one of its rows.
 
-    Tries an extra pass. Raises NormprobeError where a state in two halves, as the block returns it, is another to it
-    than their sum.
+    Raises NormprobeError for a block that returns two tensors whose sum is not the state: given both, it computes
+    something else than given their sum.
     """
     like = site.halves[0]
     draw = torch.Generator().manual_seed(rerun.layer)  # the same on all ranks
@@ -53,9 +56,8 @@ def check_states(site: Site, rerun: BlockRerun) -> None:
     whole = rerun.once(*row, one + other).float()
     if len(site.halves) == 1:
         return
-    halves = rerun.once(
-        *row, one.clone(), other.clone()
-    ).float()  # fused norms write into what they are given
+    # Clones, for fused norms write into what they are given.
+    halves = rerun.once(*row, one.clone(), other.clone()).float()
     if not (whole - halves).norm() <= ROUNDING * whole.norm():
         raise NormprobeError(
             _unfit(rerun.layer, "that returns two halves of its state", "a state beside something else")

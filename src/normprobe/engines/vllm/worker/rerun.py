@@ -1,4 +1,4 @@
-"""One more pass of a block on its own output, for some rows only, reading the key-value cache and writing nothing.
+"""One extra pass of a block on its own output, for some rows only, reading the key-value cache and writing nothing.
 
 Each chosen row becomes a request of its own with one query token: sequence length = its position + 1, its request's
 row of the block table. From that every attention backend of vLLM builds its metadata as for an ordinary decode batch.
@@ -21,28 +21,32 @@ from vllm.forward_context import get_forward_context, override_forward_context
 from vllm.model_executor.layers.attention_layer_base import AttentionLayerBase
 from vllm.v1.attention.backend import CommonAttentionMetadata
 
-from normprobe.engines.vllm.worker.eligible_rows import Placed
+from normprobe.engines.vllm.worker.eligible_rows import EligibleRows
 from normprobe.engines.vllm.worker.residual_stream import Site
 
 
-class Attentions:
-    """Attention metadata for a few rows of the pass under way."""
+class RowMetadata:
+    """Builds attention metadata for a few rows of the pass under way."""
 
     def __init__(self, runner: Any) -> None:
         self._runner = runner
         self._groups: dict[str, Any] = {}
         self._blocks: dict[nn.Module, tuple[inspect.Signature, list[str]]] = {}
 
-    def known(self, block: nn.Module) -> tuple[inspect.Signature, list[str]]:
-        """The signature of a block, and the names of its attention layers; found once, for it takes as long as a small
-        layer does."""
+    def shape_of(self, block: nn.Module) -> tuple[inspect.Signature, list[str]]:
+        """The signature of a block, and the names of its attention layers.
+
+        Found once: it takes as long as a small layer does.
+        """
         if block not in self._blocks:
             self._blocks[block] = inspect.signature(block.forward), attention_names(block)
         return self._blocks[block]
 
     def _group(self, name: str) -> Any:
-        """The runner's attention group of a layer, with metadata builders of our own: some keep state between build and
-        use, which the pass under way still needs."""
+        """The runner's attention group of a layer, with metadata builders of our own.
+
+        Some builders keep state between build and use, which the pass under way still needs.
+        """
         if name not in self._groups:
             runner = self._runner
             for group in (group for groups in runner.attn_groups for group in groups):
@@ -60,7 +64,10 @@ class Attentions:
         request: Int[np.ndarray, " row"],
         position: Int[np.ndarray, " row"],
     ) -> dict[str, Any]:
-        """By attention layer: one query token per row, at this position of the request at this place in the batch."""
+        """Metadata by attention layer, with one query token per row.
+
+        request: the row's request, by its place in the batch. position: of the token in that request.
+        """
         n, device = len(request), self._runner.device
         length = torch.from_numpy((position + 1).astype(np.int32))
         start = torch.arange(n + 1, dtype=torch.int32)
@@ -89,17 +96,17 @@ class Attentions:
 
 @dataclass(frozen=True)
 class BlockRerun:
-    """`Rerun` (see `normprobe.policies.rows`) of one block in the pass under way, over the rows placed.
+    """`Rerun` (see `normprobe.policies.rows`) of one block in the pass under way.
 
-    args, kwargs: what the block was called with.
+    args, kwargs: what the block was called with. rows: those of the policy that asks.
     """
 
     layer: int
     block: nn.Module
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    placed: Placed
-    attentions: Attentions
+    rows: EligibleRows
+    metadata: RowMetadata
 
     def __call__(
         self, active: Bool[torch.Tensor, " row"], states: Float[torch.Tensor, "row d"]
@@ -117,12 +124,12 @@ class BlockRerun:
         hidden: Float[torch.Tensor, "chosen d"],
         residual: Float[torch.Tensor, "chosen d"] | None = None,
     ) -> Float[torch.Tensor, "chosen d"]:
-        """What the block makes of these states of the chosen rows, given as a whole or in two halves.
+        """The states of the chosen rows after one pass of the block over them, given whole or in two halves.
 
-        host, chosen: the same, where their names say.
+        host, chosen: the same places among the rows, on the host and on the device.
         """
-        metadata = self.attentions.of(
-            self.attentions.known(self.block)[1], self.placed.request[host], self.placed.position[host]
+        metadata = self.metadata.of(
+            self.metadata.shape_of(self.block)[1], self.rows.request[host], self.rows.position[host]
         )
         context = replace(
             get_forward_context(),
@@ -131,10 +138,10 @@ class BlockRerun:
             is_padding=None,
             all_moe_layers=None,
         )
-        arguments = self._arguments(self.placed.index[chosen], hidden, residual)
+        arguments = self._arguments(self.rows.index[chosen], hidden, residual)
         # A compiled engine would compile each part of the block by itself, anew for every number of rows.
         with override_forward_context(context), torch.compiler.set_stance("force_eager"):
-            # Not through the block's __call__: its hooks are ours.
+            # Not through the block's __call__, which would run our own hooks.
             site = Site.of(self.block.forward(**arguments), self.layer)
         return site.at(torch.arange(len(chosen), device=chosen.device))
 
@@ -142,7 +149,7 @@ class BlockRerun:
         self, index: Int[torch.Tensor, " chosen"], hidden: torch.Tensor, residual: torch.Tensor | None
     ) -> dict[str, Any]:
         """The block's arguments for these tokens in these states."""
-        signature, _ = self.attentions.known(self.block)
+        signature, _ = self.metadata.shape_of(self.block)
         given: dict[str, Any] = {}
         for name, value in signature.bind(*self.args, **self.kwargs).arguments.items():
             more = signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD

@@ -1,7 +1,8 @@
-"""Where the residual stream is in vLLM's models: found by shape, as `normprobe.models.architectures` does.
+"""The residual stream in vLLM's models: the decoder blocks, and their outputs read and changed.
 
-Blocks of Qwen2, Qwen3, Llama, Mistral, Gemma 1–3 and Phi-3 return two halves (hidden, residual) whose sum is the site;
-the next norm adds them. Others return the sum itself.
+Blocks are found by shape, as in `normprobe.models.architectures`, and not by name. Those of Qwen2, Qwen3, Llama,
+Mistral, Gemma 1–3 and Phi-3 return two halves (hidden, residual) whose sum is the site; the next norm adds them. Others
+return the sum itself.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from normprobe.policies.rows import Change
 
 
 def blocks_of(model: nn.Module, n_layers: int) -> list[nn.Module]:
-    """The decoder blocks, those of other pipeline stages as placeholders.
+    """The decoder blocks of a model; those on other pipeline stages are placeholders.
 
-    Raises NormprobeError if there is not exactly one list of n_layers modules nearest to the model's root.
+    Raises NormprobeError unless exactly one list of n_layers modules is nearest to the model's root.
     """
     lists = {
         name: module
@@ -38,13 +39,13 @@ def blocks_of(model: nn.Module, n_layers: int) -> list[nn.Module]:
 
 @dataclass(frozen=True)
 class Site:
-    """What a block returned."""
+    """The output of a block: the residual stream after it, whole or in two halves."""
 
     halves: tuple[Float[torch.Tensor, "token d"], ...]
 
     @classmethod
     def of(cls, output: object, layer: int) -> Site:
-        """Raises NormprobeError for anything but one tensor [token, d] or two."""
+        """Take a block's output. Raises NormprobeError for anything but one tensor [token, d] or two."""
         given = output if isinstance(output, tuple) else (output,)
         halves = tuple(half for half in given if isinstance(half, torch.Tensor) and half.ndim == 2)
         if len(halves) != len(given) or not 1 <= len(given) <= 2:
@@ -60,8 +61,10 @@ class Site:
         return halves[0] + halves[1] if len(halves) == 2 else halves[0]
 
     def changed(self, index: Int[torch.Tensor, " row"], change: Change) -> Site:
-        """The site with the triggered rows replaced, in new tensors: (h', 0) sums to h' exactly. Other rows keep their
-        bits, both halves."""
+        """The site with the triggered rows replaced, in new tensors: (h', 0) sums to h' exactly.
+
+        Other rows keep their bits, in both halves.
+        """
         acts = change.triggered[:, None]
         whole = len(index) == len(self.halves[0])
         return Site(
@@ -69,31 +72,31 @@ class Site:
                 torch.where(acts, new, half)
                 if whole
                 else half.index_copy(0, index, torch.where(acts, new, half[index]))
-                for half, new in zip(self.halves, _news(change), strict=False)
+                for half, new in zip(self.halves, _new_halves(change), strict=False)
             )
         )
 
     @property
     def output(self) -> torch.Tensor | tuple[torch.Tensor, ...]:
-        """As the block returned it."""
+        """The site in the form in which the block returned it."""
         return self.halves if len(self.halves) == 2 else self.halves[0]
 
 
 class SiteInPlace(Site):
-    """An output whose memory others hold, such as a graph: changes are written into it."""
+    """A site whose memory others read, such as a graph: changes are written into it."""
 
     def at(self, index: Int[torch.Tensor, " row"]) -> Float[torch.Tensor, "row d"]:
-        """As in `Site`, in memory of its own: histories keep it."""
+        """The residual stream of these tokens, in memory of its own, since histories keep it."""
         state = super().at(index)
         return state.clone() if state is self.halves[0] else state
 
     def changed(self, index: Int[torch.Tensor, " row"], change: Change) -> Site:
-        """This site, its triggered rows overwritten."""
-        for half, new in zip(self.halves, _news(change), strict=False):
+        """This same site, its triggered rows overwritten."""
+        for half, new in zip(self.halves, _new_halves(change), strict=False):
             half.index_copy_(0, index, torch.where(change.triggered[:, None], new, half[index]))
         return self
 
 
-def _news(change: Change) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the halves of a changed row become."""
+def _new_halves(change: Change) -> tuple[torch.Tensor, torch.Tensor]:
+    """The two halves of the changed rows."""
     return change.hidden, torch.zeros((), dtype=change.hidden.dtype, device=change.hidden.device)

@@ -1,4 +1,4 @@
-"""Policies on a model runner: who is at work, which rows of a pass are theirs, and each site to its policy."""
+"""Policies in a model runner: slots for its requests, the rows of each pass, and a hook after each block."""
 
 # pyright: reportMissingImports=false
 from __future__ import annotations
@@ -12,25 +12,26 @@ from torch import nn
 from vllm.config import CUDAGraphMode
 from vllm.model_executor.models.utils import PPMissingLayer
 
+from normprobe.engines.vllm import patches
 from normprobe.engines.vllm.configuration import FIELD, Configuration, policy_of
 from normprobe.engines.vllm.limits import Limits
-from normprobe.engines.vllm.worker.eligible_rows import Batch, Placed, place
-from normprobe.engines.vllm.worker.end_tokens import Stops
+from normprobe.engines.vllm.worker.eligible_rows import EligibleRows, PassLayout, eligible_rows
+from normprobe.engines.vllm.worker.end_tokens import EndTokens
 from normprobe.engines.vllm.worker.model_check import check_parts, check_states
-from normprobe.engines.vllm.worker.rerun import Attentions, BlockRerun
+from normprobe.engines.vllm.worker.rerun import BlockRerun, RowMetadata
 from normprobe.engines.vllm.worker.residual_stream import Site, blocks_of
 from normprobe.engines.vllm.worker.slots import Slots
 from normprobe.errors import NormprobeError
 from normprobe.policies.rows import Acting, Rerun, Rows
 
 
-class Serving:
-    """Attached to a V1 `GPUModelRunner` (also the CPU's) after its model is loaded.
+class RunnerHooks:
+    """Attaches policies to a V1 `GPUModelRunner` (also the CPU's) after its model is loaded.
 
-    Two of the runner's methods are wrapped on the instance, `_update_states` (who is at work) and `_model_forward`
-    (one pass); the blocks get forward hooks. No class of vLLM is changed.
+    Two of the runner's methods are wrapped on the object: `_update_states`, which says which requests start and end,
+    and `_model_forward`, one pass. The blocks get forward hooks.
 
-    slots: who is at work. layers: those that are here and not on another stage of a pipeline.
+    slots: of the active requests. layers: those that are here and not on another stage of a pipeline.
     """
 
     def __init__(self, runner: Any, configuration: Configuration) -> None:
@@ -46,15 +47,15 @@ class Serving:
             runner.device,
             keep=configuration.policy,
         )
-        self._attentions = Attentions(runner)
-        self._placed: dict[str, list[Placed]] = {}
-        self._asked: dict[int, list[tuple[Acting, list[Placed]]]] = {}
+        self._metadata = RowMetadata(runner)
+        self._rows: dict[str, list[EligibleRows]] = {}
+        self._policies: dict[int, list[tuple[Acting, list[EligibleRows]]]] = {}
         self._preempted: list[str] = []
-        self._stops: Stops | None = None
-        if config.scheduler_config.async_scheduling:  # only then is a row computed for the token after a stop
+        self._end_tokens: EndTokens | None = None
+        if config.scheduler_config.async_scheduling:  # only then is a row computed for the token after an end
             vocab = config.model_config.get_vocab_size()
-            self._stops = Stops(config.scheduler_config.max_num_seqs, vocab, runner.device)
-        # Then a pass that is not everybody's would hang.
+            self._end_tokens = EndTokens(config.scheduler_config.max_num_seqs, vocab, runner.device)
+        # Then a pass that other ranks do not make would hang.
         self._lockstep = Limits.of(config).lockstep
         self._checking, self._checked = False, set[int]()
         blocks = blocks_of(runner.get_model(), n_layers)
@@ -68,11 +69,20 @@ class Serving:
                 ),
                 with_kwargs=True,
             )
-        update_states, model_forward = runner._update_states, runner._model_forward
+        patches.wrap(runner, "_update_states", self._updating)
+        patches.wrap(runner, "_model_forward", self._forwarding)
+
+    def _updating(self, update_states: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap `GPUModelRunner._update_states`."""
 
         def updated(scheduler_output: Any) -> Any:
             self._update(scheduler_output)
             return update_states(scheduler_output)
+
+        return updated
+
+    def _forwarding(self, model_forward: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap `GPUModelRunner._model_forward`."""
 
         def forward(*args: Any, **kwargs: Any) -> Any:
             self._begin()
@@ -81,12 +91,12 @@ class Serving:
             finally:
                 self._finish()
 
-        runner._update_states, runner._model_forward = updated, forward
+        return forward
 
     def check(self) -> None:
-        """Whether policies can act in this model, tried in a pass of no request; needs the key-value cache.
+        """Check that policies can act in this model, in a pass of no request; needs the key-value cache.
 
-        Raises NormprobeError if not.
+        Raises NormprobeError if they cannot.
         """
         self._checking, self._checked = True, set()
         try:
@@ -99,17 +109,21 @@ class Serving:
                 "serve a model with a plain stack of decoder blocks"
             )
 
-    def _check(self, site: Site, layer: int, rerun: Callable[[Placed], BlockRerun]) -> None:
+    def _check(self, site: Site, layer: int, rerun: Callable[[EligibleRows], BlockRerun]) -> None:
         self._checked.add(layer)
         if not self._lockstep:
             zero = torch.zeros(1, dtype=torch.int64, device=self._runner.device)
-            check_states(site, rerun(Placed(zero, zero, zero, np.zeros(1, np.int64), np.zeros(1, np.int64))))
+            host = np.zeros(1, np.int64)
+            check_states(site, rerun(EligibleRows(zero, zero, zero, host, host)))
 
     def _update(self, scheduler_output: Any) -> None:
-        """Slots for who starts, none for who is done. A preempted request starts again from its first token, since it
-        reads no prefix cache (see requests.py). Its slot stays until the next update, for under asynchronous scheduling
-        the token under way may still end it, and its results are asked for then; but not where others start in the
-        same update, which only happens after a reset that throws such tokens away."""
+        """Give slots to the requests that start, and free those of requests that ended.
+
+        A preempted request starts again from its first token, since it reads no prefix cache (see
+        frontend/admission.py). Its slot stays until the next update, for under asynchronous scheduling the token under
+        way may still end it, and its results are asked for then; but not where others start in the same update, which
+        only happens after a reset that throws such tokens away.
+        """
         self.slots.free(scheduler_output.finished_req_ids)
         self.slots.free(self._preempted)
         self._preempted = list(scheduler_output.preempted_req_ids or ())
@@ -128,61 +142,65 @@ class Serving:
             self.slots.tidy()
         else:
             self.slots.take(starting)
-            if self._stops is not None:
-                self._stops.set({self.slots.held[request].slot: parameters[request] for request in starting})
+            if self._end_tokens is not None:
+                self._end_tokens.set(
+                    {self.slots.active[request].slot: parameters[request] for request in starting}
+                )
 
     def _begin(self) -> None:
-        if not self.slots.held:
+        """Before a pass: find the rows of each policy, and the policies of each layer."""
+        if not self.slots.active:
             return
-        held = self._runner.input_batch
-        n = held.num_reqs
-        batch = Batch(
-            held.req_ids,
+        batch = self._runner.input_batch
+        n = batch.num_reqs
+        layout = PassLayout(
+            batch.req_ids,
             self._runner.query_start_loc.np[: n + 1],
-            held.num_computed_tokens_cpu[:n],
-            held.num_prompt_tokens[:n],
+            batch.num_computed_tokens_cpu[:n],
+            batch.num_prompt_tokens[:n],
         )
-        self._placed = place(batch, self.slots.held, self._runner.device)
-        if self._stops is not None:
+        self._rows = eligible_rows(layout, self.slots.active, self._runner.device)
+        if self._end_tokens is not None:
             # The runner's own: a model that takes embeddings is given no tokens.
             tokens = self._runner.input_ids.gpu
-            self._placed = {
-                policy: [self._stops.masked(placed, tokens) for placed in ranks]
-                for policy, ranks in self._placed.items()
+            self._rows = {
+                policy: [self._end_tokens.masked(rows, tokens) for rows in ranks]
+                for policy, ranks in self._rows.items()
             }
-        for policy, ranks in self._placed.items():
+        for policy, ranks in self._rows.items():
             for layer in self.slots.layers[policy]:
-                self._asked.setdefault(layer, []).append((self.slots.acting[policy], ranks))
+                self._policies.setdefault(layer, []).append((self.slots.acting[policy], ranks))
 
     def _finish(self) -> None:
-        for policy in self._placed:
+        """After a pass: let each policy take it into its history."""
+        for policy in self._rows:
             self.slots.acting[policy].finish()
-        self._placed, self._asked = {}, {}
+        self._rows, self._policies = {}, {}
 
     def _change(
         self, block: nn.Module, layer: int, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> Any:
-        """What the block gives on; None leaves it as it is."""
-        if layer not in self._asked and not self._checking:
+        """The block's output after the policies; None leaves it as it is."""
+        if layer not in self._policies and not self._checking:
             return None
         site = Site.of(output, layer)
 
-        def rerun(placed: Placed) -> BlockRerun:
-            return BlockRerun(layer, block, args, kwargs, placed, self._attentions)
+        def rerun(rows: EligibleRows) -> BlockRerun:
+            return BlockRerun(layer, block, args, kwargs, rows, self._metadata)
 
         if self._checking:
             self._check(site, layer, rerun)
             return None
-        return self._apply(site, layer, lambda placed, _: rerun(placed)).output
+        return self._apply(site, layer, lambda rows, _: rerun(rows)).output
 
-    def _apply(self, site: Site, layer: int, rerun: Callable[[Placed, torch.Tensor], Rerun]) -> Site:
-        """The site after the policies that are asked here. rerun: of these rows, which have come in these states."""
-        for acting, ranks in self._asked[layer]:
-            for placed in ranks:
-                rows = Rows(site.at(placed.index), placed.slot, placed.step)
-                change = acting.apply(rows, layer, rerun(placed, rows.hidden))
+    def _apply(self, site: Site, layer: int, rerun: Callable[[EligibleRows, torch.Tensor], Rerun]) -> Site:
+        """The site after the policies of this layer. rerun: the extra pass of these rows in these states."""
+        for acting, ranks in self._policies[layer]:
+            for eligible in ranks:
+                rows = Rows(site.at(eligible.index), eligible.slot, eligible.step)
+                change = acting.apply(rows, layer, rerun(eligible, rows.hidden))
                 if change.hidden is not rows.hidden:
-                    site = site.changed(placed.index, change)
+                    site = site.changed(eligible.index, change)
                 if len(ranks) > 1:
                     acting.finish()  # further tokens of the same requests follow: this one is their history
         return site

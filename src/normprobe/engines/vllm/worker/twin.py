@@ -1,4 +1,4 @@
-"""The twin of a block: an extra pass of all rows that is part of the compiled model, always on.
+"""The twin of a block: an extra pass of all rows, always computed as part of a compiled model.
 
 It shares everything with its block but what it knows of its cache: as attention that reads the cache of another layer,
 it has no write to trace. No shape depends on the data and nothing waits for the device, so it goes into graphs like any
@@ -24,16 +24,14 @@ from normprobe.engines.vllm.worker.rerun import BlockRerun
 
 
 def twins_of(blocks: Sequence[nn.Module], layers: Iterable[int], runner: Any) -> dict[int, nn.Module]:
-    """By layer, of these layers as far as they can have one."""
-    if (
-        runner.compilation_config.static_all_moe_layers
-    ):  # counted as they are called, so none may be called twice
-        return {}
+    """The twins of these layers' blocks, by layer; layers that can have none are left out."""
+    if runner.compilation_config.static_all_moe_layers:
+        return {}  # vLLM counts such layers as they are called, so none may be called twice
     return {layer: twin_of(blocks[layer]) for layer in layers if _writes_apart(blocks[layer])}
 
 
 def _writes_apart(block: nn.Module) -> bool:
-    """Whether all its attention leaves writing the cache to an operator of its own, which a twin can leave out."""
+    """Whether all attention of the block writes the cache in a separate operator, which a twin can leave out."""
     states = [module for module in block.modules() if isinstance(module, AttentionLayerBase)]
     return bool(states) and all(
         isinstance(state, Attention) and not state.attn_backend.forward_includes_kv_cache_update
@@ -42,7 +40,7 @@ def _writes_apart(block: nn.Module) -> bool:
 
 
 def twin_of(module: nn.Module) -> nn.Module:
-    """The module once more, sharing all parameters and buffers, without hooks; its attention writes nothing."""
+    """A copy of the module that shares all parameters and buffers, without hooks; its attention writes nothing."""
     twin = copy.copy(module)
     twin._forward_hooks = OrderedDict()
     twin._modules = {
@@ -60,16 +58,17 @@ def _holds_attention(module: nn.Module) -> bool:
 
 @dataclass(frozen=True)
 class TwinRerun:
-    """`Rerun` (see `normprobe.policies.rows`) that knows what one pass makes of the rows as they came.
+    """`Rerun` (see `normprobe.policies.rows`) whose first pass over the rows the twin has computed already.
 
-    came: the rows' states. again: those after one more pass. otherwise: for other states, as a second extra pass has.
+    before: the rows' states. after: those states after one more pass. block: for any other states, such as those of a
+    second extra pass.
     """
 
-    came: Float[torch.Tensor, "row d"]
-    again: Float[torch.Tensor, "row d"]
-    otherwise: BlockRerun
+    before: Float[torch.Tensor, "row d"]
+    after: Float[torch.Tensor, "row d"]
+    block: BlockRerun
 
     def __call__(
         self, active: Bool[torch.Tensor, " row"], states: Float[torch.Tensor, "row d"]
     ) -> Float[torch.Tensor, "row d"] | None:
-        return self.again if states is self.came else self.otherwise(active, states)
+        return self.after if states is self.before else self.block(active, states)

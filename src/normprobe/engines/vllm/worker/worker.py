@@ -9,9 +9,9 @@ from vllm.config import CompilationMode
 from vllm.platforms import current_platform
 
 from normprobe.engines.vllm.configuration import Configuration
-from normprobe.engines.vllm.core.reports import collect
-from normprobe.engines.vllm.worker.compiled import CompiledServing
-from normprobe.engines.vllm.worker.runner_hooks import Serving
+from normprobe.engines.vllm.worker.compiled import CompiledRunnerHooks
+from normprobe.engines.vllm.worker.probe_results import collect
+from normprobe.engines.vllm.worker.runner_hooks import RunnerHooks
 
 if current_platform.is_cpu():
     from vllm.v1.worker.cpu_worker import CPUWorker as PlatformWorker
@@ -20,26 +20,29 @@ else:
 
 
 class NormprobeWorker(PlatformWorker):  # type: ignore[misc]
-    """Chosen through `worker_cls`, vLLM's own way to extend a worker."""
+    """A worker whose model runs under policies. Chosen through `worker_cls`, vLLM's own way to extend a worker."""
 
     def load_model(self, **kwargs: Any) -> None:
-        """Load, then attach: before profiling, so that what the engine's default policy takes is counted."""
+        """Load the model and attach policies, before vLLM profiles: the default policy's memory is then counted."""
         super().load_model(**kwargs)
         configuration = Configuration.of(self.vllm_config.additional_config)
-        assert configuration is not None, "the plugin chooses this worker together with its configuration"
+        assert configuration is not None, "the front end chooses this worker together with its configuration"
         compiled = self.vllm_config.compilation_config.mode != CompilationMode.NONE
-        self.normprobe = (CompiledServing if compiled else Serving)(self.model_runner, configuration)
+        self.normprobe = (CompiledRunnerHooks if compiled else RunnerHooks)(self.model_runner, configuration)
 
     def compile_or_warm_up_model(self) -> Any:
-        """Here the cache is there and no request yet. Raises NormprobeError where no policy can act."""
+        """Check that policies can act, then warm up: the key-value cache exists and no request has come.
+
+        Raises NormprobeError for a model in which no policy can act.
+        """
         self.normprobe.check()
         return super().compile_or_warm_up_model()
 
     def normprobe_state(self) -> dict[str, int]:
-        """How much is held: requests at work under a policy, and policies."""
+        """How many requests are active under a policy, and how many policies are kept."""
         slots = self.normprobe.slots
-        return {"requests": len(slots.held), "policies": len(slots.acting)}
+        return {"requests": len(slots.active), "policies": len(slots.acting)}
 
     def normprobe_results(self, requests: list[str]) -> dict[str, dict[str, Any]]:
-        """What the probes saw of these requests, on this worker's layers (see results.py)."""
+        """What the probes measured on these requests, at this worker's layers (see probe_results.py)."""
         return collect(self.normprobe.slots, requests, self.normprobe.layers)

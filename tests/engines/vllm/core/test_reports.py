@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from normprobe.engines.vllm.core.reports import collect, merged, wants
+from normprobe.engines.vllm.core.reports import merged
+from normprobe.engines.vllm.worker.probe_results import collect
 from normprobe.engines.vllm.worker.slots import Slots
 from normprobe.policies.rows import Rows
 from normprobe.policies.selection import lrs_scores
@@ -24,7 +25,7 @@ def served(states: dict[str, torch.Tensor], layers: list[int]) -> Slots:
     slots.take(dict.fromkeys(states, PROBE))
     acting = slots.acting[PROBE]
     for request, seen in states.items():
-        slot = torch.tensor([slots.held[request].slot])
+        slot = torch.tensor([slots.active[request].slot])
         for step in range(seen.shape[1]):
             for row, layer in enumerate(map(int, TAU)):
                 if layer in layers:
@@ -44,11 +45,11 @@ def test_ranks_add_up_to_one_worker(ranks: list[Any], lengths: list[int], seed: 
     draw = torch.Generator().manual_seed(seed)
     states = {str(i): torch.randn(3, n, D, generator=draw) for i, n in enumerate(lengths)}
     names = [*states, "unknown"]
-    told = merged([collect(served(states, list(held)), names, held) for held in ranks])
-    assert set(told) == set(states)
+    found = merged([collect(served(states, list(held)), names, held) for held in ranks])
+    assert set(found) == set(states)
     for request, seen in states.items():
         norm, n = seen.norm(dim=-1), seen.shape[1]
-        one = told[request]
+        one = found[request]
         assert one["n_tokens"] == n
         assert list(one["layers"]) == ["1", "4", "6"]
         wanted = lrs_scores(norm, torch.tensor(list(TAU.values())))
@@ -61,16 +62,3 @@ def test_ranks_add_up_to_one_worker(ranks: list[Any], lengths: list[int], seed: 
 def test_a_layer_that_a_worker_lacks_is_absent_and_not_zero() -> None:
     slots = served({"a": torch.ones(3, 2, D)}, [0, 1, 2, 3])
     assert list(collect(slots, ["a"], range(4))["a"]["layers"]) == ["1"]
-
-
-@pytest.mark.parametrize(
-    ("policy", "probes"),
-    [
-        (None, False),
-        ({"policy": "alrr"}, False),
-        ({"policy": "probe"}, True),
-        ([{"policy": "alrr"}, {"policy": "probe"}], True),
-    ],
-)
-def test_who_wants_results(policy: Any, probes: bool) -> None:
-    assert wants({"normprobe": json.dumps(policy)} if policy else {}) is probes

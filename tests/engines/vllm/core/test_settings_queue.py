@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from normprobe.engines.vllm.core import settings_queue
-from normprobe.engines.vllm.core.settings_queue import Waiting
+from normprobe.engines.vllm.core.settings_queue import SettingsQueue
 
 
 @dataclass
@@ -33,7 +33,7 @@ def test_few_settings_are_at_work_and_nobody_is_lost(events: list[tuple[int, str
     """A request that is there already leaves, any other comes."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(settings_queue, "MOST_SETTINGS", most)
-        line = Waiting("default")
+        line = SettingsQueue("default")
         running: dict[str, str | None] = {}
         queued: dict[str, str | None] = {}
 
@@ -45,7 +45,7 @@ def test_few_settings_are_at_work_and_nobody_is_lost(events: list[tuple[int, str
             if name in running or name in queued:
                 running.pop(name, None)
                 queued.pop(name, None)
-                started = [request for request, _ in line.left([name])]
+                started = [request for request, _ in line.remove([name])]
                 assert [request.request_id for request in started] == [
                     other for other in queued if any(other == one.request_id for one in started)
                 ]
@@ -62,6 +62,6 @@ def test_few_settings_are_at_work_and_nobody_is_lost(events: list[tuple[int, str
         for _ in events:
             for name in [*running]:
                 running.pop(name)
-                for request, _ in line.left([name]):
+                for request, _ in line.remove([name]):
                     running[request.request_id] = queued.pop(request.request_id)
-        assert (queued, line._at_work, line._settings, line._queue) == ({}, {}, {}, {})
+        assert (queued, line._running, line._settings, line._queue) == ({}, {}, {}, {})

@@ -1,0 +1,245 @@
+"""Every function of vLLM that normprobe wraps, overrides or calls, and the check that it is the one that was tested.
+
+vLLM keeps none of these stable from one version to the next. So each is listed with the parameters and the source that
+it had in the version under test. `check` runs when an engine with policies is configured, before any model is loaded:
+a function that is missing or takes other parameters is refused, other source gives a warning. It reads the sources and
+imports nothing, for importing a model runner takes seconds and belongs to the workers.
+"""
+
+# pyright: reportMissingImports=false
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from normprobe.errors import NormprobeError
+
+TESTED = "0.32"
+"""The version of vLLM that tests/vllm_engine runs; the digests are those of 0.32.0."""
+
+_INSTALL = f"install vllm>={TESTED},<0.33, which normprobe is tested with"
+
+
+class Use(Enum):
+    """What is done with a function of vLLM, and when."""
+
+    ENTRY = "wrapped in every process; in an untested version this one alone, to refuse it"
+    EVERY_PROCESS = "wrapped in every process"
+    SERVER = "wrapped where an engine with policies is configured"
+    INSTANCE = "wrapped on one object, since subclasses have their own"
+    OVERRIDE = "overridden in a subclass"
+    CALL = "called, or relied on to behave as it did"
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """A function of vLLM.
+
+    by: the module here that uses it, with the function that makes the wrapper. digest: of its source, see `digest_of`.
+    signature: its module, a colon, its name within, and the names of its parameters.
+    """
+
+    use: Use
+    by: str
+    digest: str
+    signature: str
+
+    @property
+    def path(self) -> str:
+        return self.signature.partition("(")[0]
+
+    @property
+    def module(self) -> str:
+        return self.path.partition(":")[0]
+
+    @property
+    def names(self) -> list[str]:
+        """The name within the module: that of a function, or of a class and its method."""
+        return self.path.partition(":")[2].split(".")
+
+
+# fmt: off
+SYMBOLS = (
+    Symbol(Use.ENTRY, "frontend.engine_setup:configuring", "30b2874249f5",
+           "vllm.engine.arg_utils:EngineArgs.create_engine_config(self, usage_context, headless)"),
+    Symbol(Use.EVERY_PROCESS, "frontend.admission:admitting", "8cf47aea8cde",
+           "vllm.v1.engine.input_processor:InputProcessor.process_inputs(self, request_id, prompt, params, "
+           "supported_tasks, arrival_time, lora_request, tokenization_kwargs, trace_headers, priority, "
+           "data_parallel_rank, resumable, session_id, kv_hints)"),
+    Symbol(Use.EVERY_PROCESS, "frontend.beam_search:refusing_default_policy", "39a88a4b74c8",
+           "vllm.v1.engine.input_processor:InputProcessor.resolve_watermarking(self, params)"),
+    Symbol(Use.EVERY_PROCESS, "core.scheduling:adding", "be0d1d656991",
+           "vllm.v1.engine.core:EngineCore.add_request(self, request, request_wave)"),
+    Symbol(Use.EVERY_PROCESS, "core.scheduling:completing", "ff753cb86509",
+           "vllm.v1.engine.core:EngineCore.step(self)"),
+    Symbol(Use.EVERY_PROCESS, "core.scheduling:completing", "f9e54683f276",
+           "vllm.v1.engine.core:EngineCore.step_with_batch_queue(self)"),
+    Symbol(Use.SERVER, "frontend.beam_search:refusing_named_policy", "2f27ca0206f2",
+           "vllm.entrypoints.openai.chat_completion.protocol:ChatCompletionRequest.to_beam_search_params(self, "
+           "max_tokens, default_sampling_params)"),
+    Symbol(Use.SERVER, "frontend.beam_search:refusing_named_policy", "78b9734be295",
+           "vllm.entrypoints.openai.completion.protocol:CompletionRequest.to_beam_search_params(self, "
+           "max_tokens, default_sampling_params)"),
+    Symbol(Use.SERVER, "frontend.streaming:adding_results", "8c539f5b311a",
+           "vllm.entrypoints.openai.chat_completion.serving:OpenAIServingChat.chat_completion_stream_generator("
+           "self, request, result_generator, request_id, model_name, conversation, tokenizer, request_metadata, "
+           "chat_template_kwargs, mm_token_counts)"),
+    Symbol(Use.SERVER, "frontend.streaming:adding_results", "5404f0113420",
+           "vllm.entrypoints.openai.completion.serving:OpenAIServingCompletion.completion_stream_generator(self, "
+           "request, engine_inputs, result_generator, request_id, created_time, model_name, num_prompts, "
+           "tokenizer, request_metadata)"),
+    Symbol(Use.INSTANCE, "core.scheduling", "4fae314c50e9",
+           "vllm.v1.core.sched.scheduler:Scheduler.finish_requests(self, request_ids, finished_status)"),
+    Symbol(Use.INSTANCE, "worker.runner_hooks", "7fcf397fab3e",
+           "vllm.v1.worker.gpu_model_runner:GPUModelRunner._update_states(self, scheduler_output)"),
+    Symbol(Use.INSTANCE, "worker.runner_hooks", "9eae43c70f2b",
+           "vllm.v1.worker.gpu_model_runner:GPUModelRunner._model_forward(self, input_ids, positions, "
+           "intermediate_tensors, inputs_embeds, **model_kwargs)"),
+    Symbol(Use.OVERRIDE, "worker.worker", "9a2d85dd2196",
+           "vllm.v1.worker.gpu_worker:Worker.load_model(self, *, load_dummy_weights)"),
+    Symbol(Use.OVERRIDE, "worker.worker", "e3822a4c90a3",
+           "vllm.v1.worker.gpu_worker:Worker.compile_or_warm_up_model(self)"),
+    Symbol(Use.OVERRIDE, "worker.worker", "cf5b3f6bfded",
+           "vllm.v1.worker.cpu_worker:CPUWorker.compile_or_warm_up_model(self)"),
+    Symbol(Use.CALL, "worker.runner_hooks", "b197f2936a83",
+           "vllm.v1.worker.gpu_model_runner:GPUModelRunner._dummy_run(self, num_tokens, cudagraph_runtime_mode, "
+           "force_attention, uniform_decode, allow_microbatching, skip_eplb, is_profile, create_mixed_batch, "
+           "remove_lora, is_graph_capturing, num_active_loras, profile_seq_lens, randomize_inputs)"),
+    Symbol(Use.CALL, "worker.rerun", "b295cd3635ff",
+           "vllm.v1.worker.utils:AttentionGroup.create_metadata_builders(self, vllm_config, device, "
+           "kernel_block_size, num_metadata_builders)"),
+    Symbol(Use.CALL, "worker.rerun", "9a8ae1bca090",
+           "vllm.v1.worker.utils:AttentionGroup.build_metadata(self, common_attn_metadata, ubatch_idx, "
+           "common_prefix_len, **kwargs)"),
+    Symbol(Use.CALL, "worker.rerun", "fe707b7a52a2",
+           "vllm.v1.worker.block_table:BlockTable.get_device_tensor(self, num_reqs)"),
+    Symbol(Use.CALL, "worker.rerun", "170eb4f2256f",
+           "vllm.forward_context:override_forward_context(forward_context)"),
+    Symbol(Use.CALL, "worker.twin", "0135227185e3",
+           "vllm.model_executor.layers.attention.attention:Attention.forward(self, query, key, value, "
+           "output_shape, output_dtype)"),
+    Symbol(Use.CALL, "worker.rerun", "06a3913574e8",
+           "vllm.model_executor.layers.attention.attention:unified_kv_cache_update(key, value, layer_name)"),
+    Symbol(Use.CALL, "worker.rerun", "1fc132f4cc05",
+           "vllm.model_executor.layers.attention.attention:get_attention_context(layer_name)"),
+    Symbol(Use.CALL, "worker.compiled", "bee0239ac5bc",
+           "vllm.compilation.backends:split_graph(graph, splitting_ops)"),
+    Symbol(Use.CALL, "core.stop_strings", "bfea261c471e",
+           "vllm.v1.engine.detokenizer:IncrementalDetokenizer.from_new_request(cls, tokenizer, request)"),
+    Symbol(Use.CALL, "core.stop_strings", "641d7394ad64",
+           "vllm.v1.engine.detokenizer:IncrementalDetokenizer.update(self, new_token_ids, stop_terminated)"),
+    Symbol(Use.CALL, "core.stop_strings", "af67dac6ec34",
+           "vllm.tokenizers.registry:cached_tokenizer_from_config(model_config, **kwargs)"),
+)
+# fmt: on
+
+
+def is_tested() -> bool:
+    """Whether the installed vLLM is of the version that was tested."""
+    import vllm
+
+    return vllm.__version__.startswith(f"{TESTED}.")
+
+
+def check(symbols: Sequence[Symbol] = SYMBOLS) -> None:
+    """Compare the installed vLLM with what was tested; one warning names all functions whose source is another.
+
+    Raises NormprobeError for another version, and for a function that is missing or takes other parameters.
+    """
+    import vllm
+
+    if not is_tested():
+        raise NormprobeError(f"expected vLLM {TESTED}, got {vllm.__version__}; {_INSTALL}")
+    root, changed = Path(vllm.__file__).parents[1], []
+    for symbol in symbols:
+        source = source_of(symbol, root)
+        if source is None:
+            raise NormprobeError(
+                f"expected {symbol.path} in vLLM {vllm.__version__} (for {symbol.by}), got none; {_INSTALL}"
+            )
+        if (signature := f"{symbol.path}({parameters_of(source)})") != symbol.signature:
+            raise NormprobeError(
+                f"expected {symbol.signature} in vLLM {vllm.__version__} (for {symbol.by}), got {signature}; {_INSTALL}"
+            )
+        if digest_of(source) != symbol.digest:
+            changed.append(symbol.path)
+    if changed:
+        warnings.warn(
+            f"normprobe was tested with other sources of {', '.join(changed)} than this vLLM {vllm.__version__} has; "
+            "compare a few answers with plain generation, or run tests/vllm_engine",
+            stacklevel=2,
+        )
+
+
+def apply(use: Use) -> None:
+    """Wrap the functions of this use, as far as they are not wrapped yet in this process.
+
+    Raises NormprobeError for one that is missing.
+    """
+    for symbol in SYMBOLS:
+        if symbol.use is use:
+            owner_name, name = symbol.names
+            owner = getattr(importlib.import_module(symbol.module), owner_name, None)
+            if not hasattr(owner, name):
+                raise NormprobeError(f"expected {symbol.path} in this vLLM, got none; {_INSTALL}")
+            maker_module, _, maker = symbol.by.partition(":")
+            wrap(owner, name, getattr(importlib.import_module(f"{__package__}.{maker_module}"), maker))
+
+
+def wrap(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
+    """Replace a method of a class or an object by `make(method)`, unless that was done before."""
+    method = getattr(owner, name)
+    # Where another plugin has wrapped ours in turn, its wrapper carries this attribute too.
+    if not hasattr(method, "normprobe_wrapped"):
+        replacement = functools.wraps(method)(make(method))
+        replacement.normprobe_wrapped = True  # type: ignore[attr-defined]
+        setattr(owner, name, replacement)
+
+
+@functools.cache
+def _module(path: Path) -> tuple[ast.Module, list[str]]:
+    text = path.read_text(encoding="utf-8")
+    return ast.parse(text), text.splitlines()
+
+
+def source_of(symbol: Symbol, root: Path) -> str | None:
+    """The source of a function from `def` on, without decorators; None if there is none of that name.
+
+    root: the folder in which vLLM is installed.
+    """
+    path = root / (symbol.module.replace(".", "/") + ".py")
+    if not path.is_file():
+        return None
+    found: Any
+    found, lines = _module(path)
+    for name in symbol.names:
+        # The last of that name: earlier ones are overloads.
+        found = next((node for node in reversed(found.body) if getattr(node, "name", None) == name), None)
+        if found is None:
+            return None
+    return "\n".join(line[found.col_offset :] for line in lines[found.lineno - 1 : found.end_lineno])
+
+
+def parameters_of(source: str) -> str:
+    """The names of a function's parameters, as in a signature: "self, first, *, option, **rest"."""
+    function = ast.parse(source).body[0]
+    assert isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+    given = function.args
+    names = [one.arg for one in (*given.posonlyargs, *given.args)]
+    if given.vararg or given.kwonlyargs:
+        names.append(f"*{given.vararg.arg if given.vararg else ''}")
+    names += [one.arg for one in given.kwonlyargs]
+    return ", ".join([*names, *([f"**{given.kwarg.arg}"] if given.kwarg else [])])
+
+
+def digest_of(source: str) -> str:
+    """The first 12 hexadecimal digits of the source's SHA-256."""
+    return hashlib.sha256(source.encode()).hexdigest()[:12]

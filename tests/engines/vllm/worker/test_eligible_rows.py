@@ -1,0 +1,57 @@
+"""The rows of a pass on which policies act."""
+
+import numpy as np
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from normprobe.engines.vllm.worker.eligible_rows import PassLayout, eligible_rows
+from normprobe.engines.vllm.worker.slots import ActiveRequest
+
+CPU = torch.device("cpu")
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 9), st.integers(0, 20), st.integers(1, 6), st.sampled_from(["", "a", "b"])),
+        min_size=1,
+        max_size=8,
+    )
+)
+def test_every_eligible_row_is_placed_once_in_the_order_of_its_request(
+    requests: list[tuple[int, int, int, str]],
+) -> None:
+    """Against a loop over tokens. (prompt, computed before, scheduled now, policy) by request."""
+    prompt, computed, scheduled, policies = (list(part) for part in zip(*requests, strict=True))
+    names = [f"r{i}" for i in range(len(requests))]
+    held = {
+        name: ActiveRequest(90 - i, policy)
+        for i, (name, policy) in enumerate(zip(names, policies, strict=True))
+        if policy
+    }
+    start = np.concatenate([[0], np.cumsum(scheduled)])
+    expected: dict[str, list[tuple[int, int, int, int, int]]] = {}
+    for i, name in enumerate(names):
+        for token in range(scheduled[i]):
+            position = computed[i] + token
+            if name in held and position >= prompt[i] - 1:
+                row = (int(start[i]) + token, held[name].slot, position - prompt[i] + 1, i, position)
+                expected.setdefault(policies[i], []).append(row)
+    placed = eligible_rows(PassLayout(names, start, np.array(computed), np.array(prompt)), held, CPU)
+    assert set(placed) == set(expected)
+    for policy, ranks in placed.items():
+        rows = [
+            list(
+                zip(
+                    *(part.tolist() for part in (p.index, p.slot, p.step, p.request, p.position)), strict=True
+                )
+            )
+            for p in ranks
+        ]
+        assert sorted(row for rank in rows for row in rank) == sorted(expected[policy])
+        for rank in rows:
+            assert len({slot for _, slot, *_ in rank}) == len(rank)
+            assert rank == sorted(rank)
+        for slot in {slot for _, slot, *_ in expected[policy]}:
+            steps = [step for rank in rows for _, at, step, *_ in rank if at == slot]
+            assert steps == sorted(steps)

@@ -158,7 +158,7 @@ def check(symbols: Sequence[Symbol] = SYMBOLS) -> None:
 
     if not is_tested():
         raise NormprobeError(f"expected vLLM {TESTED}, got {vllm.__version__}; {_INSTALL}")
-    root, changed = Path(vllm.__file__).parents[1], []
+    root, changed = Path(vllm.__path__[0]).parent, []
     for symbol in symbols:
         source = source_of(symbol, root)
         if source is None:

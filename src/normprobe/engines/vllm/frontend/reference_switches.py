@@ -21,9 +21,7 @@ _POLICIES = {
     "erss": "erss",
     "rerank": "probe",
 }
-_FLAGS = dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(
-    ("0", "false", "no", "off", ""), False
-)
+_TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
 _SWITCHES: dict[str, tuple[str, Callable[[str], Any]]] = {
     SWITCH: (f"one of {', '.join(_POLICIES)}", lambda text: _POLICIES[text.lower()]),
     "PATCHED_LAYERS": ("21,22", lambda text: [int(layer) for layer in text.split(",")]),
@@ -31,7 +29,7 @@ _SWITCHES: dict[str, tuple[str, Callable[[str], Any]]] = {
         '{"21": 1300}',
         lambda text: {str(int(layer)): float(tau) for layer, tau in json.loads(text).items()},
     ),
-    "ADAPTIVE": ("1 or 0", lambda text: _FLAGS[text.lower()]),
+    "ADAPTIVE": ("1 or 0", lambda text: (*_FALSE, *_TRUE).index(text.lower()) >= len(_FALSE)),
     "ADAPTIVE_IQR_K": ("a number", float),
 }
 """By switch: what is expected, and what reads its text."""

@@ -51,13 +51,13 @@ async def crowd(profile: Path, prompts: list[list[int]]) -> None:
             additional_config={"normprobe": str(profile)},
         )
     )
-    lots = random.Random(0)
+    rng = random.Random(0)
     drawn = [
         (
-            lots.randrange(len(prompts)),
-            lots.randrange(len(SETTINGS)),
-            lots.choice([2, 6, 12, LONGEST]),
-            lots.random() < 0.15,
+            rng.randrange(len(prompts)),
+            rng.randrange(len(SETTINGS)),
+            rng.choice([2, 6, 12, LONGEST]),
+            rng.random() < 0.15,
         )
         for _ in range(REQUESTS)
     ]
@@ -102,9 +102,9 @@ async def crowd(profile: Path, prompts: list[list[int]]) -> None:
                     alone[prompt, setting] = list(reference.outputs[0].token_ids)
                 assert given == alone[prompt, setting][:length]
             if setting in (1, 5):
-                told = answer.kv_transfer_params["normprobe"]
-                assert told["n_tokens"] == len(given)
-                assert all(layer["total"] > 0 for layer in told["layers"].values())
+                result = answer.kv_transfer_params["normprobe"]
+                assert result["n_tokens"] == len(given)
+                assert all(layer["total"] > 0 for layer in result["layers"].values())
             else:
                 assert answer.kv_transfer_params is None
         assert sum(answer is None for answer in answers) > 50

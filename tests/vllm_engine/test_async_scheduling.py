@@ -54,24 +54,24 @@ def test_results_and_tokens_are_those_of_synchronous_scheduling(
     engine: Engine, overlapping: Callable[..., Engine], prompts: list[list[int]], embeds: bool
 ) -> None:
     """embeds: the model is given embeddings in place of tokens, as multimodal models are."""
-    told = []
+    results = []
     other = overlapping(enable_prompt_embeds=embeds)
     for one in (engine, other):
         for i, prompt in enumerate(prompts):
             one.add(str(i), Asked(prompt, [{"policy": "alrr", "k": 0.0, "growth": -1.0}, PROBE]))
         done = one.run()
-        told.append(
+        results.append(
             {
                 name: (list(output.outputs[0].token_ids), output.kv_transfer_params["normprobe"])
                 for name, output in done.items()
             }
         )
     assert other.core.step_fn.__name__ == "step_with_batch_queue"
-    for name, (tokens, seen) in told[1].items():
-        assert seen["n_tokens"] == len(tokens)  # not the pass too many after the end
-        assert tokens == told[0][name][0]
-        for layer, values in seen["layers"].items():
-            assert values["total"] == pytest.approx(told[0][name][1]["layers"][layer]["total"], rel=1e-5)
+    for name, (tokens, result) in results[1].items():
+        assert result["n_tokens"] == len(tokens)  # not the pass too many after the end
+        assert tokens == results[0][name][0]
+        for layer, values in result["layers"].items():
+            assert values["total"] == pytest.approx(results[0][name][1]["layers"][layer]["total"], rel=1e-5)
 
 
 def test_a_request_that_ends_while_it_is_preempted_brings_its_results(

@@ -188,17 +188,17 @@ def plain(start: Callable[..., Engine], cache: None) -> Engine:
 def test_a_probe_sees_what_it_sees_in_eager_mode(
     eager: Engine, whole: Engine, prompts: list[list[int]]
 ) -> None:
-    told = []
+    results = []
     for engine in (eager, whole):
         for i, prompt in enumerate(prompts):
             engine.add(str(i), Asked(prompt, [ALRR, {"policy": "probe", "layers": [9, 11], "max_tokens": 8}]))
         done = engine.run()
-        told.append([done[str(i)].kv_transfer_params["normprobe"] for i in range(len(prompts))])
-    for seen, wanted in zip(told[1], told[0], strict=True):
-        assert seen["n_tokens"] == wanted["n_tokens"]
+        results.append([done[str(i)].kv_transfer_params["normprobe"] for i in range(len(prompts))])
+    for result, wanted in zip(results[1], results[0], strict=True):
+        assert result["n_tokens"] == wanted["n_tokens"]
         for layer, values in wanted["layers"].items():
-            assert seen["layers"][layer]["total"] == pytest.approx(values["total"], rel=1e-5)
-            assert seen["layers"][layer]["norm"] == pytest.approx(values["norm"], rel=1e-5, nan_ok=True)
+            assert result["layers"][layer]["total"] == pytest.approx(values["total"], rel=1e-5)
+            assert result["layers"][layer]["norm"] == pytest.approx(values["norm"], rel=1e-5, nan_ok=True)
 
 
 @pytest.mark.parametrize("writes", [False, True], ids=["twin", "a twin that writes"])
@@ -210,7 +210,7 @@ def test_extra_passes_leave_every_bit_of_the_cache(
     form: str,
     writes: bool,
 ) -> None:
-    """From the attention of a layer to its operator: the twin is in between. With the control, which must be seen."""
+    """From the attention of a layer to its operator: the twin is in between. With the control, which must be noticed."""
     compiled: Engine = request.getfixturevalue(form)
     caches, kept = compiled.worker.model_runner.kv_caches, dict[str, list[torch.Tensor]]()
     forward, intervene, twin = (

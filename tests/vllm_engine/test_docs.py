@@ -26,6 +26,7 @@ from normprobe.engines.vllm.configuration import MOST_PARTS, MOST_TEXT
 from normprobe.engines.vllm.core.settings_queue import MOST_SETTINGS
 from normprobe.engines.vllm.frontend.variables import find_configuration
 from normprobe.engines.vllm.limits import MOST_BYTES, MOST_PASSES, MOST_STATES
+from normprobe.engines.vllm.patches import TESTED
 from normprobe.engines.vllm.plugin import register
 from normprobe.errors import NormprobeError
 from normprobe.layer_profile import LayerProfile
@@ -141,7 +142,7 @@ def test_the_keys_of_a_probes_results(port: int) -> None:
     (block,) = blocks("Ask for a policy", "python")
     policy = json.dumps({"policy": "probe", "max_tokens": 4})
     program = f"{block}\nprint(json.dumps(ask({policy!r}).kv_transfer_params['normprobe']))"
-    seen = json.loads(asked(program, port)[-1])
+    result = json.loads(asked(program, port)[-1])
     keys, layers, scores = (
         set(re.findall(r"`(\w+)`", text))
         for text in (
@@ -149,9 +150,9 @@ def test_the_keys_of_a_probes_results(port: int) -> None:
             *re.findall(r"^\| `(?:layers|scores)` \| (.*)", SECTIONS["Ask for a policy"], re.MULTILINE),
         )
     )
-    assert keys == seen.keys()
-    assert layers - {"max_tokens"} == seen["layers"]["9"].keys()
-    forms = {form for form in seen["scores"] if not form.endswith("_per_token")}
+    assert keys == result.keys()
+    assert layers - {"max_tokens"} == result["layers"]["9"].keys()
+    forms = {form for form in result["scores"] if not form.endswith("_per_token")}
     assert scores - layers | {"last_third"} == forms | {"_per_token"}
 
 
@@ -181,9 +182,10 @@ def test_limits_are_those_of_the_engine() -> None:
 
 
 def test_the_messages_of_the_last_table(profile: Path) -> None:
-    other_engine, other_model = re.findall(
+    other_engine, other_model, other_version = re.findall(
         r"^\| `(expected .*?) ?…?` \|", SECTIONS["When it does not work"], re.MULTILINE
     )
+    assert other_version == f"expected vLLM {TESTED}"
     with pytest.raises(NormprobeError, match=other_model):
         LayerProfile.load(profile).for_model({"name": "another", "d_model": 64})
     register()

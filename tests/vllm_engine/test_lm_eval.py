@@ -81,8 +81,8 @@ def test_answers_are_those_of_the_hugging_face_engine(
     assert len(found) == len(samples) == LIMIT
     for number, sample in samples.items():
         assert found[number]["exact_match"] == sample["exact_match"]
-        said, wanted = (
+        given, wanted = (
             [" ".join(text.split()) for text in one["filtered_resps"]] for one in (found[number], sample)
         )
-        assert said == wanted
+        assert given == wanted
     assert 0 < sum(sample["exact_match"] for sample in samples.values()) < LIMIT

@@ -37,15 +37,15 @@ def thresholds(worker: Any) -> list[list[float]]:
     return recursing.threshold._histograms.tau.tolist()
 
 
-def test_two_ranks_say_and_report_what_one_does(
+def test_two_ranks_generate_and_report_what_one_does(
     engine: Engine, halved: Engine, prompts: list[list[int]]
 ) -> None:
-    told: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
     for one in (engine, halved):
         for i, prompt in enumerate(prompts):
             one.add(str(i), Asked(prompt, POLICY))
-        told.append(one.run())
-    whole, halves = told
+        results.append(one.run())
+    whole, halves = results
     for name, output in whole.items():
         assert halves[name].outputs[0].token_ids == output.outputs[0].token_ids
         wanted, found = (one[name].kv_transfer_params["normprobe"] for one in (whole, halves))
@@ -69,5 +69,5 @@ def test_thresholds_and_statistics_are_the_same_to_the_bit_on_both_ranks(
     assert one != untouched
     one, other = halved.core.model_executor.collective_rpc("normprobe_results", args=(names,))
     assert one == other
-    assert all(seen["n_tokens"] > 0 for seen in one.values())
+    assert all(result["n_tokens"] > 0 for result in one.values())
     halved.run()

@@ -45,9 +45,9 @@ def test_a_policy_by_request(client: openai.OpenAI, prompts: list[list[int]]) ->
 
 def test_a_probe_answers_over_http(client: openai.OpenAI, prompts: list[list[int]]) -> None:
     answer = complete(client, prompts[0], "probe")
-    told = answer.kv_transfer_params["normprobe"]
-    assert told["n_tokens"] == len(answer.choices[0].token_ids)
-    assert all(layer["total"] > 0 for layer in told["layers"].values())
+    result = answer.kv_transfer_params["normprobe"]
+    assert result["n_tokens"] == len(answer.choices[0].token_ids)
+    assert all(layer["total"] > 0 for layer in result["layers"].values())
 
 
 def test_streaming_brings_the_same_text(client: openai.OpenAI, prompts: list[list[int]]) -> None:
@@ -74,22 +74,22 @@ def test_streaming_of_one_token_brings_results_with_its_end(client: openai.OpenA
             model="tiny", messages=messages, extra_body=extra, stream=True, max_tokens=1, temperature=0
         )
     )
-    told = [hasattr(part, "kv_transfer_params") for part in parts]
-    assert told == [any(choice.finish_reason for choice in part.choices) for part in parts]
-    assert sum(told) == 1
+    result = [hasattr(part, "kv_transfer_params") for part in parts]
+    assert result == [any(choice.finish_reason for choice in part.choices) for part in parts]
+    assert sum(result) == 1
 
 
 def test_streaming_brings_the_results_of_every_sample(client: openai.OpenAI) -> None:
     asked: dict[str, Any] = {"n": 3, "temperature": 2.0, "max_tokens": 40, "stream": True}
     messages: Any = [{"role": "user", "content": "math : z= 3 ; a: z *2 ; ? a"}]
     extra = {"vllm_xargs": {"normprobe": "probe"}, "return_token_ids": True}
-    tokens, told = {"0": 0, "1": 0, "2": 0}, {}
+    tokens, result = {"0": 0, "1": 0, "2": 0}, {}
     stream = client.chat.completions.create(model="tiny", messages=messages, extra_body=extra, **asked)
     for part in stream:
         for choice in part.choices:
             tokens[str(choice.index)] += len(getattr(choice, "token_ids", None) or [])
-        told = getattr(part, "kv_transfer_params", told)
-    assert {index: one["n_tokens"] for index, one in told["normprobe"]["samples"].items()} == tokens
+        result = getattr(part, "kv_transfer_params", result)
+    assert {index: one["n_tokens"] for index, one in result["normprobe"]["samples"].items()} == tokens
 
 
 def test_a_bad_request_is_refused_alone_with_its_reason(

@@ -210,7 +210,7 @@ def test_extra_passes_leave_every_bit_of_the_cache(
     form: str,
     writes: bool,
 ) -> None:
-    """From the attention of a layer to its operator: the twin is in between. With the control, which must be noticed."""
+    """From the attention of a layer to its operator: the twin is in between. With the control, which must show."""
     compiled: Engine = request.getfixturevalue(form)
     caches, kept = compiled.worker.model_runner.kv_caches, dict[str, list[torch.Tensor]]()
     forward, intervene, twin = (

@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from normprobe.claims.registry import evaluate_all
@@ -261,6 +262,15 @@ def main(argv: list[str] | None = None) -> int:
     print(f"report: {report}")
     return 1 if arguments.strict and any(e.verdict != "supported" for e in evidence) else 0
 
+
+class _CallableModule(ModuleType):
+    """This module, which can be called like its function: `python -m` and `import normprobe` both call it `verify`."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Path:
+        return verify(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _CallableModule
 
 if __name__ == "__main__":
     sys.exit(run_main(main))

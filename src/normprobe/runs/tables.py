@@ -13,6 +13,7 @@ import pandas as pd
 from safetensors.numpy import load_file
 
 from normprobe.errors import NormprobeError
+from normprobe.runs.directory import Run
 
 SUBJECTS = ("model", "untrained", "early")
 READERS = ("model", "random", "untrained", "early")
@@ -195,3 +196,8 @@ class Tables:
                     "verify again"
                 )
         return arrays
+
+
+def load_run(path: str | Path) -> Tables:
+    """The tables of the run in a directory, finished or not. Raises NormprobeError if it holds no run."""
+    return Tables(Run.load(path).path)

@@ -11,10 +11,10 @@ VLLM := .venv-vllm
 RUN := $(if $(QUICK),runs/quick,runs/tiny-thinker)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test test-vllm reproduce-figures clean
+.PHONY: help setup check docs test test-vllm test-lowest test-latest nightly reproduce-figures clean
 
 help:  ## list the commands
-	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 26
+	@grep -E '^[a-z -]+:.*## ' Makefile | sed -E 's/^([a-z -]+):.*## (.*)/make \1\t\2/' | expand -t 30
 
 setup: $(READY)  ## create .venv with everything pinned (the other commands do it when needed)
 
@@ -29,6 +29,9 @@ check: $(READY)  ## lint, format, types, import directions
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
+
+docs: $(READY)  ## build the pages and the API reference into site/ (a warning is an error)
+	$(BIN)/mkdocs build --quiet --strict
 
 test: $(READY)  ## run the tests, one process per core (PYTEST_ARGS="-k runs" selects some)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 $(PYTEST_ARGS)
@@ -51,11 +54,32 @@ $(VLLM)/.ready: pyproject.toml constraints-vllm.txt
 test-vllm: $(VLLM)/.ready  ## run the tests of the vLLM plugin on a real engine, on the CPU (PYTEST_ARGS as above)
 	OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest tests/vllm_engine -W default $(PYTEST_ARGS)
 
+# The ends of what pyproject.toml allows, each in an environment of its own. vLLM's, the GPU's and Triton's tests have other
+# environments; warnings of versions that nobody pinned are shown and not errors.
+UNIT_TESTS := tests --ignore=tests/vllm_engine --ignore=tests/gpu --ignore=tests/triton_interpreter --ignore=tests/test_readme.py
+.venv-latest/.ready: pyproject.toml
+	$(PYTHON) -m venv --clear .venv-latest
+	.venv-latest/bin/python -m pip install --disable-pip-version-check -e '.[test]'
+	@touch $@
+
+.venv-lowest/.ready: pyproject.toml .ci/lowest_versions.py
+	$(PYTHON) -m venv --clear .venv-lowest
+	$(PYTHON) .ci/lowest_versions.py > .venv-lowest/lowest.txt
+	.venv-lowest/bin/python -m pip install --disable-pip-version-check -c .venv-lowest/lowest.txt -e '.[test]'
+	@touch $@
+
+test-lowest test-latest: test-%: .venv-%/.ready  ## the unit tests with the lowest, the newest versions that pyproject allows
+	OMP_NUM_THREADS=1 .venv-$*/bin/python -m pytest -n auto --maxprocesses 8 $(UNIT_TESTS) -W default $(PYTEST_ARGS)
+
+nightly: $(READY)  ## what is too long for every change: 50 kills of a study, the lowest and the newest versions
+	NORMPROBE_KILLS=50 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/runs/test_kill.py
+	$(MAKE) test-lowest test-latest
+
 # One thread: the bundled model's tensors are so small that two threads mostly wait for each other.
 reproduce-figures: $(READY)  ## run the study on the bundled model: evidence, figures, report (QUICK=1: a reduced one)
 	OMP_NUM_THREADS=1 $(BIN)/python -m normprobe.verify --out $(RUN) $(if $(QUICK),--quick)
 	$(BIN)/python figures/make_all.py --run $(RUN)
 
-clean:  ## remove .venv and .venv-vllm, caches and build products; runs/ stays
-	rm -rf .venv $(VLLM) build dist src/*.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+clean:  ## remove the environments, caches and build products; runs/ stays
+	rm -rf .venv $(VLLM) .venv-lowest .venv-latest build dist site src/*.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -10,7 +10,7 @@ from sympy import Symbol
 
 from normprobe.theory import __main__ as command
 from normprobe.theory.certificates import Certificate, Fact, Proof
-from normprobe.theory.theorem import ASSUMPTIONS, PARTS, CheckedStep, Part, check_theorem
+from normprobe.theory.theorem import ASSUMPTIONS, PARTS, CheckedStep, ProofPart, check_theorem
 
 PAGE = (Path(__file__).parents[2] / "docs/theorem.md").read_text(encoding="utf-8")
 
@@ -53,7 +53,7 @@ def test_a_step_that_fails_is_reported_and_sets_the_exit_code(
     x, y = (Symbol(name, nonnegative=True) for name in "xy")
     order = Fact("x ≥ y", x - y)
     step = Certificate("1", "x² ≥ xy", x**2, x * y, [(x, order)])
-    parts = [Part("A hole", lambda k: Proof([order] if k == 1 else [], [step]), (1, 2))]
+    parts = [ProofPart("A hole", lambda k: Proof([order] if k == 1 else [], [step]), (1, 2))]
     monkeypatch.setattr(command, "check_theorem", partial(check_theorem, parts))
     assert command.main([]) == 1
     shown = capsys.readouterr().out

@@ -32,7 +32,7 @@ with c = (1 − μ(k − 1))/k or the sharper c⋆ = min wᵀGw over the simplex
 
 
 @dataclass(frozen=True)
-class Part:
+class ProofPart:
     """A part of the proof: its title, the certificates for k atoms, and every k for which they are checked.
 
     Every monomial has at most two different indices and a coefficient that, times k, is of first degree in k: what
@@ -45,12 +45,12 @@ class Part:
 
 
 PARTS = (
-    Part(
+    ProofPart(
         "Slack: |g − E| ≤ Ω ≤ Ω_obs with E = ‖R_T‖² − ‖R_N‖² (steps 1 and 5)", lambda k: slack_proof(), (1,)
     ),
-    Part("Signed form: E against S², whatever the signs of Δ", signed_proof),
-    Part("Ordered form: E against S² for Δ ≥ 0 (steps 2, 3 and 4)", ordered_proof),
-    Part("The constant c⋆: at least the coherence constant, and at least what `c_star` returns", hull_proof),
+    ProofPart("Signed form: E against S², whatever the signs of Δ", signed_proof),
+    ProofPart("Ordered form: E against S² for Δ ≥ 0 (steps 2, 3 and 4)", ordered_proof),
+    ProofPart("The constant c⋆: at least the coherence constant, and at least what `c_star` returns", hull_proof),
 )
 
 
@@ -74,7 +74,7 @@ class CheckedStep:
         return not self.flaws
 
 
-def check_theorem(parts: Sequence[Part] = PARTS) -> Iterator[CheckedStep]:
+def check_theorem(parts: Sequence[ProofPart] = PARTS) -> Iterator[CheckedStep]:
     """Check the whole proof, step by step, each for every size at once."""
     for part in parts:
         for one_step in zip(*(part.proof(k).flaws() for k in part.sizes), strict=True):

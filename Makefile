@@ -31,7 +31,7 @@ check: $(READY)  ## lint, format, types, import directions
 	$(BIN)/lint-imports
 
 docs: $(READY)  ## build the pages and the API reference into site/ (a warning is an error)
-	$(BIN)/mkdocs build --quiet --strict
+	$(BIN)/mkdocs build --strict
 
 test: $(READY)  ## run the tests, one process per core (PYTEST_ARGS="-k runs" selects some)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 $(PYTEST_ARGS)

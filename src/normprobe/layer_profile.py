@@ -34,7 +34,7 @@ class LayerProfile:
     schema: version of this format.
     model: identity of the measured model, `ModelIdentity.to_dict()`.
     quantile_levels: the levels of the quantiles below.
-    quantiles: mode → [layer][level], norms of thought and answer tokens of the split `select`, sinks left out.
+    quantiles: mode → `[layer][level]`, norms of thought and answer tokens of the split `select`, sinks left out.
     quantiles_with_sinks: the same with sinks.
     tau: [layer], Q3 + 1.5·max(IQR, 0.001) of the norm over decoded tokens (thought, answer and format after the
         prompt) of mode think, split `select`: above it a token's norm is high (arXiv 2606.06188; its reference code

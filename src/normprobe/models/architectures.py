@@ -20,7 +20,7 @@ from normprobe.errors import NormprobeError
 class Anatomy:
     """The parts of a decoder that a measurement touches.
 
-    blocks: one per layer; what block l returns (of a tuple, the first) is the site resid_post[l] [batch, token, d].
+    blocks: one per layer; what block l returns (of a tuple, the first) is the site `resid_post[l]`, [batch, token, d].
     softcap: logits are softcap · tanh(logits / softcap) where it is given (Gemma 2, arXiv 2408.00118, section 2).
     """
 

@@ -50,7 +50,9 @@ PARTS = (
     ),
     ProofPart("Signed form: E against S², whatever the signs of Δ", signed_proof),
     ProofPart("Ordered form: E against S² for Δ ≥ 0 (steps 2, 3 and 4)", ordered_proof),
-    ProofPart("The constant c⋆: at least the coherence constant, and at least what `c_star` returns", hull_proof),
+    ProofPart(
+        "The constant c⋆: at least the coherence constant, and at least what `c_star` returns", hull_proof
+    ),
 )
 
 

@@ -29,10 +29,10 @@ from normprobe.engines.hf import intervene
 from normprobe.layer_profile import LayerProfile
 from normprobe.models.architectures import dissect
 from normprobe.models.opening import DTYPES
+from normprobe.policies.alrr import ALRR
+from normprobe.policies.erss import ERSS
 from normprobe.policies.probe import Probe
-from normprobe.policies.recursion import Recursion
 from normprobe.policies.rows import Policy
-from normprobe.policies.steering import Steering
 from normprobe.policies.threshold import AdaptiveThreshold, FixedThreshold
 from normprobe.runs.environment import environment
 
@@ -53,9 +53,9 @@ def make_treatments(profile: LayerProfile, norm: np.ndarray) -> dict[str, Policy
     return {
         "probe": Probe(adaptive),
         "probe_all": Probe(AdaptiveThreshold.of(profile, range(len(profile.tau)))),
-        "alrr_0": Recursion(dataclasses.replace(adaptive, k=1e6)),
-        "erss": Steering(adaptive),
-        "alrr_10": Recursion(FixedThreshold(tenth), blow_up=1e6, growth=1e6),
+        "alrr_0": ALRR(dataclasses.replace(adaptive, k=1e6)),
+        "erss": ERSS(adaptive),
+        "alrr_10": ALRR(FixedThreshold(tenth), blow_up=1e6, growth=1e6),
     }
 
 
@@ -139,7 +139,7 @@ def memory_per_request(subject: Subject, policy: Policy) -> int:
         )
         with intervene(small.model, policy, quiet=True) as intervention:
             small.generate()
-        held.append(sum(_storages(intervention.acting).values()))
+        held.append(sum(_storages(intervention.running).values()))
     return held[1] - held[0]
 
 

@@ -95,8 +95,8 @@ def measure_profile(subject: Subject) -> tuple[LayerProfile, np.ndarray]:
     probe = Probe(everywhere, max_tokens=subject.new_tokens)
     with intervene(subject.model, probe, quiet=True) as intervention:
         subject.generate()
-    assert intervention.acting is not None
-    kept = intervention.acting.summary(range(len(subject.ids)))  # type: ignore[attr-defined]
+    assert intervention.running is not None
+    kept = intervention.running.summary(range(len(subject.ids)))  # type: ignore[attr-defined]
     norm = kept.norm.transpose(0, 1).flatten(1).numpy()
     tokens = pd.DataFrame({"problem_id": range(norm.shape[1])}).assign(
         split="select", mode="think", segment="thought", sink=False

@@ -6,7 +6,7 @@ import torch
 
 from normprobe.experiments.suppression_treatments import dealt
 from normprobe.experiments.token_groups import kind, token_groups
-from normprobe.policies.suppression import Doses
+from normprobe.policies.controls.replayed_suppression import Doses
 
 
 def spoken(roles: list[str | None], texts: list[str]) -> pd.DataFrame:

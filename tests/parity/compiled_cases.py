@@ -13,11 +13,11 @@ from transformers import CompileConfig, PreTrainedModel, StaticCache
 
 from normprobe.engines.hf import Intervention, intervene
 from normprobe.errors import NormprobeError
+from normprobe.policies.alrr import ALRR
 from normprobe.policies.combined import Combined
+from normprobe.policies.erss import ERSS
 from normprobe.policies.probe import Probe
-from normprobe.policies.recursion import Recursion
 from normprobe.policies.rows import Policy
-from normprobe.policies.steering import Steering
 from normprobe.policies.suppression import Suppression
 from normprobe.policies.threshold import FixedThreshold
 
@@ -88,16 +88,16 @@ def middle(model: PreTrainedModel) -> FixedThreshold:
 
 
 def summary(intervention: Intervention) -> Any:
-    acting: Any = intervention.acting
-    return acting.summary(range(len(IDS)))
+    running: Any = intervention.running
+    return running.summary(range(len(IDS)))
 
 
 def policies(tau: FixedThreshold) -> dict[str, Policy]:
-    recursion = Recursion(tau, blow_up=50.0, growth=-0.9, max_passes=2, damping=0.75)
+    recursion = ALRR(tau, blow_up=50.0, growth=-0.9, max_passes=2, damping=0.75)
     return {
         "alrr": recursion,
-        "erss": Steering(tau, probability=1.0, cooldown=1, min_cosine=-1.0, beta=0.9, bank_size=3),
-        "suppression": Suppression.above(dict(tau.tau)),
+        "erss": ERSS(tau, probability=1.0, cooldown=1, min_cosine=-1.0, beta=0.9, bank_size=3),
+        "suppression": Suppression(FixedThreshold(dict(tau.tau))),
         "alrr and probe": Combined((recursion, Probe(tau, max_tokens=3))),
     }
 
@@ -151,7 +151,7 @@ def test_an_intervention_has_no_graph_of_another(model: PreTrainedModel) -> None
     tau = middle(model)
     backend = Backend()
     for scale in (0.1, 0.5):
-        policy = Suppression.above(dict(tau.tau), scale=scale)
+        policy = Suppression(FixedThreshold(dict(tau.tau)), scale=scale)
         with intervene(model, policy):
             expected = written(model, disable_compile=True)
         with intervene(model, policy, always_on=True):
@@ -166,7 +166,7 @@ def test_compaction_refuses_a_compiled_pass_before_any_token(model: PreTrainedMo
         intervene(model, policy) as intervention,
     ):
         written(model, backend)
-    assert (backend.graphs, intervention.acting) == (0, None)
+    assert (backend.graphs, intervention.running) == (0, None)
     assert "get_compiled_call" not in vars(model)
 
 
@@ -184,7 +184,7 @@ def test_a_graph_that_lacks_the_hooks_is_an_error(model: PreTrainedModel) -> Non
             pytest.raises(
                 NormprobeError, match=r"expected each pass to run layers \[0, 1\] under the policy"
             ),
-            intervene(model, Suppression.above(dict.fromkeys(LAYERS, 1e-6))),
+            intervene(model, Suppression(FixedThreshold(dict.fromkeys(LAYERS, 1e-6)))),
         ):
             generate(ids, **how)
     finally:
@@ -194,7 +194,7 @@ def test_a_graph_that_lacks_the_hooks_is_an_error(model: PreTrainedModel) -> Non
 @torch.no_grad()
 def test_a_cache_too_short_for_the_response_is_refused_before_it_overflows(model: PreTrainedModel) -> None:
     room = IDS.shape[1] + 3
-    policy = Suppression.above({1: 1e-6})
+    policy = Suppression(FixedThreshold({1: 1e-6}))
     for tokens, fits in ((4, True), (5, False)):  # the last token is never written to the cache
         cache = StaticCache(config=model.config, max_cache_len=room)
         generate: Any = model.generate

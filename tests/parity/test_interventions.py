@@ -13,10 +13,10 @@ from normprobe.engines.hf import UntriggeredWarning, generate, intervene
 from normprobe.errors import NormprobeError
 from normprobe.models.open import OpenModel
 from normprobe.models.opening import assemble
-from normprobe.policies.gates import AlwaysGate, EntropyGate, RandomGate
-from normprobe.policies.recursion import GatedRecursion, Recursion
+from normprobe.policies.alrr import ALRR
+from normprobe.policies.controls.gated_recursion import AlwaysGate, EntropyGate, GatedRecursion, RandomGate
+from normprobe.policies.erss import ERSS
 from normprobe.policies.rows import norms
-from normprobe.policies.steering import Steering
 from normprobe.policies.suppression import Suppression
 from normprobe.policies.threshold import FixedThreshold
 from normprobe.problems.testbed.problems import make_problems
@@ -45,16 +45,18 @@ def plain(opened: OpenModel, prompts: list[list[int]]) -> list[list[int]]:
 @pytest.fixture(scope="module")
 def threshold(opened: OpenModel, prompts: list[list[int]]) -> FixedThreshold:
     """τ between two norms of the first step, so that no tie can be decided by rounding."""
-    events = generate(opened, Suppression.above(dict.fromkeys(LAYERS, 1e-6), scale=0.0), prompts, 1).events
+    events = generate(
+        opened, Suppression(FixedThreshold(dict.fromkeys(LAYERS, 1e-6)), scale=0.0), prompts, 1
+    ).events
     middle = slice(len(prompts) // 2 - 1, len(prompts) // 2 + 1)
     return FixedThreshold(
         {layer: float(events.delta[events.layer == layer].sort().values[middle].mean()) for layer in LAYERS}
     )
 
 
-def eager(threshold: FixedThreshold) -> Recursion:
+def eager(threshold: FixedThreshold) -> ALRR:
     """ALRR that nearly always keeps what it tried."""
-    return Recursion(threshold, blow_up=50.0, growth=-0.9, max_passes=2, damping=0.75)
+    return ALRR(threshold, blow_up=50.0, growth=-0.9, max_passes=2, damping=0.75)
 
 
 def inputs_of_blocks(opened: OpenModel, ids: list[int]) -> tuple[torch.Tensor, list[Any]]:
@@ -73,7 +75,7 @@ def inputs_of_blocks(opened: OpenModel, ids: list[int]) -> tuple[torch.Tensor, l
     return seen[0][0][0], [rotary for _, rotary in seen]
 
 
-def slow_recursion(opened: OpenModel, prompt: list[int], policy: Recursion) -> tuple[list[int], list[tuple]]:
+def slow_recursion(opened: OpenModel, prompt: list[int], policy: ALRR) -> tuple[list[int], list[tuple]]:
     """One request, no cache, no batch, all layers by hand.
 
     The extra pass of position t runs the block on the sequence [x_0 … x_t, y_t]: the last row stands at position t,
@@ -161,13 +163,13 @@ def test_settings_that_do_nothing_are_the_plain_model(
     try:
         plain = decode(opened, prompts, NEW_TOKENS)
         for policy in (
-            Recursion(never),
-            Recursion(always, growth=1e6),  # every pass is tried and thrown away
-            Recursion(always, blow_up=1e9, growth=-1.0, damping=0.0),
+            ALRR(never),
+            ALRR(always, growth=1e6),  # every pass is tried and thrown away
+            ALRR(always, blow_up=1e9, growth=-1.0, damping=0.0),
             GatedRecursion(RandomGate(dict.fromkeys(LAYERS, 0.0))),
             GatedRecursion(EntropyGate(LAYERS, math.inf)),
-            Steering(always, beta=0.0, probability=1.0, cooldown=0),
-            Steering(never, trigger="at_peaks", probability=1.0),
+            ERSS(always, beta=0.0, probability=1.0, cooldown=0),
+            ERSS(never, trigger="at_peaks", probability=1.0),
         ):
             assert generate(opened, policy, prompts, NEW_TOKENS, quiet=True).tokens == plain
     finally:
@@ -181,7 +183,10 @@ def test_extra_passes_do_not_touch_the_cache(
     last = len(opened.blocks) - 1
     ids = torch.tensor([prompts[0]])
     caches = []
-    for policy in (Suppression.above({last: math.inf}), GatedRecursion(AlwaysGate((last,)), max_passes=3)):
+    for policy in (
+        Suppression(FixedThreshold({last: math.inf})),
+        GatedRecursion(AlwaysGate((last,)), max_passes=3),
+    ):
         cache = DynamicCache(config=opened.model.config)
         with pytest.warns(UntriggeredWarning) if not caches else torch.no_grad(), intervene(opened, policy):
             opened.model.generate(
@@ -221,7 +226,7 @@ def test_steering_changes_what_it_says_it_changes(
 ) -> None:
     """Batch sizes, order and names of the others do not matter; the request's own name keys its draws."""
     low = FixedThreshold({layer: 0.5 * tau for layer, tau in threshold.tau.items()})
-    policy = Steering(low, probability=0.5, cooldown=1, min_cosine=-1.0, beta=0.9, bank_size=3)
+    policy = ERSS(low, probability=0.5, cooldown=1, min_cosine=-1.0, beta=0.9, bank_size=3)
     one = generate(opened, policy, prompts, NEW_TOKENS, batch_size=6)
     two = generate(opened, policy, prompts, NEW_TOKENS, batch_size=1)
     assert one.tokens == two.tokens
@@ -233,7 +238,7 @@ def test_steering_changes_what_it_says_it_changes(
 
 @torch.no_grad()
 def test_bad_calls_are_refused_before_any_token(opened: OpenModel, prompts: list[list[int]]) -> None:
-    policy = Suppression.above({1: 1.0})
+    policy = Suppression(FixedThreshold({1: 1.0}))
     ids = torch.tensor([prompts[0]])
     with pytest.raises(NormprobeError, match="padded on the left"), intervene(opened, policy):
         right = torch.ones_like(ids)

@@ -9,37 +9,37 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from normprobe.errors import NormprobeError
-from normprobe.policies.adaptive_suppression import AdaptiveSuppression, Clamp
-from normprobe.policies.combined import Combined, Together
-from normprobe.policies.direction_only import DirectionOnly
-from normprobe.policies.gates import AlwaysGate, EntropyGate
-from normprobe.policies.probe import Probe, Probing
-from normprobe.policies.recursion import GatedRecursion, Recursion
-from normprobe.policies.rotation import Rotation
+from normprobe.policies.alrr import ALRR
+from normprobe.policies.combined import Combined, RunningCombined
+from normprobe.policies.controls.caa import CAA
+from normprobe.policies.controls.direction_only import DirectionOnly
+from normprobe.policies.controls.gated_recursion import AlwaysGate, EntropyGate, GatedRecursion
+from normprobe.policies.controls.low_norm import LowNormSuppression
+from normprobe.policies.controls.replayed_suppression import Doses, ReplayedSuppression
+from normprobe.policies.controls.rotation import Rotation
+from normprobe.policies.erss import DIRECTIONS, ERSS
+from normprobe.policies.probe import Probe, RunningProbe
 from normprobe.policies.rows import Change, Policy, Rerun, Rows, Stateless
-from normprobe.policies.steering import DIRECTIONS, Steering
-from normprobe.policies.steering_baselines import Addition
-from normprobe.policies.suppression import Doses, ReplayedSuppression, Suppression
+from normprobe.policies.suppression import Clamp, Suppression
 from normprobe.policies.threshold import FixedThreshold
 
 CPU = torch.device("cpu")
 TAU = FixedThreshold({1: 3.0})
-HIGH = Suppression.above({1: 3.0}, 0.5)
+HIGH = Suppression(TAU, 0.5)
 DOSES = Doses(torch.ones(1, 4, 1), torch.tensor([4]), (1,), ("a",))
 SUPPRESSIONS: list[Policy] = [
     HIGH,
-    Suppression.below({1: 3.0}),
-    AdaptiveSuppression(TAU),
+    LowNormSuppression({1: 3.0}),
     Clamp(TAU),
-    Rotation(HIGH, 0),
-    DirectionOnly(HIGH, {1: 1.0}),
+    Rotation(TAU, 0),
+    DirectionOnly(TAU, {1: 1.0}),
     ReplayedSuppression(DOSES),
     ReplayedSuppression(DOSES, 0.1),
 ]
 OTHERS: list[Policy] = [
-    Recursion(TAU),
-    *(Steering(TAU, probability=1.0, direction=direction) for direction in DIRECTIONS),
-    Addition({1: torch.ones(4)}),
+    ALRR(TAU),
+    *(ERSS(TAU, probability=1.0, direction=direction) for direction in DIRECTIONS),
+    CAA({1: torch.ones(4)}),
 ]
 
 
@@ -58,15 +58,15 @@ def test_each_sees_what_the_ones_before_it_left() -> None:
     for policies, seen in (((HIGH, probe), 2.0), ((probe, HIGH), 4.0)):
         both = Combined(policies)
         assert both.layers == (1, 2)
-        acting = both.start(1, 4, CPU)
-        assert isinstance(acting, Together)
-        acting.reset([0], ["a"])
-        change = acting.apply(one_row(4.0), 1, double)
-        acting.apply(one_row(7.0), 2, double)
-        acting.finish()
+        running = both.start(1, 4, CPU)
+        assert isinstance(running, RunningCombined)
+        running.reset([0], ["a"])
+        change = running.apply(one_row(4.0), 1, double)
+        running.apply(one_row(7.0), 2, double)
+        running.finish()
         torch.testing.assert_close(change.hidden, one_row(2.0).hidden)
-        _, probing = acting.parts[policies.index(probe)]
-        assert isinstance(probing, Probing)
+        _, probing = running.parts[policies.index(probe)]
+        assert isinstance(probing, RunningProbe)
         assert probing.summary([0]).total[0].tolist() == pytest.approx([seen, 7.0])
 
 
@@ -86,9 +86,9 @@ class Retry(Stateless):
 def test_extra_passes_add_up() -> None:
     twice = GatedRecursion(AlwaysGate((1,)), max_passes=2)
     for policies in ((twice, Retry()), (Retry(), twice)):
-        acting = Combined(policies).start(1, 4, CPU)
-        acting.reset([0], ["a"])
-        change = acting.apply(one_row(2.0), 1, double)
+        running = Combined(policies).start(1, 4, CPU)
+        running.reset([0], ["a"])
+        change = running.apply(one_row(2.0), 1, double)
         assert change.passes is not None
         assert change.passes.tolist() == [3]
         torch.testing.assert_close(change.hidden, torch.full((1, 4), 8.0))
@@ -96,11 +96,11 @@ def test_extra_passes_add_up() -> None:
 
 def test_entropies_and_extra_passes_go_through() -> None:
     uncertain = GatedRecursion(EntropyGate((1,), above=1.0), max_passes=2)
-    addition = Addition({1: torch.ones(4)})
-    acting = Combined((addition, uncertain)).start(1, 4, CPU)
-    acting.reset([0], ["a"])
+    addition = CAA({1: torch.ones(4)})
+    running = Combined((addition, uncertain)).start(1, 4, CPU)
+    running.reset([0], ["a"])
     for entropy, passes, value in ((0.5, 0, 2.0), (1.5, 2, 8.0)):
-        change = acting.apply(replace(one_row(2.0), entropy=torch.tensor([entropy])), 1, double)
+        change = running.apply(replace(one_row(2.0), entropy=torch.tensor([entropy])), 1, double)
         assert change.passes is not None
         assert change.passes.tolist() == [passes]
         torch.testing.assert_close(change.hidden, torch.full((1, 4), value))
@@ -111,16 +111,16 @@ def test_entropies_and_extra_passes_go_through() -> None:
 
 def test_a_combination_of_one_does_what_the_one_does() -> None:
     """History included: reset, apply and finish reach it, and a new request starts anew."""
-    policy = Steering(TAU, probability=1.0, cooldown=1)
+    policy = ERSS(TAU, probability=1.0, cooldown=1)
     alone, wrapped = policy.start(1, 4, CPU), Combined((policy,)).start(1, 4, CPU)
     generator = torch.Generator().manual_seed(0)
     acted = 0
     for name in ("a", "b"):
-        for acting in (alone, wrapped):
-            acting.reset([0], [name])
+        for running in (alone, wrapped):
+            running.reset([0], [name])
         for step in range(40):
             rows = Rows(2 * torch.randn(1, 4, generator=generator), torch.tensor([0]), torch.tensor([step]))
-            one, other = (acting.apply(rows, 1, double) for acting in (alone, wrapped))
+            one, other = (running.apply(rows, 1, double) for running in (alone, wrapped))
             assert torch.equal(one.hidden, other.hidden)
             assert torch.equal(one.triggered, other.triggered)
             acted += int(one.triggered)
@@ -140,10 +140,10 @@ def test_a_suppression_goes_with_a_probe_alone(suppression: Policy) -> None:
 
 def test_two_of_a_kind_conflict_at_a_layer_only_and_two_kinds_do_not() -> None:
     there = FixedThreshold({2: 1.0})
-    Combined((Recursion(TAU), Steering(TAU)))
-    Combined((Recursion(TAU), Recursion(there)))
-    Combined((HIGH, Steering(there)))
-    for pair in ((Recursion(TAU), Recursion(TAU)), (Steering(TAU), Addition({1: torch.ones(4)}))):
+    Combined((ALRR(TAU), ERSS(TAU)))
+    Combined((ALRR(TAU), ALRR(there)))
+    Combined((HIGH, ERSS(there)))
+    for pair in ((ALRR(TAU), ALRR(TAU)), (ERSS(TAU), CAA({1: torch.ones(4)}))):
         with pytest.raises(NormprobeError, match=f"got {pair[0].kind} and {pair[0].kind} both") as error:
             Combined(pair)
         assert "\n" not in str(error.value)
@@ -153,10 +153,10 @@ def test_two_of_a_kind_conflict_at_a_layer_only_and_two_kinds_do_not() -> None:
 
 def test_a_combination_within_hides_no_conflict_and_makes_none() -> None:
     inner = Combined((Combined((HIGH,)), Probe(TAU)))
-    for other in (Steering(TAU), Clamp(TAU)):
+    for other in (ERSS(TAU), Clamp(TAU)):
         with pytest.raises(NormprobeError, match="got suppression and"):
             Combined((inner, other))
-    outer = Combined((Combined((Probe(TAU),)), Combined((Probe(TAU), Recursion(TAU)))))
+    outer = Combined((Combined((Probe(TAU),)), Combined((Probe(TAU), ALRR(TAU)))))
     assert [policy.kind for policy in outer.policies] == ["probe", "probe", "recursion"]
 
 
@@ -184,20 +184,20 @@ class HostTraffic(TorchDispatchMode):
 
 @pytest.mark.parametrize(
     "policy",
-    [*SUPPRESSIONS, *OTHERS, Combined((Recursion(TAU), Steering(TAU), Probe(TAU)))],
+    [*SUPPRESSIONS, *OTHERS, Combined((ALRR(TAU), ERSS(TAU), Probe(TAU)))],
     ids=lambda policy: type(policy).__name__,
 )
 def test_no_pass_waits_for_the_device(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     # Where a look costs something, all rows are computed: as on a GPU, so in a compiled graph.
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    acting = policy.start(1, 4, CPU)
-    acting.reset([0], ["a"])
-    acting.apply(one_row(4.0), 1, double)  # the first may make room
-    acting.finish()
+    running = policy.start(1, 4, CPU)
+    running.reset([0], ["a"])
+    running.apply(one_row(4.0), 1, double)  # the first may make room
+    running.finish()
     rows = one_row(4.0, 1)
     with HostTraffic() as traffic:
-        acting.apply(rows, 1, double)
-        acting.finish()
+        running.apply(rows, 1, double)
+        running.finish()
     assert traffic.found == []
 
 

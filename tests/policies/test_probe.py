@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from normprobe.errors import NormprobeError
-from normprobe.policies.probe import BLOCKS, Probe, Probing, Summary
+from normprobe.policies.probe import BLOCKS, Probe, RunningProbe, Summary
 from normprobe.policies.rows import Rows, norms
 from normprobe.policies.threshold import AdaptiveThreshold, FixedThreshold
 
@@ -25,9 +25,9 @@ def no_rerun(active, states):
     raise AssertionError("a probe needs no extra pass")
 
 
-def started(threshold=FIXED, n_slots: int = 4, max_tokens: int = 0) -> Probing:
+def started(threshold=FIXED, n_slots: int = 4, max_tokens: int = 0) -> RunningProbe:
     probing = Probe(threshold, max_tokens).start(n_slots, 3, CPU)
-    assert isinstance(probing, Probing)
+    assert isinstance(probing, RunningProbe)
     probing.reset(range(n_slots), [f"request {slot}" for slot in range(n_slots)])
     return probing
 
@@ -39,7 +39,7 @@ def states_of(seed: int, n_tokens: int) -> torch.Tensor:
     return torch.randn(len(LAYERS), n_tokens, 3, generator=generator) * size
 
 
-def feed(probing: Probing, slots: list[int], steps: list[int], hidden: torch.Tensor) -> None:
+def feed(probing: RunningProbe, slots: list[int], steps: list[int], hidden: torch.Tensor) -> None:
     """One pass: hidden [layer, row, 3]."""
     for i, layer in enumerate(LAYERS):
         rows = Rows(hidden[i], torch.tensor(slots), torch.tensor(steps))
@@ -198,7 +198,7 @@ def test_an_infinite_threshold_records_norms_alone() -> None:
 def test_nothing_waits_for_the_device(threshold) -> None:
     """A tensor of the meta device has a shape and no values: whatever would read one fails."""
     meta = torch.device("meta")
-    probing = Probing(Probe(threshold, 3), 4, meta)
+    probing = RunningProbe(Probe(threshold, 3), 4, meta)
     rows = Rows(
         torch.ones(2, 3, device=meta), torch.zeros(2, device=meta).long(), torch.zeros(2, device=meta).long()
     )

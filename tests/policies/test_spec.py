@@ -4,24 +4,24 @@ import pytest
 from profile_fixture import profile
 
 from normprobe.errors import NormprobeError
-from normprobe.policies.adaptive_suppression import AdaptiveSuppression, Clamp
+from normprobe.policies.alrr import ALRR
 from normprobe.policies.combined import Combined
-from normprobe.policies.recursion import Recursion
+from normprobe.policies.erss import ERSS
 from normprobe.policies.rows import Policy
 from normprobe.policies.spec import build
-from normprobe.policies.steering import Steering
+from normprobe.policies.suppression import Clamp, Suppression
 from normprobe.policies.threshold import AdaptiveThreshold, FixedThreshold
 
 
 def test_names_and_settings_make_policies() -> None:
     alrr = build("alrr", profile())
-    assert alrr == Recursion(AdaptiveThreshold.of(profile()))
-    assert build({"policy": "alrr", "layers": [0, 2], "damping": 0.5, "k": 3}, profile()) == Recursion(
+    assert alrr == ALRR(AdaptiveThreshold.of(profile()))
+    assert build({"policy": "alrr", "layers": [0, 2], "damping": 0.5, "k": 3}, profile()) == ALRR(
         AdaptiveThreshold.of(profile(), (0, 2), k=3.0), damping=0.5
     )
     erss = build({"policy": "erss", "tau": "profile", "trigger": "low_streak"}, profile())
-    assert erss == Steering(FixedThreshold.of(profile()), "low_streak")
-    assert build({"policy": "suppress", "tau": {"1": 20}, "scale": 0.5}, None) == AdaptiveSuppression(
+    assert erss == ERSS(FixedThreshold.of(profile()), "low_streak")
+    assert build({"policy": "suppress", "tau": {"1": 20}, "scale": 0.5}, None) == Suppression(
         FixedThreshold({1: 20.0}), 0.5
     )
     assert build("clamp", profile()) == Clamp(AdaptiveThreshold.of(profile()))

@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from normprobe.errors import NormprobeError
-from normprobe.policies.adaptive_suppression import AdaptiveSuppression, Clamp
-from normprobe.policies.direction_only import DirectionOnly
-from normprobe.policies.rotation import Rotation
+from normprobe.policies.controls.direction_only import DirectionOnly
+from normprobe.policies.controls.low_norm import LowNormSuppression
+from normprobe.policies.controls.replayed_suppression import Doses, ReplayedSuppression
+from normprobe.policies.controls.rotation import Rotation, turn
 from normprobe.policies.rows import Policy, Rows, norms
-from normprobe.policies.suppression import Doses, ReplayedSuppression, Suppression
+from normprobe.policies.suppression import Clamp, Suppression
 from normprobe.policies.threshold import BINS, AdaptiveThreshold, FixedThreshold
 
 seeds = st.integers(0, 2**31 - 1)
@@ -31,9 +32,9 @@ def apply(
     policy: Policy, rows: Rows, layer: int, requests: Sequence[str] = REQUESTS
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The new states and where they were changed, slot i being requests[i]."""
-    acting = policy.start(len(requests), rows.hidden.shape[1], torch.device("cpu"))
-    acting.reset(range(len(requests)), requests)
-    change = acting.apply(rows, layer, never)
+    running = policy.start(len(requests), rows.hidden.shape[1], torch.device("cpu"))
+    running.reset(range(len(requests)), requests)
+    change = running.apply(rows, layer, never)
     assert change.passes is None
     return change.hidden, change.triggered
 
@@ -65,23 +66,11 @@ def test_exactly_the_eligible_norms_above_the_threshold_shrink(
     seed: int, threshold: float, scale: float
 ) -> None:
     rows = random_rows(seed)
-    hidden, chosen = apply(Suppression.above({3: threshold}, scale), rows, 3)
+    hidden, chosen = apply(Suppression(FixedThreshold({3: threshold}), scale), rows, 3)
     for i in range(len(rows.hidden)):
         wanted = rows.step[i] >= 0 and rows.hidden[i].norm() > threshold
         assert bool(chosen[i]) == bool(wanted)
         torch.testing.assert_close(hidden[i], rows.hidden[i] * (scale if wanted else 1.0), rtol=0, atol=0)
-
-
-@settings(deadline=None)
-@given(seeds, st.floats(0.1, 20), st.floats(0, 1), dtypes)
-def test_a_threshold_policy_with_a_fixed_threshold_is_the_suppression_above_it(
-    seed: int, threshold: float, scale: float, dtype: torch.dtype
-) -> None:
-    rows = random_rows(seed, dtype=dtype)
-    hidden, chosen = apply(AdaptiveSuppression(FixedThreshold({3: threshold}), scale), rows, 3)
-    wanted, where = apply(Suppression.above({3: threshold}, scale), rows, 3)
-    assert torch.equal(hidden, wanted)
-    assert torch.equal(chosen, where)
 
 
 @settings(deadline=None)
@@ -91,38 +80,38 @@ def test_a_clamp_leaves_the_same_states_at_a_fraction_of_the_threshold(
 ) -> None:
     rows = random_rows(seed)
     hidden, chosen = apply(Clamp(FixedThreshold({3: threshold}), fraction), rows, 3)
-    assert torch.equal(chosen, apply(Suppression.above({3: threshold}), rows, 3)[1])
+    assert torch.equal(chosen, apply(Suppression(FixedThreshold({3: threshold})), rows, 3)[1])
     for i in range(len(rows.hidden)):
         state, length = rows.hidden[i], float(rows.hidden[i].norm())
         expected = state * (fraction * threshold / length) if chosen[i] else state
         torch.testing.assert_close(hidden[i], expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("make", [AdaptiveSuppression, Clamp])
+@pytest.mark.parametrize("make", [Suppression, Clamp])
 def test_an_adaptive_suppression_follows_the_norms_of_its_own_request(make) -> None:
     """A norm of 5 is high for who had norms of 1, and not for who had norms of 20; norms before the change count."""
-    acting = make(adaptive(1)).start(2, 4, torch.device("cpu"))
-    acting.reset([0, 1], ["short", "long"])
+    running = make(adaptive(1)).start(2, 4, torch.device("cpu"))
+    running.reset([0, 1], ["short", "long"])
     length = torch.tensor([[1.0], [20.0]])
     for step in range(50):
         noise = 1 + 0.1 * torch.sin(torch.tensor(float(step)))
-        acting.apply(
+        running.apply(
             Rows(length * noise * torch.ones(2, 4) / 2, torch.arange(2), torch.full((2,), step)), 1, never
         )
-        acting.finish()
+        running.finish()
     rows = Rows(torch.full((2, 4), 2.5), torch.arange(2), torch.full((2,), 50))
-    assert acting.apply(rows, 1, never).triggered.tolist() == [True, False]
-    acting.finish()
-    acting.reset([0], ["new"])
-    assert not acting.apply(rows, 1, never).triggered.any()
+    assert running.apply(rows, 1, never).triggered.tolist() == [True, False]
+    running.finish()
+    running.reset([0], ["new"])
+    assert not running.apply(rows, 1, never).triggered.any()
 
 
 @settings(deadline=None)
 @given(seeds, st.floats(0.1, 20))
 def test_below_and_above_part_the_eligible_rows(seed: int, threshold: float) -> None:
     rows = random_rows(seed)
-    _, high = apply(Suppression.above({0: threshold}), rows, 0)
-    _, low = apply(Suppression.below({0: threshold}), rows, 0)
+    _, high = apply(Suppression(FixedThreshold({0: threshold})), rows, 0)
+    _, low = apply(LowNormSuppression({0: threshold}), rows, 0)
     assert not (high & low).any()
     assert torch.equal(high | low, rows.eligible)  # no drawn norm equals the threshold
 
@@ -131,8 +120,8 @@ def test_below_and_above_part_the_eligible_rows(seed: int, threshold: float) -> 
 @given(seeds, dtypes)
 def test_scale_one_and_infinite_threshold_change_no_bit(seed: int, dtype: torch.dtype) -> None:
     rows = random_rows(seed, dtype=dtype)
-    assert torch.equal(apply(Suppression.above({0: 0.5}, scale=1.0), rows, 0)[0], rows.hidden)
-    hidden, chosen = apply(Suppression.above({0: math.inf}), rows, 0)
+    assert torch.equal(apply(Suppression(FixedThreshold({0: 0.5}), scale=1.0), rows, 0)[0], rows.hidden)
+    hidden, chosen = apply(Suppression(FixedThreshold({0: math.inf})), rows, 0)
     assert torch.equal(hidden, rows.hidden)
     assert not chosen.any()
 
@@ -143,12 +132,13 @@ def test_a_row_gets_the_same_bits_whatever_its_batch_mates(seed: int, n: int, dt
     rows = random_rows(seed, dtype=dtype)
     order = torch.randperm(len(rows.hidden), generator=torch.Generator().manual_seed(seed))[:n]
     some = Rows(rows.hidden[order], rows.slot[order], rows.step[order])
-    doses, high, learning = random_doses(seed), Suppression.above({1: 2.0}), adaptive(1)
+    doses, tau, learning = random_doses(seed), FixedThreshold({1: 2.0}), adaptive(1)
     for policy in (
-        high,
-        Rotation(high, seed),
-        DirectionOnly(high, {1: 1.5}),
-        AdaptiveSuppression(learning),
+        Suppression(tau),
+        LowNormSuppression({1: 2.0}),
+        Rotation(tau, seed),
+        DirectionOnly(tau, {1: 1.5}),
+        Suppression(learning),
         Clamp(learning),
         ReplayedSuppression(doses),
         ReplayedSuppression(doses, 0.1),
@@ -266,9 +256,9 @@ def test_a_rotation_keeps_the_norm_and_moves_as_far_as_the_suppression(
     seed: int, threshold: float, scale: float, d: int
 ) -> None:
     rows = random_rows(seed, d=d)
-    suppression = Suppression.above({3: threshold}, scale)
-    shortened, wanted = apply(suppression, rows, 3)
-    hidden, chosen = apply(Rotation(suppression, seed), rows, 3)
+    tau = FixedThreshold({3: threshold})
+    shortened, wanted = apply(Suppression(tau, scale), rows, 3)
+    hidden, chosen = apply(Rotation(tau, seed, scale), rows, 3)
     assert torch.equal(chosen, wanted)
     assert torch.equal(hidden[~chosen], rows.hidden[~chosen])
     torch.testing.assert_close(norms(hidden), norms(rows.hidden), rtol=1e-5, atol=0)
@@ -279,18 +269,18 @@ def test_a_rotation_keeps_the_norm_and_moves_as_far_as_the_suppression(
 def test_the_rotation_depends_on_seed_request_layer_and_step_alone() -> None:
     hidden = torch.ones(4, 6)
     rows = Rows(hidden, torch.tensor([0, 1, 0, 0]), torch.tensor([2, 2, 3, 2]))
-    suppression = Suppression.above({1: 1.0, 2: 1.0})
-    turned, _ = apply(Rotation(suppression, 7), rows, 1, ["a", "b"])
+    tau = FixedThreshold({1: 1.0, 2: 1.0})
+    turned, _ = apply(Rotation(tau, 7), rows, 1, ["a", "b"])
     assert torch.equal(turned[0], turned[3])
     others = [
         turned[1],
         turned[2],
-        apply(Rotation(suppression, 7), rows, 2, ["a", "b"])[0][0],
-        apply(Rotation(suppression, 8), rows, 1, ["a", "b"])[0][0],
+        apply(Rotation(tau, 7), rows, 2, ["a", "b"])[0][0],
+        apply(Rotation(tau, 8), rows, 1, ["a", "b"])[0][0],
     ]
     assert all(float((other - turned[0]).norm()) > 0.1 for other in others)
     moved = Rows(hidden, torch.tensor([1, 0, 1, 1]), rows.step)
-    assert torch.equal(apply(Rotation(suppression, 7), moved, 1, ["b", "a"])[0], turned)
+    assert torch.equal(apply(Rotation(tau, 7), moved, 1, ["b", "a"])[0], turned)
 
 
 def test_rotations_have_no_preferred_direction() -> None:
@@ -299,7 +289,7 @@ def test_rotations_have_no_preferred_direction() -> None:
     hidden = torch.zeros(n, d)
     hidden[:, 0] = 1.0
     rows = Rows(hidden, torch.zeros(n, dtype=torch.long), torch.arange(n))
-    turned, _ = apply(Rotation(Suppression.above({0: 0.5}), 0), rows, 0, ["a"])
+    turned, _ = apply(Rotation(FixedThreshold({0: 0.5}), 0), rows, 0, ["a"])
     mean, error = turned.mean(0), (1 - 0.595**2) ** 0.5 / (d - 1) ** 0.5 / n**0.5
     assert float(mean[0]) == pytest.approx(1 - 0.9**2 / 2)  # cos of a chord of 0.9
     assert (mean[1:].abs() < 4.5 * error).all()
@@ -311,9 +301,9 @@ def test_direction_only_keeps_the_direction_and_sets_the_norm(
     seed: int, threshold: float, ordinary: float
 ) -> None:
     rows = random_rows(seed)
-    suppression = Suppression.above({3: threshold})
-    hidden, chosen = apply(DirectionOnly(suppression, {3: ordinary}), rows, 3)
-    assert torch.equal(chosen, apply(suppression, rows, 3)[1])
+    tau = FixedThreshold({3: threshold})
+    hidden, chosen = apply(DirectionOnly(tau, {3: ordinary}), rows, 3)
+    assert torch.equal(chosen, apply(Suppression(tau), rows, 3)[1])
     assert torch.equal(hidden[~chosen], rows.hidden[~chosen])
     cosine = torch.nn.functional.cosine_similarity(hidden, rows.hidden)
     torch.testing.assert_close(cosine, torch.ones_like(cosine), rtol=0, atol=1e-5)
@@ -324,26 +314,33 @@ def test_direction_only_keeps_the_direction_and_sets_the_norm(
 
 def test_a_zero_state_has_no_direction_and_stays() -> None:
     rows = Rows(torch.zeros(1, 4), torch.tensor([0]), torch.tensor([0]))
-    low = Suppression.below({0: 1.0})
-    for policy in (Rotation(low, 0), DirectionOnly(low, {0: 2.0})):
+    tau = FixedThreshold({0: 1.0})
+    for policy in (Rotation(tau, 0), DirectionOnly(tau, {0: 2.0})):
         hidden, chosen = apply(policy, rows, 0, ["a"])
-        assert chosen.all()
+        assert not chosen.any()
         assert torch.equal(hidden, rows.hidden)
+    assert torch.equal(turn(rows.hidden, torch.ones(1, 4), torch.ones(1, 1)), rows.hidden)
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Suppression.above({2: 0.0}), r"expected τ > 0 for layer 2, got 0\.0"),
-        (lambda: Suppression.above({2: math.nan}), r"expected τ > 0 for layer 2, got nan"),
-        (lambda: Suppression.below({2: math.nan}), r"expected norm bounds above 0 for layer 2"),
-        (lambda: Suppression.above({}), r"at least one layer, got none"),
-        (lambda: Suppression.above({2: 1.0}, scale=-0.5), r"factor in \[0, 1\], got -0\.5"),
-        (lambda: AdaptiveSuppression(adaptive(2), math.nan), r"factor in \[0, 1\], got nan"),
+        (lambda: Suppression(FixedThreshold({2: 0.0})), r"expected τ > 0 for layer 2, got 0\.0"),
+        (lambda: Suppression(FixedThreshold({2: math.nan})), r"expected τ > 0 for layer 2, got nan"),
+        (lambda: LowNormSuppression({2: math.nan}), r"expected a norm bound above 0 for layer 2"),
+        (lambda: Suppression(FixedThreshold({})), r"at least one layer, got none"),
+        (lambda: Suppression(FixedThreshold({2: 1.0}), scale=-0.5), r"factor in \[0, 1\], got -0\.5"),
+        (lambda: Suppression(adaptive(2), math.nan), r"factor in \[0, 1\], got nan"),
         (lambda: ReplayedSuppression(random_doses(0), 1.5), r"factor in \[0, 1\], got 1\.5"),
         (lambda: Clamp(adaptive(2), 1.5), r"fraction of τ in \[0, 1\], got 1\.5"),
-        (lambda: DirectionOnly(Suppression.above({2: 1.0}), {1: 1.0}), r"ordinary norm .* layer 2, got None"),
-        (lambda: DirectionOnly(Suppression.above({2: 1.0}), {2: 0.0}), r"ordinary norm .* layer 2, got 0\.0"),
+        (
+            lambda: DirectionOnly(FixedThreshold({2: 1.0}), {1: 1.0}),
+            r"ordinary norm .* layer 2, got None",
+        ),
+        (
+            lambda: DirectionOnly(FixedThreshold({2: 1.0}), {2: 0.0}),
+            r"ordinary norm .* layer 2, got 0\.0",
+        ),
     ],
 )
 def test_bad_settings_are_refused_in_one_line(make, message: str) -> None:

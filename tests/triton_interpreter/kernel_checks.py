@@ -5,7 +5,8 @@ import math
 import torch
 from triton_interpreter.policy_steps import ADAPTIVE
 
-from normprobe.policies import fused, kernels
+from normprobe.policies import ops, ops_triton
+from normprobe.policies.rows import norms
 
 CASES = [
     *((dtype, 33, 77) for dtype in (torch.float32, torch.bfloat16, torch.float16)),
@@ -50,18 +51,18 @@ def agree(found: object, expected: object, dtype: torch.dtype = torch.float32) -
 
 def check_peaks(device: torch.device, dtype: torch.dtype, rows: int, d: int, blow_up: float | None) -> None:
     hidden, tau, eligible = states(rows, d, dtype), thresholds(rows, d), mask(rows, 0.8)
-    expected = fused.peaks(hidden, tau, eligible, blow_up)
+    expected = ops.peaks(hidden, tau, eligible, blow_up)
     there = hidden.to(device), tau.to(device), eligible.to(device)
-    found = kernels.peaks(*there, blow_up)
+    found = ops_triton.peaks(*there, blow_up)
     agree(found, expected)
     assert rows < 33 or 3 < int(expected[1].sum()) < 30
     one = torch.full((), 1.5)  # of all rows: a stride of 0, as a fixed threshold has
     agree(
-        kernels.peaks(there[0], one.to(device).expand(rows), there[2], blow_up),
-        fused.peaks(hidden, one.expand(rows), eligible, blow_up),
+        ops_triton.peaks(there[0], one.to(device).expand(rows), there[2], blow_up),
+        ops.peaks(hidden, one.expand(rows), eligible, blow_up),
     )
     for i in range(0, rows, 8):
-        alone = kernels.peaks(*(tensor[i : i + 1].clone() for tensor in there), blow_up)
+        alone = ops_triton.peaks(*(tensor[i : i + 1].clone() for tensor in there), blow_up)
         assert torch.equal(bits(alone[0]), bits(found[0][i : i + 1]))
 
 
@@ -69,14 +70,14 @@ def check_keep(device: torch.device, dtype: torch.dtype, rows: int, d: int, damp
     hidden, tau = states(rows, d, dtype), thresholds(rows, d)
     out = (1.4 * hidden.float() + 0.2 * states(rows, d, dtype, 3).float()).to(dtype)
     out = torch.where(mask(rows, 0.1, 4)[:, None], torch.nan, out)
-    norm, active = fused.peaks(hidden, tau, mask(rows, 0.8), 9.0)
+    norm, active = ops.peaks(hidden, tau, mask(rows, 0.8), 9.0)
     how = {"damping": damping, "growth": 0.0, "blow_up": 9.0}
-    expected = fused.keep(hidden, out, norm, tau, active, **how)
+    expected = ops.keep(hidden, out, norm, tau, active, **how)
     there = [tensor.to(device) for tensor in (hidden, out, norm, tau, active)]
-    there[2], _ = kernels.peaks(
+    there[2], _ = ops_triton.peaks(
         there[0], there[3], there[4]
     )  # sums of another order; growth by 0 is to be exact
-    found = kernels.keep(*there, **how)
+    found = ops_triton.keep(*there, **how)
     agree(found, expected, dtype)
     kept = found[2].cpu()
     assert torch.equal(bits(found[0])[~kept], bits(hidden)[~kept])
@@ -85,7 +86,7 @@ def check_keep(device: torch.device, dtype: torch.dtype, rows: int, d: int, damp
         assert torch.equal(found[0].cpu()[kept], exact[kept])
     assert rows < 33 or 3 < int(kept.sum()) < int(active.sum())
     for i in range(0, rows, 8):
-        alone = kernels.keep(*(tensor[i : i + 1].clone() for tensor in there), **how)
+        alone = ops_triton.keep(*(tensor[i : i + 1].clone() for tensor in there), **how)
         assert torch.equal(bits(alone[0]), bits(found[0][i : i + 1]))
 
 
@@ -94,13 +95,13 @@ def check_edges(device: torch.device) -> None:
     norm = torch.tensor([8.0, 16.0, 7.0, 17.0, 10.0], device=device)
     hidden = torch.nn.functional.pad(norm[:, None], (2, 3))
     tau, yes = torch.full_like(norm, 8.0), torch.ones(5, dtype=torch.bool, device=device)
-    found, active = kernels.peaks(hidden, tau, yes, 2.0)
+    found, active = ops_triton.peaks(hidden, tau, yes, 2.0)
     assert found.tolist() == norm.tolist()
     assert active.tolist() == [False, False, False, False, True]
-    assert kernels.peaks(hidden, tau, yes)[1].tolist() == [False, True, False, True, True]
+    assert ops_triton.peaks(hidden, tau, yes)[1].tolist() == [False, True, False, True, True]
     factor = torch.tensor([1.25, 1.1875, 1.6, 0.5, math.nan], device=device)
     ten = torch.nn.functional.pad(torch.full((5, 1), 10.0, device=device), (2, 3))
-    new, norm, kept = kernels.keep(
+    new, norm, kept = ops_triton.keep(
         ten, ten * factor[:, None], ten.sum(dim=1), tau, yes, damping=1.0, growth=0.25, blow_up=2.0
     )
     assert kept.tolist() == [True, False, False, False, False]
@@ -110,22 +111,22 @@ def check_edges(device: torch.device) -> None:
 def check_inject(device: torch.device, dtype: torch.dtype, rows: int, d: int, beta: float) -> None:
     n_slots, n_entries = 7, 5
     bank = states((n_slots + 1) * n_entries, d, dtype, 5).view(n_slots + 1, n_entries, d)
-    held = fused.norms(bank.flatten(0, 1)).view(n_slots + 1, n_entries)
+    held = norms(bank.flatten(0, 1)).view(n_slots + 1, n_entries)
     held[1], held[2, 2:], held[4, 1] = -math.inf, -math.inf, math.inf
     bank[5, 3] = bank[5, 1]  # a tie
     held[5, 3] = held[5, 1]
     hidden, slot = states(rows, d, dtype), torch.arange(rows) % (n_slots + 1) - 1
     may = (slot >= 0) & mask(rows, 0.8)
-    norm, how = fused.norms(hidden), {"min_cosine": 0.0, "beta": beta}
-    expected = fused.inject(hidden, norm, slot, may, bank, held, **how)
+    norm, how = norms(hidden), {"min_cosine": 0.0, "beta": beta}
+    expected = ops.inject(hidden, norm, slot, may, bank, held, **how)
     there = [tensor.to(device) for tensor in (hidden, norm, slot, may, bank, held)]
-    found = kernels.inject(*there, **how)
+    found = ops_triton.inject(*there, **how)
     agree(found, expected, dtype)
     acts = found[1].cpu()
     assert rows < 33 or 3 < int(acts.sum()) < int(may.sum())
     assert torch.equal(bits(found[0])[~acts], bits(hidden)[~acts])
     for i in range(0, rows, 8):
-        alone = kernels.inject(*(t[i : i + 1].clone() for t in there[:4]), *there[4:], **how)
+        alone = ops_triton.inject(*(t[i : i + 1].clone() for t in there[:4]), *there[4:], **how)
         assert torch.equal(bits(alone[0]), bits(found[0][i : i + 1]))
 
 
@@ -143,9 +144,9 @@ def check_learn(device: torch.device, rows: int, slots: torch.dtype) -> None:
         if rows > 8:
             slot[1], norm[:, 2], norm[:, 3], norm[:, 4], norm[:, 5] = -1, math.nan, math.inf, 0.0, 1e-30
         eligible = torch.rand(rows, generator=generator) < 0.8
-        fused.learn(theirs, place, slot, norm, eligible)
+        ops.learn(theirs, place, slot, norm, eligible)
         there = None if place is None else place.to(device)
-        kernels.learn(ours, there, *(tensor.to(device) for tensor in (slot, norm, eligible)))
+        ops_triton.learn(ours, there, *(tensor.to(device) for tensor in (slot, norm, eligible)))
         # The last slot and column of the torch form hold what does not count.
         assert torch.equal(ours.counts[:, :-1, :-1].cpu(), theirs.counts[:, :-1, :-1])
         torch.testing.assert_close(ours.tau[:, :-1].cpu(), theirs.tau[:, :-1], rtol=1e-5, atol=0)

@@ -3,12 +3,12 @@
 import torch
 from profile_fixture import profile
 
-from normprobe.policies.adaptive_suppression import AdaptiveSuppression, Clamp
+from normprobe.policies.alrr import ALRR
 from normprobe.policies.combined import Combined
-from normprobe.policies.probe import Probe, Probing
-from normprobe.policies.recursion import Recursion
+from normprobe.policies.erss import ERSS
+from normprobe.policies.probe import Probe, RunningProbe
 from normprobe.policies.rows import Change, Policy, Rows
-from normprobe.policies.steering import Steering
+from normprobe.policies.suppression import Clamp, Suppression
 from normprobe.policies.threshold import AdaptiveThreshold, FixedThreshold
 
 History = tuple[list[Change], dict[str, torch.Tensor]]
@@ -21,16 +21,16 @@ POLICIES: dict[str, Policy] = {
     f"{kind} {name}": policy
     for name, threshold in (("fixed", FIXED), ("adaptive", ADAPTIVE))
     for kind, policy in {
-        "recursion": Recursion(threshold, blow_up=3.0, max_passes=2, growth=0.05, damping=0.6),
+        "recursion": ALRR(threshold, blow_up=3.0, max_passes=2, growth=0.05, damping=0.6),
         "probe": Probe(threshold, 4),
-        "suppression": AdaptiveSuppression(threshold),
+        "suppression": Suppression(threshold),
         "clamp": Clamp(threshold),
-        "steering": Steering(threshold, "at_peaks", 1, 0.9, 0, -0.2, 0.4, bank_size=3),
+        "steering": ERSS(threshold, "at_peaks", 1, 0.9, 0, -0.2, 0.4, bank_size=3),
         "combined": Combined(
             (
                 Probe(threshold),
-                Recursion(threshold, blow_up=3.0),
-                Steering(threshold, "low_streak", 2, 0.9, 1, -1.0),
+                ALRR(threshold, blow_up=3.0),
+                ERSS(threshold, "low_streak", 2, 0.9, 1, -1.0),
             )
         ),
     }.items()
@@ -59,16 +59,16 @@ class Step:
     """A policy at work: what it makes of each pass, and in the end what a probe has seen."""
 
     def __init__(self, policy: Policy, device: torch.device) -> None:
-        self.acting = policy.start(N_SLOTS, WIDTH, device)
-        self.acting.reset(range(N_SLOTS), ["a", "b", "c", "d"])
+        self.running = policy.start(N_SLOTS, WIDTH, device)
+        self.running.reset(range(N_SLOTS), ["a", "b", "c", "d"])
 
     def __call__(self, asked: list[tuple[int, Rows]]) -> list[Change]:
-        changes = [self.acting.apply(rows, layer, rerun) for layer, rows in asked]
-        self.acting.finish()
+        changes = [self.running.apply(rows, layer, rerun) for layer, rows in asked]
+        self.running.finish()
         return changes
 
     def summary(self) -> dict[str, torch.Tensor]:
-        return vars(self.acting.summary(range(N_SLOTS))) if isinstance(self.acting, Probing) else {}
+        return vars(self.running.summary(range(N_SLOTS))) if isinstance(self.running, RunningProbe) else {}
 
 
 def act(policy: Policy, told: list[list[tuple[int, Rows]]], device: torch.device) -> History:

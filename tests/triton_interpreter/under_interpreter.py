@@ -1,4 +1,4 @@
-"""The kernels on CPU tensors. tests/policies/test_fused.py runs this in a process that has TRITON_INTERPRET=1."""
+"""The kernels on CPU tensors. tests/policies/test_ops.py runs this in a process that has TRITON_INTERPRET=1."""
 
 import os
 
@@ -10,7 +10,7 @@ from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 from triton_interpreter import kernel_checks as checks
 from triton_interpreter import policy_steps as steps
 
-from normprobe.policies import fused
+from normprobe.policies import ops
 
 assert os.environ["TRITON_INTERPRET"] == "1"
 # NumPy, which the interpreter computes with, says so where a device overflows silently.
@@ -64,5 +64,5 @@ def test_learn(rows: int, slots: torch.dtype) -> None:
 def test_policies(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     policy, told = steps.POLICIES[name], steps.passes(torch.float32, CPU, 10)
     expected = steps.act(policy, told, CPU)
-    monkeypatch.setattr(fused, "_on_gpu", lambda tensor: True)
+    monkeypatch.setattr(ops, "_on_gpu", lambda tensor: True)
     steps.check_same(steps.act(policy, told, CPU), expected)

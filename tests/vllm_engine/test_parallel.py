@@ -32,8 +32,8 @@ def halved(start: Callable[..., Engine], profile: Path) -> Engine:
 
 def thresholds(worker: Any) -> list[list[float]]:
     """Of the one recursion at work on this rank: τ by layer and slot."""
-    (acting,) = worker.normprobe.slots.acting.values()
-    ((_, recursing), _) = acting.parts
+    (running,) = worker.normprobe.slots.running.values()
+    ((_, recursing), _) = running.parts
     return recursing.threshold._histograms.tau.tolist()
 
 

@@ -19,8 +19,8 @@ from normprobe.engines.vllm.core import settings_queue
 from normprobe.engines.vllm.frontend.best_of import best_of
 from normprobe.errors import NormprobeError
 from normprobe.layer_profile import LayerProfile
-from normprobe.policies.probe import Probe, Probing
-from normprobe.policies.selection import choose, lrs_scores, probe_scores
+from normprobe.policies.lrs import choose, lrs_scores, probe_scores
+from normprobe.policies.probe import Probe, RunningProbe
 from normprobe.policies.spec import build
 
 if TYPE_CHECKING:
@@ -75,9 +75,9 @@ def test_a_probe_tells_what_the_hugging_face_engine_sees(
 ) -> None:
     seen: dict[int, Any] = {}
 
-    def keep(acting: Any, members: list[int]) -> None:
-        assert isinstance(acting, Probing)
-        seen.update(zip(members, [acting.summary([slot]) for slot in range(len(members))], strict=True))
+    def keep(running: Any, members: list[int]) -> None:
+        assert isinstance(running, RunningProbe)
+        seen.update(zip(members, [running.summary([slot]) for slot in range(len(members))], strict=True))
 
     probe = build(PROBE, LayerProfile.load(profile))
     assert isinstance(probe, Probe)
@@ -245,7 +245,7 @@ def test_aborted_requests_leave_nothing(engine: Engine, prompts: list[list[int]]
 def test_settings_of_clients_are_not_kept(engine: Engine, prompts: list[list[int]]) -> None:
     for i in range(5):
         engine.serve({"one": Asked(prompts[i], {"policy": "alrr", "damping": 0.1 * i})})
-    assert len(engine.worker.normprobe.slots.acting) == 1
+    assert len(engine.worker.normprobe.slots.running) == 1
 
 
 def test_requests_wait_while_too_many_settings_are_at_work(
@@ -265,7 +265,7 @@ def test_requests_wait_while_too_many_settings_are_at_work(
     done, most = {}, 0
     while engine.llm.llm_engine.has_unfinished_requests():
         done |= {output.request_id: output for output in engine.llm.llm_engine.step() if output.finished}
-        most = max(most, len(engine.worker.normprobe.slots.acting))
+        most = max(most, len(engine.worker.normprobe.slots.running))
     assert most == 3
     assert set(done) == {*names, "plain"}
     for name in names:

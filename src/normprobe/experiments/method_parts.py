@@ -16,7 +16,7 @@ import torch
 from normprobe.config import Settings
 from normprobe.engines.hf import Events
 from normprobe.experiments.answers import answer
-from normprobe.experiments.method_baselines import WARMER, Entropies, baselines, plain
+from normprobe.experiments.method_baselines import WARMER, baselines
 from normprobe.experiments.method_settings import Setting, Vectors
 from normprobe.experiments.regimes import GREEDY, Regime
 from normprobe.experiments.samples import draw_sample, keyed_draws
@@ -24,10 +24,12 @@ from normprobe.experiments.thinking_vectors import thinking_vectors
 from normprobe.layer_profile import LayerProfile
 from normprobe.models.open import OpenModel
 from normprobe.models.opening import open_for
+from normprobe.policies.alrr import ALRR
 from normprobe.policies.combined import Combined
-from normprobe.policies.recursion import Recursion
+from normprobe.policies.controls.entropy_log import EntropyLog
+from normprobe.policies.controls.plain import Plain
+from normprobe.policies.erss import ERSS
 from normprobe.policies.rows import Policy
-from normprobe.policies.steering import Steering
 from normprobe.problems.testbed.scoring import correct
 from normprobe.runs.files import read_table
 
@@ -88,7 +90,7 @@ class Opened:
         policies = tuple(setting.policy(self.profile, self.vectors) for setting in settings)
         match policies:
             case ():
-                return plain(self.profile)
+                return Plain(tuple(self.profile.chosen_layers))
             case (policy,):
                 return policy
             case _:
@@ -183,8 +185,8 @@ class MethodTreatments:
         treatment = " + ".join(setting.method for setting in self.settings)
         policy = opened.policy(*self.settings)
         policies = {treatment if self.rates is not None else f"{name} (paper)": policy}
-        if self.rates is not None and isinstance(policy, Recursion | Steering):
-            entropies = Entropies(policy.layers[0])
+        if self.rates is not None and isinstance(policy, ALRR | ERSS):
+            entropies = EntropyLog(policy.layers[0])
             opened.answer(entropies, GREEDY, GREEDY.problems(plan.tune, "tune"), plan.seed)
             uncertain = entropies.above(sum(self.rates.values()) / len(self.rates))
             policies |= baselines(policy, self.rates, uncertain, plan.seed)

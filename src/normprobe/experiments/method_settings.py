@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float
 
 from normprobe.layer_profile import LayerProfile
-from normprobe.policies.recursion import Recursion
-from normprobe.policies.steering import Steering
-from normprobe.policies.steering_baselines import Addition
+from normprobe.policies.alrr import ALRR
+from normprobe.policies.controls.caa import CAA
+from normprobe.policies.erss import ERSS
 from normprobe.policies.threshold import AdaptiveThreshold
 
 Method = Literal["ALRR", "ERSS", "CAA"]
@@ -48,14 +48,14 @@ class Setting:
         rest = "".join(f", {key} {value}" for key, value in self.other)
         return f"{self.method}: layers {_span(self.layers)}{k}{rest}"
 
-    def policy(self, profile: LayerProfile, vectors: Vectors) -> Recursion | Steering | Addition:
+    def policy(self, profile: LayerProfile, vectors: Vectors) -> ALRR | ERSS | CAA:
         """The method with these settings."""
         other = dict(self.other)
         if self.method == "CAA":
-            return Addition(vectors(self.layers), **other)
+            return CAA(vectors(self.layers), **other)
         prior = {"prior_tokens": FIXED} if self.fixed else {}
         threshold = AdaptiveThreshold.of(profile, self.layers, k=self.iqr_factor, **prior)
-        return (Recursion if self.method == "ALRR" else Steering)(threshold=threshold, **other)
+        return (ALRR if self.method == "ALRR" else ERSS)(threshold=threshold, **other)
 
     def to_json(self) -> str:
         """One line; `from_json` reads it."""

@@ -20,8 +20,8 @@ from normprobe.experiments.confidence import confidences
 from normprobe.layer_profile import LayerProfile
 from normprobe.models.open import OpenModel
 from normprobe.models.sites import record_sites
+from normprobe.policies.lrs import lrs_scores
 from normprobe.policies.rows import Policy
-from normprobe.policies.selection import lrs_scores
 from normprobe.tracing.decode import decode
 from normprobe.tracing.responses import Scorer
 

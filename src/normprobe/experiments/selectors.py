@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from normprobe.errors import NormprobeError
-from normprobe.policies.selection import FORMS, choose, vote
+from normprobe.policies.lrs import FORMS, choose, vote
 
 Pick = Callable[[pd.DataFrame, int], int]
 """From the samples of one problem (rows in order) and a seed to the number of the chosen row."""

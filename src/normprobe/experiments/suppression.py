@@ -29,7 +29,7 @@ from normprobe.experiments.suppression_treatments import (
 )
 from normprobe.layer_profile import LayerProfile
 from normprobe.models.open import OpenModel
-from normprobe.policies.suppression import Doses, ReplayedSuppression
+from normprobe.policies.controls.replayed_suppression import Doses, ReplayedSuppression
 from normprobe.runs.files import atomic_write
 from normprobe.tracing.responses import Scorer
 

@@ -11,10 +11,14 @@ import pandas as pd
 from normprobe.errors import NormprobeError
 from normprobe.experiments.token_groups import token_groups
 from normprobe.layer_profile import LayerProfile
-from normprobe.policies.direction_only import DirectionOnly
-from normprobe.policies.rotation import Rotation
+from normprobe.policies.controls.direction_only import DirectionOnly
+from normprobe.policies.controls.low_norm import LowNormSuppression
+from normprobe.policies.controls.plain import Plain
+from normprobe.policies.controls.replayed_suppression import Doses
+from normprobe.policies.controls.rotation import Rotation
 from normprobe.policies.rows import Policy
-from normprobe.policies.suppression import PAPER_SCALE, Doses, Suppression
+from normprobe.policies.suppression import PAPER_SCALE, Suppression
+from normprobe.policies.threshold import FixedThreshold
 
 MILDER = (0.75, 0.5, 0.25)
 """Factors of the dose–response treatments, beside the paper's 0.1."""
@@ -102,25 +106,25 @@ def dealt(
 def policy_of(treatment: str, profile: LayerProfile, seed: int) -> Policy:
     """The policy of a treatment that chooses states by their norm."""
     layers = profile.chosen_layers
-    tau = {layer: profile.tau[layer] for layer in layers}
+    tau = FixedThreshold.of(profile)
     match treatment:
         case "plain":
-            return Suppression.above(dict.fromkeys(layers, math.inf))
+            return Plain(tuple(layers))
         case "rotation":
-            return Rotation(Suppression.above(tau), seed)
+            return Rotation(tau, seed)
         case "direction_only":
             medians = {layer: quantile(profile, layer, 0.5) for layer in layers}
-            return DirectionOnly(Suppression.above(tau), medians)
+            return DirectionOnly(tau, medians)
         case "low_norm":
-            return Suppression.below(
+            return LowNormSuppression(
                 {layer: quantile(profile, layer, share_above_tau(profile, layer)) for layer in layers}
             )
         case "top10":
-            return Suppression.above({layer: quantile(profile, layer, 0.9) for layer in layers})
+            return Suppression(FixedThreshold({layer: quantile(profile, layer, 0.9) for layer in layers}))
         case "bottom10":
-            return Suppression.below({layer: quantile(profile, layer, 0.1) for layer in layers})
+            return LowNormSuppression({layer: quantile(profile, layer, 0.1) for layer in layers})
         case _:
-            return Suppression.above(tau, FACTOR[treatment])
+            return Suppression(tau, FACTOR[treatment])
 
 
 def quantile(profile: LayerProfile, layer: int, level: float) -> float:

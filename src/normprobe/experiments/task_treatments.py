@@ -18,9 +18,9 @@ from normprobe.experiments.lm_eval_tasks import DIRECTORY
 from normprobe.experiments.method_baselines import baselines
 from normprobe.experiments.method_settings import Setting, papers
 from normprobe.layer_profile import LayerProfile
-from normprobe.policies.recursion import Recursion
+from normprobe.policies.alrr import ALRR
+from normprobe.policies.erss import ERSS
 from normprobe.policies.rows import Policy
-from normprobe.policies.steering import Steering
 from normprobe.runs.directory import Run
 
 UNKNOWN_ENTROPY = "ALRR: entropy gate"
@@ -79,7 +79,7 @@ def run_tasks(
     frames = [under("plain", None)]
     for setting in papers(profile):
         policy = setting.policy(profile, _no_vectors)
-        assert isinstance(policy, Recursion | Steering)
+        assert isinstance(policy, ALRR | ERSS)
         name = _treatment(setting)
         frames.append(under(name, policy))
         rates = {layer: model.acted[layer] / max(model.n_tokens, 1) for layer in policy.layers}

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 
 from normprobe.errors import NormprobeError
-from normprobe.policies.rows import Acting, Change, Policy, Rerun, Rows
+from normprobe.policies.rows import Change, Policy, Rerun, Rows, RunningPolicy
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class Combined:
     def layers(self) -> tuple[int, ...]:
         return tuple(sorted({layer for policy in self.policies for layer in policy.layers}))
 
-    def start(self, n_slots: int, d: int, device: torch.device) -> Acting:
-        return Together(
+    def start(self, n_slots: int, d: int, device: torch.device) -> RunningPolicy:
+        return RunningCombined(
             [(frozenset(policy.layers), policy.start(n_slots, d, device)) for policy in self.policies]
         )
 
@@ -58,10 +58,10 @@ def parts_of(policy: Policy) -> tuple[Policy, ...]:
 
 
 @dataclass(frozen=True)
-class Together:
+class RunningCombined:
     """The policies at work, in order, each with its layers."""
 
-    parts: list[tuple[frozenset[int], Acting]]
+    parts: list[tuple[frozenset[int], RunningPolicy]]
 
     def reset(self, slots: Sequence[int], requests: Sequence[str]) -> None:
         for _, acting in self.parts:

@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Float, Int
 
 from normprobe.errors import NormprobeError
-from normprobe.policies.fused import peaks
-from normprobe.policies.rows import Acting, Change, Rerun, Rows
+from normprobe.policies.ops import peaks
+from normprobe.policies.rows import Change, Rerun, Rows, RunningPolicy
 from normprobe.policies.threshold import AdaptiveThreshold, FixedThreshold
 
 BLOCKS = 128
@@ -51,8 +51,8 @@ class Probe:
     def layers(self) -> tuple[int, ...]:
         return self.threshold.layers
 
-    def start(self, n_slots: int, d: int, device: torch.device) -> Acting:
-        return Probing(self, n_slots, device)
+    def start(self, n_slots: int, d: int, device: torch.device) -> RunningPolicy:
+        return RunningProbe(self, n_slots, device)
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Summary:
         return total.sum(dim=2), excess.sum(dim=2)
 
 
-class Probing:
+class RunningProbe:
     """The sums by [layer, slot]; one slot more than there are requests takes what does not count."""
 
     def __init__(self, settings: Probe, n_slots: int, device: torch.device) -> None:

@@ -80,13 +80,13 @@ class Policy(Protocol):
         """The layers (from 0) after which the policy wants to be asked."""
         ...
 
-    def start(self, n_slots: int, d: int, device: torch.device) -> Acting:
+    def start(self, n_slots: int, d: int, device: torch.device) -> RunningPolicy:
         """The policy at work, with room for the histories of `n_slots` requests at a time, of width d."""
         ...
 
 
 @runtime_checkable
-class Acting(Protocol):
+class RunningPolicy(Protocol):
     """A policy at work. All tensor maths: nothing here waits for the device, but for what `rerun` itself reads."""
 
     def reset(self, slots: Sequence[int], requests: Sequence[str]) -> None:
@@ -108,7 +108,7 @@ class Acting(Protocol):
 class Stateless(ABC):
     """Mixin of policies without a history: the settings act themselves."""
 
-    def start(self, n_slots: int, d: int, device: torch.device) -> Acting:
+    def start(self, n_slots: int, d: int, device: torch.device) -> RunningPolicy:
         return self
 
     def reset(self, slots: Sequence[int], requests: Sequence[str]) -> None:  # noqa: B027  nothing to forget

@@ -14,12 +14,12 @@ from typing import Any
 
 from normprobe.errors import NormprobeError
 from normprobe.layer_profile import LayerProfile
-from normprobe.policies.adaptive_suppression import AdaptiveSuppression, Clamp
+from normprobe.policies.alrr import ALRR
 from normprobe.policies.combined import Combined
+from normprobe.policies.erss import ERSS
 from normprobe.policies.probe import Probe
-from normprobe.policies.recursion import Recursion
 from normprobe.policies.rows import Policy
-from normprobe.policies.steering import Steering
+from normprobe.policies.suppression import Clamp, Suppression
 from normprobe.policies.threshold import AdaptiveThreshold, FixedThreshold
 
 Spec = str | Mapping[str, Any] | Sequence[Mapping[str, Any]]
@@ -31,9 +31,9 @@ quantiles), "profile" (the profile's own, fixed) or {layer: τ}. k, prior_tokens
 
 
 _OF: dict[str, Any] = {
-    "alrr": Recursion,
-    "erss": Steering,
-    "suppress": AdaptiveSuppression,
+    "alrr": ALRR,
+    "erss": ERSS,
+    "suppress": Suppression,
     "clamp": Clamp,
     "probe": Probe,
 }

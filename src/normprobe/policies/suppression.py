@@ -1,22 +1,22 @@
-"""Suppression: shorten the states of chosen tokens, and the matched random controls of the same experiment.
+"""Suppression of the states above a threshold that may adapt to each request (arXiv 2606.06188).
 
-Source: "The Tell-Tale Norm" (arXiv 2606.06188), causal experiment: states with a norm above a per-layer threshold are
-scaled by 0.1 in the last quarter of the layers; the control shortens as many random tokens.
+The paper's causal experiment adapts τ per layer. It scales a state above τ by 0.1; its code can also clamp the state to
+a norm of τ/4.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 
 from normprobe.errors import NormprobeError
-from normprobe.policies.rows import Acting, Change, Rerun, Rows, Stateless, norms, request_key
+from normprobe.policies.ops import peaks
+from normprobe.policies.rows import Change, Rerun, Rows, RunningPolicy
+from normprobe.policies.threshold import AdaptiveThreshold, FixedThreshold
 
 PAPER_SCALE = 0.1
 """What is left of a suppressed state in the paper."""
@@ -29,159 +29,81 @@ def check_scale(scale: float) -> None:
 
 
 @dataclass(frozen=True)
-class Suppression(Stateless):
-    """h → scale · h for the eligible states whose norm lies strictly inside the window of their layer.
+class Suppression:
+    """h → scale · h for eligible states with ‖h‖ > τ.
 
-    windows: layer → (low, high), norms in activation units; (τ, ∞) suppresses the high norms, (−∞, q) the low ones.
-    scale: the factor, in [0, 1].
-
-    Raises NormprobeError for no window, a NaN bound, an upper bound that no norm is below, or a scale outside [0, 1].
+    Raises NormprobeError for a scale outside [0, 1].
     """
 
-    windows: Mapping[int, tuple[float, float]]
+    threshold: FixedThreshold | AdaptiveThreshold
     scale: float = PAPER_SCALE
 
     kind: ClassVar[str] = "suppression"
 
     def __post_init__(self) -> None:
-        if not self.windows:
-            raise NormprobeError(
-                "expected a norm window for at least one layer, got none; name the layers to suppress"
-            )
         check_scale(self.scale)
-        for layer, (low, high) in self.windows.items():
-            if math.isnan(low) or not high > 0:
-                raise NormprobeError(
-                    f"expected norm bounds above 0 for layer {layer}, got {low} to {high}; use a layer profile's"
-                )
-
-    @classmethod
-    def above(cls, thresholds: Mapping[int, float], scale: float = PAPER_SCALE) -> Suppression:
-        """Suppress norms above the threshold τ > 0 of their layer: the paper's experiment."""
-        for layer, threshold in thresholds.items():
-            if not threshold > 0:
-                raise NormprobeError(
-                    f"expected τ > 0 for layer {layer}, got {threshold}; take it from a layer profile"
-                )
-        return cls({layer: (threshold, math.inf) for layer, threshold in thresholds.items()}, scale)
-
-    @classmethod
-    def below(cls, thresholds: Mapping[int, float], scale: float = PAPER_SCALE) -> Suppression:
-        """Suppress norms below a bound of their layer: the control that shortens the other end."""
-        return cls({layer: (-math.inf, threshold) for layer, threshold in thresholds.items()}, scale)
 
     @property
     def layers(self) -> tuple[int, ...]:
-        return tuple(sorted(self.windows))
+        return self.threshold.layers
 
-    def apply(self, rows: Rows, layer: int, rerun: Rerun) -> Change:
-        """The rows with the chosen ones scaled."""
-        chosen = self.chosen(rows, layer)
-        return Change(torch.where(chosen[:, None], self.scale * rows.hidden, rows.hidden), chosen)
+    def start(self, n_slots: int, d: int, device: torch.device) -> RunningPolicy:
+        return _RunningSuppression(self, n_slots, device)
 
-    def chosen(self, rows: Rows, layer: int) -> Bool[torch.Tensor, " row"]:
-        """The eligible rows with a norm inside the layer's window."""
-        low, high = self.windows[layer]
-        norm = norms(rows.hidden)
-        return rows.eligible & (norm > low) & (norm < high)
+    def factor(
+        self, norm: Float[torch.Tensor, " row"], tau: Float[torch.Tensor, " row"]
+    ) -> Float[torch.Tensor, " row"]:
+        """What is left of each state, if it is above τ."""
+        return torch.full_like(norm, self.scale)
 
 
 @dataclass(frozen=True)
-class Doses:
-    """How much of each state a treatment removed: what the matched random treatment has to remove elsewhere.
+class Clamp:
+    """h → (fraction · τ / ‖h‖) · h for eligible states with ‖h‖ > τ: all left at one norm, a fraction of τ.
 
-    delta: ‖Δh‖ in activation units by request, step and chosen layer; 0 where the state was left alone.
-    n_steps: the states each request had, at least 1 (steps beyond it are padding of `delta`).
-    layers: the layer of each column of `delta`.
-    requests: their names.
+    Raises NormprobeError for a fraction outside [0, 1].
     """
 
-    delta: Float[torch.Tensor, "request step layer"]
-    n_steps: Int[torch.Tensor, " request"]
-    layers: tuple[int, ...]
-    requests: tuple[str, ...]
-
-    def shuffled(self, seed: int, groups: Int[torch.Tensor, "request step"] | None = None) -> Doses:
-        """Deal the doses of each request to its tokens at random; given groups, to tokens of the same group.
-
-        One permutation of the steps per request, keyed by (seed, the request's name) alone and so independent of the
-        batch and of any norm. All layers of a token move together: the numbers of tokens per layer, the tokens hit in
-        several layers and the sizes ‖Δh‖ stay exactly as they were, in each group too. A group of one keeps its dose.
-        """
-        delta = self.delta.clone()
-        for at, (request, n) in enumerate(zip(self.requests, self.n_steps.tolist(), strict=True)):
-            drawn = np.random.default_rng([seed, request_key(request)]).permutation(n)
-            group = np.zeros(n) if groups is None else groups[at, :n].numpy()
-            # Group by group, the steps as they come receive from the steps as they were drawn.
-            source = np.empty(n, dtype=np.int64)
-            source[np.argsort(group, kind="stable")] = drawn[np.argsort(group[drawn], kind="stable")]
-            delta[at, :n] = self.delta[at, torch.from_numpy(source)]
-        return Doses(delta, self.n_steps, self.layers, self.requests)
-
-    def share_on_tokens_of(self, other: Doses) -> Float[torch.Tensor, " request"]:
-        """By request, the share of the tokens dosed here that `other` doses too; NaN where none is dosed here."""
-        here, there = (self.delta > 0).any(dim=2), (other.delta > 0).any(dim=2)
-        return (here & there).sum(dim=1) / here.sum(dim=1)
-
-
-@dataclass(frozen=True)
-class ReplayedSuppression:
-    """Shorten the states that the doses name, whatever their norm: a matched control, given shuffled doses.
-
-    doses: by request; one that outlives its doses starts them again, so its share of changed tokens stays the same.
-    scale: a factor h → scale · h wherever there is a dose; or None, to take exactly the dose off along h:
-        h → (1 − ‖Δh‖/‖h‖) · h. A dose longer than the state carries it through zero, else no short state could match
-        what a long one lost; it stops at −h (‖Δh‖ = 2‖h‖), so that the control never makes a norm that was not there.
-
-    Raises NormprobeError for a scale outside [0, 1].
-    """
-
-    doses: Doses
-    scale: float | None = None
+    threshold: FixedThreshold | AdaptiveThreshold
+    fraction: float = 0.25
 
     kind: ClassVar[str] = "suppression"
 
     def __post_init__(self) -> None:
-        if self.scale is not None:
-            check_scale(self.scale)
+        if not 0 <= self.fraction <= 1:
+            raise NormprobeError(
+                f"expected a fraction of τ in [0, 1], got {self.fraction}; the paper's code has 0.25"
+            )
 
     @property
     def layers(self) -> tuple[int, ...]:
-        return self.doses.layers
+        return self.threshold.layers
 
-    def start(self, n_slots: int, d: int, device: torch.device) -> Acting:
-        doses = replace(self.doses, delta=self.doses.delta.to(device), n_steps=self.doses.n_steps.to(device))
-        request = torch.zeros(n_slots + 1, dtype=torch.int64, device=device)
-        return _Replaying(replace(self, doses=doses), request)
+    def start(self, n_slots: int, d: int, device: torch.device) -> RunningPolicy:
+        return _RunningSuppression(self, n_slots, device)
+
+    def factor(
+        self, norm: Float[torch.Tensor, " row"], tau: Float[torch.Tensor, " row"]
+    ) -> Float[torch.Tensor, " row"]:
+        """What is left of each state, if it is above τ."""
+        return self.fraction * tau / norm
 
 
-@dataclass(frozen=True)
-class _Replaying:
-    settings: ReplayedSuppression
-    request: Int[torch.Tensor, " slot"]  # the row of the doses that each slot's request has
+class _RunningSuppression:
+    def __init__(self, settings: Suppression | Clamp, n_slots: int, device: torch.device) -> None:
+        self.settings = settings
+        self.threshold = settings.threshold.start(n_slots, device)
 
     def reset(self, slots: Sequence[int], requests: Sequence[str]) -> None:
-        known = {name: at for at, name in enumerate(self.settings.doses.requests)}
-        if strangers := [name for name in requests if name not in known]:
-            raise NormprobeError(
-                f"expected requests that have doses, got {', '.join(strangers[:3])}; replay the requests of the "
-                "treatment "
-                "that the doses come from"
-            )
-        at = torch.tensor(list(slots), dtype=torch.int64, device=self.request.device)
-        self.request[at] = torch.tensor([known[name] for name in requests], device=self.request.device)
+        self.threshold.reset(slots)
 
     def apply(self, rows: Rows, layer: int, rerun: Rerun) -> Change:
-        """The rows with the dosed ones shortened."""
-        doses, scale = self.settings.doses, self.settings.scale
-        request = self.request[rows.slot]
-        step = rows.step.clamp_min(0) % doses.n_steps[request]
-        dose = doses.delta[request, step, doses.layers.index(layer)]
-        chosen = rows.eligible & (dose > 0)
-        if scale is None:
-            # The smallest divisor only guards the zero state, which any factor leaves as it is.
-            scale = (1 - dose / norms(rows.hidden).clamp_min(1e-12)).clamp_min(-1)[:, None]
-        shortened = (scale * rows.hidden).to(rows.hidden.dtype)
+        """The rows with those above τ shortened. The threshold learns from the norms before that."""
+        tau, eligible = self.threshold.tau(layer, rows.slot), rows.eligible
+        norm, chosen = peaks(rows.hidden, tau, eligible)
+        self.threshold.see(layer, rows.slot, norm, eligible)
+        shortened = (self.settings.factor(norm, tau)[:, None] * rows.hidden).to(rows.hidden.dtype)
         return Change(torch.where(chosen[:, None], shortened, rows.hidden), chosen)
 
-    def finish(self) -> None: ...
+    def finish(self) -> None:
+        self.threshold.finish()

@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float, Int
 
 from normprobe.errors import NormprobeError
 from normprobe.layer_profile import IQR_FACTOR, SMALLEST_IQR, LayerProfile
-from normprobe.policies.fused import Histograms, learn
+from normprobe.policies.ops import Histograms, learn
 
 BINS = 128
 MARGIN = 4.0

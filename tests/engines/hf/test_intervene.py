@@ -1,6 +1,5 @@
 """A policy on a running model: against a slow implementation, against the plain model, and in other company."""
 
-import math
 import subprocess
 import sys
 import warnings
@@ -23,7 +22,10 @@ from normprobe.errors import NormprobeError
 from normprobe.models.initialise import initialise
 from normprobe.models.open import OpenModel
 from normprobe.models.opening import assemble
-from normprobe.policies.suppression import Doses, ReplayedSuppression, Suppression
+from normprobe.policies.controls.plain import Plain
+from normprobe.policies.controls.replayed_suppression import Doses, ReplayedSuppression
+from normprobe.policies.suppression import Suppression
+from normprobe.policies.threshold import FixedThreshold
 from normprobe.problems.testbed.problems import make_problems
 from normprobe.problems.testbed.tokenizer import build_tokenizer
 from normprobe.problems.testbed.vocabulary import PAD, VOCABULARY
@@ -76,7 +78,7 @@ def plain(opened: OpenModel, prompts: list[list[int]]) -> list[list[int]]:
 @pytest.fixture(scope="module")
 def thresholds(opened: OpenModel, prompts: list[list[int]]) -> dict[int, float]:
     """τ of layers 1 and 2, midway between two norms of the first step: no tie that rounding could decide."""
-    policy = Suppression.above(dict.fromkeys(LAYERS, 1e-3), scale=0.0)
+    policy = Suppression(FixedThreshold(dict.fromkeys(LAYERS, 1e-3)), scale=0.0)
     events = generate(opened, policy, prompts, 1).events
     middle = slice(len(prompts) // 2, len(prompts) // 2 + 2)
     return {
@@ -128,7 +130,7 @@ def places(events: Events, slot: int) -> list[tuple[int, int]]:
 def test_suppression_does_what_the_paper_says(
     opened: OpenModel, prompts: list[list[int]], plain: list[list[int]], thresholds: dict[int, float]
 ) -> None:
-    result = generate(opened, Suppression.above(thresholds), prompts, NEW_TOKENS, batch_size=4)
+    result = generate(opened, Suppression(FixedThreshold(thresholds)), prompts, NEW_TOKENS, batch_size=4)
     tokens, events = result.tokens, result.events
     for slot, prompt in enumerate(prompts):
         expected = slow(
@@ -162,9 +164,12 @@ def test_a_replay_shortens_the_dealt_tokens(
 def test_scale_one_and_infinite_threshold_are_the_plain_model(
     opened: OpenModel, prompts: list[list[int]], plain: list[list[int]], thresholds: dict[int, float]
 ) -> None:
-    assert generate(opened, Suppression.above(thresholds, scale=1.0), prompts, NEW_TOKENS).tokens == plain
+    assert (
+        generate(opened, Suppression(FixedThreshold(thresholds), scale=1.0), prompts, NEW_TOKENS).tokens
+        == plain
+    )
     with pytest.warns(UntriggeredWarning, match=r"largest norms it saw: \d.* at layer 1, \d.* at layer 2"):
-        result = generate(opened, Suppression.above(dict.fromkeys(LAYERS, math.inf)), prompts, NEW_TOKENS)
+        result = generate(opened, Plain(LAYERS), prompts, NEW_TOKENS)
     assert result.tokens == plain
     assert len(result.events.slot) == 0
 
@@ -173,7 +178,7 @@ def test_scale_one_and_infinite_threshold_are_the_plain_model(
 def test_company_does_not_matter(
     opened: OpenModel, prompts: list[list[int]], thresholds: dict[int, float], batch_size: int
 ) -> None:
-    policy = Suppression.above(thresholds)
+    policy = Suppression(FixedThreshold(thresholds))
     one = generate(opened, policy, prompts, NEW_TOKENS, batch_size=4)
     other = generate(opened, policy, prompts, NEW_TOKENS, batch_size=batch_size)
     assert other.tokens == one.tokens
@@ -186,7 +191,7 @@ def test_only_the_last_prompt_token_and_what_follows_is_touched(
     opened: OpenModel, prompts: list[list[int]]
 ) -> None:
     """Everything is above this threshold, so each eligible state of each chosen layer is changed once, and no other."""
-    result = generate(opened, Suppression.above({1: 1e-6}), prompts, NEW_TOKENS, batch_size=4)
+    result = generate(opened, Suppression(FixedThreshold({1: 1e-6})), prompts, NEW_TOKENS, batch_size=4)
     tokens, events = result.tokens, result.events
     for slot, written in enumerate(tokens):
         assert places(events, slot) == [(step, 1) for step in range(len(written))]
@@ -200,7 +205,7 @@ def test_hooks_are_gone_after_an_exception(
     opened: OpenModel, prompts: list[list[int]], plain: list[list[int]]
 ) -> None:
     before = hooks(opened)
-    with pytest.raises(ZeroDivisionError), intervene(opened, Suppression.above({1: 1.0})):
+    with pytest.raises(ZeroDivisionError), intervene(opened, Suppression(FixedThreshold({1: 1.0}))):
         assert hooks(opened) == before + 1
         raise ZeroDivisionError
     assert hooks(opened) == before
@@ -211,7 +216,7 @@ def test_a_hook_that_is_never_called_is_an_error(opened: OpenModel) -> None:
     before = hooks(opened)
     with (
         pytest.raises(NormprobeError, match=r"got no call of layer \[1, 2\]"),
-        intervene(opened, Suppression.above(dict.fromkeys(LAYERS, 1.0))),
+        intervene(opened, Suppression(FixedThreshold(dict.fromkeys(LAYERS, 1.0)))),
     ):
         pass
     assert hooks(opened) == before
@@ -223,7 +228,7 @@ def test_a_pass_without_a_cache_is_refused(opened: OpenModel, prompts: list[list
         pytest.raises(
             NormprobeError, match=r"expected a pass with input_ids and a key-value cache, got one without"
         ),
-        intervene(opened, Suppression.above({1: 1.0})),
+        intervene(opened, Suppression(FixedThreshold({1: 1.0}))),
     ):
         opened.model(input_ids=ids, use_cache=False)
 
@@ -231,7 +236,7 @@ def test_a_pass_without_a_cache_is_refused(opened: OpenModel, prompts: list[list
 def test_a_layer_the_model_lacks_is_refused_before_anything_runs(opened: OpenModel) -> None:
     with (
         pytest.raises(NormprobeError, match=r"expected layers 0…3, got \[4\]"),
-        intervene(opened, Suppression.above({1: 1.0, 4: 1.0})),
+        intervene(opened, Suppression(FixedThreshold({1: 1.0, 4: 1.0}))),
     ):
         raise AssertionError
     assert hooks(opened) == 0
@@ -244,7 +249,10 @@ def test_bfloat16_scale_one_is_the_plain_model(opened: OpenModel, prompts: list[
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # every state is changed, by nothing
             assert (
-                generate(opened, Suppression.above({1: 1e-6}, scale=1.0), prompts, NEW_TOKENS).tokens == plain
+                generate(
+                    opened, Suppression(FixedThreshold({1: 1e-6}), scale=1.0), prompts, NEW_TOKENS
+                ).tokens
+                == plain
             )
     finally:
         opened.model.to(torch.float32)

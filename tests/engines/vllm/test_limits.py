@@ -103,11 +103,11 @@ def test_whatever_a_client_sends_is_refused_or_runs(name: str) -> None:
         except NormprobeError:
             continue
         ran += 1
-        acting = policy.start(4, 8, torch.device("cpu"))
-        acting.reset([0, 1], ["a", "b"])
+        running = policy.start(4, 8, torch.device("cpu"))
+        running.reset([0, 1], ["a", "b"])
         for step in range(3):
             rows = Rows(torch.full((2, 8), 20.0 + step), torch.tensor([0, 1]), torch.full((2,), step))
             for layer in policy.layers:
-                assert acting.apply(rows, layer, longer).hidden.isfinite().all(), text
-            acting.finish()
+                assert running.apply(rows, layer, longer).hidden.isfinite().all(), text
+            running.finish()
     assert ran > 20

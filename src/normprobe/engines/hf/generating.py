@@ -14,7 +14,7 @@ from normprobe.engines.hf.events import Events, Recorder
 from normprobe.engines.hf.intervention import Intervention, attached
 from normprobe.errors import NormprobeError
 from normprobe.models.open import OpenModel
-from normprobe.policies.rows import Acting, Policy
+from normprobe.policies.rows import Policy, RunningPolicy
 from normprobe.tracing.decode import decode
 
 
@@ -37,7 +37,7 @@ def generate(
     temperature: float = 0.0,
     draws: Float[np.ndarray, "prompt step"] | None = None,
     batch_size: int = 128,
-    on_batch: Callable[[Acting, list[int]], None] | None = None,
+    on_batch: Callable[[RunningPolicy, list[int]], None] | None = None,
     quiet: bool = False,
     progress: str | None = None,
 ) -> Generated:
@@ -88,8 +88,8 @@ def generate(
             intervention.finish()
             for slot, response in zip(members, written, strict=True):
                 tokens[slot] = response
-            if on_batch is not None and intervention.acting is not None:
-                on_batch(intervention.acting, members)
+            if on_batch is not None and intervention.running is not None:
+                on_batch(intervention.running, members)
             bar.update(len(members))
     return Generated(tokens, Events.joined([(recorder.events(), members) for recorder, members in recorders]))
 

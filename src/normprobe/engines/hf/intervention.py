@@ -14,7 +14,7 @@ from torch import nn
 from normprobe.engines.hf.events import Events, Noted, Recorder, Seen, UntriggeredWarning
 from normprobe.engines.hf.rerun import BlockCall
 from normprobe.errors import NormprobeError
-from normprobe.policies.rows import Acting, Policy, Rows
+from normprobe.policies.rows import Policy, Rows, RunningPolicy
 
 UNFOLDED = 64
 """Passes of which the norms are kept, a number per row and layer, until the largest of all is taken at once."""
@@ -35,7 +35,7 @@ class Intervention:
         self.policy = policy
         self.always_on = always_on
         self.recorder = recorder
-        self.acting: Acting | None = None
+        self.running: RunningPolicy | None = None
         self._d = d
         self._rows: tuple[torch.Tensor, torch.Tensor, torch.Tensor | None] | None = None
         self._calls: dict[int, BlockCall] = {}
@@ -47,8 +47,8 @@ class Intervention:
     def begin(self, requests: Sequence[str], device: torch.device) -> None:
         """A new batch: slot i is requests[i], of which nothing has been seen."""
         self.finish()
-        self.acting = self.policy.start(len(requests), self._d, device)
-        self.acting.reset(range(len(requests)), requests)
+        self.running = self.policy.start(len(requests), self._d, device)
+        self.running.reset(range(len(requests)), requests)
 
     def place(
         self,
@@ -69,9 +69,9 @@ class Intervention:
 
     def end(self) -> Noted | None:
         """The first half of `finish`, tensor maths only: the history. Returns what is to be kept of the pass."""
-        if self._rows is None or self.acting is None:
+        if self._rows is None or self.running is None:
             return None
-        self.acting.finish()
+        self.running.finish()
         (slot, step, _), seen = self._rows, self._seen
         self._rows, self._seen = None, []
         if len(seen) != len(self.policy.layers):
@@ -106,14 +106,14 @@ class Intervention:
                 f"expected layer {layer} to return a tensor [batch, token, d], got {type(hidden).__name__}; "
                 "use a model that `normprobe.models` opens"
             )
-        if self._rows is None or self.acting is None or len(self._rows[0]) != len(hidden):
+        if self._rows is None or self.running is None or len(self._rows[0]) != len(hidden):
             raise NormprobeError(
                 f"expected to be told whose tokens a pass of {len(hidden)} rows holds, got "
                 f"{'nothing' if self._rows is None else f'{len(self._rows[0])} rows'}; generate inside `intervene`, "
                 "or call begin() and place() before each forward pass"
             )
         rows = Rows(hidden[:, -1], *self._rows)
-        change = self.acting.apply(rows, layer, self._calls.pop(layer))
+        change = self.running.apply(rows, layer, self._calls.pop(layer))
         self._seen.append(Seen.of(rows, change, whole=self.recorder is not None))
         if change.hidden is rows.hidden:
             return output

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from normprobe.engines.vllm.core.reports import merged
 from normprobe.engines.vllm.worker.probe_results import collect
 from normprobe.engines.vllm.worker.slots import Slots
+from normprobe.policies.lrs import lrs_scores
 from normprobe.policies.rows import Rows
-from normprobe.policies.selection import lrs_scores
 from normprobe.policies.spec import build
 
 D, TAU = 4, {"1": 1.5, "4": 2.5, "6": 0.5}
@@ -23,16 +23,16 @@ def served(states: dict[str, torch.Tensor], layers: list[int]) -> Slots:
     """A worker that holds these layers and has seen these states [layer, token, d], by request; layers of TAU."""
     slots = Slots(lambda text: build(json.loads(text), None), 4, D, torch.device("cpu"))
     slots.take(dict.fromkeys(states, PROBE))
-    acting = slots.acting[PROBE]
+    running = slots.running[PROBE]
     for request, seen in states.items():
         slot = torch.tensor([slots.active[request].slot])
         for step in range(seen.shape[1]):
             for row, layer in enumerate(map(int, TAU)):
                 if layer in layers:
-                    acting.apply(
+                    running.apply(
                         Rows(seen[row, step : step + 1], slot, torch.tensor([step])), layer, lambda *_: None
                     )
-            acting.finish()
+            running.finish()
     return slots
 
 

@@ -37,12 +37,12 @@ def test_slots_are_never_shared_and_never_lost(events: list[tuple[int, str]]) ->
             slots.take({name: what})
             held = slots.active[name]
             assert held.policy == what
-            acting = slots.acting[what]
-            assert isinstance(acting, Remembering)
-            assert acting.held[held.slot] == name
+            running = slots.running[what]
+            assert isinstance(running, Remembering)
+            assert running.held[held.slot] == name
         taken = [held.slot for held in slots.active.values()]
         assert sorted([*taken, *slots._free]) == list(range(10))
-        assert {held.policy for held in slots.active.values()} <= set(slots.acting) <= {"x", "y"}
+        assert {held.policy for held in slots.active.values()} <= set(slots.running) <= {"x", "y"}
 
 
 def test_a_slot_keeps_while_others_come_and_go() -> None:
@@ -54,10 +54,10 @@ def test_a_slot_keeps_while_others_come_and_go() -> None:
     assert slots.active["a"] == mine
     slots.free(["c"])
     slots.take({"e": "x"})
-    assert set(slots.acting) == {"x"}
+    assert set(slots.running) == {"x"}
     slots.free(["a", "d", "e"])
     slots.tidy()
-    assert slots.acting == slots.layers == {}
+    assert slots.running == slots.layers == {}
 
 
 def test_a_request_is_known_by_the_name_its_sender_gave_it() -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from normprobe.engines.vllm.configuration import FIELD, SAMPLES, has_probe
-from normprobe.policies.selection import FORMS, with_rates
+from normprobe.policies.lrs import FORMS, with_rates
 
 SUMS = ("total", "excess", "above", "last_excess", "last_third")
 """The names in results of the sums that `FORMS` lists, by layer."""
@@ -22,7 +22,7 @@ SUMS = ("total", "excess", "above", "last_excess", "last_third")
 
 def merged(parts: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
     """The results of all workers as one, with the LRS scores over all layers in "scores" (see
-    `normprobe.policies.selection.probe_scores`).
+    `normprobe.policies.lrs.probe_scores`).
 
     Pipeline stages hold different layers, tensor-parallel ranks the same.
     """

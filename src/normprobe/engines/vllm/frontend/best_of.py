@@ -9,7 +9,7 @@ from vllm import RequestOutput, SamplingParams
 
 from normprobe.engines.vllm.configuration import FIELD
 from normprobe.errors import NormprobeError
-from normprobe.policies.selection import FORMS, rank
+from normprobe.policies.lrs import FORMS, rank
 
 SCORES = tuple(form + per for form in FORMS for per in ("", "_per_token"))
 
@@ -19,10 +19,10 @@ def best_of(
 ) -> list[RequestOutput]:
     """Generate as `llm.generate`, and sort the n responses to each prompt from the highest score to the lowest.
 
-    `outputs[0]` is then the response that `normprobe.policies.selection.choose` chooses.
+    `outputs[0]` is then the response that `normprobe.policies.lrs.choose` chooses.
 
     llm: a `vllm.LLM` started with normprobe. sampling_params: with n > 1; the policy that its extra_args name must hold
-    a probe, and is the probe alone by default. form: one of `normprobe.policies.selection.probe_scores`, by default the
+    a probe, and is the probe alone by default. form: one of `normprobe.policies.lrs.probe_scores`, by default the
     paper's; sums grow with the length of a response, those `_per_token` do not. generate: further arguments of
     `llm.generate`.
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from normprobe.engines.vllm.worker.slots import Slots
-from normprobe.policies.probe import Probing, Summary
-from normprobe.policies.rows import Acting
-from normprobe.policies.selection import sums_by_layer
+from normprobe.policies.lrs import sums_by_layer
+from normprobe.policies.probe import RunningProbe, Summary
+from normprobe.policies.rows import RunningPolicy
 
 
 def collect(slots: Slots, requests: Iterable[str], layers: Iterable[int]) -> dict[str, dict[str, Any]]:
@@ -16,7 +16,7 @@ def collect(slots: Slots, requests: Iterable[str], layers: Iterable[int]) -> dic
     "largest", "last_excess", "last_third" and, with max_tokens > 0, "norm": [token]}}}.
 
     The first four are those of `normprobe.policies.probe.Summary`; the next two are Σ max(0, norm − τ) and Σ norm over
-    the last parts that `normprobe.policies.selection` defines.
+    the last parts that `normprobe.policies.lrs` defines.
     layers: those of this worker; results hold no others.
     """
     here = frozenset(layers)
@@ -26,7 +26,7 @@ def collect(slots: Slots, requests: Iterable[str], layers: Iterable[int]) -> dic
             by_policy.setdefault(slots.active[request].policy, []).append(request)
     found: dict[str, dict[str, Any]] = {}
     for policy, members in by_policy.items():
-        probing = _probing(slots.acting[policy])
+        probing = _probing(slots.running[policy])
         if probing is not None:
             summary = probing.summary([slots.active[request].slot for request in members])
             columns = {str(layer): i for i, layer in enumerate(probing.settings.layers) if layer in here}
@@ -57,9 +57,9 @@ def _results(summary: Summary, columns: Mapping[str, int]) -> Iterator[dict[str,
         yield {"n_tokens": n, "layers": layers}
 
 
-def _probing(acting: Acting) -> Probing | None:
+def _probing(running: RunningPolicy) -> RunningProbe | None:
     """The probe among the parts of a policy at work."""
-    if isinstance(acting, Probing):
-        return acting
-    parts = getattr(acting, "parts", [])  # of a combination
+    if isinstance(running, RunningProbe):
+        return running
+    parts = getattr(running, "parts", [])  # of a combination
     return next((found for _, part in parts if (found := _probing(part)) is not None), None)

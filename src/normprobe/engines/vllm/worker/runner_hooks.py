@@ -22,7 +22,7 @@ from normprobe.engines.vllm.worker.rerun import BlockRerun, RowMetadata
 from normprobe.engines.vllm.worker.residual_stream import Site, blocks_of
 from normprobe.engines.vllm.worker.slots import Slots
 from normprobe.errors import NormprobeError
-from normprobe.policies.rows import Acting, Rerun, Rows
+from normprobe.policies.rows import Rerun, Rows, RunningPolicy
 
 
 class RunnerHooks:
@@ -49,7 +49,7 @@ class RunnerHooks:
         )
         self._metadata = RowMetadata(runner)
         self._rows: dict[str, list[EligibleRows]] = {}
-        self._policies: dict[int, list[tuple[Acting, list[EligibleRows]]]] = {}
+        self._policies: dict[int, list[tuple[RunningPolicy, list[EligibleRows]]]] = {}
         self._preempted: list[str] = []
         self._end_tokens: EndTokens | None = None
         if config.scheduler_config.async_scheduling:  # only then is a row computed for the token after an end
@@ -169,12 +169,12 @@ class RunnerHooks:
             }
         for policy, ranks in self._rows.items():
             for layer in self.slots.layers[policy]:
-                self._policies.setdefault(layer, []).append((self.slots.acting[policy], ranks))
+                self._policies.setdefault(layer, []).append((self.slots.running[policy], ranks))
 
     def _finish(self) -> None:
         """After a pass: let each policy take it into its history."""
         for policy in self._rows:
-            self.slots.acting[policy].finish()
+            self.slots.running[policy].finish()
         self._rows, self._policies = {}, {}
 
     def _change(
@@ -195,12 +195,12 @@ class RunnerHooks:
 
     def _apply(self, site: Site, layer: int, rerun: Callable[[EligibleRows, torch.Tensor], Rerun]) -> Site:
         """The site after the policies of this layer. rerun: the extra pass of these rows in these states."""
-        for acting, ranks in self._policies[layer]:
+        for running, ranks in self._policies[layer]:
             for eligible in ranks:
                 rows = Rows(site.at(eligible.index), eligible.slot, eligible.step)
-                change = acting.apply(rows, layer, rerun(eligible, rows.hidden))
+                change = running.apply(rows, layer, rerun(eligible, rows.hidden))
                 if change.hidden is not rows.hidden:
                     site = site.changed(eligible.index, change)
                 if len(ranks) > 1:
-                    acting.finish()  # further tokens of the same requests follow: this one is their history
+                    running.finish()  # further tokens of the same requests follow: this one is their history
         return site

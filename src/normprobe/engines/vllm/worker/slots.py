@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from normprobe.policies.rows import Acting, Policy
+from normprobe.policies.rows import Policy, RunningPolicy
 
 _SUFFIX = re.compile(r"-[0-9a-f]{8}$")
 
@@ -22,7 +22,7 @@ class ActiveRequest:
 
 
 class Slots:
-    """One policy at work (`Acting`) per distinct settings, all over the same slots.
+    """One policy at work (`RunningPolicy`) per distinct settings, all over the same slots.
 
     make: a policy from the text that describes it. n_slots: requests at a time, d: width of the states.
     keep: the default policy, which is there from the start and always; any other comes with its first request and goes
@@ -38,7 +38,7 @@ class Slots:
         keep: str | None = None,
     ) -> None:
         self.active: dict[str, ActiveRequest] = {}
-        self.acting: dict[str, Acting] = {}
+        self.running: dict[str, RunningPolicy] = {}
         self.layers: dict[str, frozenset[int]] = {}
         self._make, self._n_slots, self._d, self._device, self._keep = make, n_slots, d, device, keep
         self._free = list(range(n_slots))[::-1]
@@ -58,27 +58,27 @@ class Slots:
         self._forget({one.policy for one in self.active.values()} | set(requests.values()) | {self._keep})
         for text in dict.fromkeys(requests.values()):
             members = [request for request, given in requests.items() if given == text]
-            if text not in self.acting:
+            if text not in self.running:
                 self._start(text)
             for request in members:
                 self.active[request] = ActiveRequest(self._free.pop(), text)
             slots = [self.active[request].slot for request in members]
-            self.acting[text].reset(slots, [external(request) for request in members])
+            self.running[text].reset(slots, [external(request) for request in members])
 
     def tidy(self) -> None:
         """Forget policies that no active request has."""
-        if len(self.acting) > (self._keep is not None):
+        if len(self.running) > (self._keep is not None):
             self._forget({one.policy for one in self.active.values()} | {self._keep})
 
     def _start(self, text: str) -> None:
         policy = self._make(text)
         self.layers[text] = frozenset(policy.layers)
-        self.acting[text] = policy.start(self._n_slots, self._d, self._device)
+        self.running[text] = policy.start(self._n_slots, self._d, self._device)
 
     def _forget(self, needed: set[str | None]) -> None:
         """Drop all other policies: clients may invent any number of settings, memory is limited."""
-        for text in self.acting.keys() - needed:
-            del self.acting[text], self.layers[text]
+        for text in self.running.keys() - needed:
+            del self.running[text], self.layers[text]
 
 
 def external(request: str) -> str:

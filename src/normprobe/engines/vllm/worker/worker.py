@@ -41,7 +41,7 @@ class NormprobeWorker(PlatformWorker):  # type: ignore[misc]
     def normprobe_state(self) -> dict[str, int]:
         """How many requests are active under a policy, and how many policies are kept."""
         slots = self.normprobe.slots
-        return {"requests": len(slots.active), "policies": len(slots.acting)}
+        return {"requests": len(slots.active), "policies": len(slots.running)}
 
     def normprobe_results(self, requests: list[str]) -> dict[str, dict[str, Any]]:
         """What the probes measured on these requests, at this worker's layers (see probe_results.py)."""

@@ -48,7 +48,7 @@ COMPILE = """
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from normprobe.policies import kernels
+from normprobe.policies import ops_triton
 
 for name, types, constants in (
     ("_peaks", "*H *fp32 *i1 *fp32 *i1 fp32 i32 i32 constexpr constexpr", {"BOUNDED": True, "BLOCK": 4096}),
@@ -56,7 +56,7 @@ for name, types, constants in (
     ("_inject", "*H *fp32 *i64 *i1 *H *fp32 *H *i1 fp32 fp32 i32 i32 constexpr", {"BLOCK": 4096}),
     ("_learn", "*fp32 *fp32 *fp32 *fp32 *fp32 *fp32 *i64 *i64 *fp32 *i1 fp32 fp32 i32 i32 constexpr", {"BINS": 128}),
 ):
-    kernel = getattr(kernels, name)
+    kernel = getattr(ops_triton, name)
     for dtype in ("fp32", "bf16", "fp16"):
         signature = dict(zip(kernel.arg_names, types.replace("H", dtype).split(), strict=True))
         made = triton.compile(
@@ -80,10 +80,10 @@ import torch
 import torch.utils._triton
 
 torch.utils._triton.has_triton = lambda: True  # else torch.compile takes no kernel for one, without a device
-from normprobe.policies import fused
+from normprobe.policies import ops
 from triton_interpreter import policy_steps as steps
 
-fused._on_gpu = lambda tensor: True
+ops._on_gpu = lambda tensor: True
 
 
 def count(graph, inputs):

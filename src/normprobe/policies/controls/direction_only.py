@@ -1,7 +1,8 @@
-"""Direction only: erase what the norm of a high-norm state says, and nothing else.
+"""Direction only: give high-norm states an ordinary norm and keep their direction.
 
-A control of the causal experiment (arXiv 2606.06188) that the paper does not have: scaling by 0.1 both takes the norm's
-message away and leaves a state far shorter than any that the later layers know; this takes the message alone.
+A control of the causal experiment (arXiv 2606.06188) that the paper does not have: scaling by 0.1 both
+removes what the norm says and leaves a state far shorter than any that the later layers know; this only removes what
+the norm says.
 """
 
 from __future__ import annotations
@@ -15,19 +16,19 @@ import torch
 
 from normprobe.errors import NormprobeError
 from normprobe.policies.rows import Change, Rerun, Rows, Stateless, norms
-from normprobe.policies.suppression import Suppression
+from normprobe.policies.threshold import FixedThreshold
 
 
 @dataclass(frozen=True)
 class DirectionOnly(Stateless):
-    """Give the states that `suppression` chooses an ordinary norm; their direction stays.
+    """h → (ordinary / ‖h‖) · h for eligible states with ‖h‖ > τ.
 
     ordinary: layer → norm in activation units, as a layer profile's median.
 
-    Raises NormprobeError unless each layer of the suppression has an ordinary norm above 0.
+    Raises NormprobeError unless each layer of the threshold has an ordinary norm above 0.
     """
 
-    suppression: Suppression
+    threshold: FixedThreshold
     ordinary: Mapping[int, float]
 
     kind: ClassVar[str] = "suppression"
@@ -42,12 +43,11 @@ class DirectionOnly(Stateless):
 
     @property
     def layers(self) -> tuple[int, ...]:
-        return self.suppression.layers
+        return self.threshold.layers
 
     def apply(self, rows: Rows, layer: int, rerun: Rerun) -> Change:
         """The rows with the chosen ones brought to the layer's ordinary norm."""
-        chosen = self.suppression.chosen(rows, layer)
-        # The smallest divisor only guards the zero state, which has no direction and stays.
-        factor = self.ordinary[layer] / norms(rows.hidden).clamp_min(1e-12)
-        scaled = (factor[:, None] * rows.hidden).to(rows.hidden.dtype)
+        norm = norms(rows.hidden)
+        chosen = rows.eligible & (norm > self.threshold.tau[layer])
+        scaled = ((self.ordinary[layer] / norm)[:, None] * rows.hidden).to(rows.hidden.dtype)
         return Change(torch.where(chosen[:, None], scaled, rows.hidden), chosen)

@@ -17,10 +17,10 @@ import torch
 from jaxtyping import Float
 
 from normprobe.errors import NormprobeError
+from normprobe.policies.controls.rotation import turn
 from normprobe.policies.draws import keys, lots, normal, uniform_at
-from normprobe.policies.fused import holding, inject, peaks, put
-from normprobe.policies.rotation import turn
-from normprobe.policies.rows import Acting, Change, Rerun, Rows, norms, request_key
+from normprobe.policies.ops import holding, inject, peaks, put
+from normprobe.policies.rows import Change, Rerun, Rows, RunningPolicy, norms, request_key
 from normprobe.policies.threshold import AdaptiveThreshold, FixedThreshold
 
 TRIGGERS = ("at_peaks", "low_streak")
@@ -29,7 +29,7 @@ _CHANCE, _ENTRY, _AXIS = 0, 1, 2  # streams of draws
 
 
 @dataclass(frozen=True)
-class Steering:
+class ERSS:
     """Injections of earlier high-norm states.
 
     trigger: `at_peaks`, tokens above τ, or `low_streak`, tokens that end at least `streak` tokens below it.
@@ -80,14 +80,14 @@ class Steering:
     def layers(self) -> tuple[int, ...]:
         return self.threshold.layers
 
-    def start(self, n_slots: int, d: int, device: torch.device) -> Acting:
-        return _Steering(self, n_slots, d, device)
+    def start(self, n_slots: int, d: int, device: torch.device) -> RunningPolicy:
+        return _RunningERSS(self, n_slots, d, device)
 
 
-class _Steering:
+class _RunningERSS:
     """Banks and counters by [layer, slot]; one slot more than there are requests takes what does not count."""
 
-    def __init__(self, settings: Steering, n_slots: int, d: int, device: torch.device) -> None:
+    def __init__(self, settings: ERSS, n_slots: int, d: int, device: torch.device) -> None:
         self.settings = settings
         self.threshold = settings.threshold.start(n_slots, device)
         self._index = {layer: i for i, layer in enumerate(settings.layers)}

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool
 
 from normprobe.errors import NormprobeError
+from normprobe.policies.alrr import check_passes
 from normprobe.policies.draws import keys, uniform
-from normprobe.policies.rows import Rows, request_key
+from normprobe.policies.rows import Change, Rerun, Rows, RunningPolicy, request_key
 
 
 @dataclass(frozen=True)
@@ -98,3 +100,51 @@ class AlwaysGate:
 
 
 Gate = RandomGate | EntropyGate | AlwaysGate
+
+
+@dataclass(frozen=True)
+class GatedRecursion:
+    """A baseline of ALRR at equal compute: as many extra passes at tokens that a `gate` chooses, all of them kept.
+
+    max_passes, damping: as in `ALRR`.
+    """
+
+    gate: Gate
+    max_passes: int = 1
+    damping: float = 1.0
+
+    kind: ClassVar[str] = "recursion"
+
+    def __post_init__(self) -> None:
+        check_passes(self.max_passes, self.damping)
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        return self.gate.layers
+
+    def start(self, n_slots: int, d: int, device: torch.device) -> RunningPolicy:
+        return _RunningGatedRecursion(self, n_slots, device)
+
+
+class _RunningGatedRecursion:
+    def __init__(self, settings: GatedRecursion, n_slots: int, device: torch.device) -> None:
+        self.settings = settings
+        self.gate = settings.gate.start(n_slots, device)
+
+    def reset(self, slots: Sequence[int], requests: Sequence[str]) -> None:
+        self.gate.reset(slots, requests)
+
+    def apply(self, rows: Rows, layer: int, rerun: Rerun) -> Change:
+        """Extra passes for the rows that the gate lets through."""
+        active = self.gate.open(rows, layer)
+        hidden, passes = rows.hidden, torch.zeros_like(rows.slot)
+        for _ in range(self.settings.max_passes):
+            out = rerun(active, hidden)
+            if out is None:
+                break
+            passes = passes + active
+            mixed = torch.lerp(hidden, out, self.settings.damping)
+            hidden = torch.where(active[:, None], mixed, hidden)
+        return Change(hidden, active, passes)
+
+    def finish(self) -> None: ...

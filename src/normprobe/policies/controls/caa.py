@@ -1,6 +1,6 @@
 """Contrastive activation addition (CAA, arXiv 2312.06681): the baseline of ERSS with a vector fixed beforehand.
 
-The baselines that act on the very tokens of ERSS are directions of `Steering`.
+The baselines that act on the very tokens of ERSS are directions of `ERSS`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import torch
 from jaxtyping import Float
 
 from normprobe.errors import NormprobeError
-from normprobe.policies.rows import Acting, Change, Rerun, Rows
+from normprobe.policies.rows import Change, Rerun, Rows, RunningPolicy
 
 
 @dataclass(frozen=True, eq=False)
-class Addition:
+class CAA:
     """h → h + β·v at every eligible token, v a fixed vector of the layer.
 
     vectors: by layer, in activation units; in CAA the mean difference of the states of contrasting answers.
@@ -46,19 +46,19 @@ class Addition:
     def layers(self) -> tuple[int, ...]:
         return tuple(sorted(self.vectors))
 
-    def start(self, n_slots: int, d: int, device: torch.device) -> Acting:
+    def start(self, n_slots: int, d: int, device: torch.device) -> RunningPolicy:
         if bad := {layer: len(vector) for layer, vector in self.vectors.items() if len(vector) != d}:
             raise NormprobeError(
                 f"expected vectors of the model's width {d}, got {bad}; use vectors of this model"
             )
         # β·v in float32, so that the sum alone is rounded to the model's dtype.
-        return _Adding(
+        return _RunningCAA(
             {layer: self.beta * vector.to(device).float() for layer, vector in self.vectors.items()}
         )
 
 
 @dataclass(frozen=True)
-class _Adding:
+class _RunningCAA:
     added: Mapping[int, Float[torch.Tensor, " d"]]
 
     def reset(self, slots: Sequence[int], requests: Sequence[str]) -> None: ...

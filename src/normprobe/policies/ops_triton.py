@@ -1,4 +1,4 @@
-"""The functions of `normprobe.policies.fused` as Triton kernels: one launch each, one program per row.
+"""The functions of `normprobe.policies.ops` as Triton kernels: one launch each, one program per row.
 
 A program reads its own row and nothing else, in blocks whose size depends on the width alone: what a row gets is the
 same to the bit whatever rows stand beside it (of a width that fills 16 bytes: a load is as wide as a row is aligned).
@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from jaxtyping import Bool, Float, Int
 
-from normprobe.policies.fused import Histograms
+from normprobe.policies.histograms import Histograms
 
 _UNFUSED = {"enable_fp_fusion": False}
 """a·b + c is rounded twice, as in torch, whatever this version of Triton does unasked."""
@@ -57,7 +57,7 @@ def peaks(
     eligible: Bool[torch.Tensor, " row"],
     blow_up: float | None = None,
 ) -> tuple[Float[torch.Tensor, " row"], Bool[torch.Tensor, " row"]]:
-    """`fused.peaks`."""
+    """`ops.peaks`."""
     rows, d = hidden.shape
     norm, active = hidden.new_empty(rows, dtype=torch.float32), torch.empty_like(eligible)
     with torch.cuda.device(hidden.get_device()):
@@ -119,7 +119,7 @@ def keep(
     growth: float,
     blow_up: float,
 ) -> tuple[Float[torch.Tensor, "row d"], Float[torch.Tensor, " row"], Bool[torch.Tensor, " row"]]:
-    """`fused.keep`."""
+    """`ops.keep`."""
     rows, d = hidden.shape
     hidden, out = hidden.contiguous(), out.contiguous()
     new, new_norm, kept = torch.empty_like(hidden), torch.empty_like(norm), torch.empty_like(active)
@@ -183,7 +183,7 @@ def inject(
     min_cosine: float,
     beta: float,
 ) -> tuple[Float[torch.Tensor, "row d"], Bool[torch.Tensor, " row"]]:
-    """`fused.inject`."""
+    """`ops.inject`."""
     rows, d = hidden.shape
     hidden = hidden.contiguous()
     new, acts = torch.empty_like(hidden), torch.empty_like(may)
@@ -261,7 +261,7 @@ def learn(
     norm: Float[torch.Tensor, "asked row"],
     eligible: Bool[torch.Tensor, " row"],
 ) -> None:
-    """`fused.learn`."""
+    """`ops.learn`."""
     (asked, rows), h = norm.shape, histograms
     place = h.every if place is None else place
     with torch.cuda.device(norm.get_device()):

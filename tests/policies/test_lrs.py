@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from normprobe.errors import NormprobeError
-from normprobe.policies.probe import BLOCKS, Probe, Probing
+from normprobe.policies.lrs import FORMS, choose, lrs_scores, probe_scores, rank, vote
+from normprobe.policies.probe import BLOCKS, Probe, RunningProbe
 from normprobe.policies.rows import Rows
-from normprobe.policies.selection import FORMS, choose, lrs_scores, probe_scores, rank, vote
 from normprobe.policies.threshold import FixedThreshold
 
 TAU = torch.tensor([2.0, 3.0])
@@ -87,7 +87,7 @@ def test_scores_follow_the_unit_of_the_norm(seed: int, n_tokens: int, unit: floa
 
 def probed(norm: torch.Tensor) -> dict[str, float]:
     probing = Probe(FixedThreshold({0: 2.0, 1: 3.0})).start(1, 1, torch.device("cpu"))
-    assert isinstance(probing, Probing)
+    assert isinstance(probing, RunningProbe)
     probing.reset([0], ["it"])
     slot = torch.tensor([0])
     for step in range(norm.shape[1]):

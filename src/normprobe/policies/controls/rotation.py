@@ -1,4 +1,4 @@
-"""Rotation: disturb the states that a suppression would shorten as much as it would, but leave their norm alone.
+"""Rotation: move the states that a suppression would shorten just as far, but keep their norm.
 
 A control of the causal experiment (arXiv 2606.06188) that the paper does not have: if it hurts as much, the harm is
 that of any disturbance at these tokens, not of a lost norm.
@@ -15,33 +15,40 @@ import torch
 from jaxtyping import Float, Int
 
 from normprobe.policies.draws import keys, normal
-from normprobe.policies.rows import Acting, Change, Rerun, Rows, norms, request_key
-from normprobe.policies.suppression import Suppression
+from normprobe.policies.rows import Change, Rerun, Rows, RunningPolicy, norms, request_key
+from normprobe.policies.suppression import PAPER_SCALE, check_scale
+from normprobe.policies.threshold import FixedThreshold
 
 
 @dataclass(frozen=True)
 class Rotation:
-    """Turn the states that `suppression` chooses in a random direction, until ‖Δh‖ is what it would have taken off.
+    """Turn states with ‖h‖ > τ in a random direction, until ‖Δh‖ is what a suppression by `scale` would remove.
 
     ‖Δh‖ = (1 − scale)·‖h‖ at a fixed norm is a turn by 2·asin((1 − scale)/2), 53° at the paper's 0.1. The direction is
     uniform among those orthogonal to h, keyed by (seed, the request's name, layer, step).
+
+    Raises NormprobeError for a scale outside [0, 1].
     """
 
-    suppression: Suppression
+    threshold: FixedThreshold
     seed: int
+    scale: float = PAPER_SCALE
 
     kind: ClassVar[str] = "suppression"
 
+    def __post_init__(self) -> None:
+        check_scale(self.scale)
+
     @property
     def layers(self) -> tuple[int, ...]:
-        return self.suppression.layers
+        return self.threshold.layers
 
-    def start(self, n_slots: int, d: int, device: torch.device) -> Acting:
-        return _Rotating(self, torch.zeros(n_slots + 1, dtype=torch.int64, device=device))
+    def start(self, n_slots: int, d: int, device: torch.device) -> RunningPolicy:
+        return _RunningRotation(self, torch.zeros(n_slots + 1, dtype=torch.int64, device=device))
 
 
 @dataclass(frozen=True)
-class _Rotating:
+class _RunningRotation:
     settings: Rotation
     key: Int[torch.Tensor, " slot"]
 
@@ -51,12 +58,12 @@ class _Rotating:
 
     def apply(self, rows: Rows, layer: int, rerun: Rerun) -> Change:
         """The rows with the chosen ones turned."""
-        suppression = self.settings.suppression
-        chosen = suppression.chosen(rows, layer)
+        settings = self.settings
+        chosen = rows.eligible & (norms(rows.hidden) > settings.threshold.tau[layer])
         angle = rows.hidden.new_full(
-            (len(rows.slot), 1), 2 * math.asin((1 - suppression.scale) / 2), dtype=torch.float32
+            (len(rows.slot), 1), 2 * math.asin((1 - settings.scale) / 2), dtype=torch.float32
         )
-        drawn = normal(self.key[rows.slot], layer, rows.step, self.settings.seed, rows.hidden.shape[1])
+        drawn = normal(self.key[rows.slot], layer, rows.step, settings.seed, rows.hidden.shape[1])
         turned = turn(rows.hidden.float(), drawn, angle).to(rows.hidden.dtype)
         return Change(torch.where(chosen[:, None], turned, rows.hidden), chosen)
 

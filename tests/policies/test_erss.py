@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from normprobe.errors import NormprobeError
+from normprobe.policies.controls.caa import CAA
 from normprobe.policies.draws import keys, uniform
-from normprobe.policies.rows import Acting, Rows, norms, request_key
-from normprobe.policies.steering import DIRECTIONS, Steering
-from normprobe.policies.steering_baselines import Addition
+from normprobe.policies.erss import DIRECTIONS, ERSS
+from normprobe.policies.rows import Rows, RunningPolicy, norms, request_key
 from normprobe.policies.threshold import FixedThreshold
 
 CPU = torch.device("cpu")
@@ -26,7 +26,7 @@ def never(active: torch.Tensor, states: torch.Tensor) -> None:
 
 
 def slow(
-    policy: Steering, name: str, layer: int, tau: float, states: list[tuple[int, torch.Tensor]]
+    policy: ERSS, name: str, layer: int, tau: float, states: list[tuple[int, torch.Tensor]]
 ) -> list[torch.Tensor | None]:
     """What each state (with its step) becomes, None where nothing is mixed in: lists and loops."""
     bank: list[torch.Tensor] = []
@@ -52,13 +52,13 @@ def slow(
 
 
 def run(
-    acting: Acting, slot: list[int], states: torch.Tensor, start: int = 0
+    running: RunningPolicy, slot: list[int], states: torch.Tensor, start: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Feeds states [step, row, d]; returns the new states and where they were changed."""
     hidden, triggered = [], []
     for step, row in enumerate(states, start):
-        change = acting.apply(Rows(row, torch.tensor(slot), torch.full((len(slot),), step)), 1, never)
-        acting.finish()
+        change = running.apply(Rows(row, torch.tensor(slot), torch.full((len(slot),), step)), 1, never)
+        running.finish()
         hidden.append(change.hidden)
         triggered.append(change.triggered)
     return torch.stack(hidden), torch.stack(triggered)
@@ -73,20 +73,20 @@ Told = tuple[int, torch.Tensor, torch.Tensor, bool]
 """Step, the state that came, what it became, whether the policy acted."""
 
 
-def serve(policy: Steering, seed: int, n_passes: int) -> dict[tuple[str, int], list[Told]]:
+def serve(policy: ERSS, seed: int, n_passes: int) -> dict[tuple[str, int], list[Told]]:
     """What requests that come and go in three slots get, by request and layer.
 
     Each pass holds some of the slots in some order, a row of padding, prompt rows of the slots that rest, and in three
     passes of four the second layer too.
     """
     rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
-    acting = policy.start(3, 4, CPU)
+    running = policy.start(3, 4, CPU)
     tenants, steps, told, born = [""] * 3, [0] * 3, {}, 0
     for _ in range(n_passes):
         for slot in range(3):
             if not tenants[slot] or rng.random() < 0.03:
                 tenants[slot], steps[slot], born = f"request {born}", 0, born + 1
-                acting.reset([slot], [tenants[slot]])
+                running.reset([slot], [tenants[slot]])
         slots = [int(slot) for slot in rng.permutation(3)]
         awake = [bool(rng.random() < 0.8) for _ in slots]
         rows = torch.tensor([-1, *slots])
@@ -95,7 +95,7 @@ def serve(policy: Steering, seed: int, n_passes: int) -> dict[tuple[str, int], l
         )
         for layer in policy.layers[: 2 if rng.random() < 0.75 else 1]:
             hidden = torch.randn(4, 4, generator=generator) * 2
-            change = acting.apply(Rows(hidden, rows, step), layer, never)
+            change = running.apply(Rows(hidden, rows, step), layer, never)
             for row in range(4):
                 if row == 0 or not awake[row - 1]:
                     assert not change.triggered[row]
@@ -104,7 +104,7 @@ def serve(policy: Steering, seed: int, n_passes: int) -> dict[tuple[str, int], l
                     story = told.setdefault((tenants[slots[row - 1]], layer), [])
                     acted = bool(change.triggered[row])
                     story.append((int(step[row]), hidden[row], change.hidden[row], acted))
-        acting.finish()
+        running.finish()
         for slot, here in zip(slots, awake, strict=True):
             steps[slot] += here
     return told
@@ -119,9 +119,7 @@ def serve(policy: Steering, seed: int, n_passes: int) -> dict[tuple[str, int], l
 )
 def test_it_does_what_the_paper_says(seed: int, trigger: str, probability: float, cooldown: int) -> None:
     tau = {1: 4.0, 4: 4.5}
-    policy = Steering(
-        FixedThreshold(tau), trigger, 3, probability, cooldown, 0.3, 0.4, bank_size=2, seed=seed
-    )
+    policy = ERSS(FixedThreshold(tau), trigger, 3, probability, cooldown, 0.3, 0.4, bank_size=2, seed=seed)
     for (name, layer), story in serve(policy, seed, 60).items():
         expected = slow(policy, name, layer, tau[layer], [(step, state) for step, state, _, _ in story])
         assert [acted for _, _, _, acted in story] == [new is not None for new in expected]
@@ -135,7 +133,7 @@ def test_it_does_what_the_paper_says(seed: int, trigger: str, probability: float
 @pytest.mark.parametrize("trigger", ["at_peaks", "low_streak"])
 def test_it_acts_in_these_tests(trigger: str) -> None:
     """The comparison above is not one of nothing with nothing."""
-    policy = Steering(FixedThreshold({1: 4.0, 4: 4.5}), trigger, 3, 0.4, 2, 0.3, bank_size=2)
+    policy = ERSS(FixedThreshold({1: 4.0, 4: 4.5}), trigger, 3, 0.4, 2, 0.3, bank_size=2)
     told = serve(policy, 0, 300)
     assert len({name for name, _ in told}) > 10
     for layer in policy.layers:
@@ -145,23 +143,23 @@ def test_it_acts_in_these_tests(trigger: str) -> None:
 
 def test_a_cooldown_shorter_than_the_streak_binds() -> None:
     """One peak, then low tokens alike: the first injection ends the streak of 5, the others come 3 tokens apart."""
-    policy = Steering(FixedThreshold({1: TAU}), "low_streak", streak=5, probability=1.0, cooldown=2)
-    acting = policy.start(1, 4, CPU)
-    acting.reset([0], ["a"])
+    policy = ERSS(FixedThreshold({1: TAU}), "low_streak", streak=5, probability=1.0, cooldown=2)
+    running = policy.start(1, 4, CPU)
+    running.reset([0], ["a"])
     states = torch.ones(20, 1, 4)
     states[0] *= 2
-    _, triggered = run(acting, [0], states)
+    _, triggered = run(running, [0], states)
     assert triggered[:, 0].nonzero()[:, 0].tolist() == [5, 8, 11, 14, 17]
 
 
 def test_draws_belong_to_the_request_and_not_to_its_slot() -> None:
-    policy = Steering(FixedThreshold({1: TAU}), probability=0.5, cooldown=0, min_cosine=-1.0)
+    policy = ERSS(FixedThreshold({1: TAU}), probability=0.5, cooldown=0, min_cosine=-1.0)
     states = drawn(5, 60, 1).expand(60, 3, 4)
     found = []
     for names in (("a", "b", "c"), ("b", "c", "a")):
-        acting = policy.start(3, 4, CPU)
-        acting.reset([0, 1, 2], names)
-        _, triggered = run(acting, [0, 1, 2], states)
+        running = policy.start(3, 4, CPU)
+        running.reset([0, 1, 2], names)
+        _, triggered = run(running, [0, 1, 2], states)
         found.append(dict(zip(names, triggered.T.tolist(), strict=True)))
     assert found[0] == found[1]
     assert found[0]["a"] != found[0]["b"]
@@ -170,7 +168,7 @@ def test_draws_belong_to_the_request_and_not_to_its_slot() -> None:
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_company_and_earlier_tenants_do_not_matter(direction: str, dtype: torch.dtype) -> None:
-    policy = Steering(
+    policy = ERSS(
         FixedThreshold({1: TAU}),
         probability=0.5,
         cooldown=1,
@@ -192,13 +190,13 @@ def test_company_and_earlier_tenants_do_not_matter(direction: str, dtype: torch.
 
 
 def test_the_baselines_act_on_the_same_tokens_and_do_what_they_say() -> None:
-    policy = Steering(FixedThreshold({1: TAU}), probability=1.0, cooldown=0, min_cosine=-1.0, bank_size=8)
+    policy = ERSS(FixedThreshold({1: TAU}), probability=1.0, cooldown=0, min_cosine=-1.0, bank_size=8)
     states = drawn(3, 60, 1, d=16)
     found = {}
     for direction in DIRECTIONS:
-        acting = replace(policy, direction=direction).start(1, 16, CPU)
-        acting.reset([0], ["a"])
-        hidden, triggered = run(acting, [0], states)
+        running = replace(policy, direction=direction).start(1, 16, CPU)
+        running.reset([0], ["a"])
+        hidden, triggered = run(running, [0], states)
         found[direction] = hidden[:, 0]
         assert torch.equal(triggered, found.setdefault("where", triggered))
     where, before = found["where"][:, 0], states[:, 0]
@@ -216,7 +214,7 @@ def test_the_baselines_act_on_the_same_tokens_and_do_what_they_say() -> None:
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize("dtype, bits", [(torch.float32, torch.int32), (torch.bfloat16, torch.int16)])
 def test_beta_zero_changes_no_bit(direction: str, dtype: torch.dtype, bits: torch.dtype) -> None:
-    policy = Steering(
+    policy = ERSS(
         FixedThreshold({1: TAU}),
         beta=0.0,
         probability=1.0,
@@ -224,23 +222,23 @@ def test_beta_zero_changes_no_bit(direction: str, dtype: torch.dtype, bits: torc
         min_cosine=-1.0,
         direction=direction,
     )
-    acting = policy.start(1, 4, CPU)
-    acting.reset([0], ["a"])
+    running = policy.start(1, 4, CPU)
+    running.reset([0], ["a"])
     states = drawn(4, 30, 1).to(dtype)
     states[..., 0] = -0.0
-    hidden, triggered = run(acting, [0], states)
+    hidden, triggered = run(running, [0], states)
     assert triggered.any()
     assert torch.equal(hidden.view(bits), states.view(bits))
 
 
 def test_padding_and_prompt_do_nothing() -> None:
-    policy = Steering(FixedThreshold({1: TAU}), probability=1.0, cooldown=0, min_cosine=-1.0)
-    acting = policy.start(1, 4, CPU)
-    acting.reset([0], ["a"])
-    run(acting, [0], drawn(4, 30, 1))
+    policy = ERSS(FixedThreshold({1: TAU}), probability=1.0, cooldown=0, min_cosine=-1.0)
+    running = policy.start(1, 4, CPU)
+    running.reset([0], ["a"])
+    run(running, [0], drawn(4, 30, 1))
     rows = Rows(torch.full((2, 4), 9.0), torch.tensor([-1, 0]), torch.tensor([-1, -1]))
-    change = acting.apply(rows, 1, never)
-    acting.finish()
+    change = running.apply(rows, 1, never)
+    running.finish()
     assert not change.triggered.any()
     assert torch.equal(change.hidden, rows.hidden)
 
@@ -258,7 +256,7 @@ def test_padding_and_prompt_do_nothing() -> None:
 )
 def test_bad_settings_are_refused_in_one_line(settings: dict, message: str) -> None:
     with pytest.raises(NormprobeError, match=message):
-        Steering(FixedThreshold({1: 1.0}), **settings)
+        ERSS(FixedThreshold({1: 1.0}), **settings)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -266,10 +264,10 @@ def test_an_addition_moves_every_eligible_row_by_its_vector(dtype: torch.dtype) 
     vector = torch.tensor([1.0, -2.0, 0.0, 0.5])
     hidden = drawn(6, 1, 4)[0].to(dtype)
     rows = Rows(hidden, torch.tensor([0, 1, 2, -1]), torch.tensor([0, 3, -1, -1]))
-    acting = Addition({1: vector, 2: -vector}, beta=2.0).start(3, 4, CPU)
-    acting.reset([0, 1, 2], NAMES)
+    running = CAA({1: vector, 2: -vector}, beta=2.0).start(3, 4, CPU)
+    running.reset([0, 1, 2], NAMES)
     for layer, sign in ((1, 2.0), (2, -2.0)):
-        change = acting.apply(rows, layer, never)
+        change = running.apply(rows, layer, never)
         assert change.triggered.tolist() == [True, True, False, False]
         expected = (hidden.float() + sign * vector).to(dtype)
         assert torch.equal(change.hidden[:2], expected[:2])
@@ -279,10 +277,10 @@ def test_an_addition_moves_every_eligible_row_by_its_vector(dtype: torch.dtype) 
 def test_an_addition_that_makes_no_sense_is_refused() -> None:
     good = torch.ones(4)
     for make, message in (
-        (lambda: Addition({}), "a vector for at least one layer"),
-        (lambda: Addition({1: good}, float("nan")), "a finite beta, got nan"),
-        (lambda: Addition({1: good, 2: good / 0}), r"NaN or infinity at layers \[2\]"),
-        (lambda: Addition({1: good}).start(1, 5, CPU), r"width 5, got \{1: 4\}"),
+        (lambda: CAA({}), "a vector for at least one layer"),
+        (lambda: CAA({1: good}, float("nan")), "a finite beta, got nan"),
+        (lambda: CAA({1: good, 2: good / 0}), r"NaN or infinity at layers \[2\]"),
+        (lambda: CAA({1: good}).start(1, 5, CPU), r"width 5, got \{1: 4\}"),
     ):
         with pytest.raises(NormprobeError, match=message):
             make()

@@ -12,9 +12,15 @@ from profile_fixture import profile
 from torch import nn
 
 from normprobe.errors import NormprobeError
+from normprobe.policies.alrr import ALRR
+from normprobe.policies.controls.gated_recursion import (
+    AlwaysGate,
+    EntropyGate,
+    Gate,
+    GatedRecursion,
+    RandomGate,
+)
 from normprobe.policies.draws import keys, uniform
-from normprobe.policies.gates import AlwaysGate, EntropyGate, Gate, RandomGate
-from normprobe.policies.recursion import GatedRecursion, Recursion
 from normprobe.policies.rows import Change, Policy, Rerun, Rows, norms, request_key
 from normprobe.policies.threshold import AdaptiveThreshold, FixedThreshold
 
@@ -75,9 +81,9 @@ def random_rows(seed: int, dtype: torch.dtype = torch.float32, n: int = 20) -> R
 
 
 def apply(policy: Policy, rows: Rows, rerun: Rerun, layer: int = LAYER) -> Change:
-    acting = policy.start(len(REQUESTS), D, CPU)
-    acting.reset(range(len(REQUESTS)), REQUESTS)
-    return acting.apply(rows, layer, rerun)
+    running = policy.start(len(REQUESTS), D, CPU)
+    running.reset(range(len(REQUESTS)), REQUESTS)
+    return running.apply(rows, layer, rerun)
 
 
 def mixture(state: torch.Tensor, out: torch.Tensor, damping: float) -> torch.Tensor:
@@ -88,7 +94,7 @@ def length(state: torch.Tensor) -> float:
     return math.sqrt(sum(float(x) ** 2 for x in state))
 
 
-def slow(policy: Recursion, tau: float, state: torch.Tensor, block: Block) -> tuple[torch.Tensor, bool, int]:
+def slow(policy: ALRR, tau: float, state: torch.Tensor, block: Block) -> tuple[torch.Tensor, bool, int]:
     """One eligible row by the book: its new state, whether it triggered, how many extra passes were made."""
     passes, norm = 0, length(state)
     top = policy.blow_up * tau
@@ -124,7 +130,7 @@ def test_recursion_equals_a_slow_implementation(
     damping: float,
 ) -> None:
     rows, block = random_rows(seed, dtype), Block(dtype)
-    policy = Recursion(FixedThreshold({LAYER: tau}), blow_up, passes, growth, damping)
+    policy = ALRR(FixedThreshold({LAYER: tau}), blow_up, passes, growth, damping)
     change = apply(policy, rows, Rerunning(block, compiled))
     assert change.passes is not None
     assert change.hidden.dtype == dtype
@@ -142,9 +148,7 @@ def test_recursion_equals_a_slow_implementation(
 def test_the_random_cases_hold_passes_kept_and_thrown_away() -> None:
     """Else the test above would say little."""
     rows = random_rows(0, n=400)
-    change = apply(
-        Recursion(FixedThreshold({LAYER: 2.0}), 7.0, 3, 0.2), rows, Rerunning(Block(torch.float32))
-    )
+    change = apply(ALRR(FixedThreshold({LAYER: 2.0}), 7.0, 3, 0.2), rows, Rerunning(Block(torch.float32)))
     assert change.passes is not None
     moved = (change.hidden != rows.hidden).any(dim=1)
     assert int((change.triggered & ~moved).sum()) > 20
@@ -155,7 +159,7 @@ def test_the_random_cases_hold_passes_kept_and_thrown_away() -> None:
 @given(seeds, dtypes)
 def test_undamped_passes_are_taken_as_they_are(seed: int, dtype: torch.dtype) -> None:
     rows, block = random_rows(seed, dtype), Block(dtype)
-    policy = Recursion(FixedThreshold({LAYER: 1e-3}), blow_up=1e9, growth=-1.0)
+    policy = ALRR(FixedThreshold({LAYER: 1e-3}), blow_up=1e9, growth=-1.0)
     change = apply(policy, rows, Rerunning(block))
     expected = torch.stack([block(state) for state in rows.hidden])
     assert torch.equal(change.hidden, torch.where(rows.eligible[:, None], expected, rows.hidden))
@@ -166,7 +170,7 @@ def test_an_infinite_threshold_changes_no_bit_and_asks_for_no_row(
     seed: int, dtype: torch.dtype, compiled: bool, passes: int
 ) -> None:
     rows, rerun = random_rows(seed, dtype), Rerunning(Block(dtype), compiled)
-    change = apply(Recursion(FixedThreshold({LAYER: math.inf}), max_passes=passes), rows, rerun)
+    change = apply(ALRR(FixedThreshold({LAYER: math.inf}), max_passes=passes), rows, rerun)
     assert torch.equal(change.hidden, rows.hidden)
     assert not change.triggered.any()
     assert change.passes is not None
@@ -179,7 +183,7 @@ def test_full_damping_tries_and_changes_nothing(seed: int, dtype: torch.dtype, p
     rows, rerun = random_rows(seed, dtype), Rerunning(Block(dtype))
     always = FixedThreshold({LAYER: 1e-3})
     for policy in (
-        Recursion(always, 1e9, passes, growth=0.0, damping=0.0),
+        ALRR(always, 1e9, passes, growth=0.0, damping=0.0),
         GatedRecursion(AlwaysGate((LAYER,)), passes, damping=0.0),
     ):
         change = apply(policy, rows, rerun)
@@ -216,7 +220,7 @@ def scaled(*factors: float) -> Rerunning:
 def test_edges_of_the_window_and_of_growth(
     norm: float, max_passes: int, factors: list[float], kept: float, passes: int
 ) -> None:
-    policy = Recursion(FixedThreshold({LAYER: 8.0}), 2.0, max_passes, 0.25)
+    policy = ALRR(FixedThreshold({LAYER: 8.0}), 2.0, max_passes, 0.25)
     if (norm, max_passes) == (10.0, 3):
         kept = 15.625
         max_passes, policy = 2, replace(policy, max_passes=2)
@@ -230,15 +234,15 @@ def test_edges_of_the_window_and_of_growth(
 
 def walk(policy: Policy, norms_by_pass: torch.Tensor, slots: list[int]) -> list[Change]:
     """The requests of these columns, pass after pass, at these slots."""
-    acting = policy.start(6, D, CPU)
-    acting.reset(slots, [REQUESTS[i] for i in range(len(slots))])
+    running = policy.start(6, D, CPU)
+    running.reset(slots, [REQUESTS[i] for i in range(len(slots))])
     changes = []
     for step, row in enumerate(norms_by_pass):
         rows = Rows(
             direction(len(slots)) * row[:, None], torch.tensor(slots), torch.full((len(slots),), step)
         )
-        changes.append(acting.apply(rows, LAYER, Rerunning(Block(torch.float32))))
-        acting.finish()
+        changes.append(running.apply(rows, LAYER, Rerunning(Block(torch.float32))))
+        running.finish()
     return changes
 
 
@@ -251,7 +255,7 @@ def test_the_threshold_learns_from_the_norms_before_the_extra_pass(seed: int) ->
     generator = torch.Generator().manual_seed(seed)
     norm = 35 * (0.3 * torch.randn(30, 2, generator=generator)).exp()
     threshold = AdaptiveThreshold.of(profile(), [LAYER], k=0.0, prior_tokens=4.0)
-    policy = Recursion(threshold, blow_up=7.0, growth=0.01)
+    policy = ALRR(threshold, blow_up=7.0, growth=0.01)
     state, slot = threshold.start(2, CPU), torch.arange(2)
     for row, change in zip(norm, walk(policy, norm, [0, 1]), strict=True):
         before = norms(direction(2) * row[:, None])
@@ -267,7 +271,7 @@ def test_what_a_request_gets_depends_on_no_other_and_on_no_slot(seed: int) -> No
     norm = 35 * (0.4 * torch.randn(12, 3, generator=generator)).exp()
     adaptive = AdaptiveThreshold.of(profile(), [LAYER], k=0.0, prior_tokens=4.0)
     for policy in (
-        Recursion(adaptive, blow_up=7.0, growth=0.01, max_passes=2),
+        ALRR(adaptive, blow_up=7.0, growth=0.01, max_passes=2),
         GatedRecursion(RandomGate({LAYER: 0.5}), max_passes=2),
     ):
         together, alone = walk(policy, norm, [4, 0, 3]), walk(policy, norm[:, :1], [1])
@@ -277,18 +281,18 @@ def test_what_a_request_gets_depends_on_no_other_and_on_no_slot(seed: int) -> No
 
 
 def test_a_reset_forgets_a_request() -> None:
-    policy = Recursion(AdaptiveThreshold.of(profile(), [LAYER], k=0.0, prior_tokens=1.0), growth=-0.9)
-    acting = policy.start(1, D, CPU)
+    policy = ALRR(AdaptiveThreshold.of(profile(), [LAYER], k=0.0, prior_tokens=1.0), growth=-0.9)
+    running = policy.start(1, D, CPU)
     rows = Rows(direction(1) * 40.0, torch.tensor([0]), torch.tensor([0]))
     rerun = Rerunning(Block(torch.float32))
-    fresh = acting.apply(rows, LAYER, rerun).triggered
+    fresh = running.apply(rows, LAYER, rerun).triggered
     for _ in range(50):
-        acting.apply(replace(rows, hidden=direction(1) * 80.0), LAYER, rerun)
-        acting.finish()
-    assert not torch.equal(acting.apply(rows, LAYER, rerun).triggered, fresh)
-    acting.finish()
-    acting.reset([0], ["another"])
-    assert torch.equal(acting.apply(rows, LAYER, rerun).triggered, fresh)
+        running.apply(replace(rows, hidden=direction(1) * 80.0), LAYER, rerun)
+        running.finish()
+    assert not torch.equal(running.apply(rows, LAYER, rerun).triggered, fresh)
+    running.finish()
+    running.reset([0], ["another"])
+    assert torch.equal(running.apply(rows, LAYER, rerun).triggered, fresh)
 
 
 def opens(gate: Gate, rows: Rows, i: int) -> bool:
@@ -367,12 +371,12 @@ FIXED = FixedThreshold({LAYER: 1.0})
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: Recursion(FIXED, blow_up=1.0), "expected blow_up > 1"),
-        (lambda: Recursion(FIXED, blow_up=math.nan), "expected blow_up > 1"),
-        (lambda: Recursion(FIXED, max_passes=0), "at least one extra pass, got 0"),
-        (lambda: Recursion(FIXED, growth=math.nan), "expected growth"),
-        (lambda: Recursion(FIXED, damping=1.1), r"expected damping in \[0, 1\], got 1.1"),
-        (lambda: Recursion(FIXED, damping=math.nan), "expected damping"),
+        (lambda: ALRR(FIXED, blow_up=1.0), "expected blow_up > 1"),
+        (lambda: ALRR(FIXED, blow_up=math.nan), "expected blow_up > 1"),
+        (lambda: ALRR(FIXED, max_passes=0), "at least one extra pass, got 0"),
+        (lambda: ALRR(FIXED, growth=math.nan), "expected growth"),
+        (lambda: ALRR(FIXED, damping=1.1), r"expected damping in \[0, 1\], got 1.1"),
+        (lambda: ALRR(FIXED, damping=math.nan), "expected damping"),
         (lambda: GatedRecursion(AlwaysGate((1,)), max_passes=-1), "at least one extra pass"),
         (lambda: GatedRecursion(AlwaysGate((1,)), damping=-0.1), "expected damping"),
         (lambda: RandomGate({1: 1.5}), "expected a share of tokens"),
@@ -387,7 +391,7 @@ def test_bad_settings_are_refused_in_one_line(make, message: str) -> None:
 
 
 def test_the_defaults_are_the_papers_and_the_layers_those_of_threshold_or_gate() -> None:
-    policy = Recursion(FixedThreshold({5: 1.0, 3: 2.0}))
+    policy = ALRR(FixedThreshold({5: 1.0, 3: 2.0}))
     assert (policy.blow_up, policy.max_passes, policy.growth, policy.damping) == (1.5, 1, 0.2, 1.0)
     assert policy.layers == (3, 5)
     assert GatedRecursion(RandomGate({7: 0.1, 6: 0.2})).layers == (6, 7)

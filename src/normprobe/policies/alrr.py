@@ -15,14 +15,13 @@ from typing import ClassVar
 import torch
 
 from normprobe.errors import NormprobeError
-from normprobe.policies.fused import keep, peaks
-from normprobe.policies.gates import Gate
-from normprobe.policies.rows import Acting, Change, Rerun, Rows
+from normprobe.policies.ops import keep, peaks
+from normprobe.policies.rows import Change, Rerun, Rows, RunningPolicy
 from normprobe.policies.threshold import AdaptiveThreshold, FixedThreshold
 
 
 @dataclass(frozen=True)
-class Recursion:
+class ALRR:
     """Extra passes of a layer at its norm peaks.
 
     threshold: τ by layer. blow_up: b, the window's upper end in units of τ. max_passes: n. growth: g, the least growth
@@ -46,18 +45,18 @@ class Recursion:
             )
         if math.isnan(self.growth):
             raise NormprobeError("expected growth as a share of the norm, got NaN; the paper has 0.2")
-        _check(self.max_passes, self.damping)
+        check_passes(self.max_passes, self.damping)
 
     @property
     def layers(self) -> tuple[int, ...]:
         return self.threshold.layers
 
-    def start(self, n_slots: int, d: int, device: torch.device) -> Acting:
-        return _Recursing(self, n_slots, device)
+    def start(self, n_slots: int, d: int, device: torch.device) -> RunningPolicy:
+        return _RunningALRR(self, n_slots, device)
 
 
-class _Recursing:
-    def __init__(self, settings: Recursion, n_slots: int, device: torch.device) -> None:
+class _RunningALRR:
+    def __init__(self, settings: ALRR, n_slots: int, device: torch.device) -> None:
         self.settings = settings
         self.threshold = settings.threshold.start(n_slots, device)
 
@@ -91,55 +90,8 @@ class _Recursing:
         self.threshold.finish()
 
 
-@dataclass(frozen=True)
-class GatedRecursion:
-    """A baseline of ALRR at equal compute: as many extra passes at tokens that a `gate` chooses, all of them kept.
-
-    max_passes, damping: as in `Recursion`.
-    """
-
-    gate: Gate
-    max_passes: int = 1
-    damping: float = 1.0
-
-    kind: ClassVar[str] = "recursion"
-
-    def __post_init__(self) -> None:
-        _check(self.max_passes, self.damping)
-
-    @property
-    def layers(self) -> tuple[int, ...]:
-        return self.gate.layers
-
-    def start(self, n_slots: int, d: int, device: torch.device) -> Acting:
-        return _Gated(self, n_slots, device)
-
-
-class _Gated:
-    def __init__(self, settings: GatedRecursion, n_slots: int, device: torch.device) -> None:
-        self.settings = settings
-        self.gate = settings.gate.start(n_slots, device)
-
-    def reset(self, slots: Sequence[int], requests: Sequence[str]) -> None:
-        self.gate.reset(slots, requests)
-
-    def apply(self, rows: Rows, layer: int, rerun: Rerun) -> Change:
-        """Extra passes for the rows that the gate lets through."""
-        active = self.gate.open(rows, layer)
-        hidden, passes = rows.hidden, torch.zeros_like(rows.slot)
-        for _ in range(self.settings.max_passes):
-            out = rerun(active, hidden)
-            if out is None:
-                break
-            passes = passes + active
-            mixed = torch.lerp(hidden, out, self.settings.damping)
-            hidden = torch.where(active[:, None], mixed, hidden)
-        return Change(hidden, active, passes)
-
-    def finish(self) -> None: ...
-
-
-def _check(max_passes: int, damping: float) -> None:
+def check_passes(max_passes: int, damping: float) -> None:
+    """Raises NormprobeError unless there is an extra pass, and a damping in [0, 1]."""
     if max_passes < 1:
         raise NormprobeError(f"expected at least one extra pass, got {max_passes}; the paper has 1")
     if not 0 <= damping <= 1:

@@ -1,0 +1,35 @@
+"""A log of output entropies: how uncertain a token has to be for an entropy gate to act on a share of all tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from normprobe.policies.rows import Change, Rerun, Rows, Stateless
+
+
+@dataclass(frozen=True)
+class EntropyLog(Stateless):
+    """Changes nothing; collects the output entropy that each generated token was drawn with, in nats."""
+
+    layer: int
+    entropies: list[torch.Tensor] = field(default_factory=list)
+
+    kind: ClassVar[str] = "probe"
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        return (self.layer,)
+
+    def apply(self, rows: Rows, layer: int, rerun: Rerun) -> Change:
+        """The rows as they are."""
+        assert rows.entropy is not None
+        self.entropies.append(torch.where(rows.eligible, rows.entropy, torch.nan))
+        return Change(rows.hidden, torch.zeros_like(rows.eligible))
+
+    def above(self, share: float) -> float:
+        """The entropy above which this share of the tokens lies."""
+        return float(np.nanquantile(torch.cat(self.entropies).cpu().numpy(), 1 - share))

@@ -1,5 +1,4 @@
-"""Codes of a stream of states, summed by problem, mode and segment as they pass: no state or code is kept per
-token."""
+"""Sum the codes of a stream of states by problem, mode and segment; no state or code is kept per token."""
 
 from __future__ import annotations
 
@@ -24,9 +23,8 @@ _CODES_PER_BLOCK = 2**26
 
 
 @dataclass(frozen=True)
-class Part:
-    """Some tokens of one layer: h [n, d], the token's response (a row of the block) and its position in the
-    sequence."""
+class TokenChunk:
+    """Some tokens of one layer: h [n, d], each token's response (a row of the block) and position in the sequence."""
 
     layer_row: int
     h: Float[torch.Tensor, "n d"]
@@ -34,10 +32,10 @@ class Part:
     position: Int[np.ndarray, " n"]
 
 
-def parts(
+def chunks(
     opened: OpenModel, block: pd.DataFrame, layers: Sequence[int], width: int, subject: str
-) -> Iterator[Part]:
-    """Every token of a block of responses in every layer of `layers`, in parts whose codes (n × width) fit in memory.
+) -> Iterator[TokenChunk]:
+    """Every token of a block of responses in every layer of `layers`, in chunks whose codes (n × width) fit in memory.
 
     Raises NormprobeError if a state is NaN or infinite.
     """
@@ -47,7 +45,9 @@ def parts(
         for start in range(0, len(batch.position), size):
             some = slice(start, start + size)
             for row, layer in enumerate(layers):
-                yield Part(row, batch.states[layer, some], batch.response_index[some], batch.position[some])
+                yield TokenChunk(
+                    row, batch.states[layer, some], batch.response_index[some], batch.position[some]
+                )
 
 
 def blocks(responses: pd.DataFrame, codes_per_problem: int) -> Iterator[pd.DataFrame]:
@@ -62,8 +62,8 @@ def blocks(responses: pd.DataFrame, codes_per_problem: int) -> Iterator[pd.DataF
         yield responses[responses["problem_id"].isin(problems[start : start + size])]
 
 
-class Cells:
-    """The cells (problem, mode, segment) of a block, and the cell of each token: −1 outside thought and answer."""
+class TokenGroups:
+    """The groups (problem, mode, segment) of a block, and the group of each token: −1 outside thought and answer."""
 
     def __init__(self, block: pd.DataFrame) -> None:
         self._spans = block[["thought_start", "thought_end", "answer_start", "answer_end"]].to_numpy()
@@ -84,54 +84,56 @@ class Cells:
     def shape(self) -> tuple[int, int, int]:
         return len(self.problems), len(MODES), len(SEGMENTS)
 
-    def of(self, part: Part) -> Int[np.ndarray, " n"]:
-        spans, position = self._spans[part.response], part.position
-        cell = np.full(len(position), -1)
+    def of(self, chunk: TokenChunk) -> Int[np.ndarray, " n"]:
+        spans, position = self._spans[chunk.response], chunk.position
+        group = np.full(len(position), -1)
         for segment in range(len(SEGMENTS)):
             inside = (spans[:, 2 * segment] <= position) & (position < spans[:, 2 * segment + 1])
-            cell[inside] = self._first[part.response[inside]] + segment
-        return cell
+            group[inside] = self._first[chunk.response[inside]] + segment
+        return group
 
 
 class Sums:
-    """Sums over the tokens of each cell, [layer, problem, mode, segment, …], on the CPU, for one dictionary per
+    """Sums over the tokens of each group, [layer, problem, mode, segment, …], on the CPU, for one dictionary per
     layer.
 
     z: codes, float32; the others float64: h, and of each token ‖h‖², ‖h‖, ‖r‖² and ‖r‖/‖h‖ (r: SAE residual).
     """
 
-    def __init__(self, cells: Cells, dictionaries: Sequence[Dictionary]) -> None:
+    def __init__(self, groups: TokenGroups, dictionaries: Sequence[Dictionary]) -> None:
         atoms = dictionaries[0].atoms
-        shape = (len(dictionaries), int(np.prod(cells.shape)))
-        self._cells = cells
+        shape = (len(dictionaries), int(np.prod(groups.shape)))
+        self._groups = groups
         self._z = torch.zeros(*shape, atoms.shape[0])
         self._h = torch.zeros(*shape, atoms.shape[1], dtype=torch.float64)
         self._of_tokens = torch.zeros(*shape, len(SCALARS), dtype=torch.float64)
 
-    def add_codes(self, part: Part, z: Float[torch.Tensor, "n feature"]) -> None:
+    def add_codes(self, chunk: TokenChunk, z: Float[torch.Tensor, "n feature"]) -> None:
         """Add the codes alone (all that selecting features needs)."""
-        self._add(self._z, part, z)
+        self._add(self._z, chunk, z)
 
-    def add(self, part: Part, z: Float[torch.Tensor, "n feature"], x: Float[torch.Tensor, "n d"]) -> None:
-        """Add everything, given the codes and the reconstruction x of the part's states."""
-        h_sq = part.h.square().sum(dim=1)
-        r_sq = (part.h - x).square().sum(dim=1)
+    def add(
+        self, chunk: TokenChunk, z: Float[torch.Tensor, "n feature"], x: Float[torch.Tensor, "n d"]
+    ) -> None:
+        """Add everything, given the codes and the reconstruction x of the chunk's states."""
+        h_sq = chunk.h.square().sum(dim=1)
+        r_sq = (chunk.h - x).square().sum(dim=1)
         of_tokens = torch.stack([h_sq, h_sq.sqrt(), r_sq, (r_sq / h_sq).sqrt()], dim=1)
-        self.add_codes(part, z)
-        self._add(self._h, part, part.h)
-        self._add(self._of_tokens, part, of_tokens)
+        self.add_codes(chunk, z)
+        self._add(self._h, chunk, chunk.h)
+        self._add(self._of_tokens, chunk, of_tokens)
 
-    def _add(self, total: torch.Tensor, part: Part, values: Float[torch.Tensor, "n column"]) -> None:
-        cell = self._cells.of(part)
-        # Tokens of a cell follow one another: sums over runs, which are deterministic on every device.
-        starts = np.flatnonzero(np.diff(cell, prepend=-2))
-        lengths = np.diff(starts, append=len(cell))
+    def _add(self, total: torch.Tensor, chunk: TokenChunk, values: Float[torch.Tensor, "n column"]) -> None:
+        group = self._groups.of(chunk)
+        # Tokens of a group follow one another: sums over runs, which are deterministic on every device.
+        starts = np.flatnonzero(np.diff(group, prepend=-2))
+        lengths = np.diff(starts, append=len(group))
         runs = torch.segment_reduce(
             values, "sum", lengths=torch.from_numpy(lengths).to(values.device), axis=0
         )
-        inside = np.flatnonzero(cell[starts] >= 0)
-        total[part.layer_row].index_add_(
-            0, torch.from_numpy(cell[starts[inside]]), runs.cpu()[inside].to(total.dtype)
+        inside = np.flatnonzero(group[starts] >= 0)
+        total[chunk.layer_row].index_add_(
+            0, torch.from_numpy(group[starts[inside]]), runs.cpu()[inside].to(total.dtype)
         )
 
     @property
@@ -148,7 +150,7 @@ class Sums:
         return dict(zip(SCALARS, np.moveaxis(self._shaped(self._of_tokens), -1, 0), strict=True))
 
     def _shaped(self, total: torch.Tensor) -> np.ndarray:
-        return total.numpy().reshape(len(total), *self._cells.shape, -1)
+        return total.numpy().reshape(len(total), *self._groups.shape, -1)
 
 
 def codes_per_problem(dictionaries: Sequence[Dictionary], readers: int) -> int:

@@ -1,7 +1,7 @@
-"""What claims read of the dictionaries: sums per token, and mean states per problem. Two passes over the responses.
+"""Reduce the dictionaries' codes to what claims read: sums per token, mean states per problem, in two passes.
 
 The first pass selects the reasoning features on the split "select"; the second reduces "select" and "measure".
-Problems go through in blocks, states and codes in parts: besides the tables that are written, memory does not grow
+Problems go through in blocks, states and codes in chunks: besides the tables that are written, memory does not grow
 with the run.
 """
 
@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 
 from normprobe.models.open import OpenModel
 from normprobe.saes.activations import PAIRED
-from normprobe.saes.codes import Cells, Part, Sums, blocks, codes_per_problem, parts
+from normprobe.saes.codes import Sums, TokenChunk, TokenGroups, blocks, chunks, codes_per_problem
 from normprobe.saes.dictionary import Dictionary
 from normprobe.saes.features import PairedMoments, feature_sets
 from normprobe.saes.mean_states import NO_THINK, THINK, MeanStates, pairs_table, sums_table
@@ -53,9 +53,9 @@ def reduce_subject(
 ) -> dict[str, Reduced]:
     """Both passes over the responses of the splits select and measure, for all readers that read `subject`.
 
-    Tokens are in the order of traces/tokens.parquet. `on_tokens` is told how many tokens × layers of the `work` are
-    done. Raises NormprobeError if states are not finite, or fewer than two problems of "select" are answered in both
-    modes.
+    Tokens are in the order of traces/tokens.parquet. `on_tokens` is called with how many tokens × layers of the `work`
+    were just done. Raises NormprobeError if states are not finite, or fewer than two problems of "select" are answered
+    in both modes.
     """
     responses = responses.reset_index(drop=True)
     layers = sorted(next(iter(dictionaries.values())))
@@ -70,27 +70,27 @@ def reduce_subject(
     size = codes_per_problem(next(iter(readers.values())).dictionaries, len(readers))
 
     for block in blocks(selecting, size):
-        cells = Cells(block)
-        sums = {name: Sums(cells, reader.dictionaries) for name, reader in readers.items()}
-        for part in parts(opened, block, layers, width, subject):
+        groups = TokenGroups(block)
+        sums = {name: Sums(groups, reader.dictionaries) for name, reader in readers.items()}
+        for chunk in chunks(opened, block, layers, width, subject):
             for name, reader in readers.items():
-                sums[name].add_codes(part, reader.dictionaries[part.layer_row].encode(part.h))
-            on_tokens(len(part.h))
+                sums[name].add_codes(chunk, reader.dictionaries[chunk.layer_row].encode(chunk.h))
+            on_tokens(len(chunk.h))
         for name, reader in readers.items():
-            reader.moments.add(*_paired_means(cells, sums[name]))
+            reader.moments.add(*_paired_means(groups, sums[name]))
     for reader in readers.values():
         reader.select(n)
 
     for block in blocks(reducing, size):
-        cells = Cells(block)
+        groups = TokenGroups(block)
         columns = offsets[block.index.to_numpy()]
-        sums = {name: Sums(cells, reader.dictionaries) for name, reader in readers.items()}
-        for part in parts(opened, block, layers, width, subject):
+        sums = {name: Sums(groups, reader.dictionaries) for name, reader in readers.items()}
+        for chunk in chunks(opened, block, layers, width, subject):
             for name, reader in readers.items():
-                reader.read(part, columns[part.response] + part.position, sums[name])
-            on_tokens(len(part.h))
+                reader.read(chunk, columns[chunk.response] + chunk.position, sums[name])
+            on_tokens(len(chunk.h))
         for name, reader in readers.items():
-            reader.summarise(cells, sums[name])
+            reader.summarise(groups, sums[name])
     return {name: reader.result() for name, reader in readers.items()}
 
 
@@ -102,7 +102,7 @@ def work(responses: pd.DataFrame, n_layers: int) -> int:
 
 
 class _Reader:
-    """One reader on its way through both passes."""
+    """What one reader gathers in both passes."""
 
     def __init__(self, name: str, layers: Sequence[int], dictionaries: Sequence[Dictionary]) -> None:
         self.name, self.layers, self.dictionaries = name, list(layers), list(dictionaries)
@@ -125,23 +125,23 @@ class _Reader:
         device = self.dictionaries[0].atoms.device
         self._picks = torch.from_numpy(picks).to(device, torch.float32)
 
-    def read(self, part: Part, columns: np.ndarray, sums: Sums) -> None:
-        dictionary = self.dictionaries[part.layer_row]
-        z = dictionary.encode(part.h)
-        picked = (z @ self._picks[part.layer_row]).cpu().numpy()
+    def read(self, chunk: TokenChunk, columns: np.ndarray, sums: Sums) -> None:
+        dictionary = self.dictionaries[chunk.layer_row]
+        z = dictionary.encode(chunk.h)
+        picked = (z @ self._picks[chunk.layer_row]).cpu().numpy()
         for name, values in zip(self._tokens, picked.T, strict=True):
-            self._tokens[name][part.layer_row, columns] = values
-        sums.add(part, z, dictionary.reconstruct(z))
+            self._tokens[name][chunk.layer_row, columns] = values
+        sums.add(chunk, z, dictionary.reconstruct(z))
 
-    def summarise(self, cells: Cells, sums: Sums) -> None:
+    def summarise(self, groups: TokenGroups, sums: Sums) -> None:
         """End a block: its mean states become rows."""
-        scalars, splits = sums.of_tokens, np.array(cells.splits)
+        scalars, splits = sums.of_tokens, np.array(groups.splits)
         measured = splits == "measure"
         for row, (layer, dictionary) in enumerate(zip(self.layers, self.dictionaries, strict=True)):
             self._fit[row].add(
                 sums.h[row][measured],
                 {name: values[row][measured] for name, values in scalars.items()},
-                cells.n_tokens[measured],
+                groups.n_tokens[measured],
             )
             sets = {name: masks[row] for name, masks in self.sets.items()}
             atoms, bias = (tensor.cpu().double().numpy() for tensor in (dictionary.atoms, dictionary.bias))
@@ -150,7 +150,7 @@ class _Reader:
                     sums.z[row][:, :, segments].sum(axis=2),
                     sums.h[row][:, :, segments].sum(axis=2),
                     {name: values[row][:, :, segments].sum(axis=2) for name, values in scalars.items()},
-                    cells.n_tokens[:, :, segments].sum(axis=2),
+                    groups.n_tokens[:, :, segments].sum(axis=2),
                 )
                 label = {"reader": self.name, "layer": layer, "scope": scope}
                 for tables, table in (
@@ -158,7 +158,7 @@ class _Reader:
                     (self._pairs, pairs_table(means, sets["reasoning"])),
                 ):
                     problem = table.pop("problem").to_numpy()
-                    names = {"problem_id": np.array(cells.problems)[problem], "split": splits[problem]}
+                    names = {"problem_id": np.array(groups.problems)[problem], "split": splits[problem]}
                     tables.append(table.assign(**label, **names))
 
     def result(self) -> Reduced:
@@ -195,8 +195,7 @@ class _Reader:
 
 
 class _Fit:
-    """A2 over single tokens: thought and answer of think and no_think (what dictionaries are trained on) in
-    "measure"."""
+    """The fit of a dictionary on single tokens: thought and answer of think and no_think, split "measure"."""
 
     def __init__(self, d: int) -> None:
         self._h = np.zeros(d)
@@ -227,10 +226,10 @@ class _Fit:
 
 
 def _paired_means(
-    cells: Cells, sums: Sums
+    groups: TokenGroups, sums: Sums
 ) -> tuple[Float[np.ndarray, "layer problem feature"], Float[np.ndarray, "layer problem feature"]]:
     """Mean codes over the response in think and in no_think, of the problems that have both."""
-    n = cells.n_tokens.sum(axis=-1)
+    n = groups.n_tokens.sum(axis=-1)
     both: Bool[np.ndarray, " problem"] = (n[:, THINK] > 0) & (n[:, NO_THINK] > 0)
     z = sums.z[:, both].sum(axis=3)
     think, no_think = (z[:, :, mode].astype(np.float64) / n[both, mode, None] for mode in (THINK, NO_THINK))

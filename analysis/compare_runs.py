@@ -21,10 +21,10 @@ ESTIMATE = "estimate"
 
 
 def compare(runs: list[Path]) -> pd.DataFrame:
-    """One row per run, claim and quantity: the claim's own estimate (`ESTIMATE`) and each of its controls by name.
+    """One row per run, claim and quantity: the claim's own estimate (`ESTIMATE`) and each of its controls by label.
 
-    Columns: run, model, seed, claim, verdict, quantity, value, low, high (95 % interval), unit, n, n_unit; NaN where
-    nothing could be computed. Raises NormprobeError for a run without readable evidence, and for two runs of one name.
+    Columns: run, model, seed, claim, verdict, quantity, form, value, low, high (95 % interval), unit, n, n_unit; NaN
+    where nothing could be computed. Raises NormprobeError for a run without readable evidence, and for two runs of one name.
     """
     names = [run.resolve().name for run in runs]
     if len(set(names)) < len(names):
@@ -45,11 +45,14 @@ def _rows(path: Path, name: str) -> Iterator[dict[str, object]]:
             "claim": item.claim,
             "verdict": item.verdict,
         }
-        measured = [(ESTIMATE, item.estimate, item.interval)]
-        measured += [(control.name, control.estimate, control.interval) for control in item.controls]
-        for quantity, value, (low, high) in measured:
+        measured = [(ESTIMATE, item.form, item.estimate, item.interval)]
+        measured += [
+            (control.label, control.form, control.estimate, control.interval) for control in item.controls
+        ]
+        for quantity, form, value, (low, high) in measured:
             yield shared | {
                 "quantity": quantity,
+                "form": form,
                 "value": value,
                 "low": low,
                 "high": high,

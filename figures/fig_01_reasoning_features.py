@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from normprobe.report.captions import caption
 from normprobe.report.figure import canvas, command, publish
 from normprobe.report.findings import Findings
 
@@ -13,7 +12,7 @@ def main(run: Path, out: Path) -> None:
     finding = Findings(run)["late_spike"]
     figure, (panel,) = canvas()
     finding.draw(panel)
-    publish(figure, out / "fig_01_reasoning_features", caption(finding.evidence))
+    publish(figure, out / "fig_01_reasoning_features", finding.caption)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from normprobe.report.captions import caption
 from normprobe.report.figure import canvas, command, publish
 from normprobe.report.findings import Findings
 
@@ -20,7 +19,7 @@ def main(run: Path, out: Path) -> None:
     figure, panels = canvas(panels=2)
     for finding, panel in zip(pair, panels, strict=True):
         finding.draw(panel)
-    letters = (f"({letter}) {caption(finding.evidence)}" for letter, finding in zip("ab", pair, strict=True))
+    letters = (f"({letter}) {finding.caption}" for letter, finding in zip("ab", pair, strict=True))
     publish(figure, out / "fig_03_signals", " ".join(letters))
 
 

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from normprobe.report.captions import caption
 from normprobe.report.figure import canvas, command, publish
 from normprobe.report.findings import Findings
 
@@ -13,7 +12,7 @@ def main(run: Path, out: Path) -> None:
     finding = Findings(run)["marks_critical_steps"]
     figure, (panel,) = canvas()
     finding.draw(panel)
-    publish(figure, out / "fig_07_critical_steps", caption(finding.evidence))
+    publish(figure, out / "fig_07_critical_steps", finding.caption)
 
 
 if __name__ == "__main__":

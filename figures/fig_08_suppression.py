@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from normprobe.report.captions import caption
 from normprobe.report.figure import canvas, command, publish
 from normprobe.report.findings import Findings
 
@@ -13,7 +12,7 @@ def main(run: Path, out: Path) -> None:
     finding = Findings(run)["high_norm_is_causal"]
     figure, (panel,) = canvas()
     finding.draw(panel)
-    publish(figure, out / "fig_08_suppression", caption(finding.evidence))
+    publish(figure, out / "fig_08_suppression", finding.caption)
 
 
 if __name__ == "__main__":

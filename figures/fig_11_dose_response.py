@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from normprobe.claims.high_norm_is_causal import NAME, dose_panel
+from normprobe.claims.high_norm_is_causal import CLAIM, dose_panel
 from normprobe.report.figure import canvas, command, publish
 from normprobe.report.findings import Findings
 
-INPUTS = ("evidence/verdicts.json", "evidence/skipped.json", f"evidence/{NAME}.parquet")
+INPUTS = ("evidence/verdicts.json", "evidence/skipped.json", f"evidence/{CLAIM.name}.parquet")
 CAPTION = (
     "Accuracy in think while states are shortened to a share of their norm: those above the layer's threshold, and as "
     "many random ones of the same problems. Lines: 95 % intervals. It decides nothing; an effect of the norm should "
@@ -15,7 +15,7 @@ CAPTION = (
 
 
 def main(run: Path, out: Path) -> None:
-    finding = Findings(run)[NAME]
+    finding = Findings(run)[CLAIM.name]
     figure, (panel,) = canvas()
     dose_panel(panel, finding.series(), finding.evidence)
     publish(figure, out / "fig_11_dose_response", CAPTION)

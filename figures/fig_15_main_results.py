@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from normprobe.report.captions import caption
 from normprobe.report.figure import HEIGHT, canvas, command, publish
 from normprobe.report.findings import Findings
 
@@ -13,7 +12,7 @@ def main(run: Path, out: Path) -> None:
     finding = Findings(run)["methods_help"]
     figure, (panel,) = canvas(height=1.3 * HEIGHT)
     finding.draw(panel)
-    publish(figure, out / "fig_15_main_results", caption(finding.evidence))
+    publish(figure, out / "fig_15_main_results", finding.caption)
 
 
 if __name__ == "__main__":

@@ -71,8 +71,8 @@ def _methods(path: Path, ids: list[str], rng: np.random.Generator) -> None:
     answers = np.where(rng.random(len(treatments)) < 0.1, "", "7")
     tried = {"n": 20, "plain": 0.7, "gained": 3, "lost": 2, "rates": cost["rates"], "trigger_rate": 0.2}
     settings = [
-        {"cell": cell, "method": method, "name": f"{method}: layers 6–7", "accuracy": 0.75, **tried}
-        for cell in ("easy", "hard")
+        {"regime": regime, "method": method, "name": f"{method}: layers 6–7", "accuracy": 0.75, **tried}
+        for regime in ("easy", "hard")
         for method in ("ALRR", "ERSS")
     ]
     knobs = [s | {"knob": s["method"], "value": value} for s in settings for value in (0.0, 1.5)]

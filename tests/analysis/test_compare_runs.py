@@ -31,7 +31,7 @@ def test_the_tidy_table_holds_every_number_of_every_run(compare_runs, runs):
             rows = table[(table["run"] == run.name) & (table["claim"] == item.claim)].set_index("quantity")
             assert set(rows["verdict"]) == {item.verdict}
             assert rows.loc["estimate", "value"] == pytest.approx(item.estimate, nan_ok=True)
-            assert list(rows.index[1:]) == [control.name for control in item.controls]
+            assert list(rows.index[1:]) == [control.label for control in item.controls]
             assert list(rows["low"][1:]) == pytest.approx([c.interval[0] for c in item.controls], nan_ok=True)
     assert set(table["run"]) == {"whole", "bare"}
 

@@ -10,8 +10,8 @@ from bound_fixture import GOOD, LAYERS, USUAL, Reader, write_bound_run
 
 from normprobe.claims import assumptions
 from normprobe.claims.evidence import Evidence
-from normprobe.claims.measure.judgement import Resampling
-from normprobe.claims.measure.measured import NotJudged
+from normprobe.claims.measure.measured_tokens import NotMeasurable
+from normprobe.claims.measure.resampling import Resampling
 from normprobe.runs.tables import Tables
 from normprobe.theory.synthetic import Planted
 
@@ -25,7 +25,7 @@ BREAKS = {
 
 def judge(path: Path, readers: dict[str, Reader], **options):
     tables = Tables(write_bound_run(path / "run", readers, **options))
-    return assumptions.evaluate(tables, Resampling(np.random.default_rng(0)), 0)
+    return assumptions.CLAIM.judge(tables, Resampling(np.random.default_rng(0)), 0)
 
 
 def control(evidence: Evidence, name: str):
@@ -45,7 +45,7 @@ def test_assumptions_that_hold_are_supported(tmp_path):
 def test_one_broken_assumption_is_enough_and_is_named(broken, tmp_path):
     evidence, series = judge(tmp_path, USUAL | {"model": BREAKS[broken]})
     assert evidence.verdict == "not supported"
-    judged = series[series["judged"] & (series["reader"] == "model")].groupby("assumption")["passes"].all()
+    judged = series[series["decides"] & (series["reader"] == "model")].groupby("assumption")["passes"].all()
     assert judged.to_dict() == {name: name != broken for name in ("A1", "A2", "A3", "A4")}
     assert f"{broken} 0%" in evidence.note
 
@@ -61,7 +61,7 @@ def test_a1_at_the_level_of_random_directions_is_said_to_say_nothing(tmp_path):
     assert "says nothing about training" in evidence.note
     plain = series[(series["quantity"] == "mean |cos|") & (series["reader"] == "model")]
     assert not plain["passes"].any()  # the paper's 0.02, out of reach at this width
-    assert not plain["judged"].any()
+    assert not plain["decides"].any()
 
 
 def test_without_the_random_dictionary_it_stays_open(tmp_path):
@@ -84,7 +84,7 @@ def test_a_quantity_near_its_threshold_leaves_it_open(tmp_path):
 
 
 def test_too_few_problems_are_not_judged(tmp_path):
-    with pytest.raises(NotJudged, match="at least 10 measured problems"):
+    with pytest.raises(NotMeasurable, match="at least 10 measured problems"):
         judge(tmp_path, USUAL, n_problems=8)
 
 
@@ -93,7 +93,7 @@ def test_the_panel_draws_every_layer_of_model_and_control(tmp_path):
 
     evidence, series = judge(tmp_path, USUAL | {"model": BREAKS["A3"]})
     axes = Figure().add_subplot()
-    assumptions.panel(axes, series, evidence)
+    assumptions.CLAIM.panel(axes, series, evidence)
     drawn = sum(len(np.asarray(line.get_xdata())) for line in axes.get_lines())
     assert drawn == 4 * 2 * LAYERS
     labels = [label.get_text() for label in axes.get_yticklabels()]

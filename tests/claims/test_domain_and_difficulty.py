@@ -8,20 +8,20 @@ import pytest
 from claims_fixture import Effects, write_run
 from safetensors.numpy import load_file, save_file
 
-from normprobe.claims.domain_and_difficulty import SMALLEST_EFFECT, evaluate
-from normprobe.claims.measure.judgement import Resampling
-from normprobe.claims.measure.measured import NotJudged
+from normprobe.claims.domain_and_difficulty import CLAIM, SMALLEST_EFFECT
+from normprobe.claims.measure.measured_tokens import NotMeasurable
+from normprobe.claims.measure.resampling import Resampling
 from normprobe.runs.tables import Tables
 
 BOTH = Effects(difficulty=0.1, domain=0.2)
 
 
 def judge(path: Path):
-    return evaluate(Tables(path), Resampling(np.random.default_rng(0)), 0)
+    return CLAIM.judge(Tables(path), Resampling(np.random.default_rng(0)), 0)
 
 
-def shares(evidence) -> dict[str, float]:
-    return {control.name: control.estimate for control in evidence.controls}
+def shares(evidence) -> dict[tuple[str, str], float]:
+    return {(control.form, control.name): control.estimate for control in evidence.controls}
 
 
 def scale_norms(run: Path, log_factor: np.ndarray) -> None:
@@ -37,7 +37,7 @@ def test_one_half_alone_is_not_the_claim(tmp_path):
         other = {"difficulty": "domain", "domain": "difficulty"}[half]
         assert evidence.verdict != "supported"
         assert evidence.decision.margin < SMALLEST_EFFECT
-        assert evidence.decision.strongest.startswith(other)
+        assert evidence.decision.form.startswith(other)
 
 
 def test_a_fall_with_difficulty_is_told_with_its_sign(tmp_path):
@@ -59,8 +59,8 @@ def test_norms_that_rise_along_a_response_are_not_amplification(tmp_path, modes)
     assert evidence.decision.margin < SMALLEST_EFFECT
     assert evidence.estimate > 0.5
     found = shares(evidence)
-    assert (found["filler instead of a thought"] > 0.5) == ("filler" in modes)
-    assert abs(found["difficulty, first 8 tokens: this model"]) < 0.2
+    assert (found["difficulty", "filler instead of a thought"] > 0.5) == ("filler" in modes)
+    assert abs(found["difficulty, first 8 tokens", "this model"]) < 0.2
 
 
 def test_words_that_differ_by_domain_separate_them_in_a_twin_too(tmp_path):
@@ -68,7 +68,7 @@ def test_words_that_differ_by_domain_separate_them_in_a_twin_too(tmp_path):
     save_file(load_file(run / "traces" / "model.safetensors"), run / "traces" / "untrained.safetensors")
     evidence, _ = judge(run)
     assert evidence.verdict == "not supported"
-    assert shares(evidence)["untrained twin"] == pytest.approx(evidence.estimate)
+    assert shares(evidence)["difficulty", "untrained twin"] == pytest.approx(evidence.estimate)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_problems_without_two_domains_and_difficulties_are_not_judged(tmp_path, 
     run = write_run(tmp_path / "run", BOTH)
     Tables(run).problems.assign(**{column: fill}).to_parquet(run / "problems" / "problems.parquet")
     with pytest.raises(
-        NotJudged, match="10 measured problems of known domain and difficulty, and two of each"
+        NotMeasurable, match="10 measured problems of known domain and difficulty, and two of each"
     ):
         judge(run)
 

@@ -7,8 +7,8 @@ import pytest
 from claims_fixture import LAYERS, Effects, write_run
 from safetensors.numpy import load_file, save_file
 
-from normprobe.claims.hard_tokens_grow_norm import evaluate
-from normprobe.claims.measure.judgement import Resampling
+from normprobe.claims.hard_tokens_grow_norm import CLAIM
+from normprobe.claims.measure.resampling import Resampling
 from normprobe.claims.registry import evaluate_all
 from normprobe.runs.tables import Tables
 from normprobe.stats.correlation import partial_spearman
@@ -17,11 +17,11 @@ HARD = Effects(hard=0.2)
 
 
 def judge(path: Path):
-    return evaluate(Tables(path), Resampling(np.random.default_rng(0)), 0)
+    return CLAIM.judge(Tables(path), Resampling(np.random.default_rng(0)), 0)
 
 
-def rho(evidence) -> dict[str, float]:
-    return {control.name: control.estimate for control in evidence.controls}
+def rho(evidence) -> dict[tuple[str, str], float]:
+    return {(control.form, control.name): control.estimate for control in evidence.controls}
 
 
 def edit(run: Path, subject: str, signal: str, change) -> None:
@@ -64,8 +64,8 @@ def test_a_relation_that_was_there_early_did_not_grow(tmp_path):
         edit(run, subject, "norm", lambda norm: norm * np.exp(0.2 * np.nan_to_num(np.roll(hardness, -1))))
     evidence, _ = judge(run)
     assert evidence.estimate > 0.4
-    assert rho(evidence)["early checkpoint"] > 0.4
-    assert abs(rho(evidence)["growth: this model"]) < 0.1
+    assert rho(evidence)["final norm", "early checkpoint"] > 0.4
+    assert abs(rho(evidence)["growth", "this model"]) < 0.1
     assert evidence.verdict == "not supported"
 
 
@@ -77,8 +77,8 @@ def test_norms_before_words_that_are_hard_are_not_norms_before_hard_tokens(tmp_p
     edit(run, "model", "norm", lambda norm: norm * np.exp(0.1 * np.roll(word, -1)))
     evidence, _ = judge(run)
     assert evidence.estimate > 0.3
-    assert abs(rho(evidence)["frequency-matched: this model"]) < 0.1
-    assert evidence.decision.strongest.startswith("frequency-matched")
+    assert abs(rho(evidence)["frequency-matched", "this model"]) < 0.1
+    assert evidence.decision.form == "frequency-matched"
     assert evidence.verdict == "not supported"
 
 
@@ -87,7 +87,7 @@ def test_the_norm_at_the_token_itself_is_told_and_decides_nothing(tmp_path):
     hardness = np.nan_to_num(Tables(run).signals("early")["surprisal"])
     edit(run, "model", "norm", lambda norm: norm * np.exp(0.2 * hardness))
     evidence, _ = judge(run)
-    assert rho(evidence)["norm at the token itself: this model"] > 0.4
+    assert rho(evidence)["norm at the token itself", "this model"] > 0.4
     assert abs(evidence.estimate) < 0.1
     assert evidence.verdict == "not supported"
 
@@ -106,7 +106,7 @@ def test_states_that_are_sinks_are_left_out(tmp_path):
 def test_without_the_untrained_twin_it_stays_open(tmp_path):
     evidence, _ = judge(write_run(tmp_path / "run", HARD, subjects=("model", "early")))
     assert evidence.verdict == "inconclusive"
-    assert "growth: untrained twin" in evidence.decision.missing
+    assert ("growth", "untrained twin") in evidence.decision.missing
 
 
 def test_without_an_early_checkpoint_it_is_skipped(tmp_path):

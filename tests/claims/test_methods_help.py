@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from normprobe.claims import methods_help
-from normprobe.claims.measure.judgement import Resampling
-from normprobe.claims.measure.measured import NotJudged
-from normprobe.claims.methods_help import BASELINES, BESIDE, LRS, detectable
+from normprobe.claims.measure.measured_tokens import NotMeasurable
+from normprobe.claims.measure.resampling import Resampling
+from normprobe.claims.methods_help import BASELINES, LRS, SHOWN, detectable
 from normprobe.experiments.method_baselines import WARMER
 from normprobe.experiments.selectors import SELECTORS
 from normprobe.runs.tables import Tables
@@ -40,7 +40,7 @@ def write(path: Path, accuracy: dict[str, float], n: int = 2000) -> Tables:
     treatments = [
         "plain",
         *(name for method in BASELINES for name in (method, *BASELINES[method])),
-        *BESIDE["ALRR"],
+        *SHOWN["ALRR"],
     ]
     rows("treatment", treatments).to_parquet(path / "methods" / "treatments.parquet")
     rows("selector", list(SELECTORS)).to_parquet(path / "methods" / "selection.parquet")
@@ -48,7 +48,7 @@ def write(path: Path, accuracy: dict[str, float], n: int = 2000) -> Tables:
 
 
 def judge(tables: Tables):
-    return methods_help.evaluate(tables, Resampling(np.random.default_rng(0)), 0)
+    return methods_help.CLAIM.judge(tables, Resampling(np.random.default_rng(0)), 0)
 
 
 HELPING = {"ALRR": 0.7, "ERSS": 0.7, LRS: 0.7}
@@ -80,10 +80,9 @@ def test_the_weakest_method_against_its_strongest_baseline_decides(
     evidence, series = judge(write(tmp_path, accuracy))
     assert evidence.verdict == verdict
     assert set(series["quantity"]) == {"accuracy", "gain: ALRR", "gain: ERSS", "gain: LRS"}
-    weakest = evidence.unit.split(" by ")[1].split(",")[0]
-    shown = series[(series["quantity"] == f"gain: {weakest}")]
+    shown = series[(series["quantity"] == f"gain: {evidence.form}")]
     assert shown["estimate"].iloc[0] == pytest.approx(evidence.estimate)
-    assert {c.name for c in evidence.controls if ": " not in c.name} > {"accuracy of plain"}
+    assert {c.label for c in evidence.own_controls} > {"accuracy, plain"}
     assert "would have been found with 90 % power" in evidence.note
 
 
@@ -95,11 +94,11 @@ def test_a_small_gain_is_inconclusive_or_refused_and_a_missing_baseline_decides_
     treatments[treatments["treatment"] != WARMER].to_parquet(tables.path / "methods" / "treatments.parquet")
     evidence, _ = judge(Tables(tables.path))
     assert evidence.verdict == "inconclusive"
-    assert evidence.decision.missing == (f"ERSS: {WARMER}",)
+    assert evidence.decision.missing == (("ERSS", WARMER),)
     treatments[treatments["treatment"] != "ALRR"].to_parquet(tables.path / "methods" / "treatments.parquet")
-    with pytest.raises(NotJudged, match="answers under ALRR"):
+    with pytest.raises(NotMeasurable, match="answers under ALRR"):
         judge(Tables(tables.path))
-    with pytest.raises(NotJudged, match="at least"):
+    with pytest.raises(NotMeasurable, match="at least"):
         judge(write(tmp_path / "b", HELPING, n=5))
 
 

@@ -27,6 +27,9 @@ SCHEMA = {
     "controls": list,
     "decision": dict,
     "seed": int,
+    "version": int,
+    "reason": str,
+    "form": str,
 }
 
 
@@ -46,7 +49,7 @@ def test_verdicts_have_the_schema(run):
         assert verdict["seed"] == 3
         assert len(verdict["interval"]) == 2
         for control in verdict["controls"]:
-            assert control.keys() == {"name", "estimate", "interval"}
+            assert control.keys() == {"form", "name", "decides", "estimate", "interval", "quantity"}
 
 
 def test_a_claim_without_its_tables_is_skipped_with_a_reason(run):
@@ -54,7 +57,7 @@ def test_a_claim_without_its_tables_is_skipped_with_a_reason(run):
     assert "roles" in skipped["marks_critical_steps"]["reason"]
     judged = {entry["claim"] for entry in json.loads((run / "evidence" / "verdicts.json").read_text())}
     assert judged.isdisjoint(skipped)
-    assert judged | skipped.keys() == {claim.NAME for claim in CLAIMS}
+    assert judged | skipped.keys() == {claim.name for claim in CLAIMS}
 
 
 def test_a_claim_with_too_little_is_skipped_with_a_reason(tmp_path):
@@ -70,9 +73,9 @@ def test_every_judged_claim_draws_its_series(run):
 
     judged = {evidence.claim: evidence for evidence in evaluate_all(Tables(run), 3, run / "evidence")}
     for claim in CLAIMS:
-        if claim.NAME not in judged:
+        if claim.name not in judged:
             continue
-        series, entry = run / "evidence" / f"{claim.NAME}.parquet", judged[claim.NAME]
+        series, entry = run / "evidence" / f"{claim.name}.parquet", judged[claim.name]
         figure = Figure()
         axes = figure.subplots()
         claim.panel(axes, pd.read_parquet(series), entry)

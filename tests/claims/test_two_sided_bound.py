@@ -11,17 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from normprobe.claims import two_sided_bound
-from normprobe.claims.measure.bound_inputs import read_cells, shared_problems
+from normprobe.claims.measure.bound_inputs import read_bound_inputs, shared_problems
 from normprobe.claims.measure.held_out_bound import fix
-from normprobe.claims.measure.judgement import Resampling
-from normprobe.claims.measure.measured import NotJudged
+from normprobe.claims.measure.measured_tokens import NotMeasurable
+from normprobe.claims.measure.resampling import Resampling
 from normprobe.runs.tables import Tables
 from normprobe.theory.bound import averaged_slack, signed_bound, slack
 
 
 def judge(path: Path, readers: dict[str, Reader], **options):
     tables = Tables(write_bound_run(path / "run", readers, **options))
-    return two_sided_bound.evaluate(tables, Resampling(np.random.default_rng(0)), 0)
+    return two_sided_bound.CLAIM.judge(tables, Resampling(np.random.default_rng(0)), 0)
 
 
 def of_model(series, form="signed"):
@@ -33,20 +33,20 @@ def test_a_bound_that_holds_and_says_something_is_supported(tmp_path):
     assert evidence.verdict == "supported"
     assert evidence.estimate > 0.95
     assert (evidence.n, evidence.n_unit) == (24, "held-out problems")
-    cells = of_model(series)
-    assert len(cells) == 24 * LAYERS
-    assert (cells["lower"] <= cells["s"]).all()
-    assert (cells["s"] <= cells["upper"]).all()
+    inputs = of_model(series)
+    assert len(inputs) == 24 * LAYERS
+    assert (inputs["lower"] <= inputs["s"]).all()
+    assert (inputs["s"] <= inputs["upper"]).all()
     json.dumps(evidence.to_dict(), allow_nan=False)
 
 
 def test_a_bound_that_says_nothing_is_vacuous_though_it_always_holds(tmp_path):
     evidence, series = judge(tmp_path, USUAL | {"model": NOISE})
     assert evidence.verdict == "vacuous"
-    cells = of_model(series)
-    assert cells["holds"].mean() > 0.95
-    assert cells.loc[cells["vacuous"], "why_vacuous"].str.contains("slack").all()
-    assert "are vacuous" in evidence.note
+    inputs = of_model(series)
+    assert inputs["holds"].mean() > 0.95
+    assert inputs.loc[inputs["vacuous"], "why_vacuous"].str.contains("slack").all()
+    assert "are vacuous" in evidence.reason
 
 
 def test_a_bound_that_holds_as_well_on_the_untrained_twin_is_no_finding(tmp_path):
@@ -71,8 +71,8 @@ def test_a_missing_control_leaves_it_open(missing, tmp_path):
 
 def test_layers_without_reasoning_features_are_vacuous(tmp_path):
     evidence, series = judge(tmp_path, USUAL | {"model": replace(GOOD, empty=3)})
-    cells = of_model(series)
-    assert cells.loc[cells["layer"] >= LAYERS - 3, "why_vacuous"].eq("no active reasoning feature").all()
+    inputs = of_model(series)
+    assert inputs.loc[inputs["layer"] >= LAYERS - 3, "why_vacuous"].eq("no active reasoning feature").all()
     assert evidence.verdict == "vacuous"
 
 
@@ -93,15 +93,17 @@ def test_synthetic_pairs_break_the_bound_without_slack_only_when_an_assumption_i
 
 
 @pytest.mark.parametrize("reader", [GOOD, NOISE], ids=["good", "noise"])
-def test_with_its_own_constants_no_cell_can_violate_the_bound(reader, tmp_path):
-    """With the parameters of the cell itself the inequality is algebra: a violation would be a bug."""
+def test_with_its_own_constants_no_input_can_violate_the_bound(reader, tmp_path):
+    """With the parameters of the input itself the inequality is algebra: a violation would be a bug."""
     tables = Tables(write_bound_run(tmp_path / "run", {"model": reader}))
-    cells = read_cells(tables, "model", shared_problems(tables, ["model"]))
-    c = np.full(cells.s.shape, tables.dictionary["c_star_selected"].iloc[0])
-    gap, omega, rho = cells.lengths.gap, slack(cells.constants, cells.lengths), cells.constants.rho
-    assert signed_bound(gap, omega, rho, c).holds(cells.s).all()
-    room = averaged_slack(omega, cells.spread_think, cells.spread_no_think)
-    assert signed_bound(gap + cells.spread_think - cells.spread_no_think, room, rho, c).holds(cells.s).all()
+    inputs = read_bound_inputs(tables, "model", shared_problems(tables, ["model"]))
+    c = np.full(inputs.s.shape, tables.dictionary["c_star_selected"].iloc[0])
+    gap, omega, rho = inputs.lengths.gap, slack(inputs.constants, inputs.lengths), inputs.constants.rho
+    assert signed_bound(gap, omega, rho, c).holds(inputs.s).all()
+    room = averaged_slack(omega, inputs.spread_think, inputs.spread_no_think)
+    assert (
+        signed_bound(gap + inputs.spread_think - inputs.spread_no_think, room, rho, c).holds(inputs.s).all()
+    )
 
 
 @given(st.integers(1, 200), st.integers(0, 1000))
@@ -113,19 +115,19 @@ def test_a_fixed_constant_leaves_at_most_one_problem_in_twenty_above_it(n, seed)
 
 
 def test_too_few_problems_are_not_judged(tmp_path):
-    with pytest.raises(NotJudged, match="at least 20 measured problems"):
+    with pytest.raises(NotMeasurable, match="at least 20 measured problems"):
         judge(tmp_path, USUAL, n_problems=20)
 
 
 @pytest.mark.parametrize(
     "reader", [GOOD, NOISE, replace(GOOD, c_star=0.0)], ids=["good", "noise", "no upper half"]
 )
-def test_the_panel_shows_every_cell_once(reader, tmp_path):
+def test_the_panel_shows_every_input_once(reader, tmp_path):
     from matplotlib.figure import Figure
 
     evidence, series = judge(tmp_path, USUAL | {"model": reader})
     axes = Figure().add_subplot()
-    two_sided_bound.panel(axes, series, evidence)
+    two_sided_bound.CLAIM.panel(axes, series, evidence)
     points = [line for line in axes.get_lines() if line.get_linestyle() == "None"]
     assert sum(len(np.asarray(line.get_xdata())) for line in points) == len(of_model(series))
     assert axes.get_legend() is not None

@@ -17,8 +17,8 @@ from normprobe.claims import (
     norm_tracks_features,
     thinking_norm_is_higher,
 )
-from normprobe.claims.measure.judgement import Resampling
-from normprobe.claims.measure.measured import NotJudged
+from normprobe.claims.measure.measured_tokens import NotMeasurable
+from normprobe.claims.measure.resampling import Resampling
 from normprobe.runs.tables import Tables
 
 PLANTED = [
@@ -31,11 +31,11 @@ PLANTED = [
     (domain_and_difficulty, Effects(difficulty=0.1, domain=0.2)),
     (hard_tokens_grow_norm, Effects(hard=0.2)),
 ]
-NAMES = [claim.NAME for claim, _ in PLANTED]
+NAMES = [claim.CLAIM.name for claim, _ in PLANTED]
 
 
 def judge(claim, path: Path):
-    return claim.evaluate(Tables(path), Resampling(np.random.default_rng(0)), 0)
+    return claim.CLAIM.judge(Tables(path), Resampling(np.random.default_rng(0)), 0)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_fall_in_the_last_quarter_is_not_a_spike(tmp_path):
 def test_without_the_untrained_twin_nothing_is_supported(claim, effects, tmp_path):
     evidence, _ = judge(claim, write_run(tmp_path / "run", effects, subjects=("model",)))
     assert evidence.verdict == "inconclusive"
-    twin = next(control for control in evidence.controls if control.name.endswith("untrained twin"))
+    twin = next(control for control in evidence.own_controls if control.name == "untrained twin")
     assert np.isnan(twin.estimate)
 
 
@@ -91,9 +91,7 @@ def test_layerwise_correlation_is_high_in_every_null(null_run):
     """The paper's headline is shown for what it is: depth alone drives it up, with no effect planted anywhere."""
     evidence, _ = judge(norm_tracks_features, null_run)
     naive = {
-        control.name: control.estimate
-        for control in evidence.controls
-        if control.name.startswith("layer-wise ρ:")
+        control.name: control.estimate for control in evidence.controls if control.form == "layer-wise ρ"
     }
     assert len(naive) == 4
     assert min(naive.values()) > 0.9
@@ -103,18 +101,18 @@ def test_layerwise_correlation_is_high_in_every_null(null_run):
 def test_tracking_of_words_alone_is_not_tracking_of_features(tmp_path):
     """The same words have high norms and active features: that leaves nothing once the words are regressed out."""
     evidence, _ = judge(norm_tracks_features, write_run(tmp_path / "run", Effects(words=3.0)))
-    plain_controls = [control.estimate for control in evidence.controls if ": " not in control.name]
+    plain_controls = [control.estimate for control in evidence.own_controls]
     assert evidence.estimate > max(plain_controls) + 0.3
     assert evidence.verdict == "not supported"
-    assert evidence.decision.strongest.startswith("token identity, position, surprisal regressed out")
+    assert evidence.decision.form == "token identity, position, surprisal regressed out"
 
 
 def test_a_lead_through_words_is_a_lead_over_the_entropies_and_its_rest_is_shown(tmp_path):
-    """Whether words explain the norm is asked of `norm_tracks_features`; here what they leave stands beside."""
+    """Whether words explain the norm is asked of `norm_tracks_features`; here what they leave is shown."""
     evidence, _ = judge(entropies_do_not, write_run(tmp_path / "run", Effects(words=3.0)))
     assert evidence.verdict == "supported"
-    rest = "token identity, position, surprisal regressed out: lead, this model"
-    (left,) = (control for control in evidence.controls if control.name == rest)
+    rest = ("token identity, position, surprisal regressed out", "this model")
+    (left,) = (control for control in evidence.controls if (control.form, control.name) == rest)
     assert left.interval[1] < 0.1
 
 
@@ -131,12 +129,12 @@ def test_what_holds_at_sinks_alone_is_not_supported(claim, tmp_path):
     evidence, _ = judge(claim, run)
     assert evidence.estimate > 0.1
     assert evidence.verdict == "not supported"
-    assert evidence.decision.strongest.startswith("sinks excluded")
+    assert evidence.decision.form == "sinks excluded"
 
 
 def test_every_layerwise_form_has_every_null(null_run):
     evidence, series = judge(norm_tracks_features, null_run)
-    shown = [control.name for control in evidence.controls if control.name.startswith("layer-wise ρ")]
+    shown = [(c.form, c.name) for c in evidence.controls if c.form.startswith("layer-wise ρ")]
     assert len(shown) == len(set(shown)) == 3 * 4
     means = series[series["layer"] < 0]
     assert (means.groupby("quantity")["name"].nunique() == 4).all()
@@ -160,7 +158,7 @@ def test_nothing_suppressed_says_nothing(tmp_path):
     assert "nothing was suppressed" in evidence.note
 
 
-def test_each_deciding_control_can_sink_the_causal_claim_and_none_beside_can(tmp_path):
+def test_each_deciding_control_can_sink_the_causal_claim_and_none_that_is_shown_can(tmp_path):
     run = write_run(tmp_path / "run", Effects(causal=0.7))
     path = run / "experiments" / "suppression.parquet"
     table = Tables(run).suppression
@@ -193,7 +191,7 @@ def test_a_control_that_repeats_the_treatment_denies_nothing(tmp_path):
     assert evidence.decision.strongest == "class_matched"
     assert evidence.decision.interval[1] < 0.1
     assert evidence.verdict == "inconclusive"
-    (share,) = (control for control in evidence.controls if control.name.startswith("share of class_matched"))
+    (share,) = (control for control in evidence.controls if control.quantity == "share")
     assert share.estimate == pytest.approx(0.8)
 
 
@@ -213,7 +211,7 @@ def test_same_seed_same_evidence(null_run):
 def test_too_few_problems_are_not_judged(tmp_path):
     run = write_run(tmp_path / "run", n_problems=9)
     for claim, _ in PLANTED:
-        with pytest.raises(NotJudged, match="at least 10"):
+        with pytest.raises(NotMeasurable, match="at least 10"):
             judge(claim, run)
 
 

@@ -157,7 +157,7 @@ def test_the_audit_of_a_run_fills_its_report_and_is_not_made_twice(
     plan = Plan(nulls=1, trained=1, problems=24, samples=25, sae_samples=1024)
     audit_run(copy, plan, processes=2, progress=False)
     audit = Audit.load(copy)
-    assert set(audit.claims) == {claim.NAME for claim in CLAIMS} - {"methods_help"}
+    assert set(audit.claims) == {claim.name for claim in CLAIMS} - {"methods_help"}
     for claim in audit.claims:
         assert audit.alarms(claim, trained=False)[1] == audit.alarms(claim, trained=True)[1] == 1
     assert {row["verdict"] for row in audit.planted.values()} <= {"supported", "inconclusive"}

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from normprobe.claims.evidence import VERDICTS, Control, Decision, Evidence
-from normprobe.claims.measure.signals import NAMES
+from normprobe.claims.measure.signal_values import NAMES
 from normprobe.errors import NormprobeError
 from normprobe.report import heatmap, signals
 from normprobe.report.__main__ import main as report
@@ -25,7 +25,6 @@ from normprobe.report.html import write_report
 from normprobe.report.table import (
     HOLM,
     WIDTH,
-    controls,
     holm_p,
     markdown_table,
     number,
@@ -36,23 +35,30 @@ from normprobe.runs.tables import Tables
 
 EVIDENCE = Evidence(
     claim="thinking_norm_is_higher",
+    version=1,
     statement="Norms in think exceed those in no_think.",
     verdict="not supported",
+    reason="",
     rule="Supported if the interval lies above 0.02.",
+    form="whole",
     estimate=-0.01234,
     unit="log ratio of norms | late layers",
     interval=(-0.0456, 0.0123),
     n=1234,
     n_unit="problems",
     controls=(
-        Control("untrained twin", 0.0512, (0.04, 0.06)),
-        Control("early checkpoint", float("nan"), (float("nan"), float("nan"))),
+        Control("whole", "untrained twin", True, 0.0512, (0.04, 0.06)),
+        Control("whole", "early checkpoint", True, float("nan"), (float("nan"), float("nan"))),
         Control(
-            "matched features | of the same mean activation as the reasoning features", -0.5, (-0.6, -0.4)
+            "whole",
+            "matched features | of the same mean activation as the reasoning features",
+            False,
+            -0.5,
+            (-0.6, -0.4),
         ),
-        Control("sinks excluded: this model", 0.9, (0.8, 1.0)),
+        Control("sinks excluded", "this model", True, 0.9, (0.8, 1.0)),
     ),
-    decision=Decision(-0.0635, (-0.07, -0.05), 0.02, "untrained twin", (), 1.0),
+    decision=Decision(-0.0635, (-0.07, -0.05), 0.02, "whole", "untrained twin", (), 1.0),
     seed=0,
     note="The untrained twin shows more of it than the model does, so the model's own part cannot be told from depth.",
 )
@@ -96,7 +102,7 @@ def test_an_interval_decides_how_many_decimals_are_shown():
 )
 def test_the_table_never_exceeds_its_width(verdict, text, value):
     item = replace(EVIDENCE, verdict=verdict, unit=text, note=text, estimate=value)
-    item = replace(item, controls=(*item.controls, Control(text, value, (value, value))))
+    item = replace(item, controls=(*item.controls, Control("whole", text, True, value, (value, value))))
     assert max(map(len, verdict_table([item]).splitlines())) <= WIDTH
 
 
@@ -195,7 +201,7 @@ def test_the_markdown_table_has_one_unbroken_row_per_claim():
 
 
 def test_controls_of_other_forms_are_told_from_the_estimates_own():
-    assert [control.name.split()[0] for control in controls(EVIDENCE)] == ["untrained", "early", "matched"]
+    assert [control.name.split()[0] for control in EVIDENCE.own_controls] == ["untrained", "early", "matched"]
 
 
 def test_evidence_is_read_as_it_was_written(tmp_path):

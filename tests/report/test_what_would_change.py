@@ -25,14 +25,15 @@ def evidence(
     margin: float = 0.05,
     interval: tuple[float, float] = (-0.05, 0.15),
     *,
-    strongest: str = "plain: untrained twin",
-    missing: tuple[str, ...] = (),
-    note: str = "First sentence, of 0.5 problems. Second one.",
+    form: str = "plain",
+    strongest: str = "untrained twin",
+    missing: tuple[tuple[str, str], ...] = (),
+    reason: str = "",
 ) -> Evidence:
-    decision = Decision(margin, interval, 0.1, strongest, missing, 0.5)
+    decision = Decision(margin, interval, 0.1, form, strongest, missing, 0.5)
     return Evidence(
-        claim="late_spike", statement="s", verdict=verdict, rule="r", estimate=0.5, unit="u", interval=(0.4, 0.6),
-        n=1000, n_unit="problems", controls=(), decision=decision, seed=0, note=note,
+        claim="late_spike", version=1, statement="s", verdict=verdict, reason=reason, rule="r", form="", estimate=0.5,
+        unit="u", interval=(0.4, 0.6), n=1000, n_unit="problems", controls=(), decision=decision, seed=0, note="",
     )  # fmt: skip
 
 
@@ -45,7 +46,7 @@ def test_the_stated_number_of_problems_settles_an_open_margin(margin, below, abo
     interval = (margin - below, margin + above)
     assume(decide(interval, smallest) == "inconclusive")
     assume(abs(margin - smallest) > 1e-4)
-    needed = problems_needed(Decision(margin, interval, smallest, "twin", (), 0.5), n)
+    needed = problems_needed(Decision(margin, interval, smallest, "", "twin", (), 0.5), n)
     assert needed is not None
 
     def verdict(problems: int) -> str:
@@ -62,7 +63,7 @@ def test_the_stated_number_of_problems_settles_an_open_margin(margin, below, abo
     [(0.1, (0.0, 0.2)), (NAN, (NAN, NAN)), (0.2, (NAN, NAN)), (0.2, (-float("inf"), 0.3))],
 )
 def test_a_margin_on_its_threshold_or_without_an_interval_is_settled_by_no_number(margin, interval):
-    decision = Decision(margin, interval, 0.1, "twin", (), 0.5)
+    decision = Decision(margin, interval, 0.1, "", "twin", (), 0.5)
     assert problems_needed(decision, 100) is None
     assert "No number of problems" in what_would_change(evidence("inconclusive", margin, interval))
 
@@ -100,7 +101,7 @@ def test_a_claim_that_is_not_supported_says_what_its_estimate_would_have_to_reac
 
 def test_an_open_claim_says_what_is_missing_or_how_many_problems_it_takes():
     nothing = (NAN, NAN)
-    missing = ("plain: untrained twin", "matched: untrained twin", "matched: the estimate")
+    missing = (("plain", "untrained twin"), ("matched", "untrained twin"), ("matched", "the estimate"))
     text = what_would_change(evidence("inconclusive", NAN, nothing, strongest="", missing=missing))
     assert text == "What is missing has to be computed: untrained twin (in 2 forms), the estimate."
     # n (0.1055 / 0.05)² and n (0.1055 / 0.1)², rounded up
@@ -112,22 +113,19 @@ def test_an_open_claim_says_what_is_missing_or_how_many_problems_it_takes():
     assert text == "If the margin stays, about 1,114 problems instead of 1,000 would settle it as supported."
 
 
-def test_where_the_margin_is_not_what_holds_a_verdict_the_note_says_what_does():
-    open_by_rule = what_would_change(evidence("inconclusive", 0.5, (0.4, 0.6)))
+def test_where_the_margin_is_not_what_holds_a_verdict_the_reason_says_what_does():
+    open_by_rule = what_would_change(evidence("inconclusive", 0.5, (0.4, 0.6), reason="Nothing was done."))
     assert open_by_rule.startswith("Not the margin")
-    vacuous = what_would_change(evidence("vacuous", -0.8, (-0.8, -0.8)))
+    vacuous = what_would_change(evidence("vacuous", -0.8, (-0.8, -0.8), reason="Nothing was done."))
     for text in (open_by_rule, vacuous):
-        assert text.endswith("First sentence, of 0.5 problems.")
+        assert text.endswith("Nothing was done.")
 
 
 def test_the_binding_control_is_named_with_its_form():
     assert binding(evidence("supported").decision) == "untrained twin (plain)"
-    assert binding(evidence("supported", strongest="random_matched").decision) == "random_matched"
-    assert (
-        binding(evidence("supported", strongest="plain: no effect").decision)
-        == "the value of no effect (plain)"
-    )
-    assert binding(evidence("inconclusive", strongest="").decision) == ""
+    assert binding(evidence("supported", form="", strongest="random_matched").decision) == "random_matched"
+    assert binding(evidence("supported", strongest="no effect").decision) == "the value of no effect (plain)"
+    assert binding(evidence("inconclusive", form="", strongest="").decision) == ""
 
 
 def test_margins_are_drawn_in_smallest_effects_and_those_far_off_at_the_edge():
@@ -137,7 +135,7 @@ def test_margins_are_drawn_in_smallest_effects_and_those_far_off_at_the_edge():
     items = [
         evidence("supported", 0.5, (0.4, 0.7)),
         evidence("not supported", -4.0, (-5.0, -3.0)),
-        evidence("inconclusive", NAN, (NAN, NAN), strongest="", missing=("untrained twin",)),
+        evidence("inconclusive", NAN, (NAN, NAN), strongest="", missing=(("", "untrained twin"),)),
         evidence("vacuous", -0.8, (-0.8, -0.8)),
     ]
     figure = Figure()

@@ -8,7 +8,8 @@ from scipy.stats import norm
 
 from normprobe.audit.coverage import DRAWS, Nested, coverage
 from normprobe.claims.evidence import Evidence
-from normprobe.claims.measure.judgement import Form, Resampling, judge
+from normprobe.claims.margin import Form, decide_by_margin
+from normprobe.claims.measure.resampling import Resampling
 
 SMALLEST = 0.1
 
@@ -20,9 +21,9 @@ def judging(values: np.ndarray, missing: bool = False) -> Callable[[Resampling],
         weights = resample(len(values))
         draws = weights @ values / weights.sum(axis=1)
         controls = {"lost": None} if missing else {}
-        verdict, decision = judge({"": Form(draws, controls)}, null=0.0, smallest_effect=SMALLEST)
+        decision = decide_by_margin({"": Form(draws, controls)}, null=0.0, smallest_effect=SMALLEST)
         return Evidence(
-            claim="mean", statement="", verdict=verdict, rule="", estimate=float(draws[0]), unit="",
+            claim="mean", version=1, statement="", verdict=decision.verdict, reason="", rule="", form="", estimate=float(draws[0]), unit="",
             interval=(0.0, 1.0), n=len(values), n_unit="problems", controls=(), decision=decision, seed=0, note="",
         )  # fmt: skip
 

@@ -16,8 +16,8 @@ import numpy as np
 from jaxtyping import Float
 
 from normprobe.claims.evidence import Evidence
-from normprobe.claims.measure.judgement import Resampling
-from normprobe.claims.measure.measured import NotJudged
+from normprobe.claims.measure.measured_tokens import NotMeasurable
+from normprobe.claims.measure.resampling import Resampling
 from normprobe.stats.bootstrap import bootstrap_weights, percentile_interval
 
 SAMPLES, SAMPLES_AT_ONCE, DRAWS = 1000, 25, 500
@@ -74,7 +74,7 @@ def coverage(
         )
         try:
             evidence = evaluate(nested)
-        except NotJudged:
+        except NotMeasurable:
             return None
         if evidence.decision.missing:
             return None

@@ -25,12 +25,12 @@ from normprobe.audit.networks import (
 )
 from normprobe.audit.simulated import SUPPRESSED, simulated_suppression
 from normprobe.claims.evidence import Evidence
-from normprobe.claims.registry import evaluate_all
+from normprobe.claims.measure.readers import MODEL
+from normprobe.claims.registry import BY_NAME, evaluate_all
 from normprobe.models.open import OpenModel
 from normprobe.saes.training import SaeSettings
 
 STAND_INS = ("model", "untrained", "early")
-LAYERWISE = "layer-wise ρ: this model"
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,10 @@ def finding(evidence: Evidence) -> dict[str, Any]:
     """One judged claim as a row of plain JSON; layerwise: the paper's own statistic, where the claim shows it."""
     written = evidence.to_dict()
     decision: dict[str, Any] = evidence.decision.to_dict()
+    paper = (BY_NAME[evidence.claim].paper_form or None, MODEL)
     return {
         **{key: written[key] for key in ("claim", "verdict", "estimate", "unit", "interval")},
         **{key: decision[key] for key in ("margin", "smallest_effect")},
         "margin_interval": decision["interval"],
-        "layerwise": next((c.estimate for c in evidence.controls if c.name == LAYERWISE), None),
+        "layerwise": next((c.estimate for c in evidence.controls if (c.form, c.name) == paper), None),
     }

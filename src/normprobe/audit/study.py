@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from normprobe.claims.registry import CLAIMS
+from normprobe.claims.registry import BY_NAME, CLAIMS
 from normprobe.config import Settings
 from normprobe.runs.files import atomic_write_json
 from normprobe.runs.tables import Tables
@@ -127,7 +127,7 @@ def _jobs(plan: Plan) -> dict[str, _AuditJob]:
         for first in range(0, n, NULLS_AT_ONCE):
             last = min(first + NULLS_AT_ONCE, n)
             jobs[f"nulls {kind} {first:03d}"] = _Nulls(trained, first, last)
-    return jobs | {f"coverage {claim.NAME}": _Coverage(claim.NAME) for claim in CLAIMS}
+    return jobs | {f"coverage {claim.name}": _Coverage(claim.name) for claim in CLAIMS}
 
 
 @dataclass(frozen=True)
@@ -193,13 +193,10 @@ class _Coverage:
     def __call__(self, inputs: AuditInputs) -> list[dict[str, Any]]:
         from normprobe.audit.coverage import coverage
 
-        (claim,) = [claim for claim in CLAIMS if self.claim == claim.NAME]
-        plan, tables = inputs.plan, inputs.tables
-        if any(not tables.has(need) for need in claim.NEEDS):
-            return []
+        claim, plan, tables = BY_NAME[self.claim], inputs.plan, inputs.tables
         found = coverage(
-            claim.NAME,
-            lambda resample: claim.evaluate(tables, resample, plan.seed)[0],
+            claim.name,
+            lambda resample: claim.judge(tables, resample, plan.seed)[0],
             plan.seed,
             plan.samples,
         )

@@ -22,11 +22,9 @@ from normprobe.audit.networks import (
 from normprobe.audit.null import finding
 from normprobe.audit.planted import LEARNING, REASONING, amplitudes, plant
 from normprobe.audit.simulated import PLANTED, simulated_suppression
-from normprobe.claims.registry import evaluate_all
+from normprobe.claims.registry import BY_NAME, evaluate_all
 from normprobe.models.open import OpenModel
 from normprobe.saes.training import SaeSettings, generator_for
-
-LEARNT = ("domain_and_difficulty", "hard_tokens_grow_norm")
 
 
 def judge_in_place(
@@ -57,7 +55,7 @@ def judge_in_place(
 def judge_planted(
     opened: OpenModel, passage: Passage, settings: SaeSettings, seed: int
 ) -> list[dict[str, Any]]:
-    """Every claim on the planted model, two of them (`LEARNT`) on one of their own.
+    """Every claim on the planted model that has its effect (`Claim.planted`): "reasoning" or "learning".
 
     The suppression table alone is drawn (with a planted loss).
     """
@@ -78,7 +76,7 @@ def judge_planted(
         with_model = {"model": _read(model, passage, own, shape, seed), **readings}
         suppression = simulated_suppression(passage, np.random.default_rng([seed, 2]), high_norm=PLANTED)
         rows = _judged(passage, with_model, suppression, seed)
-        found += [row for row in rows if (row["claim"] in LEARNT) == (effects is LEARNING)]
+        found += [row for row in rows if BY_NAME[row["claim"]].planted == name]
     return found
 
 

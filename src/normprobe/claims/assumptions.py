@@ -21,30 +21,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from normprobe.claims.claim import Claim, Measurement
 from normprobe.claims.evidence import Evidence
-from normprobe.claims.measure.bound_inputs import Cells, of_layers, read_cells, shared_problems
-from normprobe.claims.measure.judgement import (
-    READER_NAMES,
-    Draws,
-    Form,
-    Resampling,
-    beside,
-    interval,
-    judge,
-    said,
-)
-from normprobe.claims.measure.measured import FEWEST_PROBLEMS, NotJudged
+from normprobe.claims.margin import Form, control
+from normprobe.claims.measure.bound_inputs import BoundInputs, of_layers, read_bound_inputs, shared_problems
+from normprobe.claims.measure.measured_tokens import FEWEST_PROBLEMS, NotMeasurable
+from normprobe.claims.measure.readers import READER_NAMES
+from normprobe.claims.measure.resampling import Draws, Resampling, as_text
 from normprobe.runs.tables import READERS, Tables
 from normprobe.stats.bootstrap import percentile_interval, weighted_means
 from normprobe.style import GREEN, GREY, VERMILION
 from normprobe.theory.orthogonality import random_baseline, welch_bound
 from normprobe.theory.ratio import ratio
 
-NAME = "assumptions"
-STATEMENT = (
-    "The theorem's assumptions A1-A4 hold: orthogonality, reconstruction, separation, disentanglement."
-)
-NEEDS = frozenset({"sums", "pairs", "dictionary"})
 A1_MULTIPLE = 0.02 / random_baseline(2048)
 # "Hold" is a universal statement; one layer in ten may stray.
 SMALLEST_EFFECT = 0.9
@@ -58,13 +47,13 @@ RULE = (
 
 @dataclass(frozen=True)
 class _Check:
-    """A measured quantity with its threshold, values [draw, layer]; `judged` ones decide, the others stand beside."""
+    """A measured quantity with its threshold, values [draw, layer]; those that do not decide are shown."""
 
     assumption: str
     quantity: str
     values: np.ndarray
     threshold: float
-    judged: bool
+    decides: bool
     above: bool = False
 
     @property
@@ -72,16 +61,23 @@ class _Check:
         return self.values > self.threshold if self.above else self.values < self.threshold
 
 
-def _checks(tables: Tables, reader: str, cells: Cells, weights: np.ndarray) -> list[_Check]:
+def _checks(tables: Tables, reader: str, inputs: BoundInputs, weights: np.ndarray) -> list[_Check]:
     def fixed(column: str) -> np.ndarray:
         """What belongs to the dictionary and is the same in every draw (R² too: it averages thousands of tokens)."""
         return np.tile(of_layers(tables, reader, column), (len(weights), 1))
 
     d, width = (int(of_layers(tables, reader, column)[0]) for column in ("d", "width"))
-    constants = cells.constants
+    constants = inputs.constants
     epsilon, delta, kappa, overlap, a, b = (
         weighted_means(weights, values)
-        for values in (constants.epsilon, constants.delta, constants.kappa, cells.overlap, cells.a, cells.b)
+        for values in (
+            constants.epsilon,
+            constants.delta,
+            constants.kappa,
+            inputs.overlap,
+            inputs.a,
+            inputs.b,
+        )
     )
     # Without reasoning features there is nothing that could be separate or disentangled: NaN, which passes nothing.
     something = np.where(of_layers(tables, reader, "n_selected") > 0, 1.0, np.nan)
@@ -105,50 +101,35 @@ def _checks(tables: Tables, reader: str, cells: Cells, weights: np.ndarray) -> l
 
 def _all_hold(checks: list[_Check]) -> np.ndarray:
     """Whether the four hold, [draw, layer]."""
-    return np.logical_and.reduce([check.passes for check in checks if check.judged])
+    return np.logical_and.reduce([check.passes for check in checks if check.decides])
 
 
-def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence, pd.DataFrame]:
-    """Judge the claim; the series hold one row per quantity, layer and reader: value, interval, threshold, passes,
-    judged.
+def measure(tables: Tables, resample: Resampling) -> Measurement:
+    """Measure the share; the series hold a row per quantity, layer and reader, its threshold and whether it passes.
 
-    Raises NotJudged for too few problems.
+    Raises NotMeasurable for too few problems.
     """
     readers = [reader for reader in READERS if len(tables.layers(reader))]
     problems = shared_problems(tables, readers)
     if len(problems) < FEWEST_PROBLEMS:
-        raise NotJudged(
+        raise NotMeasurable(
             f"it needs at least {FEWEST_PROBLEMS} measured problems, and this run has {len(problems)}"
         )
     weights = resample(len(problems))
     checks = {
-        reader: _checks(tables, reader, read_cells(tables, reader, problems), weights) for reader in readers
+        reader: _checks(tables, reader, read_bound_inputs(tables, reader, problems), weights)
+        for reader in readers
     }
     shares: dict[str, Draws] = {reader: _all_hold(checks[reader]).mean(axis=1) for reader in readers}
-    named = {READER_NAMES[reader]: shares.get(reader) for reader in ("model", "random")}
-    verdict, decision = judge({"": Form.of(named)}, null=0.0, smallest_effect=SMALLEST_EFFECT)
-    others = [
-        beside(READER_NAMES[reader], shares[reader])
-        for reader in readers
-        if reader not in ("model", "random")
-    ]
-    evidence = Evidence(
-        claim=NAME,
-        statement=STATEMENT,
-        verdict=verdict,
-        rule=RULE,
-        estimate=float(shares["model"][0]),
-        unit="share of layers in which A1-A4 all hold",
-        interval=interval(shares["model"]),
+    estimate = shares["model"]
+    others = [reader for reader in readers if reader not in ("model", "random")]
+    return Measurement(
+        estimate=estimate,
+        forms={"": Form(estimate, {READER_NAMES["random"]: shares.get("random")})},
         n=len(problems),
-        n_unit="problems",
-        controls=(beside(READER_NAMES["random"], shares.get("random")), *others),
-        decision=decision,
-        seed=seed,
         note=_note(tables, checks),
-    )
-    return evidence, pd.concat(
-        [_series(tables, reader, checks[reader]) for reader in readers], ignore_index=True
+        series=pd.concat([_series(tables, reader, checks[reader]) for reader in readers], ignore_index=True),
+        further=[control("", READER_NAMES[reader], shares[reader]) for reader in others],
     )
 
 
@@ -169,7 +150,7 @@ def _series(tables: Tables, reader: str, checks: list[_Check]) -> pd.DataFrame:
                     "threshold": check.threshold,
                     "direction": ">" if check.above else "<",
                     "passes": check.passes[0],
-                    "judged": check.judged,
+                    "decides": check.decides,
                 }
             )
         )
@@ -177,17 +158,17 @@ def _series(tables: Tables, reader: str, checks: list[_Check]) -> pd.DataFrame:
 
 
 def _note(tables: Tables, checks: dict[str, list[_Check]]) -> str:
-    def held(reader: str) -> dict[str, float]:
-        return {check.assumption: float(check.passes[0].mean()) for check in checks[reader] if check.judged}
+    def shares(reader: str) -> dict[str, float]:
+        return {check.assumption: float(check.passes[0].mean()) for check in checks[reader] if check.decides}
 
-    ours = held("model")
+    ours = shares("model")
     text = (
         "Layers in which each holds: "
         + ", ".join(f"{name} {share:.0%}" for name, share in ours.items())
         + ". "
     )
     if "random" in checks:
-        theirs = held("random")
+        theirs = shares("random")
         text += (
             "A random dictionary of the same shape: "
             + ", ".join(f"{n} {s:.0%}" for n, s in theirs.items())
@@ -203,18 +184,18 @@ def _note(tables: Tables, checks: dict[str, list[_Check]]) -> str:
     empty = int((of_layers(tables, "model", "n_selected") == 0).sum())
     if empty:
         text += f"Layers without reasoning features, which count as failing: {empty}. "
-    beside_them = {check.quantity: check.values.mean(axis=1) for check in checks["model"] if not check.judged}
+    others = {check.quantity: check.values.mean(axis=1) for check in checks["model"] if not check.decides}
     return text + (
-        f"Beside them, averaged over layers: ε {said(beside_them['ε of mean states'])}, "
-        f"ρ {said(beside_them['leakage ρ'])}, κ {said(beside_them['drift κ'])}."
+        f"Not deciding, averaged over layers: ε {as_text(others['ε of mean states'])}, "
+        f"ρ {as_text(others['leakage ρ'])}, κ {as_text(others['drift κ'])}."
     )
 
 
 def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
     """A strip per judged assumption and layer: ● holds, × fails; the random dictionary in grey below each."""
-    judged = series[series["judged"]]
+    deciding = series[series["decides"]]
     names, heights = [], []
-    for index, (quantity, rows) in enumerate(judged.groupby("quantity", sort=False)):
+    for index, (quantity, rows) in enumerate(deciding.groupby("quantity", sort=False)):
         for offset, reader in enumerate(("model", "random")):
             mine = rows[rows["reader"] == reader]
             if mine.empty:
@@ -235,3 +216,26 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_ylim(min(heights) - 0.4, 0.5)
     axes.set_xlabel(f"layer (● holds, × fails; n = {evidence.n} {evidence.n_unit})")
+
+
+CLAIM = Claim(
+    order=5,
+    name="assumptions",
+    version=1,
+    title="Do the theorem's assumptions hold?",
+    statement=(
+        "The theorem's assumptions A1-A4 hold: orthogonality, reconstruction, separation, disentanglement."
+    ),
+    caption=(
+        "Each assumption at its threshold, layer by layer: ● holds, × fails. Grey, below each: a random dictionary of "
+        "the same shape."
+    ),
+    rule=RULE,
+    needs=frozenset({"sums", "pairs", "dictionary"}),
+    unit="share of layers in which A1-A4 all hold",
+    smallest_effect=SMALLEST_EFFECT,
+    measure=measure,
+    panel=panel,
+    figure="fig_05_assumptions",
+    planted="reasoning",
+)

@@ -23,31 +23,23 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
+from normprobe.claims.claim import Claim, Measurement
 from normprobe.claims.evidence import Evidence
+from normprobe.claims.margin import Form
 from normprobe.claims.measure.drawing import CONTROL, legend_below
-from normprobe.claims.measure.judgement import (
-    READER_NAMES,
-    Draws,
-    Form,
-    Resampling,
-    average,
-    beside,
-    interval,
-    judge,
-    null_subjects,
-    row,
-    said,
+from normprobe.claims.measure.measured_tokens import (
+    FEWEST_PROBLEMS,
+    MeasuredTokens,
+    NotMeasurable,
+    late_layers,
+    middle_layers,
 )
-from normprobe.claims.measure.measured import FEWEST_PROBLEMS, Measured, NotJudged, late_layers, middle_layers
+from normprobe.claims.measure.readers import FILLER, MODEL, READER_NAMES, TWIN, null_subjects
+from normprobe.claims.measure.resampling import Draws, Resampling, as_text, average, row
 from normprobe.runs.tables import Tables
 from normprobe.stats.strata import share_between_groups, spearman_within
 from normprobe.style import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION
 
-NAME = "domain_and_difficulty"
-STATEMENT = (
-    "Thinking amplifies the norm more on harder problems, and its spike in late layers separates the domains."
-)
-NEEDS = frozenset({"tokens", "problems", "signals/model"})
 # A twentieth of the variance: two domains of equal size would lie half a standard deviation apart. With less, most of
 # two domains' problems overlap and a problem's amplification says next to nothing about its difficulty (|ρ| < 0.22).
 SMALLEST_EFFECT = 0.05
@@ -63,8 +55,6 @@ RULE = (
 )
 DIFFICULTY, DOMAIN = "difficulty", "domain"
 DIFFICULTY_FIRST, DOMAIN_FIRST = (f"{half}, first {FIRST} tokens" for half in (DIFFICULTY, DOMAIN))
-FILLER = "filler instead of a thought"
-MODEL, TWIN = READER_NAMES["model"], READER_NAMES["untrained"]
 AMPLIFICATION = "amplification"
 ALL_DOMAINS = "all domains"
 DOMAIN_COLOURS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY)
@@ -74,12 +64,12 @@ _Ratio = Float[np.ndarray, "problem layer"]
 class _Problems:
     """The measured problems whose domain and difficulty are known, and the log ratios of their norms.
 
-    Raises NotJudged where they are too few, or all of one domain or of one difficulty.
+    Raises NotMeasurable where they are too few, or all of one domain or of one difficulty.
     """
 
     def __init__(self, tables: Tables) -> None:
         self.tables = tables
-        self.measured = Measured(tables, ["think", "no_think"])
+        self.measured = MeasuredTokens(tables, ["think", "no_think"])
         ids = self.measured.tokens.groupby(self.measured.problem)["problem_id"].first()
         about = tables.problems.set_index("problem_id").loc[ids, ["domain", "difficulty"]]
         self.kept = about.notna().all(axis=1).to_numpy()
@@ -89,7 +79,7 @@ class _Problems:
         self.difficulty = about["difficulty"].to_numpy(dtype=float)
         n_difficulties = len(np.unique(self.difficulty))
         if self.n < FEWEST_PROBLEMS or len(self.domains) < 2 or n_difficulties < 2:
-            raise NotJudged(
+            raise NotMeasurable(
                 f"it needs at least {FEWEST_PROBLEMS} measured problems of known domain and difficulty, and two of "
                 f"each; this run has {self.n} problems, {len(self.domains)} domains, {n_difficulties} difficulties"
             )
@@ -139,11 +129,11 @@ class _Problems:
         return rows
 
 
-def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence, pd.DataFrame]:
-    """Judge the claim on the measurement split; the series hold the shares by form and reader, and the amplification of
-    whole responses by domain and difficulty (columns `domain`, `difficulty`; controls over all domains).
+def measure(tables: Tables, resample: Resampling) -> Measurement:
+    """Measure the shares; the series hold them by form and reader, and the amplification of whole responses by domain
+    and difficulty (columns `domain`, `difficulty`; controls over all domains).
 
-    Raises NotJudged for too few problems answered in both modes, or too few domains or difficulties among them.
+    Raises NotMeasurable for too few problems answered in both modes, or too few domains or difficulties among them.
     """
     problems = _Problems(tables)
     weights = resample(problems.n)
@@ -156,40 +146,17 @@ def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence,
         for among in (np.ones_like(problems.first), problems.first)
     )
     shares: dict[str, dict[str, Draws | None]] = {
-        form: {reader: None if ratio is None else measure(ratio, weights) for reader, ratio in ratios.items()}
-        for form, measure, ratios in (
+        form: {reader: None if ratio is None else share(ratio, weights) for reader, ratio in ratios.items()}
+        for form, share, ratios in (
             (DIFFICULTY, problems.by_difficulty, whole),
             (DIFFICULTY_FIRST, problems.by_difficulty, first),
             (DOMAIN, problems.by_domain, whole),
             (DOMAIN_FIRST, problems.by_domain, first),
         )
     }
-    verdict, decision = judge(
-        {form: Form.of(named) for form, named in shares.items()}, null=0.0, smallest_effect=SMALLEST_EFFECT
-    )
     estimate, ours = shares[DIFFICULTY][MODEL], whole[MODEL]
-    assert estimate is not None  # Measured has problems that were answered in both modes
+    assert estimate is not None  # the measured problems were answered in both modes
     assert ours is not None
-    evidence = Evidence(
-        claim=NAME,
-        statement=STATEMENT,
-        verdict=verdict,
-        rule=RULE,
-        estimate=float(estimate[0]),
-        unit="share of the amplification's rank variance that difficulty explains, with its sign",
-        interval=interval(estimate),
-        n=problems.n,
-        n_unit="problems",
-        controls=tuple(
-            beside(reader if form == DIFFICULTY else f"{form}: {reader}", draws)
-            for form, named in shares.items()
-            for reader, draws in named.items()
-            if (form, reader) != (DIFFICULTY, MODEL)
-        ),
-        decision=decision,
-        seed=seed,
-        note=_note(shares),
-    )
     frames = [
         row(form, reader, draws).assign(domain=ALL_DOMAINS, difficulty=np.nan)
         for form, named in shares.items()
@@ -202,12 +169,19 @@ def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence,
     for reader in (TWIN, FILLER):
         if (ratio := whole[reader]) is not None:
             frames += problems.curve(ratio, reader, ALL_DOMAINS, everything, resample)
-    return evidence, pd.concat(frames, ignore_index=True)
+    return Measurement(
+        estimate=estimate,
+        form=DIFFICULTY,
+        forms={form: Form.of(named) for form, named in shares.items()},
+        n=problems.n,
+        note=_note(shares),
+        series=pd.concat(frames, ignore_index=True),
+    )
 
 
 def _note(shares: dict[str, dict[str, Draws | None]]) -> str:
     def of(form: str, reader: str) -> str:
-        return said(shares[form][reader])
+        return as_text(shares[form][reader])
 
     return (
         f"Within domains difficulty explains {of(DIFFICULTY, MODEL)} of the rank variance of a problem's amplification "
@@ -242,3 +216,27 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
     axes.set_xlabel(f"difficulty (95 % intervals, n = {evidence.n} {evidence.n_unit})")
     axes.set_ylabel("norm in think / no_think")
     legend_below(axes, columns=3)
+
+
+CLAIM = Claim(
+    order=9,
+    name="domain_and_difficulty",
+    version=1,
+    title="Is the norm amplified more on harder problems, and does it separate domains?",
+    statement=(
+        "Thinking amplifies the norm more on harder problems, and its spike in late layers separates the domains."
+    ),
+    caption=(
+        "Mean norm over whole responses in think, as a multiple of that in no_think (mean over layers), by difficulty "
+        "and domain of the problem; at 1 (dotted) thinking changes nothing. Grey: the untrained twin; filler of the "
+        "thought's length instead of a thought, over all domains. Bands: 95 % intervals."
+    ),
+    rule=RULE,
+    needs=frozenset({"tokens", "problems", "signals/model"}),
+    unit="share of the amplification's rank variance that difficulty explains, with its sign",
+    smallest_effect=SMALLEST_EFFECT,
+    measure=measure,
+    panel=panel,
+    figure="fig_09_domain_and_difficulty",
+    planted="learning",
+)

@@ -20,7 +20,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from normprobe.claims.evidence import Evidence
+from normprobe.claims.claim import Claim, Measurement
+from normprobe.claims.evidence import Control, Evidence
+from normprobe.claims.margin import Form, control
 from normprobe.claims.measure.drawing import by_reader
 from normprobe.claims.measure.feature_correlation import (
     FORMS,
@@ -29,29 +31,13 @@ from normprobe.claims.measure.feature_correlation import (
     REGRESSED,
     feature_correlation,
 )
-from normprobe.claims.measure.judgement import (
-    READER_NAMES,
-    Draws,
-    Form,
-    Resampling,
-    average,
-    beside,
-    interval,
-    judge,
-    null_readers,
-    row,
-    said,
-    series,
-    subject_of,
-)
-from normprobe.claims.measure.measured import Measured
-from normprobe.claims.measure.signals import ENTROPIES, NAMES, NORM
+from normprobe.claims.measure.measured_tokens import MeasuredTokens
+from normprobe.claims.measure.readers import MODEL, READER_NAMES, null_readers, subject_of
+from normprobe.claims.measure.resampling import Draws, Resampling, as_text, average, row, series
+from normprobe.claims.measure.signal_values import ENTROPIES, NAMES, NORM
 from normprobe.runs.tables import Tables
 from normprobe.stats.correlation import spearman
 
-NAME = "entropies_do_not"
-STATEMENT = "Hidden, output and attention entropy track the reasoning features less than the norm does."
-NEEDS = frozenset({"tokens", "signals/model", "dictionary", "z/model"})
 # Half of the smallest lead in the paper's table (85.2 against 63.3, ×100).
 SMALLEST_EFFECT = 0.1
 RULE = (
@@ -63,7 +49,6 @@ RULE = (
     "inconclusive; inconclusive if an entropy or a control cannot be computed. The lead with token identity, position "
     "and surprisal regressed out is shown and does not count."
 )
-MODEL = READER_NAMES["model"]
 SIGNALS = (NORM, *ENTROPIES)
 _ByLayer = dict[str, Float[np.ndarray, "draw layer"]]
 
@@ -80,7 +65,7 @@ def _lead(strength: dict[str, Draws]) -> Draws:
     )
 
 
-def _layerwise(tables: Tables, measured: Measured, weights: np.ndarray) -> dict[str, Draws]:
+def _layerwise(tables: Tables, measured: MeasuredTokens, weights: np.ndarray) -> dict[str, Draws]:
     """The paper's form on this model: ρ over layers of a signal's gap (think − no_think) with ΣΔz."""
     layers, signals = tables.layers("model"), tables.signals("model")
 
@@ -94,12 +79,11 @@ def _layerwise(tables: Tables, measured: Measured, weights: np.ndarray) -> dict[
     return {signal: spearman(gap(signals[signal][layers]), rise) for signal in SIGNALS if signal in signals}
 
 
-def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence, pd.DataFrame]:
-    """Judge the claim on the measurement split; the series hold ρ by signal, reader and layer, |ρ| over layers (layer
-    −1),
-    and the paper's layer-wise form. Raises NotJudged for too few problems answered in both modes.
+def measure(tables: Tables, resample: Resampling) -> Measurement:
+    """Measure the lead; the series hold ρ by signal, reader and layer, |ρ| over layers (layer −1), and the paper's
+    layer-wise form. Raises NotMeasurable for too few problems answered in both modes.
     """
-    measured = Measured(tables, ["think", "no_think"])
+    measured = MeasuredTokens(tables, ["think", "no_think"])
     weights = resample(measured.n_problems)
     readers = ["model", *null_readers(tables)]
     known = [
@@ -123,39 +107,6 @@ def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence,
     }
     ours = strength[PLAIN]["model"]
     lacking = {name: None for entropy, name in ENTROPIES.items() if entropy not in ours}
-    verdict, decision = judge(
-        {form: Form.of(leads[form] | lacking) for form in (PLAIN, NO_SINKS)},
-        null=0.0,
-        smallest_effect=SMALLEST_EFFECT,
-    )
-    lead = _lead(ours)
-    evidence = Evidence(
-        claim=NAME,
-        statement=STATEMENT,
-        verdict=verdict,
-        rule=RULE,
-        estimate=float(lead[0]),
-        unit="lead of the norm in |Spearman ρ| within a layer over tokens",
-        interval=interval(lead),
-        n=measured.n_problems,
-        n_unit="problems",
-        controls=(
-            *(beside(f"lead, {name}", draws) for name, draws in leads[PLAIN].items() if name != MODEL),
-            *(beside(f"|ρ|, {NAMES[signal]}", ours.get(signal)) for signal in SIGNALS),
-            *(
-                beside(f"{form}: lead, {name}", draws)
-                for form in (NO_SINKS, REGRESSED)
-                for name, draws in leads[form].items()
-            ),
-            *(
-                beside(f"{REGRESSED}: |ρ|, {NAMES[signal]}", strength[REGRESSED]["model"].get(signal))
-                for signal in SIGNALS
-            ),
-        ),
-        decision=decision,
-        seed=seed,
-        note=_note(ours, leads),
-    )
     frames = [
         series(signal, READER_NAMES[reader], values, tables.layers(reader))
         for reader in known
@@ -170,7 +121,25 @@ def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence,
         row(f"layer-wise, {signal}", MODEL, draws)
         for signal, draws in _layerwise(tables, measured, weights).items()
     ]
-    return evidence, pd.concat(frames, ignore_index=True)
+    lead = leads[PLAIN][MODEL]
+    assert lead is not None  # the claim needs the model's own activations
+    return Measurement(
+        estimate=lead,
+        form=PLAIN,
+        forms={form: Form.of(leads[form] | lacking) for form in (PLAIN, NO_SINKS)},
+        n=measured.n_problems,
+        note=_note(ours, leads),
+        series=pd.concat(frames, ignore_index=True),
+        further=[
+            *_strengths(PLAIN, ours),
+            *(control(REGRESSED, name, draws) for name, draws in leads[REGRESSED].items()),
+            *_strengths(REGRESSED, strength[REGRESSED]["model"]),
+        ],
+    )
+
+
+def _strengths(form: str, strength: dict[str, Draws]) -> list[Control]:
+    return [control(form, NAMES[signal], strength.get(signal), quantity="|ρ|") for signal in SIGNALS]
 
 
 def _note(strength: dict[str, Draws], leads: dict[str, dict[str, Draws | None]]) -> str:
@@ -183,9 +152,9 @@ def _note(strength: dict[str, Draws], leads: dict[str, dict[str, Draws | None]])
     order = "more" if strength[NORM][0] > strength[best][0] else "less"
     return (
         f"Within a layer the norm follows the reasoning features with |ρ| = {strength[NORM][0]:.2f}, "
-        f"{order} than the best entropy ({ENTROPIES[best]}, {strength[best][0]:.2f}): a lead of {said(lead)}. "
-        f"In an untrained network the lead is {said(untrained)}, with a random dictionary {said(random)}. "
-        f"With token identity, position and surprisal regressed out it is {said(leads[REGRESSED][MODEL])}."
+        f"{order} than the best entropy ({ENTROPIES[best]}, {strength[best][0]:.2f}): a lead of {as_text(lead)}. "
+        f"In an untrained network the lead is {as_text(untrained)}, with a random dictionary {as_text(random)}. "
+        f"With token identity, position and surprisal regressed out it is {as_text(leads[REGRESSED][MODEL])}."
     )
 
 
@@ -194,3 +163,24 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
     by_reader(axes, series, {signal: NAMES[signal] for signal in SIGNALS})
     axes.set_xlim(left=0.0)
     axes.set_xlabel(f"|Spearman ρ| with reasoning features (n = {evidence.n} {evidence.n_unit})")
+
+
+CLAIM = Claim(
+    order=4,
+    name="entropies_do_not",
+    version=1,
+    title="Do the entropies track them less than the norm does?",
+    statement="Hidden, output and attention entropy track the reasoning features less than the norm does.",
+    caption=(
+        "Strength of the rank correlation with the summed reasoning features, within a layer over tokens, for the norm "
+        "and each entropy. Filled: this model. Open: null models. Lines: 95 % intervals."
+    ),
+    rule=RULE,
+    needs=frozenset({"tokens", "signals/model", "dictionary", "z/model"}),
+    unit="lead of the norm in |Spearman ρ| within a layer over tokens",
+    smallest_effect=SMALLEST_EFFECT,
+    measure=measure,
+    panel=panel,
+    figure="fig_03_signals",
+    planted="reasoning",
+)

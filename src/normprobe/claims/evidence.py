@@ -1,81 +1,102 @@
-"""Evidence: what a claim returns, and how it is written to `evidence/verdicts.json`."""
+"""Evidence: what a judged claim found, its controls and its verdict, and the JSON in which a run keeps it."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from normprobe.stats.verdict import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, VACUOUS
+from normprobe.stats.verdict import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, VACUOUS, decide
 
 VERDICTS = (SUPPORTED, NOT_SUPPORTED, INCONCLUSIVE, VACUOUS)
 
 
-def _number(value: float) -> float | None:
-    """JSON knows neither NaN nor infinity: both become null."""
-    return float(value) if math.isfinite(value) else None
-
-
 @dataclass(frozen=True)
 class Control:
-    """What the same estimator gives where the claim should fail; same unit as the estimate beside it."""
+    """A number to hold against the estimate: the same estimator where the claim should fail, or another form of it.
 
+    form: the way of measuring, as in `Decision`; name: what was measured, such as "untrained twin"; decides: whether
+    the rule reads it; quantity: what the number is, where that is not the claim's unit. NaN where not computed.
+    """
+
+    form: str
     name: str
+    decides: bool
     estimate: float
     interval: tuple[float, float]
+    quantity: str = ""
+
+    @property
+    def label(self) -> str:
+        """What was measured, in words, without its form."""
+        return f"{self.quantity}, {self.name}" if self.quantity else self.name
 
     def to_dict(self) -> dict[str, object]:
-        return {
-            "name": self.name,
-            "estimate": _number(self.estimate),
-            "interval": [_number(end) for end in self.interval],
-        }
+        """Plain types only, non-finite numbers as None."""
+        return _plain(asdict(self))
+
+    @classmethod
+    def from_dict(cls, entry: Mapping[str, Any]) -> Control:
+        """The control that `to_dict` wrote."""
+        return cls(**{**entry, **_numbers(entry, "estimate")})
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What the rule was applied to: the margin of the estimate over its strongest control, in the estimate's unit.
+    """What a verdict rests on: the margin of the estimate over its strongest control, in the estimate's unit.
 
-    strongest: the control that bounds the margin (`form: control` where there are several forms), "no effect" if no
-    control reaches that; missing: controls that could not be computed, which leave no margin (NaN); p: one-sided,
-    of a margin no larger than `smallest_effect` (share of resamples, NaN without a margin); draws: the margin in every
-    resample, the sample itself first (not written to files).
+    form: the form with the lowest margin, "" where a claim has only one; strongest: the control that bounds the margin
+    there, or "no effect" if no control reaches that value; missing: (form, name) of what could not be computed, which
+    leaves no margin (NaN); p: one-sided, of a margin no larger than `smallest_effect` (share of resamples); draws: the
+    margin in every resample, the sample itself first (not written to files).
     """
 
     margin: float
     interval: tuple[float, float]
     smallest_effect: float
+    form: str
     strongest: str
-    missing: tuple[str, ...]
+    missing: tuple[tuple[str, str], ...]
     p: float
     draws: Float[np.ndarray, " draw"] = field(default_factory=lambda: np.empty(0), repr=False, compare=False)
 
+    @property
+    def verdict(self) -> str:
+        """Verdict of the margin alone; a missing control leaves it inconclusive."""
+        return decide(self.interval, self.smallest_effect)
+
     def to_dict(self) -> dict[str, object]:
-        return {
-            "margin": _number(self.margin),
-            "interval": [_number(end) for end in self.interval],
-            "smallest_effect": self.smallest_effect,
-            "strongest": self.strongest,
-            "missing": list(self.missing),
-            "p": _number(self.p),
-        }
+        """Plain types only, non-finite numbers as None."""
+        return _plain({f.name: getattr(self, f.name) for f in fields(self) if f.name != "draws"})
+
+    @classmethod
+    def from_dict(cls, entry: Mapping[str, Any]) -> Decision:
+        """The decision that `to_dict` wrote, without its draws."""
+        missing = tuple((form, name) for form, name in entry["missing"])
+        return cls(**{**entry, **_numbers(entry, "margin", "p"), "missing": missing})
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """One claim, judged.
+    """The evidence on one claim, with its verdict.
 
-    `estimate` and `interval` are in `unit`; `n` counts `n_unit` (usually problems). `rule` is the text that was
-    fixed before the data were seen; `note` says in plain words what a reader must know beside the number.
+    `estimate` and `interval` are in `unit`, measured in the form `form`; `n` counts `n_unit` (usually problems). `rule`
+    is the text that was fixed before the data were seen; `reason` says why the verdict is not that of the margin (empty
+    where it is); `note` says in plain words what a reader must know. `version` is the claim's.
     Raises ValueError for a verdict that is not one of `VERDICTS`.
     """
 
     claim: str
+    version: int
     statement: str
     verdict: str
+    reason: str
     rule: str
+    form: str
     estimate: float
     unit: str
     interval: tuple[float, float]
@@ -90,20 +111,43 @@ class Evidence:
         if self.verdict not in VERDICTS:
             raise ValueError(f"expected a verdict in {VERDICTS}, got {self.verdict!r}")
 
+    @property
+    def own_controls(self) -> list[Control]:
+        """The controls of the estimate as it stands, those of other forms left out."""
+        return [control for control in self.controls if control.form == self.form]
+
     def to_dict(self) -> dict[str, object]:
         """Plain types only, non-finite numbers as None: `json.dumps(..., allow_nan=False)` accepts it."""
-        return {
-            "claim": self.claim,
-            "statement": self.statement,
-            "verdict": self.verdict,
-            "rule": self.rule,
-            "estimate": _number(self.estimate),
-            "unit": self.unit,
-            "interval": [_number(end) for end in self.interval],
-            "n": int(self.n),
-            "n_unit": self.n_unit,
+        plain = _plain({f.name: getattr(self, f.name) for f in fields(self)})
+        return plain | {
             "controls": [control.to_dict() for control in self.controls],
             "decision": self.decision.to_dict(),
-            "seed": int(self.seed),
-            "note": self.note,
         }
+
+    @classmethod
+    def from_dict(cls, entry: Mapping[str, Any]) -> Evidence:
+        """The evidence that `to_dict` wrote. Raises KeyError, TypeError or ValueError for anything else."""
+        controls = tuple(Control.from_dict(control) for control in entry["controls"])
+        decision = Decision.from_dict(entry["decision"])
+        return cls(**{**entry, **_numbers(entry, "estimate"), "controls": controls, "decision": decision})
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Tuples as lists; NaN and infinity, which JSON does not know, as None."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return [plain(item) for item in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return {name: plain(value) for name, value in values.items()}
+
+
+def _numbers(entry: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """The named numbers and the interval as floats, None as NaN."""
+
+    def number(value: float | None) -> float:
+        return math.nan if value is None else float(value)
+
+    low, high = entry["interval"]
+    return {name: number(entry[name]) for name in names} | {"interval": (number(low), number(high))}

@@ -2,7 +2,7 @@
 
 The paper's reason is the gradient of the cross-entropy of the next token k, ∂L/∂h = Σ_j (p_j − 1[j=k]) e_j, large while
 p_k ≪ 1. It acts on the state that *predicts* k, one position before it, and so the norm is read there. The norm at the
-token's own position, which the words of the claim could also mean, stands beside and does not decide: the reason says
+token's own position, which the words of the claim could also mean, is shown and does not decide: the reason says
 nothing about that state (it predicts another token), and correlations of neighbours would be taken for it.
 
 Estimand: Spearman's ρ of a token's surprisal in the early checkpoint with the final norm of the state that predicts it,
@@ -29,22 +29,13 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
+from normprobe.claims.claim import Claim, Measurement
 from normprobe.claims.evidence import Evidence
+from normprobe.claims.margin import Form, control
 from normprobe.claims.measure.drawing import CONTROL, curve, layer_axis, legend_below, pick
-from normprobe.claims.measure.judgement import (
-    READER_NAMES,
-    Draws,
-    Form,
-    Resampling,
-    average,
-    beside,
-    interval,
-    judge,
-    row,
-    said,
-    series,
-)
-from normprobe.claims.measure.measured import Measured, late_layers
+from normprobe.claims.measure.measured_tokens import MeasuredTokens, late_layers
+from normprobe.claims.measure.readers import MODEL, READER_NAMES, TWIN
+from normprobe.claims.measure.resampling import Draws, Resampling, as_text, average, row, series
 from normprobe.claims.measure.within_groups import (
     centred_within,
     correlation_within,
@@ -54,9 +45,6 @@ from normprobe.claims.measure.within_groups import (
 from normprobe.runs.tables import Tables
 from normprobe.style import GREY, reader_line
 
-NAME = "hard_tokens_grow_norm"
-STATEMENT = "Tokens that are hard to predict early in training end with a high norm."
-NEEDS = frozenset({"tokens", "signals/model", "signals/early"})
 # Below a tenth, hardness would tell less than 1 % of the variance of the norm's ranks.
 SMALLEST_EFFECT = 0.1
 RULE = (
@@ -71,7 +59,7 @@ RULE = (
 )
 FINAL, MATCHED, GROWTH = "final norm", "frequency-matched", "growth"
 ITSELF, STILL_HARD = "norm at the token itself", "given the final model's surprisal too"
-MODEL, TWIN, EARLY = (READER_NAMES[subject] for subject in ("model", "untrained", "early"))
+EARLY = READER_NAMES["early"]
 _Tokens = Float[np.ndarray, "layer token"]
 
 
@@ -85,7 +73,7 @@ class _Hardness:
 
     def __init__(self, tables: Tables) -> None:
         self.tables = tables
-        self.measured = Measured(tables, ["think", "no_think"])
+        self.measured = MeasuredTokens(tables, ["think", "no_think"])
         written = self.measured.where("think") | self.measured.where("no_think")
         everywhere = np.ones_like(written)
         known = np.isfinite(self.measured.pick(tables.signals("early")["surprisal"], everywhere))
@@ -131,9 +119,9 @@ class _Hardness:
         return correlation_within(rest(self.surprisal), rest(values), self.problem, self.measured.n_problems)
 
 
-def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence, pd.DataFrame]:
-    """Judge the claim on the measurement split; the series hold ρ by form, subject and layer, and at layer −1 its mean
-    over the last quarter. Raises NotJudged for too few problems answered in both modes.
+def measure(tables: Tables, resample: Resampling) -> Measurement:
+    """Measure ρ; the series hold it by form, subject and layer, and at layer −1 its mean over the last quarter.
+    Raises NotMeasurable for too few problems answered in both modes.
     """
     hardness = _Hardness(tables)
     weights = resample(hardness.measured.n_problems)
@@ -163,32 +151,6 @@ def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence,
         form: {TWIN: None} | {name: draws[:, late].mean(axis=1) for name, draws in named.items()}
         for form, named in by_layer.items()
     }
-    verdict, decision = judge(
-        {form: Form.of(means[form]) for form in (FINAL, MATCHED, GROWTH)},
-        null=0.0,
-        smallest_effect=SMALLEST_EFFECT,
-    )
-    estimate = by_layer[FINAL][MODEL][:, late].mean(axis=1)
-    evidence = Evidence(
-        claim=NAME,
-        statement=STATEMENT,
-        verdict=verdict,
-        rule=RULE,
-        estimate=float(estimate[0]),
-        unit="partial Spearman ρ of early surprisal and final norm over tokens, last quarter of layers",
-        interval=interval(estimate),
-        n=hardness.measured.n_problems,
-        n_unit="problems",
-        controls=tuple(
-            beside(name if form == FINAL else f"{form}: {name}", draws)
-            for form, named in means.items()
-            for name, draws in named.items()
-            if (form, name) != (FINAL, MODEL)
-        ),
-        decision=decision,
-        seed=seed,
-        note=_note(means),
-    )
     frames = [
         series(form, name, draws, range(depth))
         for form, named in by_layer.items()
@@ -200,18 +162,30 @@ def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence,
         for name, draws in named.items()
         if draws is not None
     ]
-    return evidence, pd.concat(frames, ignore_index=True)
+    estimate = means[FINAL][MODEL]
+    assert estimate is not None  # the claim needs the model's own norms
+    return Measurement(
+        estimate=estimate,
+        form=FINAL,
+        forms={form: Form.of(means[form]) for form in (FINAL, MATCHED, GROWTH)},
+        n=hardness.measured.n_problems,
+        note=_note(means),
+        series=pd.concat(frames, ignore_index=True),
+        further=[
+            control(form, name, draws) for form in (ITSELF, STILL_HARD) for name, draws in means[form].items()
+        ],
+    )
 
 
 def _note(means: dict[str, dict[str, Draws | None]]) -> str:
     final = means[FINAL]
     return (
         "In the last quarter of layers the final norm of the state that predicts a token correlates with the token's "
-        f"surprisal in the early checkpoint at {said(final[MODEL])}, the early checkpoint's own norm at "
-        f"{said(final[EARLY])}, an untrained network's at {said(final[TWIN])}. Among occurrences of the same word it "
-        f"is {said(means[MATCHED][MODEL])}, for the growth of the norm since the early checkpoint "
-        f"{said(means[GROWTH][MODEL])}. The norm at the token itself gives {said(means[ITSELF][MODEL])}; given the "
-        f"final model's own surprisal {said(means[STILL_HARD][MODEL])} is left."
+        f"surprisal in the early checkpoint at {as_text(final[MODEL])}, the early checkpoint's own norm at "
+        f"{as_text(final[EARLY])}, an untrained network's at {as_text(final[TWIN])}. Among occurrences of the same "
+        f"word it is {as_text(means[MATCHED][MODEL])}, for the growth of the norm since the early checkpoint "
+        f"{as_text(means[GROWTH][MODEL])}. The norm at the token itself gives {as_text(means[ITSELF][MODEL])}; given "
+        f"the final model's own surprisal {as_text(means[STILL_HARD][MODEL])} is left."
     )
 
 
@@ -225,3 +199,26 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
     curve(axes, pick(by_layer, FINAL, MODEL), "final norm", **reader_line("model"))
     axes.set_ylabel("partial Spearman ρ of the norm and\nthe next token's early surprisal")
     legend_below(axes, columns=3)
+
+
+CLAIM = Claim(
+    order=10,
+    name="hard_tokens_grow_norm",
+    version=1,
+    title="Do tokens that were hard to predict early end with a high norm?",
+    statement="Tokens that are hard to predict early in training end with a high norm.",
+    caption=(
+        "Rank correlation of a token's surprisal in the early checkpoint with the norm of the state that predicts it, "
+        "within a problem, given position and the frequency of both tokens, by layer. Grey: the same with the norm in "
+        "the untrained twin and in the early checkpoint itself. Bands: 95 % intervals. Shaded: the last quarter of the "
+        "layers."
+    ),
+    rule=RULE,
+    needs=frozenset({"tokens", "signals/model", "signals/early"}),
+    unit="partial Spearman ρ of early surprisal and final norm over tokens, last quarter of layers",
+    smallest_effect=SMALLEST_EFFECT,
+    measure=measure,
+    panel=panel,
+    figure="fig_10_hard_tokens",
+    planted="learning",
+)

@@ -5,12 +5,10 @@ lost when as many random states are shortened by the same ‖Δh‖. Paired: eve
 
 Three controls decide, each of which disturbs as many states elsewhere: by the same ‖Δh‖, by the same factor, and by the
 same ‖Δh‖ among tokens of the same class and place, since high norms sit at tokens of certain kinds and harm there may
-cost more whatever the norm. Two treatments stand beside, because they disturb the *same* states and so ask other
-questions:
-`rotation`, whether any disturbance of these states hurts as much; `direction_only`, whether it is the norm as such. So
-does `low_norm`: it cannot be matched in number, since a state made short stays short in the layers after it. Which
-treatments
-decide was settled before the final model was traced.
+cost more whatever the norm. Three treatments are shown and do not count. Two disturb the *same* states and so ask other
+questions: `rotation`, whether any disturbance of these states hurts as much; `direction_only`, whether it is the norm
+as such. `low_norm` cannot be matched in number, since a state made short stays short in the layers after it. Which
+treatments decide was settled before the final model was traced.
 """
 
 from __future__ import annotations
@@ -20,65 +18,55 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from normprobe.claims.evidence import INCONCLUSIVE, NOT_SUPPORTED, Evidence
-from normprobe.claims.measure.judgement import (
-    Draws,
-    Form,
-    Resampling,
-    average,
-    beside,
-    interval,
-    judge,
-    row,
-    said,
-)
-from normprobe.claims.measure.measured import FEWEST_PROBLEMS, NotJudged
+from normprobe.claims.claim import Claim, ExtraFigure, Measurement, Override
+from normprobe.claims.evidence import Evidence
+from normprobe.claims.margin import Form, control
+from normprobe.claims.measure.measured_tokens import FEWEST_PROBLEMS, NotMeasurable
+from normprobe.claims.measure.resampling import Draws, Resampling, as_text, average, row
 from normprobe.runs.tables import Tables
 from normprobe.stats.paired import mcnemar
+from normprobe.stats.verdict import INCONCLUSIVE
 from normprobe.style import BLUE, GREY, VERMILION
 
-NAME = "high_norm_is_causal"
-STATEMENT = "Suppressing high-norm states makes accuracy collapse; suppressing as many other states does not."
-NEEDS = frozenset({"suppression"})
 PLAIN, HIGH, RANDOM, LOW = "plain", "high_norm", "random_matched", "low_norm"
 RANDOM_SAME_FACTOR, CLASS_MATCHED = "random_same_factor", "class_matched"
 ROTATION, DIRECTION_ONLY = "rotation", "direction_only"
 CONTROLS = (RANDOM, RANDOM_SAME_FACTOR, CLASS_MATCHED)
-BESIDE = (ROTATION, DIRECTION_ONLY, LOW)
+SHOWN = (ROTATION, DIRECTION_ONLY, LOW)
 # The same contrast for models in which the threshold marks few states: the tenth with the highest norms.
 TOP, TOP_RANDOM = "top10", "random10"
 # Ten points: the paper speaks of a collapse, and prompts worded differently already move accuracy by several points.
 SMALLEST_EFFECT = 0.1
-# A class of few tokens leaves a dose nowhere else to go. Beyond a half, the treatment repeats the treatment more
-# than not.
+# A class of few tokens leaves a dose nowhere else to go. Beyond a half, the control mostly repeats the treatment.
 LARGEST_OVERLAP = 0.5
+ACCURACY_LOST = "accuracy lost"
+NOTHING_SUPPRESSED = "No state had a norm above its layer's threshold, so nothing was suppressed."
 RULE = (
     "Drop = accuracy without suppression − accuracy under a treatment. Margin = drop of high_norm (norms above "
     "the threshold × 0.1) − the largest of 0 and the drops of random_matched (as many random states, same "
-    "‖Δh‖), random_same_factor (as many random states × 0.1) and class_matched (same ‖Δh‖, dealt only among tokens of "
+    "‖Δh‖), random_same_factor (as many random states × 0.1) and class_matched (same ‖Δh‖, only among tokens of "
     "the same class and place), paired by problem. Supported if the 95 % "
     f"interval of the margin lies above {SMALLEST_EFFECT}, not supported if below, else inconclusive; "
     "inconclusive if a treatment is missing, if no state was ever suppressed, if plain accuracy leaves no room "
     "for such a drop, or if what denies the claim is class_matched with more than half of its doses on tokens that "
-    "high_norm changed itself. rotation, direction_only and low_norm stand beside: the first two disturb the same "
+    "high_norm changed itself. rotation, direction_only and low_norm do not count: the first two disturb the same "
     "states, and the last cannot be matched in number, since a state made short stays short."
 )
 
 
-def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence, pd.DataFrame]:
-    """Judge the claim; the series hold accuracy, drop, factor and suppressed states per token by treatment (column
-    `treatment`).
+def measure(tables: Tables, resample: Resampling) -> Measurement:
+    """Measure the drops; the series hold accuracy, drop, factor and suppressed states per token by treatment (`name`).
 
-    Raises NotJudged where no answer is scored, a treatment of the estimand is missing, or too few problems are paired.
+    Raises NotMeasurable where no answer is scored, a treatment of the estimand is missing, or problems are too few.
     """
     rows = tables.suppression
     rows = rows[rows["correct"].notna()].assign(correct=lambda scored: scored["correct"].astype(float))
     accuracy = rows.pivot_table(index="problem_id", columns="treatment", values="correct")
     if missing := sorted({PLAIN, HIGH, RANDOM} - set(accuracy.columns)):
-        raise NotJudged(f"it needs scored answers under {', '.join(missing)}, and this run has none")
+        raise NotMeasurable(f"it needs scored answers under {', '.join(missing)}, and this run has none")
     accuracy = accuracy.dropna()
     if len(accuracy) < FEWEST_PROBLEMS:
-        raise NotJudged(
+        raise NotMeasurable(
             f"it needs at least {FEWEST_PROBLEMS} problems answered under every treatment, and this run has "
             f"{len(accuracy)}"
         )
@@ -90,46 +78,47 @@ def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence,
     suppressed = _suppressed_per_token(rows)
     overlap = _overlap(rows, accuracy.index, weights)
 
-    verdict, decision = judge(
-        {"": Form(drop[HIGH], {treatment: drop.get(treatment) for treatment in CONTROLS})},
-        null=0.0,
-        smallest_effect=SMALLEST_EFFECT,
-    )
-    if suppressed[HIGH] == 0 or right[PLAIN][0] < SMALLEST_EFFECT:
-        verdict = INCONCLUSIVE
-    repeats = overlap is not None and overlap[0] > LARGEST_OVERLAP
-    if verdict == NOT_SUPPORTED and decision.strongest == CLASS_MATCHED and repeats:
-        verdict = INCONCLUSIVE
-    estimate = drop[HIGH] - drop[RANDOM]
     contrast_of_top = drop[TOP] - drop[TOP_RANDOM] if {TOP, TOP_RANDOM} <= drop.keys() else None
-    evidence = Evidence(
-        claim=NAME,
-        statement=STATEMENT,
-        verdict=verdict,
-        rule=RULE,
-        estimate=float(estimate[0]),
-        unit="accuracy lost under high_norm beyond random_matched",
-        interval=interval(estimate),
-        n=len(accuracy),
-        n_unit="problems",
-        controls=(
-            beside("accuracy, plain", right[PLAIN]),
-            *(beside(f"drop, {treatment}", drop.get(treatment)) for treatment in (HIGH, *CONTROLS)),
-            beside("share of class_matched's doses on tokens of high_norm", overlap),
-            *(beside(f"drop, {treatment} (beside)", drop.get(treatment)) for treatment in BESIDE),
-            beside(f"second form: drop of {TOP} beyond {TOP_RANDOM}", contrast_of_top),
-        ),
-        decision=decision,
-        seed=seed,
-        note=_note(accuracy, drop, suppressed, overlap),
-    )
     frames = [row("accuracy", treatment, draws) for treatment, draws in right.items()]
     frames += [row("drop", treatment, draws) for treatment, draws in drop.items()]
     series = pd.concat(frames, ignore_index=True)
     factor = rows.groupby("treatment")["factor"].first()
-    return evidence, series.assign(
-        factor=series["name"].map(factor), suppressed_per_token=series["name"].map(suppressed)
+    return Measurement(
+        estimate=drop[HIGH] - drop[RANDOM],
+        forms={
+            "": Form(
+                drop[HIGH], {treatment: drop.get(treatment) for treatment in CONTROLS}, HIGH, ACCURACY_LOST
+            )
+        },
+        n=len(accuracy),
+        note=_note(accuracy, drop, suppressed, overlap),
+        series=series.assign(
+            factor=series["name"].map(factor), suppressed_per_token=series["name"].map(suppressed)
+        ),
+        further=[
+            control("", PLAIN, right[PLAIN], quantity="accuracy"),
+            control("", f"doses of {CLASS_MATCHED} on tokens of {HIGH}", overlap, quantity="share"),
+            *(control("", name, drop.get(name), quantity=ACCURACY_LOST) for name in SHOWN),
+            control("the tenth with the highest norms", f"{TOP} beyond {TOP_RANDOM}", contrast_of_top),
+        ],
+        overrides=_overrides(right, suppressed, overlap),
     )
+
+
+def _overrides(
+    right: dict[str, Draws], suppressed: dict[str, float], overlap: Draws | None
+) -> list[Override]:
+    """The conditions of the rule that leave the claim open whatever the margin says."""
+    met = []
+    if suppressed[HIGH] == 0:
+        met.append(Override(INCONCLUSIVE, NOTHING_SUPPRESSED))
+    if right[PLAIN][0] < SMALLEST_EFFECT:
+        room = f"Plain accuracy, {right[PLAIN][0]:.1%}, leaves no room for a drop of {SMALLEST_EFFECT:.0%}."
+        met.append(Override(INCONCLUSIVE, room))
+    if overlap is not None and overlap[0] > LARGEST_OVERLAP:
+        repeats = f"What denies the claim is {CLASS_MATCHED}, and {overlap[0]:.0%} of its doses hit tokens of {HIGH}."
+        met.append(Override(INCONCLUSIVE, repeats, denied_by=CLASS_MATCHED))
+    return met
 
 
 def _suppressed_per_token(rows: pd.DataFrame) -> dict[str, float]:
@@ -142,7 +131,7 @@ def _suppressed_per_token(rows: pd.DataFrame) -> dict[str, float]:
 
 
 def _overlap(rows: pd.DataFrame, problems: pd.Index, weights: np.ndarray) -> Draws | None:
-    """Share of class_matched's dealt tokens that high_norm changed itself; None where the run does not tell."""
+    """Share of class_matched's doses on tokens that high_norm changed itself; None where the run does not record it."""
     if "on_same_tokens" not in rows:
         return None
     share = rows[rows["treatment"] == CLASS_MATCHED].set_index("problem_id")["on_same_tokens"]
@@ -153,7 +142,7 @@ def _note(
     accuracy: pd.DataFrame, drop: dict[str, Draws], suppressed: dict[str, float], overlap: Draws | None
 ) -> str:
     if suppressed[HIGH] == 0:
-        return "No state had a norm above its layer's threshold, so nothing was suppressed and nothing can be said."
+        return NOTHING_SUPPRESSED
     right = accuracy.mean()
 
     def p(first: str, second: str) -> str:
@@ -164,28 +153,28 @@ def _note(
         f"With {suppressed[HIGH]:.3g} high-norm states suppressed per generated token, accuracy goes from "
         f"{right[PLAIN]:.0%} to {right[HIGH]:.0%} ({p(PLAIN, HIGH)}); as many random states, shortened as much, give "
         f"{right[RANDOM]:.0%} ({p(HIGH, RANDOM)} against high_norm). "
-        f"The drops are {said(drop[HIGH])} and {said(drop[RANDOM])}."
+        f"The drops are {as_text(drop[HIGH])} and {as_text(drop[RANDOM])}."
     )
     if CLASS_MATCHED in drop:
-        text += f" Among tokens of the same class and place the drop is {said(drop[CLASS_MATCHED])}"
+        text += f" Among tokens of the same class and place the drop is {as_text(drop[CLASS_MATCHED])}"
         text += "." if overlap is None else f", but {overlap[0]:.0%} of those doses hit tokens of high_norm."
     if ROTATION in drop:
         text += (
             f" Turned as far at the same norm, the high-norm states ({suppressed[ROTATION]:.3g} per token, since they "
-            f"stay long) cost {said(drop[ROTATION])}: what any disturbance of them costs."
+            f"stay long) cost {as_text(drop[ROTATION])}: what any disturbance of them costs."
         )
     if DIRECTION_ONLY in drop:
         text += (
-            f" Set to the layer's median norm, they cost {said(drop[DIRECTION_ONLY])}: what losing the norm's message "
-            "costs."
+            f" Set to the layer's median norm, they cost {as_text(drop[DIRECTION_ONLY])}: what losing the norm's "
+            "message costs."
         )
-    return text + (f" Suppressing low-norm states costs {said(drop[LOW])}." if LOW in drop else "")
+    return text + (f" Suppressing low-norm states costs {as_text(drop[LOW])}." if LOW in drop else "")
 
 
 def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
     """Accuracy under every treatment, with its interval, but for the milder factors; the line is plain accuracy."""
     accuracy = series[series["quantity"] == "accuracy"].set_index("name")
-    treatments = [treatment for treatment in (PLAIN, HIGH, *CONTROLS, *BESIDE) if treatment in accuracy.index]
+    treatments = [treatment for treatment in (PLAIN, HIGH, *CONTROLS, *SHOWN) if treatment in accuracy.index]
     milder = {treatment for curve in (HIGH, RANDOM_SAME_FACTOR) for treatment in _milder(accuracy, curve)}
     treatments += sorted(set(accuracy.index) - set(treatments) - milder)
     shown = accuracy.loc[treatments]
@@ -229,3 +218,33 @@ def dose_panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
 def _milder(accuracy: pd.DataFrame, curve: str) -> list[str]:
     """The treatments that repeat `curve` at a milder factor: `high_norm_0.5` repeats high_norm."""
     return [treatment for treatment in accuracy.index if treatment.startswith(f"{curve}_")]
+
+
+CLAIM = Claim(
+    order=8,
+    name="high_norm_is_causal",
+    version=1,
+    title="Does suppressing high-norm states hurt more than suppressing matched ones?",
+    statement="Suppressing high-norm states makes accuracy collapse; suppressing as many other states does not.",
+    caption=(
+        "Accuracy in think while the named states are changed. Dashed: nothing changed. Dark grey: the controls that "
+        "decide. In the bars: states changed per generated token. Lines: 95 % intervals."
+    ),
+    rule=RULE,
+    needs=frozenset({"suppression"}),
+    unit="accuracy lost under high_norm beyond random_matched",
+    smallest_effect=SMALLEST_EFFECT,
+    measure=measure,
+    panel=panel,
+    figure="fig_08_suppression",
+    extra_figures=(
+        ExtraFigure(
+            "fig_11_dose_response",
+            "Accuracy in think while states are shortened to a share of their norm: those above the layer's threshold, "
+            "and as many random ones of the same problems. Lines: 95 % intervals. It decides nothing; an effect of the "
+            "norm should grow with the dose, and more so than at random tokens.",
+            dose_panel,
+        ),
+    ),
+    planted="reasoning",
+)

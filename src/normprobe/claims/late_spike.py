@@ -19,28 +19,16 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
+from normprobe.claims.claim import Claim, Measurement
 from normprobe.claims.evidence import Evidence
+from normprobe.claims.margin import Form, control
 from normprobe.claims.measure.drawing import CONTROL, curve, layer_axis, legend_below, pick
-from normprobe.claims.measure.judgement import (
-    READER_NAMES,
-    Draws,
-    Form,
-    Resampling,
-    average,
-    beside,
-    interval,
-    judge,
-    null_subjects,
-    said,
-    series,
-)
-from normprobe.claims.measure.measured import Measured, NotJudged, late_layers, middle_layers
+from normprobe.claims.measure.measured_tokens import MeasuredTokens, NotMeasurable, late_layers, middle_layers
+from normprobe.claims.measure.readers import FILLER, MODEL, READER_NAMES, TWIN, null_subjects
+from normprobe.claims.measure.resampling import Draws, Resampling, as_text, average, series
 from normprobe.runs.tables import Tables
 from normprobe.style import GREY, reader_line
 
-NAME = "late_spike"
-STATEMENT = "When the model thinks, its reasoning features rise sharply in the last quarter of layers."
-NEEDS = frozenset({"tokens", "signals/model", "dictionary", "z/model"})
 # A late level half as high again as the middle, in features three times as active in thinking as without, gives 0.1.
 SMALLEST_EFFECT = 0.1
 RULE = (
@@ -50,10 +38,9 @@ RULE = (
     f"the margin lies above {SMALLEST_EFFECT}, not supported if below, else inconclusive; inconclusive if a "
     "control cannot be computed."
 )
-FILLER = "filler instead of a thought"
 MATCHED = "matched non-reasoning features"
 PER_NORM = "per unit norm"
-ANSWERS = "second form: identical answer tokens"
+ANSWERS = "identical answer tokens"
 
 
 @dataclass(frozen=True)
@@ -73,7 +60,7 @@ class _Contrast:
 
 def _contrast(
     tables: Tables,
-    measured: Measured,
+    measured: MeasuredTokens,
     weights: Float[np.ndarray, "draw problem"],
     masks: tuple[Bool[np.ndarray, " token"], Bool[np.ndarray, " token"]],
     reader: str = "model",
@@ -87,16 +74,16 @@ def _contrast(
     return _Contrast(z_high - z_low, (z_high - z_low) / scale, (z_high + z_low) / scale)
 
 
-def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence, pd.DataFrame]:
-    """Judge the claim on the measurement split; the series hold ΣΔz by layer, raw and per unit norm, for every control.
+def measure(tables: Tables, resample: Resampling) -> Measurement:
+    """Measure the rise; the series hold ΣΔz by layer, raw and per unit norm, for every control.
 
-    Raises NotJudged for too few problems, or dictionaries that leave out the middle or the last quarter of layers.
+    Raises NotMeasurable for too few problems, or dictionaries that leave out the middle or the last quarter of layers.
     """
     layers, depth = tables.layers("model"), len(tables.signals("model")["norm"])
     late, middle = late_layers(layers, depth), middle_layers(layers, depth)
     if not late or not middle:
-        raise NotJudged("it needs dictionaries in the middle half and in the last quarter of layers")
-    measured = Measured(tables, ["think", "no_think"])
+        raise NotMeasurable("it needs dictionaries in the middle half and in the last quarter of layers")
+    measured = MeasuredTokens(tables, ["think", "no_think"])
     weights = resample(measured.n_problems)
     contrast = partial(_contrast, tables, measured, weights)
 
@@ -114,33 +101,21 @@ def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence,
     second = contrast(answers) if answers[0].any() else None
 
     estimate = model.rise(late, middle)
-    rises = {name: control and control.rise(late, middle) for name, control in controls.items()}
-    verdict, decision = judge({"": Form(estimate, rises)}, null=0.0, smallest_effect=SMALLEST_EFFECT)
-    evidence = Evidence(
-        claim=NAME,
-        statement=STATEMENT,
-        verdict=verdict,
-        rule=RULE,
-        estimate=float(estimate[0]),
-        unit="rise of ΣΔz per unit norm, share of gross activation",
-        interval=interval(estimate),
-        n=measured.n_problems,
-        n_unit="problems",
-        controls=(
-            *(beside(name, rise) for name, rise in rises.items()),
-            beside(ANSWERS, second and second.rise(late, middle)),
-        ),
-        decision=decision,
-        seed=seed,
-        note=_note(model.raw[0], estimate, rises, late, middle),
-    )
+    rises = {name: features and features.rise(late, middle) for name, features in controls.items()}
     frames = [
         series(quantity, name, values, layers)
-        for name, shown in {READER_NAMES["model"]: model, **controls, ANSWERS: second}.items()
+        for name, shown in {MODEL: model, **controls, ANSWERS: second}.items()
         if shown
         for quantity, values in (("raw", shown.raw), (PER_NORM, shown.difference))
     ]
-    return evidence, pd.concat(frames, ignore_index=True)
+    return Measurement(
+        estimate=estimate,
+        forms={"": Form(estimate, rises)},
+        n=measured.n_problems,
+        note=_note(model.raw[0], estimate, rises, late, middle),
+        series=pd.concat(frames, ignore_index=True),
+        further=[control(ANSWERS, MODEL, second and second.rise(late, middle))],
+    )
 
 
 def _note(
@@ -152,10 +127,10 @@ def _note(
 ) -> str:
     return (
         f"From the middle half to the last quarter of layers the raw ΣΔz goes from {raw[middle].mean():.3g} "
-        f"to {raw[late].mean():.3g}; with the growth of the norm undone, the rise is {said(rise)} of the "
-        f"features' gross activation. An untrained network gives {said(controls[READER_NAMES['untrained']])}, "
-        f"filler instead of a thought {said(controls[FILLER])}, matched non-reasoning features "
-        f"{said(controls[MATCHED])}."
+        f"to {raw[late].mean():.3g}; with the growth of the norm undone, the rise is {as_text(rise)} of the "
+        f"features' gross activation. An untrained network gives {as_text(controls[TWIN])}, "
+        f"filler instead of a thought {as_text(controls[FILLER])}, matched non-reasoning features "
+        f"{as_text(controls[MATCHED])}."
     )
 
 
@@ -163,9 +138,9 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
     """Reasoning-feature activation by layer (ΣΔz per unit norm), controls in grey; the last quarter is shaded."""
     layer_axis(axes, series, evidence)
     axes.axhline(0.0, color=GREY, linewidth=0.6)
-    curve(axes, pick(series, PER_NORM, READER_NAMES["model"]), "reasoning features", **reader_line("model"))
+    curve(axes, pick(series, PER_NORM, MODEL), "reasoning features", **reader_line("model"))
     for name, dashes in (
-        (READER_NAMES["untrained"], "--"),
+        (TWIN, "--"),
         (READER_NAMES["early"], "-."),
         (FILLER, ":"),
         (MATCHED, (0, (1, 3))),
@@ -173,3 +148,25 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
         curve(axes, pick(series, PER_NORM, name), name, linestyle=dashes, **CONTROL)
     axes.set_ylabel("ΣΔz per unit norm (think − no_think)")
     legend_below(axes, columns=3)
+
+
+CLAIM = Claim(
+    order=1,
+    name="late_spike",
+    version=1,
+    title="Do reasoning features rise in the last quarter of the layers?",
+    statement="When the model thinks, its reasoning features rise sharply in the last quarter of layers.",
+    caption=(
+        "Summed activation of the reasoning features by layer, think minus no_think, divided by the layer's mean norm "
+        "(codes scale with the state, and the state grows with depth). Grey: the controls. Bands: 95 % intervals. "
+        "Shaded: the last quarter of the layers."
+    ),
+    rule=RULE,
+    needs=frozenset({"tokens", "signals/model", "dictionary", "z/model"}),
+    unit="rise of ΣΔz per unit norm, share of gross activation",
+    smallest_effect=SMALLEST_EFFECT,
+    measure=measure,
+    panel=panel,
+    figure="fig_01_reasoning_features",
+    planted="reasoning",
+)

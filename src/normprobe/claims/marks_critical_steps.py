@@ -14,30 +14,22 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from normprobe.claims.claim import Claim, Measurement
 from normprobe.claims.evidence import Evidence
+from normprobe.claims.margin import Form, control
 from normprobe.claims.measure.drawing import CONTROL, curve, layer_axis, legend_below, pick
-from normprobe.claims.measure.judgement import (
-    READER_NAMES,
-    Draws,
-    Form,
-    Resampling,
-    average,
-    beside,
-    interval,
-    judge,
-    null_subjects,
-    row,
-    said,
-    series,
+from normprobe.claims.measure.measured_tokens import (
+    FEWEST_PROBLEMS,
+    MeasuredTokens,
+    NotMeasurable,
+    late_layers,
 )
-from normprobe.claims.measure.measured import FEWEST_PROBLEMS, Measured, NotJudged, late_layers
+from normprobe.claims.measure.readers import MODEL, READER_NAMES, TWIN, null_subjects
+from normprobe.claims.measure.resampling import Draws, Resampling, as_text, average, row, series
 from normprobe.claims.measure.within_groups import auroc_within, residuals_within
 from normprobe.runs.tables import Tables
 from normprobe.style import BLUE, GREEN, ORANGE, PURPLE, SKY, reader_line
 
-NAME = "marks_critical_steps"
-STATEMENT = "Token by token, the norm is higher where a reasoning step is computed."
-NEEDS = frozenset({"tokens", "roles", "signals/model"})
 # 55 wins in 100 instead of 50: with less, the tokens that a heat map lights up are no guide to where the steps are.
 SMALLEST_EFFECT = 0.05
 RULE = (
@@ -49,7 +41,6 @@ RULE = (
     "a form or a control cannot be computed."
 )
 CHANCE = 0.5
-MODEL = READER_NAMES["model"]
 PLAIN, SAME, REST = (
     "computed against the rest",
     "computed against copied, same token",
@@ -64,7 +55,7 @@ class _Thoughts:
 
     def __init__(self, tables: Tables) -> None:
         self.tables = tables
-        self.measured = Measured(tables, ["think"])
+        self.measured = MeasuredTokens(tables, ["think"])
         tokens = self.measured.tokens
         self.mask = self.measured.where("think", ["thought"]) & tokens["role"].notna().to_numpy(dtype=bool)
         tokens = tokens[self.mask]
@@ -105,17 +96,17 @@ class _Thoughts:
         }
 
 
-def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence, pd.DataFrame]:
-    """Judge the claim on the measurement split; the series hold AUROC by layer, by form, subject and role.
+def measure(tables: Tables, resample: Resampling) -> Measurement:
+    """Measure the AUROC in three forms; the series hold it by layer, by form, subject and role.
 
-    Raises NotJudged for too few problems with computed tokens in their thoughts.
+    Raises NotMeasurable for too few problems with computed tokens in their thoughts.
     """
     thoughts = _Thoughts(tables)
     plain = thoughts.marks(thoughts.scores("model"), "computed")
     kept = np.isfinite(plain).all(axis=1)
     n = int(kept.sum())
     if n < FEWEST_PROBLEMS:
-        raise NotJudged(
+        raise NotMeasurable(
             f"it needs at least {FEWEST_PROBLEMS} measured problems with computed tokens, and this run has {n}"
         )
     weights = resample(n)
@@ -136,34 +127,7 @@ def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence,
         }
         for form in (PLAIN, SAME, REST)
     }
-    verdict, decision = judge(
-        {form: Form.of(named) for form, named in means.items()}, null=CHANCE, smallest_effect=SMALLEST_EFFECT
-    )
     surprisal = average(weights, thoughts.marks(thoughts.scores("model", "surprisal"), "computed")[kept])
-    estimate = by_layer["model"][PLAIN][:, late].mean(axis=1)
-    evidence = Evidence(
-        claim=NAME,
-        statement=STATEMENT,
-        verdict=verdict,
-        rule=RULE,
-        estimate=float(estimate[0]),
-        unit="AUROC of the norm for computed tokens, last quarter of layers",
-        interval=interval(estimate),
-        n=n,
-        n_unit="problems",
-        controls=(
-            *(beside(name, draws) for name, draws in means[PLAIN].items() if name != MODEL),
-            *(
-                beside(f"{form}: {name}", draws)
-                for form in (SAME, REST)
-                for name, draws in means[form].items()
-            ),
-            beside(SURPRISAL, surprisal[:, 0]),
-        ),
-        decision=decision,
-        seed=seed,
-        note=_note(means, surprisal[:, 0], by_layer["model"][PLAIN], late),
-    )
     frames = [
         series(form, READER_NAMES[subject], values, range(depth))
         for subject, forms_of in by_layer.items()
@@ -177,7 +141,17 @@ def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence,
         if (thoughts.role == role).any()
     ]
     frames.append(row(SURPRISAL, MODEL, surprisal[:, 0]))
-    return evidence, pd.concat(frames, ignore_index=True)
+    estimate = means[PLAIN][MODEL]
+    assert estimate is not None  # the claim needs the model's own norms
+    return Measurement(
+        estimate=estimate,
+        form=PLAIN,
+        forms={form: Form.of(named) for form, named in means.items()},
+        n=n,
+        note=_note(means, surprisal[:, 0], by_layer["model"][PLAIN], late),
+        series=pd.concat(frames, ignore_index=True),
+        further=[control(PLAIN, SURPRISAL, surprisal[:, 0])],
+    )
 
 
 def _note(
@@ -191,11 +165,11 @@ def _note(
     lowest, highest = int(by_layer[0].argmin()), int(by_layer[0].argmax())
     return (
         f"In the last quarter of layers computed tokens have norms {place} those of other thought tokens: "
-        f"AUROC {said(estimate)} (0.5 is chance), over all layers from {by_layer[0, lowest]:.2f} (layer "
+        f"AUROC {as_text(estimate)} (0.5 is chance), over all layers from {by_layer[0, lowest]:.2f} (layer "
         f"{lowest}) to {by_layer[0, highest]:.2f} (layer {highest}). Against copied tokens of the same "
-        f"string it is {said(means[SAME][MODEL])}, with position, surprisal and frequency regressed out "
-        f"{said(means[REST][MODEL])}. An untrained network gives "
-        f"{said(means[PLAIN][READER_NAMES['untrained']])}; surprisal as the score {said(surprisal)}."
+        f"string it is {as_text(means[SAME][MODEL])}, with position, surprisal and frequency regressed out "
+        f"{as_text(means[REST][MODEL])}. An untrained network gives "
+        f"{as_text(means[PLAIN][TWIN])}; surprisal as the score {as_text(surprisal)}."
     )
 
 
@@ -207,8 +181,8 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
         curve(axes, pick(series, role, MODEL), role, color=colour, linewidth=0.8)
     curve(
         axes,
-        pick(series, PLAIN, READER_NAMES["untrained"]),
-        "untrained twin",
+        pick(series, PLAIN, TWIN),
+        TWIN,
         linestyle="--",
         **CONTROL,
     )
@@ -217,3 +191,26 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
     axes.set_ylim(0.0, 1.0)
     axes.set_ylabel("AUROC of the norm over thought tokens")
     legend_below(axes, columns=4)
+
+
+CLAIM = Claim(
+    order=7,
+    name="marks_critical_steps",
+    version=1,
+    title="Is the norm higher where something is computed?",
+    statement="Token by token, the norm is higher where a reasoning step is computed.",
+    caption=(
+        "Probability that a computed token has a higher norm than another token of the same thought, by layer; 0.5 "
+        "(dotted) is chance. Thin: the same for the other roles. Grey: the untrained twin. Bands: 95 % intervals. "
+        "Shaded: the last quarter of the layers."
+    ),
+    rule=RULE,
+    needs=frozenset({"tokens", "roles", "signals/model"}),
+    unit="AUROC of the norm for computed tokens, last quarter of layers",
+    smallest_effect=SMALLEST_EFFECT,
+    null=CHANCE,
+    measure=measure,
+    panel=panel,
+    figure="fig_07_critical_steps",
+    planted="reasoning",
+)

@@ -5,7 +5,7 @@ problem. ALRR and ERSS run with the settings that did best on a tuning split (th
 the paper's form, the norms of the deepest layers summed over the last third. A baseline does what its method does with
 the norm taken out: those of ALRR make as many extra passes elsewhere; those of ERSS disturb the same states otherwise,
 or all states by a fixed vector; those of LRS choose among the same samples. Other uses of the norm (its mean, votes
-that it weights) are rivals of LRS's form and not of the claim, so they stand beside.
+that it weights) are rivals of LRS's form and not of the claim, so they are shown and do not count.
 """
 
 from __future__ import annotations
@@ -16,32 +16,21 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
+from normprobe.claims.claim import Claim, Measurement
 from normprobe.claims.evidence import Evidence
-from normprobe.claims.measure.judgement import (
-    Draws,
-    Form,
-    Resampling,
-    average,
-    beside,
-    interval,
-    judge,
-    row,
-    said,
-)
-from normprobe.claims.measure.measured import FEWEST_PROBLEMS, NotJudged
+from normprobe.claims.margin import Form, control, weakest_form
+from normprobe.claims.measure.measured_tokens import FEWEST_PROBLEMS, NotMeasurable
+from normprobe.claims.measure.resampling import Draws, Resampling, as_text, average, row
 from normprobe.runs.tables import Tables
 from normprobe.stats.paired import mcnemar
 from normprobe.style import BLUE, GREY, VERMILION
 
-NAME = "methods_help"
-STATEMENT = "ALRR, ERSS and LRS improve accuracy, each beyond other uses of the same compute."
-NEEDS = frozenset({"method_treatments", "selection"})
 # Two points: the paper's gains are two to four, and a method that has to be switched on must be worth the trouble.
 SMALLEST_EFFECT = 0.02
 PLAIN, WARMER = "plain", "plain, T = 0.6"
 LRS = "lrs_last_third"
-# Spends far more than its method; sees the right answers; reads the norm too: shown beside, and decide nothing.
-BESIDE = {
+# Shown and decide nothing: they spend far more than the method, see the right answers, or read the norm too.
+SHOWN = {
     "ALRR": ("ALRR: always on",),
     "ERSS": (),
     "LRS": ("oracle", "mean_norm", "vote by lrs_last_third", "vote by lrs_A_per_token"),
@@ -63,72 +52,61 @@ BASELINES = {
 }
 
 
-def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence, pd.DataFrame]:
-    """Judge the claim; the series hold accuracy by treatment and selector (column `treatment`), and by method the
-    gain over plain
-    generation of the method and all that stands beside it (quantity `gain: ALRR`). Raises NotJudged for too few
+def measure(tables: Tables, resample: Resampling) -> Measurement:
+    """Measure accuracies; the series hold them by treatment and selector (`name`), and by method the gain over plain
+    generation of the method and of all it is compared with (quantity `gain: ALRR`). Raises NotMeasurable for too few
     problems or a method without a result.
     """
     treatments, selectors = _wide(tables.method_treatments, "treatment"), _wide(tables.selection, "selector")
     problems = treatments.index.intersection(selectors.index)
     if len(problems) < FEWEST_PROBLEMS:
-        raise NotJudged(
+        raise NotMeasurable(
             f"it needs at least {FEWEST_PROBLEMS} problems under every treatment, and this run has {len(problems)}"
         )
     if missing := [name for name in ("ALRR", "ERSS", PLAIN) if name not in treatments] + [
         name for name in (LRS,) if name not in selectors
     ]:
-        raise NotJudged(f"it needs answers under {', '.join(missing)}, and this run has none")
+        raise NotMeasurable(f"it needs answers under {', '.join(missing)}, and this run has none")
     right = pd.concat([treatments.loc[problems], selectors.loc[problems]], axis=1)
     means = average(resample(len(right)), right.to_numpy(dtype=float))
     accuracy: dict[str, Draws] = {str(name): means[:, i] for i, name in enumerate(right.columns)}
 
-    forms = {
-        method: Form(accuracy[method], {name: accuracy.get(name) for name in (PLAIN, *names)})
-        for method, names in BASELINES.items()
-    }
     chosen_by = [str(name) for name in selectors]
-    others = [name for name in chosen_by if not name.startswith("lrs_") and name not in BESIDE["LRS"]]
-    forms["LRS"] = Form(accuracy[LRS], {name: accuracy[name] for name in others})
-    verdict, decision = judge(forms, null=0.0, smallest_effect=SMALLEST_EFFECT)
+    others = [name for name in chosen_by if not name.startswith("lrs_") and name not in SHOWN["LRS"]]
+    compared = {method: (method, (PLAIN, *names)) for method, names in BASELINES.items()}
+    compared["LRS"] = (LRS, tuple(others))
+    forms = {
+        method: Form(accuracy[own], {name: accuracy.get(name) for name in rivals}, own, "accuracy")
+        for method, (own, rivals) in compared.items()
+    }
     # A method's gain over plain generation; LRS has its samples, so there a random one of them is plain.
-    shown = {method: (method, *BASELINES[method]) for method in BASELINES} | {"LRS": (LRS, *others)}
-    shown = {method: (*names, *(n for n in BESIDE[method] if n in right)) for method, names in shown.items()}
-    unchanged = {method: accuracy[PLAIN if method in BASELINES else "random"] for method in shown}
-    gain = {method: accuracy[names[0]] - unchanged[method] for method, names in shown.items()}
-    weakest = decision.strongest.partition(":")[0] or min(gain, key=lambda method: gain[method][0])
-    evidence = Evidence(
-        claim=NAME,
-        statement=STATEMENT,
-        verdict=verdict,
-        rule=RULE,
-        estimate=float(gain[weakest][0]),
-        unit=f"accuracy gained over plain generation by {weakest}, the weakest method",
-        interval=interval(gain[weakest]),
-        n=len(right),
-        n_unit="problems",
-        # The colon tells that a row belongs to another method than the estimate.
-        controls=tuple(
-            beside(
-                f"{'' if method == weakest else f'{method}: '}accuracy of "
-                f"{name.removeprefix(f'{method}: ')}{' (beside)' * (name in BESIDE[method])}",
-                accuracy.get(name),
-            )
-            for method, names in shown.items()
-            for name in (PLAIN, *names)
-        ),
-        decision=decision,
-        seed=seed,
-        note=_note(right, gain, others),
-    )
+    unchanged = {method: accuracy[PLAIN if method in BASELINES else "random"] for method in forms}
+    gain = {method: accuracy[own] - unchanged[method] for method, (own, _) in compared.items()}
+    weakest = weakest_form(forms, CLAIM.null) or min(gain, key=lambda method: gain[method][0])
+    shown = {method: [name for name in names if name in right] for method, names in SHOWN.items()}
     frames = [row("accuracy", name, draws) for name, draws in accuracy.items()]
     frames += [
         row(f"gain: {method}", name, accuracy[name] - unchanged[method])
-        for method, names in shown.items()
-        for name in names
+        for method, (own, rivals) in compared.items()
+        for name in (own, *(rival for rival in rivals if rival != PLAIN), *shown[method])
         if name in accuracy
     ]
-    return evidence, pd.concat(frames, ignore_index=True)
+    return Measurement(
+        estimate=gain[weakest],
+        form=weakest,
+        forms=forms,
+        n=len(right),
+        note=_note(right, gain, others),
+        series=pd.concat(frames, ignore_index=True),
+        further=[
+            control("LRS", PLAIN, accuracy[PLAIN], quantity="accuracy"),
+            *(
+                control(method, name, accuracy[name], quantity="accuracy")
+                for method, names in shown.items()
+                for name in names
+            ),
+        ],
+    )
 
 
 def _wide(table: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -153,34 +131,56 @@ def _note(right: pd.DataFrame, gain: dict[str, Draws], others: list[str]) -> str
 
     best = max(others, key=lambda name: right[name].mean())
     return (
-        f"Plain generation is right in {right[PLAIN].mean():.1%}. ALRR gains {said(gain['ALRR'])} "
-        f"({against('ALRR', PLAIN)}); ERSS gains {said(gain['ERSS'])} ({against('ERSS', PLAIN)}). Of the same samples "
-        f"a random one is right in {right['random'].mean():.1%}, the one with the highest LRS in "
+        f"Plain generation is right in {right[PLAIN].mean():.1%}. ALRR gains {as_text(gain['ALRR'])} "
+        f"({against('ALRR', PLAIN)}); ERSS gains {as_text(gain['ERSS'])} ({against('ERSS', PLAIN)}). Of the same "
+        f"samples a random one is right in {right['random'].mean():.1%}, the one with the highest LRS in "
         f"{right[LRS].mean():.1%} ({against(LRS, 'random')}), the best other selector ({best}) in "
         f"{right[best].mean():.1%}."
     )
 
 
 def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
-    """Accuracy gained over plain generation, by method (filled) and what stands beside it (open), with intervals.
+    """Accuracy gained over plain generation, by method (filled) and what it is compared with (open), with intervals.
 
     Of LRS's many rivals the strongest `RIVALS`, and those that decide nothing.
     """
     height, ticks = 0.0, {}
     for method in ("ALRR", "ERSS", "LRS"):
         rows = series[series["quantity"] == f"gain: {method}"].set_index("name")
-        beside = list(BESIDE[method])
-        rivals = rows.index[1:].difference([*beside, "random"], sort=False)
+        shown = list(SHOWN[method])
+        rivals = rows.index[1:].difference([*shown, "random"], sort=False)
         first = [rows.index[0], *rows.loc[rivals, "estimate"].nlargest(RIVALS).index]
-        for name in (*first, *(treatment for treatment in beside if treatment in rows.index)):
+        for name in (*first, *(treatment for treatment in shown if treatment in rows.index)):
             at, own = rows.loc[name], name == rows.index[0]
             colour = VERMILION if own else GREY
             axes.hlines(height, at["low"], at["high"], color=colour, linewidth=1.2)
             axes.plot(at["estimate"], height, "o", color=colour, markerfacecolor=colour if own else "white")
-            ticks[height] = method if own else f"{name.removeprefix(f'{method}: ')}{' *' * (name in beside)}"
+            ticks[height] = method if own else f"{name.removeprefix(f'{method}: ')}{' *' * (name in shown)}"
             height -= 1
         height -= 0.6
     axes.axvline(0.0, color=BLUE, linestyle="--", linewidth=0.8)
     axes.axvline(SMALLEST_EFFECT, color=GREY, linestyle=":", linewidth=0.8)
     axes.set_yticks(list(ticks), list(ticks.values()), fontsize=6)
     axes.set_xlabel(f"accuracy gained over plain generation (n = {evidence.n:,} {evidence.n_unit})")
+
+
+CLAIM = Claim(
+    order=12,
+    name="methods_help",
+    version=1,
+    title="Do ALRR, ERSS and LRS help, beyond other uses of the same compute?",
+    statement="ALRR, ERSS and LRS improve accuracy, each beyond other uses of the same compute.",
+    caption=(
+        "Accuracy gained on held-out problems over plain generation (dashed; for LRS over one of the same samples at "
+        "random) by each method (filled) and its strongest baselines (open). Dotted: the smallest effect of interest. "
+        "*: decides nothing, since it spends more, reads the norm too, or sees the right answer. Lines: 95 % intervals."
+    ),
+    rule=RULE,
+    needs=frozenset({"method_treatments", "selection"}),
+    unit="accuracy gained over plain generation by the weakest method",
+    smallest_effect=SMALLEST_EFFECT,
+    measure=measure,
+    panel=panel,
+    figure="fig_15_main_results",
+    height=1.3,
+)

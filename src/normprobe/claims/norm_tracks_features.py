@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from normprobe.claims.claim import Claim, Measurement
 from normprobe.claims.evidence import Evidence
+from normprobe.claims.margin import Form, control
 from normprobe.claims.measure.drawing import by_reader
 from normprobe.claims.measure.feature_correlation import (
     FORMS,
@@ -25,30 +27,14 @@ from normprobe.claims.measure.feature_correlation import (
     REGRESSED,
     feature_correlation,
 )
-from normprobe.claims.measure.judgement import (
-    READER_NAMES,
-    Draws,
-    Form,
-    Resampling,
-    average,
-    beside,
-    interval,
-    judge,
-    null_readers,
-    row,
-    said,
-    series,
-    subject_of,
-)
-from normprobe.claims.measure.measured import Measured
-from normprobe.claims.measure.signals import NORM
+from normprobe.claims.measure.measured_tokens import MeasuredTokens
+from normprobe.claims.measure.readers import MODEL, READER_NAMES, TWIN, null_readers, subject_of
+from normprobe.claims.measure.resampling import Draws, Resampling, as_text, average, row, series
+from normprobe.claims.measure.signal_values import NORM
 from normprobe.runs.tables import Tables
 from normprobe.stats.correlation import partial_spearman, spearman
 from normprobe.style import GREY
 
-NAME = "norm_tracks_features"
-STATEMENT = "The norm of the hidden state tracks the activation of the reasoning features."
-NEEDS = frozenset({"tokens", "signals/model", "dictionary", "z/model"})
 # Below a tenth the norm would tell less than 1 % of the variance of the features' ranks.
 SMALLEST_EFFECT = 0.1
 RULE = (
@@ -59,7 +45,6 @@ RULE = (
     f"interval of the smallest of the three margins lies above {SMALLEST_EFFECT}, not supported if below, else "
     "inconclusive; inconclusive if a control cannot be computed. The paper's layer-wise ρ is shown and does not count."
 )
-MODEL = READER_NAMES["model"]
 LAYERWISE, NO_SCALE, NO_DEPTH = (
     "layer-wise ρ",
     "layer-wise ρ, per-layer scale removed",
@@ -67,7 +52,9 @@ LAYERWISE, NO_SCALE, NO_DEPTH = (
 )
 
 
-def _layerwise(tables: Tables, reader: str, measured: Measured, weights: np.ndarray) -> dict[str, Draws]:
+def _layerwise(
+    tables: Tables, reader: str, measured: MeasuredTokens, weights: np.ndarray
+) -> dict[str, Draws]:
     """The paper's ρ over layers, of the gap in norm with ΣΔz; raw, per unit norm of each layer, and given depth."""
     layers = tables.layers(reader)
     norm, z = tables.signals(subject_of(reader))["norm"][layers], tables.z(reader)["z_reasoning"]
@@ -84,12 +71,11 @@ def _layerwise(tables: Tables, reader: str, measured: Measured, weights: np.ndar
     }
 
 
-def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence, pd.DataFrame]:
-    """Judge the claim on the measurement split; the series hold ρ by form, reader and layer, and at layer −1 their
-    means
-    over layers and the layer-wise forms. Raises NotJudged for too few problems answered in both modes.
+def measure(tables: Tables, resample: Resampling) -> Measurement:
+    """Measure ρ in three forms; the series hold it by form, reader and layer, and at layer −1 its means over layers and
+    the layer-wise forms. Raises NotMeasurable for too few problems answered in both modes.
     """
-    measured = Measured(tables, ["think", "no_think"])
+    measured = MeasuredTokens(tables, ["think", "no_think"])
     weights = resample(measured.n_problems)
     readers = ["model", *null_readers(tables)]
     known = [
@@ -113,37 +99,6 @@ def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence,
         }
         for form, of_reader in by_layer.items()
     }
-    verdict, decision = judge(
-        {form: Form.of(named) for form, named in means.items()}, null=0.0, smallest_effect=SMALLEST_EFFECT
-    )
-    estimate = by_layer[PLAIN]["model"].mean(axis=1)
-    evidence = Evidence(
-        claim=NAME,
-        statement=STATEMENT,
-        verdict=verdict,
-        rule=RULE,
-        estimate=float(estimate[0]),
-        unit="Spearman ρ within a layer over tokens",
-        interval=interval(estimate),
-        n=measured.n_problems,
-        n_unit="problems",
-        controls=(
-            *(beside(name, draws) for name, draws in means[PLAIN].items() if name != MODEL),
-            *(
-                beside(f"{form}: {name}", draws)
-                for form in (NO_SINKS, REGRESSED)
-                for name, draws in means[form].items()
-            ),
-            *(
-                beside(f"{form}: {READER_NAMES[reader]}", layerwise[reader][form])
-                for form in (LAYERWISE, NO_SCALE, NO_DEPTH)
-                for reader in known
-            ),
-        ),
-        decision=decision,
-        seed=seed,
-        note=_note(means, layerwise),
-    )
     frames = [
         series(form, READER_NAMES[reader], values, tables.layers(reader))
         for form, of_reader in by_layer.items()
@@ -160,24 +115,33 @@ def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence,
         for reader, forms in layerwise.items()
         for form, draws in forms.items()
     ]
-    return evidence, pd.concat(frames, ignore_index=True)
+    estimate = means[PLAIN][MODEL]
+    assert estimate is not None  # the claim needs the model's own activations
+    return Measurement(
+        estimate=estimate,
+        form=PLAIN,
+        forms={form: Form.of(named) for form, named in means.items()},
+        n=measured.n_problems,
+        note=_note(means, layerwise),
+        series=pd.concat(frames, ignore_index=True),
+        further=[
+            control(form, READER_NAMES[reader], layerwise[reader][form])
+            for form in (LAYERWISE, NO_SCALE, NO_DEPTH)
+            for reader in known
+        ],
+    )
 
 
 def _note(means: dict[str, dict[str, Draws | None]], layerwise: dict[str, dict[str, Draws]]) -> str:
     naive = {reader: float(forms[LAYERWISE][0]) for reader, forms in layerwise.items()}
     nulls = [f"{value:.2f} ({READER_NAMES[reader]})" for reader, value in naive.items() if reader != "model"]
-    plain, rest, untrained, random = (
-        means[PLAIN],
-        means[REGRESSED],
-        READER_NAMES["untrained"],
-        READER_NAMES["random"],
-    )
+    plain, rest, random = means[PLAIN], means[REGRESSED], READER_NAMES["random"]
     return (
         "Within a layer, from token to token, norm and reasoning features correlate at "
-        f"{said(plain[MODEL])}; an untrained network gives {said(plain[untrained])}, a random "
-        f"dictionary {said(plain[random])}. With token identity, position and surprisal regressed out it is "
-        f"{said(rest[MODEL])} here and {said(rest[random])} with a random dictionary. The paper's layer-wise ρ is "
-        f"{naive['model']:.2f} here, against {', '.join(nulls) or 'no null that could be computed'}."
+        f"{as_text(plain[MODEL])}; an untrained network gives {as_text(plain[TWIN])}, a random "
+        f"dictionary {as_text(plain[random])}. With token identity, position and surprisal regressed out it is "
+        f"{as_text(rest[MODEL])} here and {as_text(rest[random])} with a random dictionary. The paper's layer-wise ρ "
+        f"is {naive['model']:.2f} here, against {', '.join(nulls) or 'no null that could be computed'}."
     )
 
 
@@ -199,3 +163,26 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
     axes.set_xlabel(
         f"Spearman ρ with reasoning features (95 % intervals, n = {evidence.n} {evidence.n_unit})"
     )
+
+
+CLAIM = Claim(
+    order=3,
+    name="norm_tracks_features",
+    version=1,
+    title="Does the norm track the reasoning features?",
+    statement="The norm of the hidden state tracks the activation of the reasoning features.",
+    caption=(
+        "Rank correlation of the norm with the summed activation of the reasoning features. Top: within a layer, over "
+        "tokens, in the three forms that decide. Below: over layers, the paper's form, which depth alone drives up. "
+        "Filled: this model. Open: null models. Lines: 95 % intervals."
+    ),
+    rule=RULE,
+    needs=frozenset({"tokens", "signals/model", "dictionary", "z/model"}),
+    unit="Spearman ρ within a layer over tokens",
+    smallest_effect=SMALLEST_EFFECT,
+    measure=measure,
+    panel=panel,
+    figure="fig_03_signals",
+    paper_form=LAYERWISE,
+    planted="reasoning",
+)

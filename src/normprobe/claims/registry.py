@@ -1,80 +1,88 @@
-"""All claims in the paper's order, and their evaluation on one run."""
+"""All claims in the paper's order, and the files in which a run keeps what was found on them."""
 
 from __future__ import annotations
 
+import importlib
 import json
+import pkgutil
 import zlib
 from contextlib import suppress
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
+import pandas as pd
 
-from normprobe.claims import (
-    assumptions,
-    domain_and_difficulty,
-    entropies_do_not,
-    hard_tokens_grow_norm,
-    high_norm_is_causal,
-    late_spike,
-    marks_critical_steps,
-    methods_help,
-    norm_tracks_features,
-    thinking_norm_is_higher,
-    two_sided_bound,
-)
+from normprobe import claims
+from normprobe.claims.claim import Claim
 from normprobe.claims.evidence import Evidence
 from normprobe.claims.measure import signal_comparison
-from normprobe.claims.measure.judgement import Resampling
-from normprobe.claims.measure.measured import NotJudged
+from normprobe.claims.measure.measured_tokens import NotMeasurable
+from normprobe.claims.measure.resampling import Resampling
 from normprobe.runs.tables import Tables
 
-CLAIMS: tuple[ModuleType, ...] = (
-    late_spike,
-    thinking_norm_is_higher,
-    norm_tracks_features,
-    entropies_do_not,
-    assumptions,
-    two_sided_bound,
-    marks_critical_steps,
-    high_norm_is_causal,
-    domain_and_difficulty,
-    hard_tokens_grow_norm,
-    methods_help,
-)
+
+def _discover() -> tuple[Claim, ...]:
+    """The `CLAIM` of every module of this folder that has one, by `order`."""
+    names = (module.name for module in pkgutil.iter_modules(claims.__path__, f"{claims.__name__}."))
+    modules = [importlib.import_module(name) for name in names if name != __name__]
+    found = [module.CLAIM for module in modules if hasattr(module, "CLAIM")]
+    return tuple(sorted(found, key=lambda claim: claim.order))
+
+
+CLAIMS: tuple[Claim, ...] = _discover()
+BY_NAME = {claim.name: claim for claim in CLAIMS}
 
 
 def evaluate_all(tables: Tables, seed: int, directory: Path) -> list[Evidence]:
-    """Judge every claim whose tables the run has, and write what was found into `directory` (made if missing).
+    """Judge every claim on a run and write what was found into `directory` (made if missing).
 
-    Written: `verdicts.json` (a list of `Evidence.to_dict()`), `{claim}.parquet` (the series that its panel draws),
-    `skipped.json` (a list of {claim, statement, reason} of the claims left out) and, where the run allows it,
-    `signals.parquet` (`compare_signals`). Each claim draws from a generator of its own, keyed by seed and name, so its
-    numbers do not depend on which other claims ran.
+    Written: for each claim the files of `write_claim`, the lists of `write_verdicts`, and where the run allows it
+    `signals.parquet` (`write_signals`).
     """
     directory.mkdir(parents=True, exist_ok=True)
-    judged: list[Evidence] = []
-    skipped: list[dict[str, str]] = []
     for claim in CLAIMS:
-        if missing := sorted(need for need in claim.NEEDS if not tables.has(need)):
-            reason = f"it needs {', '.join(missing)}, which this run does not have"
-            skipped.append({"claim": claim.NAME, "statement": claim.STATEMENT, "reason": reason})
-            continue
-        resample = _resampling(seed, claim.NAME)
-        try:
-            evidence, series = claim.evaluate(tables, resample, seed)
-        except NotJudged as lacking:
-            skipped.append({"claim": claim.NAME, "statement": claim.STATEMENT, "reason": str(lacking)})
-            continue
-        series.to_parquet(directory / f"{claim.NAME}.parquet", index=False)
-        judged.append(evidence)
+        write_claim(claim, tables, seed, directory)
+    write_signals(tables, seed, directory)
+    return write_verdicts(directory)
+
+
+def judge_claim(claim: Claim, tables: Tables, seed: int) -> tuple[Evidence, pd.DataFrame]:
+    """Evidence and series of one claim, drawn from a generator keyed by seed and name: they do not depend on which
+    other claims are judged. Raises NotMeasurable if the run has too little for it."""
+    return claim.judge(tables, _resampling(seed, claim.name), seed)
+
+
+def write_claim(claim: Claim, tables: Tables, seed: int, directory: Path) -> None:
+    """Judge one claim and write `{name}.json` (`Evidence.to_dict`) and `{name}.parquet` (its series).
+
+    A claim that the run has too little for leaves only the JSON: {claim, statement, reason}.
+    """
+    try:
+        evidence, series = judge_claim(claim, tables, seed)
+    except NotMeasurable as lacking:
+        skipped = {"claim": claim.name, "statement": claim.statement, "reason": str(lacking)}
+        _write_json(directory / f"{claim.name}.json", skipped)
+        return
+    series.to_parquet(directory / f"{claim.name}.parquet", index=False)
+    _write_json(directory / f"{claim.name}.json", evidence.to_dict())
+
+
+def write_signals(tables: Tables, seed: int, directory: Path) -> None:
+    """Compare the signals (`compare_signals`) and write `signals.parquet`, if the run has what that needs."""
     if all(tables.has(need) for need in signal_comparison.NEEDS):
-        with suppress(NotJudged):
+        with suppress(NotMeasurable):
             compared = signal_comparison.compare_signals(tables, _resampling(seed, signal_comparison.NAME))
             compared.to_parquet(directory / f"{signal_comparison.NAME}.parquet", index=False)
-    _write_json(directory / "verdicts.json", [evidence.to_dict() for evidence in judged])
-    _write_json(directory / "skipped.json", skipped)
-    return judged
+
+
+def write_verdicts(directory: Path) -> list[Evidence]:
+    """Gather the claims' JSON files into the lists `verdicts.json` and `skipped.json`; returns the evidence."""
+    paths = [directory / f"{claim.name}.json" for claim in CLAIMS]
+    entries = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
+    verdicts = [entry for entry in entries if "verdict" in entry]
+    _write_json(directory / "verdicts.json", verdicts)
+    _write_json(directory / "skipped.json", [entry for entry in entries if "verdict" not in entry])
+    return [Evidence.from_dict(entry) for entry in verdicts]
 
 
 def _resampling(seed: int, name: str) -> Resampling:

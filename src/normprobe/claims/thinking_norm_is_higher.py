@@ -14,29 +14,16 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
+from normprobe.claims.claim import Claim, Measurement
 from normprobe.claims.evidence import Evidence
+from normprobe.claims.margin import Form
 from normprobe.claims.measure.drawing import curve, layer_axis, pick
-from normprobe.claims.measure.judgement import (
-    READER_NAMES,
-    Draws,
-    Form,
-    Resampling,
-    average,
-    beside,
-    interval,
-    judge,
-    null_subjects,
-    series,
-)
-from normprobe.claims.measure.measured import Measured
+from normprobe.claims.measure.measured_tokens import MeasuredTokens
+from normprobe.claims.measure.readers import FILLER, MODEL, READER_NAMES, TWIN, null_subjects
+from normprobe.claims.measure.resampling import Draws, Resampling, average, series
 from normprobe.runs.tables import Tables
 from normprobe.style import mode_line
 
-NAME = "thinking_norm_is_higher"
-STATEMENT = (
-    "The norm of the hidden state is higher when the model thinks than when it does not, layer by layer."
-)
-NEEDS = frozenset({"tokens", "signals/model"})
 # 5 %: a smaller gap could not be read off the paper's figure, and no threshold at Q3 + 1.5 IQR would notice it.
 SMALLEST_EFFECT = 0.05
 RULE = (
@@ -47,13 +34,11 @@ RULE = (
     "inconclusive; inconclusive if a control cannot be computed."
 )
 WHOLE, ANSWERS, NO_SINKS = "whole responses", "identical answer tokens", "sinks excluded"
-FILLER = "filler instead of a thought"
-MODEL = READER_NAMES["model"]
 MODES = ("think", "no_think", "filler")
 _Masks = tuple[Bool[np.ndarray, " token"], Bool[np.ndarray, " token"]]
 
 
-def _masks(measured: Measured, mode: str) -> dict[str, _Masks]:
+def _masks(measured: MeasuredTokens, mode: str) -> dict[str, _Masks]:
     """Per form the tokens of `mode` and those of no_think it is compared with."""
     whole = measured.where(mode), measured.where("no_think")
     sink = measured.tokens["sink"].to_numpy(dtype=bool)
@@ -64,12 +49,12 @@ def _masks(measured: Measured, mode: str) -> dict[str, _Masks]:
     }
 
 
-def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence, pd.DataFrame]:
-    """Judge the claim on the measurement split; the series hold norms by layer and mode, gaps by form.
+def measure(tables: Tables, resample: Resampling) -> Measurement:
+    """Measure the gap in three forms; the series hold norms by layer and mode, gaps by layer and form.
 
-    Raises NotJudged for too few problems answered in both modes.
+    Raises NotMeasurable for too few problems answered in both modes.
     """
-    measured = Measured(tables, ["think", "no_think"])
+    measured = MeasuredTokens(tables, ["think", "no_think"])
     weights = resample(measured.n_problems)
 
     def norms(subject: str, mask: Bool[np.ndarray, " token"]) -> Float[np.ndarray, "draw layer"]:
@@ -94,33 +79,9 @@ def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence,
     means = {
         form: {name: _over_layers(values) for name, values in named.items()} for form, named in gaps.items()
     }
-    verdict, decision = judge(
-        {form: Form.of(named) for form, named in means.items()}, null=0.0, smallest_effect=SMALLEST_EFFECT
-    )
-    whole = ratio("model", thinking[WHOLE])
-    estimate = whole.mean(axis=1)
-    evidence = Evidence(
-        claim=NAME,
-        statement=STATEMENT,
-        verdict=verdict,
-        rule=RULE,
-        estimate=float(estimate[0]),
-        unit="log ratio of mean norms, think to no_think, mean over layers",
-        interval=interval(estimate),
-        n=measured.n_problems,
-        n_unit="problems",
-        controls=(
-            *(beside(name, draws) for name, draws in means[WHOLE].items() if name != MODEL),
-            *(
-                beside(f"{form}: {name}", draws)
-                for form in (ANSWERS, NO_SINKS)
-                for name, draws in means[form].items()
-            ),
-        ),
-        decision=decision,
-        seed=seed,
-        note=_note(whole[0], means),
-    )
+    whole, estimate = gaps[WHOLE][MODEL], means[WHOLE][MODEL]
+    assert whole is not None  # the measured problems were answered in both modes
+    assert estimate is not None
     layers = range(len(tables.signals("model")["norm"]))
     frames = [
         series(f"norm, {mode}", MODEL, norms("model", mask), layers)
@@ -133,7 +94,14 @@ def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence,
         for name, values in named.items()
         if values is not None
     ]
-    return evidence, pd.concat(frames, ignore_index=True)
+    return Measurement(
+        estimate=estimate,
+        form=WHOLE,
+        forms={form: Form.of(named) for form, named in means.items()},
+        n=measured.n_problems,
+        note=_note(whole[0], means),
+        series=pd.concat(frames, ignore_index=True),
+    )
 
 
 def _over_layers(values: Float[np.ndarray, "draw layer"] | None) -> Draws | None:
@@ -145,7 +113,7 @@ def _note(gap: Float[np.ndarray, " layer"], means: dict[str, dict[str, Draws | N
         f"On whole responses the norm in thinking is {_times(means[WHOLE][MODEL])} that without, and higher "
         f"in {(gap > 0).sum()} of {len(gap)} layers; on the answer tokens that both modes wrote it is "
         f"{_times(means[ANSWERS][MODEL])}. An untrained network gives "
-        f"{_times(means[WHOLE][READER_NAMES['untrained']])} on whole responses, filler instead of a thought "
+        f"{_times(means[WHOLE][TWIN])} on whole responses, filler instead of a thought "
         f"{_times(means[WHOLE][FILLER])}."
     )
 
@@ -166,6 +134,29 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
         format_ticks(LogFormatter(minor_thresholds=(2, 0.5)))
     axes.set_ylabel("mean ‖h‖₂ over the response (activation units)")
     axes.legend(loc="upper left")
-    twin = next(control for control in evidence.controls if control.name == READER_NAMES["untrained"])
+    twin = next(control for control in evidence.own_controls if control.name == TWIN)
     ratios = f"think / no_think: {np.exp(evidence.estimate):.2f}; untrained twin: {np.exp(twin.estimate):.2f}"
     axes.text(0.98, 0.03, ratios, transform=axes.transAxes, ha="right", fontsize=7)
+
+
+CLAIM = Claim(
+    order=2,
+    name="thinking_norm_is_higher",
+    version=1,
+    title="Is the norm higher when the model thinks?",
+    statement=(
+        "The norm of the hidden state is higher when the model thinks than when it does not, layer by layer."
+    ),
+    caption=(
+        "Mean norm over whole responses by layer in each mode, on a logarithmic axis. Bands: 95 % intervals. Shaded: "
+        "the last quarter of the layers."
+    ),
+    rule=RULE,
+    needs=frozenset({"tokens", "signals/model"}),
+    unit="log ratio of mean norms, think to no_think, mean over layers",
+    smallest_effect=SMALLEST_EFFECT,
+    measure=measure,
+    panel=panel,
+    figure="fig_02_norm_by_layer",
+    planted="reasoning",
+)

@@ -3,7 +3,8 @@
 With constants measured on the problem itself the inequality is algebra and cannot fail. The claim is that constants
 fixed on one half of the measured problems bound S on the *other* half, and that the bound says something: a half that
 reads "at least 0" or "at most ∞" is vacuous, and Θ needs both. The signed form decides, since I was chosen on other
-problems and some Δ are negative; I⁺, the paper's own thresholds and the bound from norms alone stand beside it.
+problems and some Δ are negative; I⁺, the paper's own thresholds and the bound from norms alone are shown and do not
+count.
 """
 
 from __future__ import annotations
@@ -14,51 +15,47 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
-from normprobe.claims.evidence import VACUOUS, Control, Evidence
+from normprobe.claims.claim import Claim, Measurement, Override
+from normprobe.claims.evidence import Control, Evidence
+from normprobe.claims.margin import Form, control
 from normprobe.claims.measure.bound_inputs import shared_problems
 from normprobe.claims.measure.held_out_bound import NORMS, PAPERS, PLUS, SIGNED, SQUARES, held_out_bounds
-from normprobe.claims.measure.judgement import (
-    READER_NAMES,
-    Draws,
-    Form,
-    Resampling,
-    beside,
-    interval,
-    judge,
-    null_readers,
-)
-from normprobe.claims.measure.measured import FEWEST_PROBLEMS, NotJudged
+from normprobe.claims.measure.measured_tokens import FEWEST_PROBLEMS, NotMeasurable
+from normprobe.claims.measure.readers import MODEL, READER_NAMES, null_readers
+from normprobe.claims.measure.resampling import Draws, Resampling
 from normprobe.runs.tables import READERS, Tables
 from normprobe.stats.bootstrap import weighted_means
+from normprobe.stats.verdict import VACUOUS
 from normprobe.style import BLACK, BLUE, GREY, VERMILION
 from normprobe.theory.bound import signed_bound, slack_free_bound
 from normprobe.theory.synthetic import BROKEN, EXACT, synthetic_pair
 
-NAME = "two_sided_bound"
-STATEMENT = "The rise of the reasoning features is bounded from both sides by the gap of the squared norms."
-NEEDS = frozenset({"sums", "pairs", "dictionary"})
 # Four constants at 95 % each let any bound of this form hold in 80 % of any data: a finding is 10 points above that.
 GUARANTEED, SMALLEST_EFFECT = 0.8, 0.1
 RULE = (
-    "Share of held-out cells (problem × layer) in which the signed bound, with ε, δ, ρ, κ fixed per layer on the other "
-    "half of the problems (95 % order statistic) and c⋆ of the reasoning features, holds, vacuous on neither side. "
-    "Vacuous if more than half of the cells are vacuous. Else margin = share − the largest of "
+    "Share of held-out bound inputs (problem × layer) for which the signed bound, with ε, δ, ρ, κ fixed per layer on "
+    "the other half of the problems (95 % order statistic) and c⋆ of the reasoning features, holds, vacuous on neither "
+    "side. Vacuous if more than half of them are. Else margin = share − the largest of "
     f"{GUARANTEED} (in which such a bound holds on any data), untrained twin, random dictionary and (where the run has "
     f"one) early checkpoint: supported if its 95 % interval lies above {SMALLEST_EFFECT}, not supported if below, else "
     "inconclusive; inconclusive if a control cannot be computed."
 )
 TRIALS = 200
+# What is shown and decides nothing, as further forms.
+COUNTING, SHARE_VACUOUS = "vacuous inputs counted", "vacuous inputs alone"
+NO_SLACK = "without slack, √g ≤ S ≤ √(k g) on I⁺"
+SYNTHETIC = "without slack, synthetic pairs"
 
 
-def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence, pd.DataFrame]:
-    """Judge the claim; the series hold one row per form, reader, held-out problem and layer (`held_out_bounds`).
+def measure(tables: Tables, resample: Resampling) -> Measurement:
+    """Measure the share; the series hold one row per form, reader, held-out problem and layer (`held_out_bounds`).
 
-    Raises NotJudged for fewer than 20 problems: each half needs 10.
+    Raises NotMeasurable for fewer than 20 problems: each half needs 10.
     """
     readers = [reader for reader in READERS if tables.layers(reader)]
     problems = shared_problems(tables, readers)
     if len(problems) < 2 * FEWEST_PROBLEMS:
-        raise NotJudged(
+        raise NotMeasurable(
             f"it needs at least {2 * FEWEST_PROBLEMS} measured problems, half of them to fix the constants, "
             f"and this run has {len(problems)}"
         )
@@ -70,7 +67,7 @@ def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence,
     weights = resample(len(held_out))
 
     def share(reader: str, form: str, column: str) -> Draws:
-        """Share of a reader's cells in which a column is true, in every draw of held-out problems."""
+        """Share of a reader's bound inputs where a column is true, in every draw of held-out problems."""
         rows = series[(series["reader"] == reader) & (series["form"] == form)]
         return weighted_means(
             weights, rows[column].to_numpy(dtype=float).reshape(len(held_out), -1).mean(axis=1)
@@ -82,35 +79,28 @@ def evaluate(tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence,
         READER_NAMES[reader]: share(reader, SIGNED, "says") if reader in readers else None
         for reader in null_readers(tables)
     }
-    verdict, decision = judge({"": Form(ours, controls)}, null=GUARANTEED, smallest_effect=SMALLEST_EFFECT)
-    others = {
-        "beside: holds, counting vacuous cells": share("model", SIGNED, "holds"),
-        "beside: vacuous": vacuous,
-        **{
-            f"beside: {form}: holds and says something": share("model", form, "says")
-            for form in (PLUS, PAPERS, NORMS, SQUARES)
-        },
-        "beside: paper's thresholds: holds, counting vacuous cells": share("model", PAPERS, "holds"),
-        "beside: without slack, √g ≤ S ≤ √(k g) on I⁺": share("model", PLUS, "slack_free_holds"),
+    shown = {
+        COUNTING: share("model", SIGNED, "holds"),
+        SHARE_VACUOUS: vacuous,
+        **{form: share("model", form, "says") for form in (PLUS, PAPERS, NORMS, SQUARES)},
+        f"{PAPERS}, {COUNTING}": share("model", PAPERS, "holds"),
+        NO_SLACK: share("model", PLUS, "slack_free_holds"),
     }
-    readers_beside = [beside(name, draws) for name, draws in controls.items()]
-    rows_beside = [beside(name, draws) for name, draws in others.items()]
-    evidence = Evidence(
-        claim=NAME,
-        statement=STATEMENT,
-        verdict=VACUOUS if vacuous[0] > 0.5 else verdict,
-        rule=RULE,
-        estimate=float(ours[0]),
-        unit="share of held-out cells in which the bound holds and says something",
-        interval=interval(ours),
+    note, reason = _note(series)
+    return Measurement(
+        estimate=ours,
+        form=SIGNED,
+        forms={SIGNED: Form(ours, controls)},
         n=len(held_out),
         n_unit="held-out problems",
-        controls=(*readers_beside, *rows_beside, *broken_assumptions(resample.rng)),
-        decision=decision,
-        seed=seed,
-        note=_note(series),
+        note=note,
+        series=series,
+        further=[
+            *(control(form, MODEL, draws) for form, draws in shown.items()),
+            *broken_assumptions(resample.rng),
+        ],
+        overrides=[Override(VACUOUS, reason)] if vacuous[0] > 0.5 else [],
     )
-    return evidence, series
 
 
 def broken_assumptions(rng: np.random.Generator) -> list[Control]:
@@ -126,49 +116,51 @@ def broken_assumptions(rng: np.random.Generator) -> list[Control]:
         pairs = [synthetic_pair(rng, planted, k=2) for _ in range(TRIALS)]
         held = sum(bool(slack_free_bound(pair.lengths().gap, k).holds(pair.s).all()) for pair in pairs)
         low, high = binomtest(held, TRIALS).proportion_ci()
-        label = f"beside: synthetic, {name}: without slack holds"
-        controls.append(Control(label, held / TRIALS, (float(low), float(high))))
+        controls.append(Control(SYNTHETIC, name, False, held / TRIALS, (float(low), float(high))))
     return controls
 
 
-def _note(series: pd.DataFrame) -> str:
-    cells = series[(series["reader"] == "model") & (series["form"] == SIGNED)]
-    reasons = cells.loc[cells["vacuous"], "why_vacuous"].value_counts()
+def _note(series: pd.DataFrame) -> tuple[str, str]:
+    """The note, and its first sentence: how many bound inputs are vacuous and why."""
+    inputs = series[(series["reader"] == "model") & (series["form"] == SIGNED)]
+    reasons = inputs.loc[inputs["vacuous"], "why_vacuous"].value_counts()
     why = "; ".join(f"{reason}: {count}" for reason, count in reasons.items())
-    s, lower, upper = cells["s"], cells["lower"], cells["upper"]
+    s, lower, upper = inputs["s"], inputs["lower"], inputs["upper"]
     below = (s / lower)[lower > 0]
     above = (upper / s)[np.isfinite(upper) & (s > 0)]
+    first = f"{int(inputs['vacuous'].sum())} of {len(inputs)} held-out bound inputs are vacuous" + (
+        f" ({why})." if why else "."
+    )
     sentences = [
-        f"{int(cells['vacuous'].sum())} of {len(cells)} held-out cells are vacuous"
-        + (f" ({why})." if why else "."),
-        f"The gap g is negative in {(cells['gap'] < 0).mean():.0%} of the cells, S in {(s < 0).mean():.0%}.",
-        f"Tightness (medians): S is {below.median():.2f} × the lower half where that is positive ({len(below)} cells)."
+        first,
+        f"The gap g is negative in {(inputs['gap'] < 0).mean():.0%} of them, S in {(s < 0).mean():.0%}.",
+        f"Tightness (medians): S is {below.median():.2f} × the lower half where that is positive ({len(below)} inputs)."
         if len(below)
         else "The lower half is nowhere positive.",
-        f"The upper half is {above.median():.2f} × S where it is finite ({len(above)} cells)."
+        f"The upper half is {above.median():.2f} × S where it is finite ({len(above)} inputs)."
         if len(above)
         else "The upper half is nowhere finite.",
         "Equal orthogonal features meet S = √(k g), so Θ hides a factor √k.",
     ]
-    return " ".join(sentences)
+    return " ".join(sentences), first
 
 
 def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
-    """S against √g of held-out cells in units of ‖h_N‖, with the theorem's curves at the median constants."""
-    cells = series[(series["reader"] == "model") & (series["form"] == SIGNED)]
-    scale = np.sqrt(cells["h_no_think_sq"])
-    x, y = np.sign(cells["gap"]) * np.sqrt(cells["gap"].abs()) / scale, cells["s"] / scale
+    """S against √g of held-out bound inputs in units of ‖h_N‖, with the theorem's curves at the median constants."""
+    inputs = series[(series["reader"] == "model") & (series["form"] == SIGNED)]
+    scale = np.sqrt(inputs["h_no_think_sq"])
+    x, y = np.sign(inputs["gap"]) * np.sqrt(inputs["gap"].abs()) / scale, inputs["s"] / scale
     for shown, marker, colour, label in (
-        (cells["says"], "o", BLUE, "holds"),
-        (cells["holds"] & cells["vacuous"], ".", GREY, "vacuous"),
-        (~cells["holds"], "x", VERMILION, "violated"),
+        (inputs["says"], "o", BLUE, "holds"),
+        (inputs["holds"] & inputs["vacuous"], ".", GREY, "vacuous"),
+        (~inputs["holds"], "x", VERMILION, "violated"),
     ):
         axes.plot(
             x[shown], y[shown], marker, color=colour, markersize=3, label=f"{label} ({int(shown.sum())})"
         )
     grid = np.linspace(0, max(float(x.max()), 0.1) * 1.05, 200)
     omega, rho, c = (
-        float(values.median()) for values in (cells["omega"] / scale**2, cells["rho"], cells["c"])
+        float(values.median()) for values in (inputs["omega"] / scale**2, inputs["rho"], inputs["c"])
     )
     curves = signed_bound(grid**2, *(np.full(len(grid), value) for value in (omega, rho, c)))
     axes.plot(grid, curves.lower, color=BLACK, linestyle="-", label="lower half (median constants)")
@@ -185,3 +177,28 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
     axes.set_xlabel(f"√g / ‖h_N‖, −√−g where g < 0 (n = {evidence.n} {evidence.n_unit})")
     axes.set_ylabel("S / ‖h_N‖")
     axes.legend()
+
+
+CLAIM = Claim(
+    order=6,
+    name="two_sided_bound",
+    version=1,
+    title="Does the two-sided bound hold on other problems?",
+    statement=(
+        "The rise of the reasoning features is bounded from both sides by the gap of the squared norms."
+    ),
+    caption=(
+        "S, the summed rise of the reasoning features, against the root of the gap of the squared norms, for each "
+        "problem and layer that did not fix the constants, in units of the no_think norm. Curves: both halves of the "
+        "theorem at the median constants."
+    ),
+    rule=RULE,
+    needs=frozenset({"sums", "pairs", "dictionary"}),
+    unit="share of held-out bound inputs for which the bound holds and is not vacuous",
+    smallest_effect=SMALLEST_EFFECT,
+    null=GUARANTEED,
+    measure=measure,
+    panel=panel,
+    figure="fig_04_bound",
+    planted="reasoning",
+)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from normprobe.claims.measure.judgement import READER_NAMES
+from normprobe.claims.measure.readers import READER_NAMES
 from normprobe.report.table import number
 
 HEAD = ("Quantity", "Threshold", "Decides")
@@ -28,7 +28,7 @@ def _asked(rows: pd.DataFrame) -> Iterator[str]:
     first = rows.iloc[0]
     yield f"{first['assumption']}: {first['quantity']}"
     yield f"{first['direction']} {first['threshold']:.3g}"
-    yield "yes" if first["judged"] else "no"
+    yield "yes" if first["decides"] else "no"
 
 
 def _given(rows: pd.DataFrame, readers: list[str]) -> Iterator[str]:

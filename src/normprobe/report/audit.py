@@ -78,7 +78,7 @@ class Audit:
     def claims(self) -> list[str]:
         """The claims that some part of the audit judged, in the paper's order."""
         known = {*self.planted, *self.coverage, *(self.nulls["claim"] if len(self.nulls) else [])}
-        return [claim.NAME for claim in CLAIMS if claim.NAME in known]
+        return [claim.name for claim in CLAIMS if claim.name in known]
 
     def alarms(self, claim: str, trained: bool) -> tuple[int, int]:
         """Null networks on which the claim was supported, and null networks on which it was judged."""

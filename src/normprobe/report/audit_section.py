@@ -7,8 +7,8 @@ from html import escape
 from pathlib import Path
 
 from normprobe.claims.evidence import Evidence
+from normprobe.claims.registry import BY_NAME
 from normprobe.report.audit import HEAD, Audit, is_audited
-from normprobe.report.captions import title
 from normprobe.report.page import heading, paragraph, table
 
 ANCHOR = "audit"
@@ -30,7 +30,7 @@ def audit_section(run: Path, evidence: list[Evidence]) -> Iterator[str]:
         return
     audit = Audit.load(run)
     yield paragraph(EXPLAINED)
-    rows = [[escape(title(name)), *map(escape, cells)] for name, *cells in audit.rows()]
+    rows = [[escape(BY_NAME[name].title), *map(escape, cells)] for name, *cells in audit.rows()]
     yield table(HEAD, rows, cards=True)
     faults = audit.faults()
     yield paragraph("What the audit holds against the claims:" if faults else "The audit found no fault.")
@@ -39,4 +39,6 @@ def audit_section(run: Path, evidence: list[Evidence]) -> Iterator[str]:
     head, beside = audit.beside(evidence)
     if len(head) > 2:
         yield paragraph("Each claim with another network in the model's place, reading what the model wrote:")
-        yield table(head, [[escape(title(name)), *map(escape, cells)] for name, *cells in beside], cards=True)
+        yield table(
+            head, [[escape(BY_NAME[name].title), *map(escape, cells)] for name, *cells in beside], cards=True
+        )

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any, TypeVar
 
 import pandas as pd
 
-from normprobe.claims.evidence import Control, Decision, Evidence
-from normprobe.claims.registry import CLAIMS
+from normprobe.claims.claim import Claim
+from normprobe.claims.evidence import Evidence
+from normprobe.claims.registry import BY_NAME
 from normprobe.errors import NormprobeError
+from normprobe.report.table import count, with_interval
 
 _Entry = TypeVar("_Entry")
 
@@ -34,9 +34,9 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Finding:
-    """One judged claim: its module, its evidence, and the file that its panel is drawn from."""
+    """A claim with its evidence in one run, and the file that its panel is drawn from."""
 
-    module: ModuleType
+    claim: Claim
     evidence: Evidence
     series_file: Path
 
@@ -52,7 +52,16 @@ class Finding:
 
     def draw(self, axes: Any) -> None:
         """The claim's panel on `axes` (matplotlib)."""
-        self.module.panel(axes, self.series(), self.evidence)
+        self.claim.panel(axes, self.series(), self.evidence)
+
+    @property
+    def caption(self) -> str:
+        """A figure's caption on one line: what the panel shows, the number it stands for, and how it was judged."""
+        item = self.evidence
+        return (
+            f"{self.claim.caption} Estimate: {with_interval(item.estimate, item.interval)} ({item.unit}), "
+            f"n = {count(item.n)} {item.n_unit}; verdict: {item.verdict}."
+        )
 
 
 class Findings:
@@ -63,16 +72,15 @@ class Findings:
 
     def __init__(self, run: Path) -> None:
         folder = run / "evidence"
-        modules = {module.NAME: module for module in CLAIMS}
         evidence = {item.claim: item for item in read_evidence(run)}
-        for claim in evidence.keys() - modules.keys():
+        for name in evidence.keys() - BY_NAME.keys():
             raise NormprobeError(
-                f"expected claims among {', '.join(modules)}, got {claim!r} in {folder / 'verdicts.json'}; "
+                f"expected claims among {', '.join(BY_NAME)}, got {name!r} in {folder / 'verdicts.json'}; "
                 "read the run with the version of normprobe that wrote it"
             )
         self.judged = [
-            Finding(module, evidence[name], folder / f"{name}.parquet")
-            for name, module in modules.items()
+            Finding(claim, evidence[name], folder / f"{name}.parquet")
+            for name, claim in BY_NAME.items()
             if name in evidence
         ]
         self.skipped = _read(run, "skipped.json", lambda entry: Skipped(**entry))
@@ -88,7 +96,7 @@ class Findings:
 
 def read_evidence(run: Path) -> list[Evidence]:
     """The list in `evidence/verdicts.json`. Raises NormprobeError for a missing run, missing or corrupt evidence."""
-    return _read(run, "verdicts.json", _evidence)
+    return _read(run, "verdicts.json", Evidence.from_dict)
 
 
 def _read(run: Path, name: str, entry: Callable[[dict[str, Any]], _Entry]) -> list[_Entry]:
@@ -109,31 +117,6 @@ def _read(run: Path, name: str, entry: Callable[[dict[str, Any]], _Entry]) -> li
         raise NormprobeError(
             f"expected a list of claims in {path}, got {_one_line(error)}; delete {path.parent} and verify again"
         ) from error
-
-
-def _evidence(entry: dict[str, Any]) -> Evidence:
-    controls = tuple(Control(**_measured(control)) for control in entry["controls"])
-    return Evidence(**{**_measured(entry), "controls": controls, "decision": _decision(entry["decision"])})
-
-
-def _decision(entry: dict[str, Any]) -> Decision:
-    low, high = entry["interval"]
-    numbers = {
-        "margin": _float(entry["margin"]),
-        "interval": (_float(low), _float(high)),
-        "p": _float(entry["p"]),
-    }
-    return Decision(**{**entry, **numbers, "missing": tuple(entry["missing"])})
-
-
-def _measured(entry: dict[str, Any]) -> dict[str, Any]:
-    """The entry with estimate and interval as floats: what was not finite was written as null."""
-    low, high = entry["interval"]
-    return {**entry, "estimate": _float(entry["estimate"]), "interval": (_float(low), _float(high))}
-
-
-def _float(value: float | None) -> float:
-    return math.nan if value is None else float(value)
 
 
 def _one_line(error: Exception) -> str:

@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from normprobe.claims.evidence import VERDICTS, Control, Evidence
+from normprobe.claims.registry import BY_NAME
 from normprobe.report import heatmap, signals
 from normprobe.report.accuracy import accuracy_table
 from normprobe.report.assumptions import assumption_table
 from normprobe.report.audit_section import ANCHOR, audit_section
-from normprobe.report.captions import shown, title
 from normprobe.report.figure import canvas, drawn, row_canvas
 from normprobe.report.findings import Finding, Findings, NothingToDraw
 from normprobe.report.methods_section import ANCHOR as METHODS
 from normprobe.report.methods_section import methods_section
 from normprobe.report.page import badge, heading, image, page, paragraph, table
-from normprobe.report.table import HOLM, controls, count, holm_p, margin, with_interval
+from normprobe.report.table import HOLM, count, holm_p, margin, with_interval
 from normprobe.report.what_would_change import (
     MARGINS,
     binding,
@@ -111,7 +111,7 @@ def _opening(name: str, findings: Findings) -> Iterator[str]:
 
 def _verdict_row(evidence: Evidence, p: str) -> list[str]:
     return [
-        f'<b><a href="#{escape(evidence.claim)}">{escape(title(evidence.claim))}</a></b>',
+        f'<b><a href="#{escape(evidence.claim)}">{escape(BY_NAME[evidence.claim].title)}</a></b>',
         badge(evidence.verdict),
         f'{_value(evidence)}<br><span class="soft">{escape(evidence.unit)}</span>',
         f'<span class="number">{margin(evidence.decision)}</span><br><span class="soft">{p}</span>',
@@ -121,29 +121,37 @@ def _verdict_row(evidence: Evidence, p: str) -> list[str]:
 
 def _note(evidence: Evidence) -> str:
     """The note in plain words, and beneath it the controls of the estimate."""
-    beside = " · ".join(f"{escape(control.name)} {_value(control)}" for control in controls(evidence))
+    beside = " · ".join(f"{escape(control.label)} {_value(control)}" for control in evidence.own_controls)
     return f'{escape(evidence.note)}<br><span class="soft">Controls: {beside or "none"}</span>'
 
 
 def _claim(finding: Finding) -> Iterator[str]:
     evidence = finding.evidence
-    yield heading(title(evidence.claim), evidence.claim)
+    yield heading(BY_NAME[evidence.claim].title, evidence.claim)
     yield paragraph(evidence.statement)
     yield f'<p class="rule"><span class="soft">Rule, written beforehand:</span> {escape(evidence.rule)}</p>'
     yield (
         f"<p>{badge(evidence.verdict)}: {_value(evidence)} ({escape(evidence.unit)}), "
         f"n = {count(evidence.n)} {escape(evidence.n_unit)}</p>"
     )
-    yield image(drawn(canvas(), lambda axes: finding.draw(axes[0])), title(evidence.claim), shown(evidence))
+    yield image(
+        drawn(canvas(), lambda axes: finding.draw(axes[0])),
+        BY_NAME[evidence.claim].title,
+        finding.claim.caption,
+    )
     yield _controls(evidence)
 
 
 def _controls(evidence: Evidence) -> str:
     """Every row of the evidence, the estimate and the deciding one in bold."""
     rows = [["<b>the estimate</b>", f"<b>{_value(evidence)}</b>"]]
-    rows += [[escape(control.name), _value(control)] for control in evidence.controls]
+    rows += [[escape(_in_form(control)), _value(control)] for control in evidence.controls]
     rows.append(["<b>estimate − strongest control (decides)</b>", f"<b>{margin(evidence.decision)}</b>"])
     return table(("Measured", "[95 % interval]"), rows, f"The estimate ({evidence.unit}) and its controls")
+
+
+def _in_form(control: Control) -> str:
+    return f"{control.form}: {control.label}" if control.form else control.label
 
 
 def _changes(evidence: list[Evidence]) -> Iterator[str]:
@@ -158,7 +166,7 @@ def _changes(evidence: list[Evidence]) -> Iterator[str]:
         yield image(drawn(blank, lambda axes: draw_margins(axes[0], evidence)), "Margins", MARGINS)
     rows = [
         [
-            f'<b><a href="#{escape(item.claim)}">{escape(title(item.claim))}</a></b>',
+            f'<b><a href="#{escape(item.claim)}">{escape(BY_NAME[item.claim].title)}</a></b>',
             badge(item.verdict),
             f'<span class="number">{margin(item.decision)}</span>',
             f"{item.decision.smallest_effect:g}",
@@ -243,7 +251,8 @@ def _skipped(findings: Findings) -> Iterator[str]:
         yield paragraph("None: every claim was judged.")
         return
     rows = [
-        [escape(title(item.claim)), escape(item.statement), escape(item.reason)] for item in findings.skipped
+        [escape(BY_NAME[item.claim].title), escape(item.statement), escape(item.reason)]
+        for item in findings.skipped
     ]
     yield table(("Claim", "It says", "Why it was skipped"), rows, cards=True)
 

@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from normprobe.claims.norm_tracks_features import LAYERWISE
+from normprobe.claims.measure.readers import MODEL
 from normprobe.report.audit import Audit
-from normprobe.report.captions import title
 from normprobe.report.findings import Findings
 from normprobe.style import BLUE, GREY
 
@@ -25,9 +24,10 @@ def rows(audit: Audit, findings: Findings) -> list[tuple[str, str, np.ndarray, f
         if nulls.empty:
             continue
         values = nulls["estimate"].dropna().to_numpy(dtype=float)
-        found.append((title(evidence.claim), evidence.unit, values, evidence.estimate, evidence.interval))
+        found.append((finding.claim.title, evidence.unit, values, evidence.estimate, evidence.interval))
         paper = nulls["layerwise"].dropna().to_numpy(dtype=float)
-        shown = next((c for c in evidence.controls if c.name == f"{LAYERWISE}: this model"), None)
+        form = finding.claim.paper_form
+        shown = next((c for c in evidence.controls if form and (c.form, c.name) == (form, MODEL)), None)
         if len(paper) and shown:
             name = "The paper's form of the same: over layers"
             found.append((name, "Spearman ρ over layers", paper, shown.estimate, shown.interval))

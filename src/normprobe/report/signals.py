@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from normprobe.claims.measure.judgement import READER_NAMES
+from normprobe.claims.measure.readers import READER_NAMES
 from normprobe.claims.measure.signal_comparison import NAME
-from normprobe.claims.measure.signals import NAMES, NORM
+from normprobe.claims.measure.signal_values import NAMES, NORM
 from normprobe.errors import NormprobeError
 from normprobe.report.findings import NothingToDraw
 from normprobe.report.table import number, with_interval

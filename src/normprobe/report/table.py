@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from normprobe.claims.evidence import Control, Decision, Evidence
+from normprobe.claims.evidence import Decision, Evidence
 from normprobe.stats.multiple import holm
 
 WIDTH = 110
@@ -86,8 +86,8 @@ def verdict_table(evidence: Sequence[Evidence]) -> str:
         lines += textwrap.wrap(
             f"  n = {count(item.n)} {item.n_unit}; {item.unit}", WIDTH, subsequent_indent="  "
         )
-        for control in controls(item):
-            *above, name = textwrap.wrap(control.name, _NAME - 4) or [""]
+        for control in item.own_controls:
+            *above, name = textwrap.wrap(control.label, _NAME - 4) or [""]
             lines += [f"  {part}" for part in above]
             lines.append(_row(f"  {name}", "", with_interval(control.estimate, control.interval)))
         lines.append(_row("  estimate − strongest control (decides)", p, margin(item.decision)))
@@ -107,7 +107,8 @@ def markdown_table(evidence: Sequence[Evidence]) -> str:
             f"`{item.claim}`",
             marked(item.verdict),
             f"{with_interval(item.estimate, item.interval)}<br>{item.unit}",
-            "<br>".join(f"{c.name}: {with_interval(c.estimate, c.interval)}" for c in controls(item)) or "–",
+            "<br>".join(f"{c.label}: {with_interval(c.estimate, c.interval)}" for c in item.own_controls)
+            or "–",
             "<br>".join(filter(None, (margin(item.decision), p))),
             f"{count(item.n)} {item.n_unit}",
         )
@@ -117,11 +118,6 @@ def markdown_table(evidence: Sequence[Evidence]) -> str:
 
 def count(n: int) -> str:
     return f"{n:,}"
-
-
-def controls(evidence: Evidence) -> list[Control]:
-    """Controls of the estimate as it stands. A name with a colon belongs to another form of the estimate."""
-    return [control for control in evidence.controls if ": " not in control.name]
 
 
 def margin(decision: Decision) -> str:

@@ -6,7 +6,6 @@ A verdict is a statement about one interval, so what would turn it can be comput
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -14,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from normprobe.claims.evidence import Decision, Evidence
-from normprobe.claims.measure.judgement import NO_EFFECT
+from normprobe.claims.margin import NO_EFFECT
 from normprobe.report.table import count, number
-from normprobe.stats.verdict import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, VACUOUS, decide
+from normprobe.stats.verdict import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, VACUOUS
 from normprobe.style import GREY, VERDICT_COLOURS
 
 # Told apart by shape, for black and white: marker, filled or not.
@@ -39,7 +38,7 @@ def what_would_change(evidence: Evidence) -> str:
     decision = evidence.decision
     low, _ = decision.interval
     if evidence.verdict == VACUOUS:
-        return f"No margin would: the test says nothing here. {_first_sentence(evidence.note)}"
+        return f"No margin would: the test says nothing here. {evidence.reason}"
     if evidence.verdict == INCONCLUSIVE:
         return _settle(evidence)
     if evidence.verdict == SUPPORTED:
@@ -63,9 +62,8 @@ def what_would_change(evidence: Evidence) -> str:
 
 def binding(decision: Decision) -> str:
     """The control that bounds the margin, its form in brackets; empty where a control is missing."""
-    form, _, control = decision.strongest.rpartition(": ")
-    name = "the value of no effect" if control == NO_EFFECT else control
-    return f"{name} ({form})" if form else name
+    name = "the value of no effect" if decision.strongest == NO_EFFECT else decision.strongest
+    return f"{name} ({decision.form})" if decision.form else name
 
 
 def problems_needed(decision: Decision, n: int) -> int | None:
@@ -86,13 +84,11 @@ def problems_needed(decision: Decision, n: int) -> int | None:
 def _settle(evidence: Evidence) -> str:
     decision = evidence.decision
     if decision.missing:
-        forms = Counter(name.rpartition(": ")[2] for name in decision.missing)
+        forms = Counter(name for _, name in decision.missing)
         lacking = (f"{name} (in {n} forms)" if n > 1 else name for name, n in forms.items())
         return f"What is missing has to be computed: {', '.join(lacking)}."
-    if decide(decision.interval, decision.smallest_effect) != INCONCLUSIVE:
-        return (
-            f"Not the margin: another condition of the rule leaves it open. {_first_sentence(evidence.note)}"
-        )
+    if evidence.reason:
+        return f"Not the margin: another condition of the rule leaves it open. {evidence.reason}"
     n = problems_needed(decision, evidence.n)
     if n is None:
         return "No number of problems would settle it: the margin equals its smallest effect, or has no interval."
@@ -139,7 +135,7 @@ def margins_height(evidence: Sequence[Evidence]) -> float:
 def _beneath(decision: Decision) -> str:
     if decision.missing:
         return "a control is missing"
-    return f"against {decision.strongest.rpartition(': ')[2]}"
+    return f"against {decision.strongest}"
 
 
 def _legend(axes: Any, verdicts: set[str]) -> None:
@@ -154,7 +150,3 @@ def _legend(axes: Any, verdicts: set[str]) -> None:
 
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
-
-
-def _first_sentence(text: str) -> str:
-    return re.split(r"(?<=[.!?])\s+(?=[A-Z])", text, maxsplit=1)[0]

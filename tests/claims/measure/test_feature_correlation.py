@@ -15,8 +15,8 @@ from normprobe.claims.measure.feature_correlation import (
     REGRESSED,
     feature_correlation,
 )
-from normprobe.claims.measure.measured import Measured
-from normprobe.claims.measure.signals import NORM
+from normprobe.claims.measure.measured_tokens import MeasuredTokens
+from normprobe.claims.measure.signal_values import NORM
 from normprobe.runs.tables import Tables
 
 
@@ -72,7 +72,7 @@ def partial(here: pd.DataFrame) -> float:
 )
 def test_every_arm_is_measured_as_the_slow_reference_does(run, form, reader, subject):
     tables = Tables(run)
-    measured = Measured(tables, ["think", "no_think"])
+    measured = MeasuredTokens(tables, ["think", "no_think"])
     weights = np.ones((1, measured.n_problems))
     fast = feature_correlation(tables, reader, measured, weights, form, [NORM])[NORM]
     np.testing.assert_allclose(fast[0], slowly(tables, reader, subject, form), atol=1e-9)
@@ -80,7 +80,7 @@ def test_every_arm_is_measured_as_the_slow_reference_does(run, form, reader, sub
 
 def test_a_signal_that_was_not_recorded_is_left_out_and_one_without_layers_meets_them_all(run):
     tables = Tables(run)
-    measured = Measured(tables, ["think", "no_think"])
+    measured = MeasuredTokens(tables, ["think", "no_think"])
     weights = np.ones((1, measured.n_problems))
     told = feature_correlation(
         tables, "model", measured, weights, NO_SINKS, ["norm", "surprisal", "unheard_of"], [5, 7]

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from claims_fixture import Effects, write_run
 
-from normprobe.claims.measure.judgement import Resampling
-from normprobe.claims.measure.measured import NotJudged
+from normprobe.claims.measure.measured_tokens import NotMeasurable
+from normprobe.claims.measure.resampling import Resampling
 from normprobe.claims.measure.signal_comparison import (
     COMPUTED,
     CORRECT,
@@ -116,7 +116,7 @@ def test_targets_that_a_run_lacks_are_absent(tmp_path):
     path = write_run(tmp_path / "run", roles=False, subjects=("model",))
     assert set(compare(path)["target"]) == {FEATURES}
     (path / "reductions" / "tokens.safetensors").unlink()
-    with pytest.raises(NotJudged, match="needs feature activations, roles or scored answers"):
+    with pytest.raises(NotMeasurable, match="needs feature activations, roles or scored answers"):
         compare(path)
 
 

@@ -27,10 +27,10 @@ Array = Float[np.ndarray, "problem layer"]
 
 
 @dataclass(frozen=True)
-class Cells:
-    """One reader, one feature set.
+class BoundInputs:
+    """Bound inputs (problem × layer) of one reader and one feature set.
 
-    constants: of each cell, the larger of both modes for ε and δ; spread_…: mean ‖h‖² − ‖h̄‖² over tokens; a, b: ‖a‖₁,
+    constants: the larger of both modes for ε and δ; spread_…: mean ‖h‖² − ‖h̄‖² over tokens; a, b: ‖a‖₁,
     ‖b‖₁, summed activations in think and no_think; k_think, k_delta: features active in think, features with Δ ≠ 0;
     overlap: features active in both modes over features active in either.
     """
@@ -63,8 +63,10 @@ def shared_problems(tables: Tables, readers: Sequence[str]) -> list[str]:
     return sorted(shared or set())
 
 
-def read_cells(tables: Tables, reader: str, problems: Sequence[str], feature_set: str = "reasoning") -> Cells:
-    """The cells of one reader and feature set ("reasoning", or "plus" for I⁺) on these problems."""
+def read_bound_inputs(
+    tables: Tables, reader: str, problems: Sequence[str], feature_set: str = "reasoning"
+) -> BoundInputs:
+    """The bound inputs of one reader and feature set ("reasoning", or "plus" for I⁺) on these problems."""
     layers = tables.layers(reader)
     grid = pd.MultiIndex.from_product([list(problems), layers])
 
@@ -92,7 +94,7 @@ def read_cells(tables: Tables, reader: str, problems: Sequence[str], feature_set
         rho=ratio(no_think["z_sum"], think["z_sum"]),
         kappa=drift(lengths.b_think, lengths.b_no_think),
     )
-    return Cells(
+    return BoundInputs(
         lengths,
         constants,
         spread_think=think["h_sq_mean"] - think["h_sq"],

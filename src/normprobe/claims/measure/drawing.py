@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from normprobe.claims.evidence import Evidence
-from normprobe.claims.measure.judgement import READER_NAMES
-from normprobe.claims.measure.measured import late_layers
+from normprobe.claims.measure.measured_tokens import late_layers
+from normprobe.claims.measure.readers import READER_NAMES
 from normprobe.style import GREY, READER_COLOURS, reader_line
 
 CONTROL = {"color": GREY, "linewidth": 1.0}

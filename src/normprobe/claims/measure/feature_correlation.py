@@ -21,9 +21,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from normprobe.claims.measure.judgement import average, subject_of
-from normprobe.claims.measure.measured import Measured
-from normprobe.claims.measure.signals import LAYERLESS, NORM, read_signal
+from normprobe.claims.measure.measured_tokens import MeasuredTokens
+from normprobe.claims.measure.readers import subject_of
+from normprobe.claims.measure.resampling import average
+from normprobe.claims.measure.signal_values import LAYERLESS, NORM, read_signal
 from normprobe.claims.measure.within_groups import (
     centred_within,
     correlation_within,
@@ -41,7 +42,7 @@ FORMS = (PLAIN, NO_SINKS, REGRESSED)
 def feature_correlation(
     tables: Tables,
     reader: str,
-    measured: Measured,
+    measured: MeasuredTokens,
     weights: Float[np.ndarray, "draw problem"],
     form: str,
     signals: Sequence[str],

@@ -1,4 +1,4 @@
-"""The bound in every held-out cell (problem × layer), with constants fixed on other problems.
+"""The bound for every held-out bound input (problem × layer), with constants fixed on other problems.
 
 Each of ε, δ, ρ and κ is fixed per layer at the level that a new problem stays within with probability 95 %. c⋆ belongs
 to the dictionary and to the choice of I, which saw none of these problems.
@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from normprobe.claims.measure.bound_inputs import Cells, of_layers, read_cells
+from normprobe.claims.measure.bound_inputs import BoundInputs, of_layers, read_bound_inputs
 from normprobe.runs.tables import Tables
 from normprobe.theory.bound import (
     PAPER,
@@ -53,15 +53,15 @@ def held_out_bounds(
     """One row per form, held-out problem and layer of a reader.
 
     Forms: "signed" (I as chosen, any sign of Δ), "I⁺" (the theorem's Δ ≥ 0), "paper's thresholds" (signed, with the
-    paper's constants and each cell's own number of active features), "norms alone" (signed, with Ω_obs) and "mean
+    paper's constants and each input's own number of active features), "norms alone" (signed, with Ω_obs) and "mean
     squared norms" (signed, for the gap of mean ‖h‖² in place of that of the mean states: |V_T − V_N| is added to Ω).
     Columns: gap, s and the bound in (squared) activation units; holds; vacuous and why; whether √g ≤ S ≤ √(kg) holds.
     """
     layers = tables.layers(reader)
     constants, constants_plus = (
-        _fixed(read_cells(tables, reader, fixing, name)) for name in ("reasoning", "plus")
+        _fixed(read_bound_inputs(tables, reader, fixing, name)) for name in ("reasoning", "plus")
     )
-    whole, plus = (read_cells(tables, reader, held_out, name) for name in ("reasoning", "plus"))
+    whole, plus = (read_bound_inputs(tables, reader, held_out, name) for name in ("reasoning", "plus"))
     lengths, gap = whole.lengths, whole.lengths.gap
     # c⋆ of all of I bounds that of every subset from below, so it needs no look at which features are active.
     c, mu = of_layers(tables, reader, "c_star_selected"), of_layers(tables, reader, "mu_minus_selected")
@@ -107,20 +107,20 @@ def held_out_bounds(
     return pd.concat([frame.assign(**keys) for frame in frames], ignore_index=True)
 
 
-def _fixed(cells: Cells) -> Constants:
-    return Constants(*(fix(getattr(cells.constants, field.name)) for field in fields(Constants)))
+def _fixed(inputs: BoundInputs) -> Constants:
+    return Constants(*(fix(getattr(inputs.constants, field.name)) for field in fields(Constants)))
 
 
 def _rows(
     form: str,
-    cells: Cells,
+    inputs: BoundInputs,
     gap: np.ndarray,
     omega: np.ndarray,
     rho: np.ndarray,
     c: np.ndarray,
     bound: Bound,
 ) -> pd.DataFrame:
-    silent = cells.k_think == 0
+    silent = inputs.k_think == 0
     reasons = {
         "no active reasoning feature": silent,
         "leakage ρ ≥ 1": rho >= 1,
@@ -130,20 +130,20 @@ def _rows(
     }
     columns = {
         "gap": gap,
-        "s": cells.s,
-        "h_no_think_sq": cells.lengths.h_no_think,
-        "k": cells.k_delta,
+        "s": inputs.s,
+        "h_no_think_sq": inputs.lengths.h_no_think,
+        "k": inputs.k_delta,
         "omega": omega,
         "rho": rho,
         "c": c,
         "lower": bound.lower,
         "upper": bound.upper,
-        "holds": bound.holds(cells.s),
+        "holds": bound.holds(inputs.s),
         "vacuous": bound.vacuous | silent,
         "why_vacuous": np.select(
             [np.broadcast_to(reason, silent.shape) for reason in reasons.values()], list(reasons), ""
         ),
-        "slack_free_holds": slack_free_bound(gap, cells.k_delta).holds(cells.s),
+        "slack_free_holds": slack_free_bound(gap, inputs.k_delta).holds(inputs.s),
     }
     flat = {name: np.broadcast_to(values, silent.shape).ravel() for name, values in columns.items()}
     return pd.DataFrame(flat).assign(form=form)

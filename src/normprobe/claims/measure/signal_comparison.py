@@ -1,4 +1,4 @@
-"""Which signal tells most? The norm beside every other signal on the same footing. A comparison, not a claim.
+"""Which signal tells most? The norm and every other signal, measured in the same way. A comparison, not a claim.
 
 Three targets, each read within one layer and averaged over the last quarter of layers; sinks are left out:
 
@@ -22,9 +22,15 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from normprobe.claims.measure.feature_correlation import NO_SINKS, feature_correlation
-from normprobe.claims.measure.judgement import READER_NAMES, Draws, Resampling, average, interval
-from normprobe.claims.measure.measured import FEWEST_PROBLEMS, Measured, NotJudged, late_layers
-from normprobe.claims.measure.signals import NAMES, NORM, read_signal
+from normprobe.claims.measure.measured_tokens import (
+    FEWEST_PROBLEMS,
+    MeasuredTokens,
+    NotMeasurable,
+    late_layers,
+)
+from normprobe.claims.measure.readers import READER_NAMES
+from normprobe.claims.measure.resampling import Draws, Resampling, average, interval
+from normprobe.claims.measure.signal_values import NAMES, NORM, read_signal
 from normprobe.claims.measure.within_groups import auroc_within
 from normprobe.runs.tables import Tables
 from normprobe.stats.classification import auroc_of_weights, pair_counts
@@ -39,11 +45,11 @@ CHANCE = 0.5
 
 
 @dataclass(frozen=True)
-class _Footing:
-    """What all signals and targets share: the measured tokens, the resamplings of their problems, the late layers."""
+class _Sample:
+    """What all signals and targets share: the measured tokens, the resamples of their problems, the late layers."""
 
     tables: Tables
-    measured: Measured
+    measured: MeasuredTokens
     weights: Float[np.ndarray, "draw problem"]
     late: list[int]
 
@@ -63,9 +69,9 @@ class _Footing:
         return {signal: values for signal, values in known.items() if values is not None}
 
 
-_Told = tuple[dict[str, Draws], int]
-"""What each signal tells, mean over the late layers, and on how many problems; empty where the run lacks the target."""
-_NOTHING: _Told = ({}, 0)
+_Found = tuple[dict[str, Draws], int]
+"""A number per signal, mean over the late layers, and of how many problems; empty where the run lacks the target."""
+_NOTHING: _Found = ({}, 0)
 
 
 def compare_signals(tables: Tables, resample: Resampling) -> pd.DataFrame:
@@ -73,29 +79,29 @@ def compare_signals(tables: Tables, resample: Resampling) -> pd.DataFrame:
     problems (low, high), strength = |estimate|, over_norm = strength − the norm's with its interval, and n problems.
 
     A target that the run lacks (features, roles, scored answers) has no rows, nor has one with so few pairs to compare
-    that some resamples hold none. Raises NotJudged for too few problems, and where there is no target at all.
+    that some resamples hold none. Raises NotMeasurable for too few problems, and where there is no target at all.
     """
-    measured = Measured(tables, ["think", "no_think"])
+    measured = MeasuredTokens(tables, ["think", "no_think"])
     depth = len(tables.signals("model")[NORM])
-    footing = _Footing(tables, measured, resample(measured.n_problems), late_layers(range(depth), depth))
+    sample = _Sample(tables, measured, resample(measured.n_problems), late_layers(range(depth), depth))
     rows = []
-    for target, tell in _TARGETS.items():
+    for target, measure in _TARGETS.items():
         for subject in ("model", "untrained"):
-            told, n = tell(footing, subject) if tables.has(f"signals/{subject}") else _NOTHING
+            found, n = measure(sample, subject) if tables.has(f"signals/{subject}") else _NOTHING
             rows += [
                 {
                     "target": target,
                     "signal": signal,
                     "reader": READER_NAMES[subject],
                     "unit": "Spearman ρ" if target == FEATURES else "AUROC − 0.5",
-                    **_numbers(draws, told[NORM]),
+                    **_numbers(draws, found[NORM]),
                     "n": n,
                 }
-                for signal, draws in told.items()
+                for signal, draws in found.items()
                 if np.isfinite(draws).all()
             ]
     if not rows:
-        raise NotJudged(
+        raise NotMeasurable(
             "it needs feature activations, roles or scored answers, and this run has none of them"
         )
     return pd.DataFrame(rows)
@@ -115,33 +121,33 @@ def _numbers(draws: Draws, norm: Draws) -> dict[str, float]:
     }
 
 
-def _features(footing: _Footing, subject: str) -> _Told:
-    if not footing.tables.has(f"z/{subject}"):
+def _features(sample: _Sample, subject: str) -> _Found:
+    if not sample.tables.has(f"z/{subject}"):
         return _NOTHING
-    late = [layer for layer in footing.tables.layers(subject) if layer in footing.late]
+    late = [layer for layer in sample.tables.layers(subject) if layer in sample.late]
     if not late:
         return _NOTHING
-    told = feature_correlation(
-        footing.tables, subject, footing.measured, footing.weights, NO_SINKS, list(NAMES), late
+    found = feature_correlation(
+        sample.tables, subject, sample.measured, sample.weights, NO_SINKS, list(NAMES), late
     )
-    return {signal: rho.mean(axis=1) for signal, rho in told.items()}, footing.measured.n_problems
+    return {signal: rho.mean(axis=1) for signal, rho in found.items()}, sample.measured.n_problems
 
 
-def _computed(footing: _Footing, subject: str) -> _Told:
-    role = footing.measured.tokens["role"]
-    mask = footing.thought() & role.notna().to_numpy(dtype=bool)
-    problem, n_problems = footing.measured.problem[mask], footing.measured.n_problems
+def _computed(sample: _Sample, subject: str) -> _Found:
+    role = sample.measured.tokens["role"]
+    mask = sample.thought() & role.notna().to_numpy(dtype=bool)
+    problem, n_problems = sample.measured.problem[mask], sample.measured.n_problems
     computed = (role[mask] == "computed").to_numpy(dtype=bool)
-    told, n = {}, 0
-    for signal, scores in footing.scores(subject, mask).items():
+    found, n = {}, 0
+    for signal, scores in sample.scores(subject, mask).items():
         auroc = auroc_within(scores, computed, problem, problem, n_problems)
         n = int(np.isfinite(auroc).all(axis=1).sum())
-        told[signal] = average(footing.weights, auroc).mean(axis=1) - CHANCE
-    return (told, n) if n >= FEWEST_PROBLEMS else _NOTHING
+        found[signal] = average(sample.weights, auroc).mean(axis=1) - CHANCE
+    return (found, n) if n >= FEWEST_PROBLEMS else _NOTHING
 
 
-def _correct(footing: _Footing, subject: str, *, alike: bool) -> _Told:
-    tables, tokens, mask = footing.tables, footing.measured.tokens, footing.thought()
+def _correct(sample: _Sample, subject: str, *, alike: bool) -> _Found:
+    tables, tokens, mask = sample.tables, sample.measured.tokens, sample.thought()
     if not tables.has("responses") or not tables.has("problems"):
         return _NOTHING
     scored = tables.responses.dropna(subset="correct").set_index("response_id")["correct"].astype(bool)
@@ -149,22 +155,22 @@ def _correct(footing: _Footing, subject: str, *, alike: bool) -> _Told:
     response, response_ids = pd.factorize(tokens["response_id"][mask])
     correct = scored.loc[response_ids].to_numpy(dtype=bool)
     problem = np.zeros(len(response_ids), dtype=np.int64)
-    problem[response] = footing.measured.problem[mask]
+    problem[response] = sample.measured.problem[mask]
     problems, cluster = np.unique(problem, return_inverse=True)
     if len(problems) < FEWEST_PROBLEMS or correct.all() or not correct.any():
         return _NOTHING
     stratum = _strata(tables, tokens["problem_id"][mask].to_numpy(), response) if alike else None
-    length, weights = np.bincount(response), footing.weights[:, problems]
+    length, weights = np.bincount(response), sample.weights[:, problems]
 
     def auroc(means: Float[np.ndarray, " response"]) -> Draws:
         return auroc_of_weights(*pair_counts(means, correct, cluster, stratum), weights)
 
-    told = {
+    found = {
         signal: np.mean([auroc(np.bincount(response, weights=row) / length) for row in scores], axis=0)
         - CHANCE
-        for signal, scores in footing.scores(subject, mask).items()
+        for signal, scores in sample.scores(subject, mask).items()
     }
-    return told, len(problems)
+    return found, len(problems)
 
 
 def _strata(

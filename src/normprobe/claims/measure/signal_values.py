@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float
 
-from normprobe.claims.measure.measured import Measured
+from normprobe.claims.measure.measured_tokens import MeasuredTokens
 from normprobe.runs.tables import Tables
 
 NORM = "norm"
@@ -28,7 +28,7 @@ def read_signal(
     subject: str,
     signal: str,
     layers: Sequence[int],
-    measured: Measured,
+    measured: MeasuredTokens,
     mask: Bool[np.ndarray, " token"],
 ) -> Float[np.ndarray, "#layer picked"] | None:
     """A signal of the masked tokens at these layers, float64; one row where it has no layers, None if not recorded."""

@@ -21,7 +21,7 @@ RESPONSE = ("thought", "answer")
 FEWEST_PROBLEMS = 10  # fewer carry no interval
 
 
-class NotJudged(NormprobeError):
+class NotMeasurable(NormprobeError):
     """The run has the tables that a claim needs, but too little in them; the message says what is lacking."""
 
 
@@ -35,11 +35,11 @@ def middle_layers(layers: Sequence[int], depth: int) -> list[int]:
     return [row for row, layer in enumerate(layers) if depth // 4 <= layer < depth - math.ceil(depth / 4)]
 
 
-class Measured:
+class MeasuredTokens:
     """The measurement split's tokens of problems that were answered in all of `modes`.
 
     `tokens` are their rows, `problem` [token] an index into `n_problems` problems. `where` picks tokens as a mask over
-    these rows; `pick` takes a mask's columns out of a run's arrays. Raises NotJudged for fewer than `FEWEST_PROBLEMS`.
+    these rows; `pick` takes a mask's columns out of a run's arrays. Raises NotMeasurable for too few problems.
     """
 
     def __init__(self, tables: Tables, modes: Sequence[str]) -> None:
@@ -49,7 +49,7 @@ class Measured:
         problems = answered.index[answered == len(modes)]
         self.n_problems = len(problems)
         if self.n_problems < FEWEST_PROBLEMS:
-            raise NotJudged(
+            raise NotMeasurable(
                 f"it needs at least {FEWEST_PROBLEMS} measured problems answered in {' and '.join(modes)}, "
                 f"and this run has {self.n_problems}"
             )

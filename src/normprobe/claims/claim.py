@@ -1,0 +1,132 @@
+"""The type of a claim: what it says, how it is measured and shown, and the rule that judges it.
+
+A claim is one file of this folder with a module-level `CLAIM`. Whatever shows claims (tables, captions, figures, the
+report, the audit) reads them from `claims.registry.CLAIMS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from normprobe.claims.evidence import Control, Decision, Evidence
+from normprobe.claims.margin import Form, decide_by_margin
+from normprobe.claims.measure.measured_tokens import NotMeasurable
+from normprobe.claims.measure.resampling import Draws, Resampling, interval
+from normprobe.runs.tables import Tables
+from normprobe.stats.verdict import NOT_SUPPORTED
+
+Panel = Callable[[Any, pd.DataFrame, Evidence], None]
+"""Draws on matplotlib axes, from the claim's series and its evidence."""
+
+
+@dataclass(frozen=True)
+class Override:
+    """A verdict that a condition of the rule puts in the place of the margin's, and why.
+
+    denied_by: only where the margin would deny the claim, and this control is the one that denies it.
+    """
+
+    verdict: str
+    reason: str
+    denied_by: str = ""
+
+    def applies(self, decision: Decision) -> bool:
+        denied = decision.verdict == NOT_SUPPORTED and decision.strongest == self.denied_by
+        return denied or not self.denied_by
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a claim measured on a run, before it is judged.
+
+    estimate: the claim's number in every draw, in its unit, measured in the form `form`; forms: what the rule compares;
+    further: numbers that are shown and decide nothing; series: the tidy table that the panel draws; overrides:
+    conditions of the rule that are met, of which the first that applies decides before the margin does.
+    """
+
+    estimate: Draws
+    forms: Mapping[str, Form]
+    n: int
+    note: str
+    series: pd.DataFrame
+    form: str = ""
+    further: Sequence[Control] = ()
+    overrides: Sequence[Override] = ()
+    n_unit: str = "problems"
+
+
+@dataclass(frozen=True)
+class ExtraFigure:
+    """A further figure from a claim's series: `stem` names its files, `caption` says what it shows."""
+
+    stem: str
+    caption: str
+    panel: Panel
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim of the paper.
+
+    order: place among the claims; version: counted up by hand when `measure` gives other numbers or the rule changes;
+    title: the claim as a question; statement: the claim; caption: what the panel shows; rule: how the verdict is
+    reached, fixed before the data are seen; needs: names of `Tables`; unit: of estimate, margin and `smallest_effect`;
+    null: the estimate's value where there is no effect. figure: stem of the figure that holds the panel (claims that
+    share one are its parts), height: of the panel, in units of a usual one; paper_form: the form (with the name "this
+    model") that holds the paper's own statistic, if that is not the estimate; planted: the audit's planted model that
+    has this effect, "" if none has.
+    """
+
+    order: int
+    name: str
+    version: int
+    title: str
+    statement: str
+    caption: str
+    rule: str
+    needs: frozenset[str]
+    unit: str
+    smallest_effect: float
+    measure: Callable[[Tables, Resampling], Measurement]
+    panel: Panel
+    figure: str
+    null: float = 0.0
+    height: float = 1.0
+    extra_figures: tuple[ExtraFigure, ...] = ()
+    paper_form: str = ""
+    planted: str = ""
+
+    def judge(self, tables: Tables, resample: Resampling, seed: int) -> tuple[Evidence, pd.DataFrame]:
+        """The evidence on this claim, and the series its panel draws.
+
+        Raises NotMeasurable if the run lacks a table that the claim needs, or has too little in them.
+        """
+        if missing := sorted(need for need in self.needs if not tables.has(need)):
+            raise NotMeasurable(f"it needs {', '.join(missing)}, which this run does not have")
+        found = self.measure(tables, resample)
+        decision = decide_by_margin(found.forms, self.null, self.smallest_effect)
+        override = next((override for override in found.overrides if override.applies(decision)), None)
+        deciding = [row for name, form in found.forms.items() for row in form.rows(name, found.estimate)]
+        evidence = Evidence(
+            claim=self.name,
+            version=self.version,
+            statement=self.statement,
+            verdict=override.verdict if override else decision.verdict,
+            reason=override.reason if override else "",
+            rule=self.rule,
+            form=found.form,
+            estimate=float(found.estimate[0]),
+            unit=self.unit,
+            interval=interval(found.estimate),
+            n=found.n,
+            n_unit=found.n_unit,
+            controls=(*deciding, *found.further),
+            decision=decision,
+            seed=seed,
+            note=found.note,
+        )
+        return evidence, found.series

@@ -1,0 +1,96 @@
+"""The rule of every claim: the margin of the estimate over its strongest control, in the weakest of its forms.
+
+Both are found anew in every draw, so that neither the control nor the form is chosen by looking at the sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from normprobe.claims.evidence import Control, Decision
+from normprobe.claims.measure.readers import MODEL
+from normprobe.claims.measure.resampling import Draws, interval
+
+NO_EFFECT = "no effect"
+_NOTHING = (float("nan"), float("nan"))
+
+
+@dataclass(frozen=True)
+class Form:
+    """One way of measuring: an estimate and the controls it must exceed (None: a number that cannot be computed).
+
+    name: what the estimate belongs to; quantity: what the numbers are, where that is not the claim's unit.
+    """
+
+    estimate: Draws | None
+    controls: Mapping[str, Draws | None]
+    name: str = MODEL
+    quantity: str = ""
+
+    @classmethod
+    def of(cls, named: Mapping[str, Draws | None]) -> Form:
+        """From numbers by name, the model's under its own and every control's under the control's."""
+        return cls(named[MODEL], {name: draws for name, draws in named.items() if name != MODEL})
+
+    def rivals(self, null: float) -> dict[str, Draws]:
+        """What the estimate must exceed: `null` (the value of no effect) and the controls that could be computed."""
+        known = {name: draws for name, draws in self.controls.items() if draws is not None}
+        sizes = (len(draws) for draws in (*known.values(), self.estimate) if draws is not None)
+        return {NO_EFFECT: np.full(next(sizes, 1), null), **known}
+
+    @property
+    def missing(self) -> list[str]:
+        """What could not be computed."""
+        lacking = [name for name, draws in self.controls.items() if draws is None]
+        return [*(["the estimate"] if self.estimate is None else []), *lacking]
+
+    def margin(self, null: float) -> Draws | None:
+        """Estimate − the strongest of its rivals, found anew in every draw; None if anything is missing."""
+        if self.estimate is None or self.missing:
+            return None
+        return self.estimate - np.maximum.reduce(list(self.rivals(null).values()))
+
+    def rows(self, form: str, estimate: Draws) -> list[Control]:
+        """The form's numbers as rows of the evidence, its own estimate left out where it is the claim's `estimate`."""
+        named = {} if self.estimate is estimate else {self.name: self.estimate}
+        return [
+            control(form, name, draws, decides=True, quantity=self.quantity)
+            for name, draws in {**named, **self.controls}.items()
+        ]
+
+
+def control(
+    form: str, name: str, draws: Draws | None, *, decides: bool = False, quantity: str = ""
+) -> Control:
+    """A row of the evidence from a number's draws; NaN where it could not be computed."""
+    if draws is None:
+        return Control(form, name, decides, float("nan"), _NOTHING, quantity)
+    return Control(form, name, decides, float(draws[0]), interval(draws), quantity)
+
+
+def weakest_form(forms: Mapping[str, Form], null: float) -> str | None:
+    """The form with the lowest margin on the sample itself; None if anything is missing in any form."""
+    margins = {name: form.margin(null) for name, form in forms.items()}
+    known = {name: float(margin[0]) for name, margin in margins.items() if margin is not None}
+    return min(known, key=lambda name: known[name]) if len(known) == len(forms) else None
+
+
+def decide_by_margin(forms: Mapping[str, Form], null: float, smallest_effect: float) -> Decision:
+    """The lowest margin of all forms in every draw, with its interval and its one-sided p.
+
+    Without a margin (NaN) if a form or a control cannot be computed.
+    """
+    weakest = weakest_form(forms, null)
+    if weakest is None:
+        missing = tuple((name, lacking) for name, form in forms.items() for lacking in form.missing)
+        return Decision(float("nan"), _NOTHING, smallest_effect, "", "", missing, float("nan"))
+    margins = [margin for form in forms.values() if (margin := form.margin(null)) is not None]
+    draws = np.minimum.reduce(margins)
+    rivals = forms[weakest].rivals(null)
+    strongest = max(rivals, key=lambda rival: rivals[rival][0])
+    # The sample counts as one of its resamples, so p is never 0; a draw without a value counts against the claim.
+    p = (1 + int((~(draws[1:] > smallest_effect)).sum())) / len(draws)
+    return Decision(float(draws[0]), interval(draws), smallest_effect, weakest, strongest, (), p, draws)

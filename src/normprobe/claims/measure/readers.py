@@ -1,0 +1,30 @@
+"""The readers and subjects that claims compare, the names a reader of the evidence sees, and which are controls."""
+
+from __future__ import annotations
+
+from normprobe.runs.tables import Tables
+
+READER_NAMES = {
+    "model": "this model",
+    "untrained": "untrained twin",
+    "random": "random dictionary",
+    "early": "early checkpoint",
+}
+MODEL, TWIN = READER_NAMES["model"], READER_NAMES["untrained"]
+FILLER = "filler instead of a thought"
+"""The length control: the model in the mode `filler`."""
+
+
+def null_subjects(tables: Tables) -> list[str]:
+    """Subjects that a claim must exceed: the untrained twin always, the early checkpoint where the run has one."""
+    return ["untrained", *(["early"] if tables.has("signals/early") else [])]
+
+
+def null_readers(tables: Tables) -> list[str]:
+    """The same for claims that read dictionaries: also a random one of the same shape, reading the model itself."""
+    return ["untrained", "random", *null_subjects(tables)[1:]]
+
+
+def subject_of(reader: str) -> str:
+    """The subject whose states a reader's dictionary reads."""
+    return "model" if reader == "random" else reader

@@ -24,7 +24,8 @@ def compare(runs: list[Path]) -> pd.DataFrame:
     """One row per run, claim and quantity: the claim's own estimate (`ESTIMATE`) and each of its controls by label.
 
     Columns: run, model, seed, claim, verdict, quantity, form, value, low, high (95 % interval), unit, n, n_unit; NaN
-    where nothing could be computed. Raises NormprobeError for a run without readable evidence, and for two runs of one name.
+    where nothing could be computed. Raises NormprobeError for a run without readable evidence, and for two runs of one
+    name.
     """
     names = [run.resolve().name for run in runs]
     if len(set(names)) < len(names):

@@ -23,8 +23,9 @@ def judging(values: np.ndarray, missing: bool = False) -> Callable[[Resampling],
         controls = {"lost": None} if missing else {}
         decision = decide_by_margin({"": Form(draws, controls)}, null=0.0, smallest_effect=SMALLEST)
         return Evidence(
-            claim="mean", version=1, statement="", verdict=decision.verdict, reason="", rule="", form="", estimate=float(draws[0]), unit="",
-            interval=(0.0, 1.0), n=len(values), n_unit="problems", controls=(), decision=decision, seed=0, note="",
+            claim="mean", version=1, statement="", verdict=decision.verdict, reason="", rule="", form="",
+            estimate=float(draws[0]), unit="", interval=(0.0, 1.0), n=len(values),
+            n_unit="problems", controls=(), decision=decision, seed=0, note="",
         )  # fmt: skip
 
     return evaluate

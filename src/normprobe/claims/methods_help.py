@@ -73,8 +73,8 @@ def measure(tables: Tables, resample: Resampling) -> Measurement:
 
     chosen_by = [str(name) for name in selectors]
     others = [name for name in chosen_by if not name.startswith("lrs_") and name not in SHOWN["LRS"]]
-    compared = {method: (method, (PLAIN, *names)) for method, names in BASELINES.items()}
-    compared["LRS"] = (LRS, tuple(others))
+    compared = {method: (method, [PLAIN, *names]) for method, names in BASELINES.items()}
+    compared["LRS"] = (LRS, others)
     forms = {
         method: Form(accuracy[own], {name: accuracy.get(name) for name in rivals}, own, "accuracy")
         for method, (own, rivals) in compared.items()

@@ -19,7 +19,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "normprobe.audit.__main__",
         "audit a finished run: null networks, planted effects, coverage, power",
     ),
-    "generate": ("normprobe.engines.hf.__main__", "answer questions under a policy: ALRR, ERSS, suppression"),
+    "generate": (
+        "normprobe.generate",
+        "answer questions, plainly or under a policy: ALRR, ERSS, suppression",
+    ),
     "evaluate": (
         "normprobe.evaluate",
         "evaluate the three methods on a finished run's model, at equal compute",

@@ -18,6 +18,7 @@ from normprobe.console import run_main
 from normprobe.experiments.method_parts import MethodInputs, Plan
 from normprobe.experiments.methods import QUICK, fill_methods
 from normprobe.layer_profile import LayerProfile
+from normprobe.problems import open_source
 from normprobe.report.findings import read_evidence
 from normprobe.report.html import write_report
 from normprobe.report.method_results import task_table
@@ -64,7 +65,17 @@ def _fill(run: Run, plan: Plan, processes: int | None) -> None:
     profile = LayerProfile.load(run.path / "layer_profile.json")
     config = {"plan": dataclasses.asdict(plan), "profile": dataclasses.asdict(profile)}
     if not run.stage_complete("methods", config):
-        inputs = MethodInputs(run_settings(run), profile, run["responses"] / "responses.parquet", plan)
+        settings = run_settings(run)
+        source = open_source(settings.problem_source)
+        inputs = MethodInputs(
+            settings,
+            profile,
+            source.name,
+            run["problems"] / "problems.parquet",
+            run["responses"] / "responses.parquet",
+            settings.max_new_tokens or source.max_new_tokens,
+            plan,
+        )
         with run.stage("methods", config) as folder:
             fill_methods(folder, inputs, processes=processes)
 

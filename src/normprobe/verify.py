@@ -127,12 +127,13 @@ class Study:
         return {"sae": s.n_sae, "select": s.n_select, "measure": s.n_measure}
 
     def _responses(self, config: dict[str, Any]) -> None:
+        from normprobe.engines.hf import HfEngine
         from normprobe.tracing.stages import fill_responses
 
         with self.run.stage("responses", config) as folder:
             fill_responses(
                 folder,
-                self.model("model"),
+                HfEngine(self.model("model")),
                 self.tables.problems,
                 max_new_tokens=self.max_new_tokens,
                 seed=self.settings.seed,
@@ -182,6 +183,7 @@ class Study:
             )
 
     def _experiments(self, config: dict[str, Any]) -> None:
+        from normprobe.engines.hf import HfEngine
         from normprobe.experiments.suppression import fill_experiments
 
         tables = self.tables
@@ -191,7 +193,7 @@ class Study:
         with self.run.stage("experiments", config) as folder:
             fill_experiments(
                 folder,
-                self.model("model"),
+                HfEngine(self.model("model")),
                 profile,
                 tables.problems,
                 tables.tokens,

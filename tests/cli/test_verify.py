@@ -19,9 +19,9 @@ from normprobe.claims.registry import CLAIMS
 from normprobe.console import run_main
 from normprobe.experiments import methods
 from normprobe.experiments.method_settings import papers, sensitivity, sweep
-from normprobe.experiments.regimes import REGIMES
 from normprobe.layer_profile import LayerProfile
 from normprobe.problems.testbed import bundled
+from normprobe.problems.testbed.source import BundledProblems
 from normprobe.report.audit import Audit
 from normprobe.report.html import write_report
 
@@ -183,7 +183,8 @@ def test_the_evaluation_of_a_run_adds_the_claim_and_is_not_made_twice(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Fewer regimes and settings, and of these one of each kind: the full grid takes minutes at any size.
-    monkeypatch.setattr(methods, "REGIMES", REGIMES[:2])
+    regimes = BundledProblems().regimes(pd.DataFrame())
+    monkeypatch.setattr(BundledProblems, "regimes", lambda _self, _problems: regimes[:2])
     monkeypatch.setattr(methods, "sweep", lambda profile: [*papers(profile)[:2], *sweep(profile)[-1:]])
     monkeypatch.setattr(methods, "sensitivity", lambda profile: dict(list(sensitivity(profile).items())[-2:]))
     copy = shutil.copytree(run, tmp_path / "evaluated")

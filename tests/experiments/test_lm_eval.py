@@ -14,9 +14,9 @@ from lm_eval.api.task import Task
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-from normprobe.engines.hf import UntriggeredWarning, generate
+from normprobe.engines.base import UntriggeredWarning
+from normprobe.engines.hf import HfEngine
 from normprobe.errors import NormprobeError
-from normprobe.experiments.answers import answer_text
 from normprobe.experiments.lm_eval import NormprobeLM
 from normprobe.experiments.lm_eval_tasks import DIRECTORY
 from normprobe.experiments.lm_eval_tasks.testbed import CLOSE, N_DOCUMENTS, SEED, documents, judge
@@ -156,26 +156,29 @@ def test_both_models_score_each_problem_as_the_testbed_does(tasks, opened, mode,
 def test_a_policy_gives_what_the_engine_gives_whatever_the_batches(opened, name, caplog):
     asked = questions(5)
     prompts = [opened.chat.prompt_ids(question, "think") for question in asked]
-    written = generate(
-        opened,
-        build(ACTING[name], None),
+    engine = HfEngine(opened)
+    written = engine.generate(
         prompts,
         MAX_NEW_TOKENS,
         names=[str(prompt) for prompt in prompts],
+        policy=build(ACTING[name], None),
+        record=True,
     )
+    assert written.events is not None
     # As lm-eval has it, the last </think> closes a thought that closes twice.
-    texts = [answer_text(opened, p, ids) for p, ids in zip(prompts, written.tokens, strict=True)]
+    texts = [opened.chat.answer_text(p + ids, len(p)) for p, ids in zip(prompts, written.tokens, strict=True)]
     expected = [text.split(CLOSE)[-1].lstrip() for text in texts]
-    probe = build({"policy": "probe", "tau": {9: 5.0}}, None)
-    plain = generate(opened, probe, prompts, MAX_NEW_TOKENS, quiet=True)
-    assert written.tokens != plain.tokens, "expected a policy strong enough to be seen"
+    assert written.tokens != engine.generate(prompts, MAX_NEW_TOKENS).tokens, (
+        "expected a policy strong enough to be seen"
+    )
     for batch_size in (1, 4):
         model = lm(policy=ACTING[name], batch_size=batch_size)
         with caplog.at_level(logging.INFO, logger="lm_eval"):
             assert model.generate_until(requests_of(model, asked), disable_tqdm=True) == expected
         passes = int(written.events.passes.sum())
         assert (
-            f"acted on {len(written.events.slot)} states, with {passes} extra passes" in caplog.messages[-1]
+            f"acted on {len(written.events.request)} states, with {passes} extra passes"
+            in caplog.messages[-1]
         )
 
 
@@ -248,7 +251,7 @@ def test_the_profile_gives_the_thresholds(opened, tmp_path):
         ({"mode": "filler"}, "mode of think, no_think, got 'filler'"),
         ({"policy": "nothing"}, "policy among alrr"),
         ({"policy": "alrr"}, "expected a layer profile"),
-        ({"profile": "profile.json"}, "expected a policy beside the profile"),
+        ({"profile": "profile.json"}, "expected a policy with the profile"),
         ({"policy": "alrr", "profile": "nowhere.json"}, "nowhere.json"),
         ({"dtype": "auto"}, "expected a dtype"),
     ],

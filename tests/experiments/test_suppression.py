@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from normprobe.engines.hf import HfEngine
 from normprobe.errors import NormprobeError
 from normprobe.experiments.suppression import fill_experiments
 from normprobe.experiments.suppression_treatments import (
@@ -73,7 +74,7 @@ def problems() -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def traced(opened: OpenModel, problems: pd.DataFrame) -> tuple[pd.DataFrame, Signals]:
     responses = generate_responses(
-        opened, problems, modes=["think"], max_new_tokens=NEW_TOKENS, seed=0, progress=False
+        HfEngine(opened), problems, modes=["think"], max_new_tokens=NEW_TOKENS, seed=0, progress=False
     )
     return trace(opened, responses, problems, progress=False)
 
@@ -105,7 +106,7 @@ def conduct(
     path.mkdir(exist_ok=True)
     fill_experiments(
         path,
-        opened,
+        HfEngine(opened),
         profile,
         problems,
         tokens,

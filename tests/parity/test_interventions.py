@@ -9,19 +9,20 @@ import torch
 from parity_models import ARCHITECTURES, build
 from transformers import DynamicCache, PreTrainedModel, StaticCache
 
-from normprobe.engines.hf import UntriggeredWarning, generate, intervene
+from normprobe.engines.base import Events, UntriggeredWarning
+from normprobe.engines.hf import HfEngine, intervene
+from normprobe.engines.hf.decode import decode
 from normprobe.errors import NormprobeError
 from normprobe.models.open import OpenModel
 from normprobe.models.opening import assemble
 from normprobe.policies.alrr import ALRR
 from normprobe.policies.controls.gated_recursion import AlwaysGate, EntropyGate, GatedRecursion, RandomGate
 from normprobe.policies.erss import ERSS
-from normprobe.policies.rows import norms
+from normprobe.policies.rows import Policy, norms
 from normprobe.policies.suppression import Suppression
 from normprobe.policies.threshold import FixedThreshold
 from normprobe.problems.testbed.problems import make_problems
 from normprobe.problems.testbed.tokenizer import build_tokenizer
-from normprobe.tracing.decode import decode
 
 LAYERS = (1, 2)
 NEW_TOKENS = 12
@@ -42,12 +43,21 @@ def plain(opened: OpenModel, prompts: list[list[int]]) -> list[list[int]]:
     return decode(opened, prompts, NEW_TOKENS)
 
 
+def generate(
+    opened: OpenModel, policy: Policy, prompts: list[list[int]], n: int, **how: Any
+) -> tuple[list[list[int]], Events]:
+    """Tokens by prompt, and what the policy did."""
+    result = HfEngine(opened).generate(prompts, n, policy=policy, record=True, **how)
+    assert result.events is not None
+    return result.tokens, result.events
+
+
 @pytest.fixture(scope="module")
 def threshold(opened: OpenModel, prompts: list[list[int]]) -> FixedThreshold:
     """τ between two norms of the first step, so that no tie can be decided by rounding."""
-    events = generate(
+    _, events = generate(
         opened, Suppression(FixedThreshold(dict.fromkeys(LAYERS, 1e-6)), scale=0.0), prompts, 1
-    ).events
+    )
     middle = slice(len(prompts) // 2 - 1, len(prompts) // 2 + 1)
     return FixedThreshold(
         {layer: float(events.delta[events.layer == layer].sort().values[middle].mean()) for layer in LAYERS}
@@ -139,18 +149,18 @@ def test_alrr_equals_a_slow_implementation_of_the_paper(
     growth: float,
 ) -> None:
     policy = replace(eager(threshold), growth=growth)
-    result = generate(opened, policy, prompts, NEW_TOKENS, batch_size=batch_size)
+    tokens, events = generate(opened, policy, prompts, NEW_TOKENS, batch_size=batch_size)
     for slot, prompt in enumerate(prompts):
-        mine = result.events.slot == slot
-        events = [
+        mine = events.request == slot
+        done = [
             tuple(row)
             for row in torch.stack(
-                [result.events.step[mine], result.events.layer[mine], result.events.passes[mine]], dim=1
+                [events.step[mine], events.layer[mine], events.passes[mine]], dim=1
             ).tolist()
         ]
-        assert (result.tokens[slot], events) == slow_recursion(opened, prompt, policy)
-    assert (result.tokens != plain) or growth > 0
-    assert set(result.events.passes.tolist()) & {1, 2}
+        assert (tokens[slot], done) == slow_recursion(opened, prompt, policy)
+    assert (tokens != plain) or growth > 0
+    assert set(events.passes.tolist()) & {1, 2}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
@@ -171,7 +181,7 @@ def test_settings_that_do_nothing_are_the_plain_model(
             ERSS(always, beta=0.0, probability=1.0, cooldown=0),
             ERSS(never, trigger="at_peaks", probability=1.0),
         ):
-            assert generate(opened, policy, prompts, NEW_TOKENS, quiet=True).tokens == plain
+            assert generate(opened, policy, prompts, NEW_TOKENS, quiet=True)[0] == plain
     finally:
         opened.model.to(torch.float32)
 
@@ -204,7 +214,7 @@ def test_generate_inside_the_block_equals_our_own(
     opened: OpenModel, prompts: list[list[int]], threshold: FixedThreshold, cache: type, always_on: bool
 ) -> None:
     policy = eager(threshold)
-    ours = generate(opened, policy, prompts, NEW_TOKENS).tokens
+    ours, events = generate(opened, policy, prompts, NEW_TOKENS)
     longest = max(map(len, prompts))
     ids = torch.tensor([[0] * (longest - len(row)) + row for row in prompts])
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in prompts])
@@ -216,7 +226,6 @@ def test_generate_inside_the_block_equals_our_own(
         )
     for row, tokens in enumerate(ours):
         assert output[row, longest : longest + len(tokens)].tolist() == tokens
-    events = generate(opened, policy, prompts, NEW_TOKENS).events
     assert intervention.events().step.tolist() == events.step.tolist()
     assert intervention.events().passes.tolist() == events.passes.tolist()
 
@@ -227,13 +236,13 @@ def test_steering_changes_what_it_says_it_changes(
     """Batch sizes, order and names of the others do not matter; the request's own name keys its draws."""
     low = FixedThreshold({layer: 0.5 * tau for layer, tau in threshold.tau.items()})
     policy = ERSS(low, probability=0.5, cooldown=1, min_cosine=-1.0, beta=0.9, bank_size=3)
-    one = generate(opened, policy, prompts, NEW_TOKENS, batch_size=6)
-    two = generate(opened, policy, prompts, NEW_TOKENS, batch_size=1)
-    assert one.tokens == two.tokens
-    assert one.tokens != plain
-    assert torch.equal(one.events.step, two.events.step)
-    other = generate(opened, policy, prompts, NEW_TOKENS, names=[f"other {i}" for i in range(6)])
-    assert len(other.events.step) == 0 or other.events.step.tolist() != one.events.step.tolist()
+    tokens, events = generate(opened, policy, prompts, NEW_TOKENS, batch_size=6)
+    alone, alone_events = generate(opened, policy, prompts, NEW_TOKENS, batch_size=1)
+    assert tokens == alone
+    assert tokens != plain
+    assert torch.equal(events.step, alone_events.step)
+    _, other = generate(opened, policy, prompts, NEW_TOKENS, names=[f"other {i}" for i in range(6)])
+    assert len(other.step) == 0 or other.step.tolist() != events.step.tolist()
 
 
 @torch.no_grad()
@@ -249,7 +258,7 @@ def test_bad_calls_are_refused_before_any_token(opened: OpenModel, prompts: list
         intervene(opened, policy, requests=["a", "b"]),
     ):
         opened.model.generate(ids, max_new_tokens=2)
-    with pytest.raises(NormprobeError, match="within the model's 128 positions"):
+    with pytest.raises(NormprobeError, match="within the model's 128 tokens"):
         generate(opened, policy, prompts, 128)
     assert not any(block._forward_hooks or block._forward_pre_hooks for block in opened.blocks)
     assert norms(torch.ones(1, 4)).item() == 2.0

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 import normprobe.problems
+from normprobe.engines.hf import HfEngine
 from normprobe.errors import NormprobeError
 from normprobe.models.opening import open_model
 from normprobe.problems import open_source
@@ -54,7 +55,12 @@ def test_a_new_source_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     problems = source.load({"sae": 8, "select": 8, "measure": 8}, seed=0)
     opened = open_model("tiny-thinker")
     responses = generate_responses(
-        opened, problems, max_new_tokens=source.max_new_tokens, seed=0, scorer=source.score, progress=False
+        HfEngine(opened),
+        problems,
+        max_new_tokens=source.max_new_tokens,
+        seed=0,
+        scorer=source.score,
+        progress=False,
     )
     assert responses["correct"].notna().all()
     tokens, _ = trace(opened, responses, problems, roles=source.roles, progress=False)

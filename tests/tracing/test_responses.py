@@ -5,6 +5,8 @@ import pandas as pd
 import pytest
 import torch
 
+from normprobe.engines.hf import HfEngine
+from normprobe.engines.hf.decode import decode
 from normprobe.errors import NormprobeError
 from normprobe.models.initialise import initialise
 from normprobe.models.open import OpenModel
@@ -12,7 +14,6 @@ from normprobe.models.opening import assemble
 from normprobe.problems.testbed.problems import make_problems
 from normprobe.problems.testbed.tokenizer import build_tokenizer
 from normprobe.problems.testbed.vocabulary import END, END_THINK, VOCABULARY
-from normprobe.tracing.decode import decode
 from normprobe.tracing.responses import generate_responses
 from normprobe.tracing.stages import fill_responses
 
@@ -81,7 +82,7 @@ def test_sampling_follows_the_softmax(opened, problems):
 def test_a_response_does_not_depend_on_the_others(opened, problems, temperature):
     def generate(table: pd.DataFrame, batch_size: int) -> pd.DataFrame:
         return generate_responses(
-            opened,
+            HfEngine(opened),
             table,
             temperature=temperature,
             max_new_tokens=NEW_TOKENS,
@@ -101,7 +102,7 @@ def test_a_response_does_not_depend_on_the_others(opened, problems, temperature)
 def test_samples_differ_and_repeat_with_the_seed(opened, problems):
     def sample(seed: int) -> list[list[int]]:
         table = generate_responses(
-            opened,
+            HfEngine(opened),
             problems,
             modes=["think"],
             samples=2,
@@ -127,7 +128,7 @@ def test_the_table_says_what_was_generated(opened, problems):
         return text == "" or len(text) % 2 == 0
 
     table = generate_responses(
-        opened, problems, max_new_tokens=NEW_TOKENS, seed=0, scorer=scorer, progress=False
+        HfEngine(opened), problems, max_new_tokens=NEW_TOKENS, seed=0, scorer=scorer, progress=False
     )
     assert table["response_id"].tolist() == [
         f"{problem}/{mode}/0"
@@ -171,12 +172,12 @@ def test_interrupted_responses_go_on_where_they_were(opened, problems, tmp_path)
     for folder in (halted, whole):
         folder.mkdir()
     with pytest.raises(KeyboardInterrupt):
-        fill_responses(halted, opened, problems, scorer=scorer, **arguments)
+        fill_responses(halted, HfEngine(opened), problems, scorer=scorer, **arguments)
     assert not (halted / "responses.parquet").exists()
     before = len(scored)
-    fill_responses(halted, opened, problems, scorer=scorer, **arguments)
+    fill_responses(halted, HfEngine(opened), problems, scorer=scorer, **arguments)
     assert len(scored) - before < 27, "finished batches are not generated again"
-    fill_responses(whole, opened, problems, scorer=scorer, **arguments)
+    fill_responses(whole, HfEngine(opened), problems, scorer=scorer, **arguments)
     same(*(pd.read_parquet(folder / "responses.parquet") for folder in (halted, whole)))
     assert [path.name for path in halted.iterdir()] == ["responses.parquet"]
 
@@ -195,11 +196,13 @@ def test_interrupted_responses_go_on_where_they_were(opened, problems, tmp_path)
 def test_what_cannot_be_generated_is_refused(opened, problems, change, message):
     arguments = {"max_new_tokens": 8, "seed": 0, "progress": False} | change
     with pytest.raises(NormprobeError, match=message):
-        generate_responses(opened, problems, **arguments)
+        generate_responses(HfEngine(opened), problems, **arguments)
 
 
 def test_no_problems_and_doubled_problems_are_refused(opened, problems):
     with pytest.raises(NormprobeError, match="at least one problem"):
-        generate_responses(opened, problems.iloc[:0], max_new_tokens=8, seed=0, progress=False)
+        generate_responses(HfEngine(opened), problems.iloc[:0], max_new_tokens=8, seed=0, progress=False)
     with pytest.raises(NormprobeError, match="once"):
-        generate_responses(opened, pd.concat([problems, problems]), max_new_tokens=8, seed=0, progress=False)
+        generate_responses(
+            HfEngine(opened), pd.concat([problems, problems]), max_new_tokens=8, seed=0, progress=False
+        )

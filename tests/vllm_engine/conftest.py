@@ -50,9 +50,9 @@ def profile(opened: "OpenModel", prompts: list[list[int]], tmp_path_factory: pyt
     import pandas as pd
     import torch
 
+    from normprobe.engines.hf.decode import decode
     from normprobe.layer_profile import LayerProfile
     from normprobe.models.sites import record_sites
-    from normprobe.tracing.decode import decode
 
     norm, rows = [], []
     for number, (prompt, response) in enumerate(zip(prompts, decode(opened, prompts, 60), strict=True)):

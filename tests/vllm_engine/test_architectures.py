@@ -9,7 +9,7 @@ from serving_fixture import Asked, Engine, random_checkpoint
 
 pytest.importorskip("vllm.version")
 
-from normprobe.engines import hf
+from normprobe.engines.hf import HfEngine
 from normprobe.errors import NormprobeError
 from normprobe.models.opening import open_model
 from normprobe.policies.spec import build
@@ -41,8 +41,8 @@ def test_extra_passes_and_sites_are_those_of_the_hugging_face_engine(
     # Eager: PyTorch's fused attention ignores the soft cap on Gemma 2's attention scores.
     opened = open_model(tmp_path, check=False, attentions=True)
     prompts = [[5 + i, 9, *range(30, 30 + 3 * i), 40] for i in range(8)]
-    reference = hf.generate(opened, build(POLICY, None), prompts, 24)
-    untouched = hf.generate(opened, build(PROBE, None), prompts, 24)
+    reference = HfEngine(opened).generate(prompts, 24, policy=build(POLICY, None))
+    untouched = HfEngine(opened).generate(prompts, 24)
     assert reference.tokens != untouched.tokens
     engine = start(tmp_path, additional_config={"normprobe": {"policy": POLICY}})
     served = engine.serve({str(i): Asked(prompt, max_tokens=24) for i, prompt in enumerate(prompts)})

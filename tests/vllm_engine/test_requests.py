@@ -14,13 +14,12 @@ from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import BeamSearchParams, RequestOutputKind
 from vllm.v1.request import RequestStatus
 
-from normprobe.engines import hf
+from normprobe.engines.hf import HfEngine
 from normprobe.engines.vllm.core import settings_queue
 from normprobe.engines.vllm.frontend.best_of import best_of
 from normprobe.errors import NormprobeError
 from normprobe.layer_profile import LayerProfile
-from normprobe.policies.lrs import choose, lrs_scores, probe_scores
-from normprobe.policies.probe import Probe, RunningProbe
+from normprobe.policies.lrs import choose, lrs_scores
 from normprobe.policies.spec import build
 
 if TYPE_CHECKING:
@@ -73,28 +72,21 @@ def test_json_text_and_a_mapping_are_the_same_settings(engine: Engine, prompts: 
 def test_a_probe_tells_what_the_hugging_face_engine_sees(
     engine: Engine, opened: "OpenModel", prompts: list[list[int]], profile: Path
 ) -> None:
-    seen: dict[int, Any] = {}
-
-    def keep(running: Any, members: list[int]) -> None:
-        assert isinstance(running, RunningProbe)
-        seen.update(zip(members, [running.summary([slot]) for slot in range(len(members))], strict=True))
-
     probe = build(PROBE, LayerProfile.load(profile))
-    assert isinstance(probe, Probe)
-    hf.generate(opened, probe, prompts, 60, on_batch=keep)
+    expected = HfEngine(opened).generate(prompts, 60, policy=probe, quiet=True).probes
     for i, prompt in enumerate(prompts):
         engine.add(str(i), Asked(prompt, PROBE))
     done = engine.run()
     for i in range(len(prompts)):
-        told = done[str(i)].kv_transfer_params["normprobe"]
-        n = len(done[str(i)].outputs[0].token_ids)
-        assert told["n_tokens"] == n == int(seen[i].n_tokens[0])
-        for at, layer in enumerate(probe.layers):
-            one = told["layers"][str(layer)]
-            assert one["total"] == pytest.approx(float(seen[i].total[0, at]), rel=1e-5)
-            assert one["above"] == int(seen[i].above[0, at])
-            torch.testing.assert_close(torch.tensor(one["norm"]), seen[i].norm[0, at, :n], rtol=1e-5, atol=0)
-        assert told["scores"] == pytest.approx(probe_scores(seen[i])[0], rel=1e-5, abs=1e-4)
+        told, wanted = done[str(i)].kv_transfer_params["normprobe"], expected[i]
+        assert wanted is not None
+        assert told["n_tokens"] == wanted["n_tokens"] == len(done[str(i)].outputs[0].token_ids)
+        assert told["layers"].keys() == wanted["layers"].keys()
+        for layer, values in wanted["layers"].items():
+            assert told["layers"][layer] == {
+                name: pytest.approx(value, rel=1e-5, abs=1e-4) for name, value in values.items()
+            }
+        assert told["scores"] == pytest.approx(wanted["scores"], rel=1e-5, abs=1e-4)
 
 
 def test_only_requests_with_a_probe_bring_results(engine: Engine, prompts: list[list[int]]) -> None:

@@ -6,24 +6,22 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
 
-from normprobe.engines.hf import Events, generate
-from normprobe.models.open import OpenModel
+from normprobe.engines.base import Draws, Engine, Events
 from normprobe.policies.rows import Policy
-from normprobe.tracing.responses import Scorer
+from normprobe.problems.source import Scorer
 
 MODE = "think"
 
 
 def answer(
-    opened: OpenModel,
+    engine: Engine,
     policy: Policy,
     problems: pd.DataFrame,
     *,
     max_new_tokens: int,
     temperature: float = 0.0,
-    draws: Float[np.ndarray, "problem step"] | None = None,
+    draws: Draws | None = None,
     batch_size: int = 128,
     scorer: Scorer | None = None,
     progress: str | None = None,
@@ -35,26 +33,28 @@ def answer(
     one layer for one token), delta_norm (mean ‖Δh‖ over the triggered states; NaN if none). A policy's random draws
     are keyed by problem_id. A policy that never acts is a result here, and raises no warning.
     """
-    prompts = [opened.chat.prompt_ids(str(question), MODE) for question in problems["question"]]
-    generated = generate(
-        opened,
-        policy,
+    prompts = [engine.chat.prompt_ids(str(question), MODE) for question in problems["question"]]
+    generated = engine.generate(
         prompts,
         max_new_tokens,
         names=problems["problem_id"].tolist(),
+        policy=policy,
         temperature=temperature,
         draws=draws,
         batch_size=batch_size,
+        record=True,
         quiet=True,
         progress=progress,
     )
-    answers = [
-        answer_text(opened, prompt, tokens) for prompt, tokens in zip(prompts, generated.tokens, strict=True)
-    ]
     events, n = generated.events, len(problems)
-    slot = events.slot.numpy()
-    count = np.bincount(slot, minlength=n)
-    total = np.bincount(slot, weights=events.delta.double().numpy(), minlength=n)
+    assert events is not None
+    answers = [
+        engine.chat.answer_text(prompt + tokens, len(prompt))
+        for prompt, tokens in zip(prompts, generated.tokens, strict=True)
+    ]
+    request = events.request.numpy()
+    count = np.bincount(request, minlength=n)
+    total = np.bincount(request, weights=events.delta.double().numpy(), minlength=n)
     table = pd.DataFrame(
         {
             "problem_id": problems["problem_id"],
@@ -63,17 +63,11 @@ def answer(
             "correct": judged(answers, problems["answer"].tolist(), scorer),
             "n_tokens": [len(tokens) for tokens in generated.tokens],
             "n_triggered": count,
-            "n_passes": np.bincount(slot, weights=events.passes.numpy(), minlength=n).astype(int),
+            "n_passes": np.bincount(request, weights=events.passes.numpy(), minlength=n).astype(int),
             "delta_norm": np.divide(total, count, out=np.full(n, np.nan), where=count > 0),
         }
     )
     return table, events
-
-
-def answer_text(opened: OpenModel, prompt: list[int], tokens: list[int]) -> str:
-    """What stands after the thought; empty if the thought never closed."""
-    start, end = opened.chat.spans(prompt + tokens, len(prompt)).answer
-    return opened.chat.response_text((prompt + tokens)[start:end]) if start >= 0 else ""
 
 
 def judged(answers: Sequence[str], gold: Sequence[object], scorer: Scorer | None) -> pd.Series:

@@ -1,4 +1,4 @@
-"""How sure a model was of a response, from its next-token distributions: what LRS has to beat on the same samples."""
+"""Scores of a model's confidence in a response, from its next-token distributions: baselines of LRS."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ DeepConf's tail is a fixed 2,048 tokens; a share holds for short responses too.
 
 
 def confidences(
-    logits: Float[torch.Tensor, "token vocab"], said: Int[torch.Tensor, " token"]
+    logits: Float[torch.Tensor, "token vocab"], tokens: Int[torch.Tensor, " token"]
 ) -> dict[str, float]:
-    """Scores of one response, nats, computed in float32; higher is surer. Nothing said scores −∞.
+    """Scores of one response, nats, computed in float32; higher is surer. A response without tokens scores −∞.
 
-    mean_logprob: mean log-probability of the tokens said. self_certainty: mean over tokens of KL(uniform ‖ p), that is
+    mean_logprob: mean log-probability of the tokens. self_certainty: mean over tokens of KL(uniform ‖ p), that is
     −(1/V) Σ_j log p_j − log V ≥ 0 (arXiv 2502.18581). deepconf_…: a token's confidence is −mean log p of its likeliest
-    candidates, the said one or not (arXiv 2508.15260); mean over all, over the least confident tenth of sliding
+    candidates, the token itself or not (arXiv 2508.15260); mean over all, over the least confident tenth of sliding
     windows, of the least confident window, over the last quarter. A response shorter than a window is one window.
     """
     names = (
@@ -36,7 +36,7 @@ def confidences(
         "deepconf_lowest",
         "deepconf_tail",
     )
-    n = len(said)
+    n = len(tokens)
     if n == 0:
         return dict.fromkeys(names, -math.inf)
     log_p = torch.log_softmax(logits.float(), dim=-1)
@@ -45,7 +45,7 @@ def confidences(
     groups = token.unfold(0, min(WINDOW, n), 1).mean(dim=-1).sort().values
     certainty = -log_p.mean(dim=-1) - math.log(vocab)
     scores = (
-        log_p.gather(1, said[:, None]).mean(),
+        log_p.gather(1, tokens[:, None]).mean(),
         certainty.clamp_min(0).mean(),  # rounding can carry it below
         token.mean(),
         groups[: max(1, int(WORST * len(groups)))].mean(),

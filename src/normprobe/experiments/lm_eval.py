@@ -21,7 +21,8 @@ import torch
 from jaxtyping import Int
 
 from normprobe.console import run_main
-from normprobe.engines.hf import UntriggeredWarning, intervene
+from normprobe.engines.base import UntriggeredWarning
+from normprobe.engines.hf import intervene
 from normprobe.errors import NormprobeError
 from normprobe.experiments.lm_eval_tasks import DIRECTORY
 from normprobe.layer_profile import LayerProfile
@@ -89,7 +90,7 @@ class NormprobeLM(HFLM):
             raise NormprobeError(f"expected a mode of {', '.join(MODES)}, got {mode!r}; choose one of these")
         if profile is not None and policy is None:
             raise NormprobeError(
-                "expected a policy beside the profile, got none; name one, such as policy=alrr"
+                "expected a policy with the profile, got none; name one, such as policy=alrr"
             )
         if device.startswith("cuda") and not torch.cuda.is_available():
             device = "cpu"
@@ -166,7 +167,7 @@ class NormprobeLM(HFLM):
         self.loglikelihood(requests)
 
     def get_model_info(self) -> dict[str, Any]:
-        """What lm-eval writes beside its results: its own, and the identity of the weights."""
+        """What lm-eval writes with its results: its own facts, and the identity of the weights."""
         return super().get_model_info() | {"model_identity": self.opened.identity.to_dict()}
 
     def _model_generate(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Literal
 
@@ -14,12 +14,12 @@ import pandas as pd
 import torch
 
 from normprobe.config import Settings
-from normprobe.engines.hf import Events
+from normprobe.engines.base import Events
+from normprobe.engines.hf import HfEngine
 from normprobe.experiments.answers import answer
 from normprobe.experiments.method_baselines import WARMER, baselines
 from normprobe.experiments.method_settings import Setting, Vectors
-from normprobe.experiments.regimes import GREEDY, Regime
-from normprobe.experiments.samples import draw_sample, keyed_draws
+from normprobe.experiments.samples import draw_sample, sample_draws
 from normprobe.experiments.thinking_vectors import thinking_vectors
 from normprobe.layer_profile import LayerProfile
 from normprobe.models.open import OpenModel
@@ -30,10 +30,9 @@ from normprobe.policies.controls.entropy_log import EntropyLog
 from normprobe.policies.controls.plain import Plain
 from normprobe.policies.erss import ERSS
 from normprobe.policies.rows import Policy
-from normprobe.problems.testbed.scoring import correct
+from normprobe.problems import ProblemSource, open_source
+from normprobe.problems.source import Regime
 from normprobe.runs.files import read_table
-
-MAX_NEW_TOKENS = 220
 
 
 @dataclass(frozen=True)
@@ -53,12 +52,29 @@ class Plan:
 
 @dataclass(frozen=True)
 class MethodInputs:
-    """What an evaluation reads: how to open the model, its layer profile, and the run's responses.parquet."""
+    """What an evaluation reads: how to open the model, its layer profile, and tables of the run.
+
+    source: the name of the run's problem source. problems, responses: problems.parquet and responses.parquet.
+    max_new_tokens: the limit of the run's responses, for regimes without a limit of their own.
+    """
 
     model: Settings
     profile: LayerProfile
+    source: str
+    problems: Path
     responses: Path
+    max_new_tokens: int
     plan: Plan
+
+    @cached_property
+    def regimes(self) -> Sequence[Regime]:
+        """The regimes of the run's problem source. Raises NormprobeError if no problem has a gold answer."""
+        return open_source(self.source).regimes(read_table(self.problems))
+
+    @property
+    def main_regime(self) -> Regime:
+        """The regime in which the verdict is taken."""
+        return self.regimes[0]
 
 
 @lru_cache(maxsize=1)  # a worker does many jobs
@@ -69,11 +85,13 @@ def _open(settings: Settings) -> OpenModel:
 
 @dataclass(frozen=True)
 class Opened:
-    """The model, its layer profile, and CAA's vectors on demand."""
+    """The model, its layer profile, CAA's vectors on demand, and how its answers are judged."""
 
     model: OpenModel
     profile: LayerProfile
     vectors: Vectors
+    source: ProblemSource
+    max_new_tokens: int
 
     @classmethod
     def of(cls, inputs: MethodInputs) -> Opened:
@@ -83,7 +101,8 @@ class Opened:
         def vectors(layers: tuple[int, ...]) -> Mapping[int, torch.Tensor]:
             return thinking_vectors(model, read_table(inputs.responses), layers)
 
-        return cls(model, inputs.profile.for_model(model.identity.to_dict()), vectors)
+        profile = inputs.profile.for_model(model.identity.to_dict())
+        return cls(model, profile, vectors, open_source(inputs.source), inputs.max_new_tokens)
 
     def policy(self, *settings: Setting) -> Policy:
         """The policy of these settings together; without any, one that never acts."""
@@ -99,19 +118,19 @@ class Opened:
     def answer(
         self, policy: Policy, regime: Regime, problems: pd.DataFrame, seed: int
     ) -> tuple[pd.DataFrame, Events]:
-        """As `answering.answer`, with what it cost: see `_costs`."""
+        """As `answers.answer`, with what it cost: see `_costs`."""
         draws = None
         if regime.temperature > 0:
-            draws = keyed_draws(problems["problem_id"].tolist(), 0, seed, MAX_NEW_TOKENS)
+            draws = partial(sample_draws, seed, 0)
         begun = time.process_time()
         table, events = answer(
-            self.model,
+            HfEngine(self.model),
             policy,
             problems,
-            max_new_tokens=MAX_NEW_TOKENS,
+            max_new_tokens=regime.max_new_tokens or self.max_new_tokens,
             temperature=regime.temperature,
             draws=draws,
-            scorer=correct,
+            scorer=self.source.score,
         )
         return table.assign(**self._costs(table, events, policy, time.process_time() - begun)), events
 
@@ -163,9 +182,10 @@ class PlainTreatments:
 
     def __call__(self, inputs: MethodInputs) -> pd.DataFrame:
         opened, plan = Opened.of(inputs), inputs.plan
-        problems = GREEDY.problems(plan.test, "test")
+        greedy = inputs.main_regime
+        problems = greedy.problems(plan.test, "test")
         frames = []
-        for treatment, regime in (("plain", GREEDY), (WARMER, replace(GREEDY, temperature=0.6))):
+        for treatment, regime in (("plain", greedy), (WARMER, replace(greedy, temperature=0.6))):
             table, _ = opened.answer(opened.policy(), regime, problems, plan.seed)
             frames.append(table.assign(treatment=treatment, name=treatment))
         return pd.concat(frames, ignore_index=True)
@@ -180,19 +200,20 @@ class MethodTreatments:
 
     def __call__(self, inputs: MethodInputs) -> pd.DataFrame:
         opened, plan = Opened.of(inputs), inputs.plan
-        problems = GREEDY.problems(plan.test, "test")
+        regime = inputs.main_regime
+        problems = regime.problems(plan.test, "test")
         name = " + ".join(setting.name for setting in self.settings)
         treatment = " + ".join(setting.method for setting in self.settings)
         policy = opened.policy(*self.settings)
         policies = {treatment if self.rates is not None else f"{name} (paper)": policy}
         if self.rates is not None and isinstance(policy, ALRR | ERSS):
             entropies = EntropyLog(policy.layers[0])
-            opened.answer(entropies, GREEDY, GREEDY.problems(plan.tune, "tune"), plan.seed)
+            opened.answer(entropies, regime, regime.problems(plan.tune, "tune"), plan.seed)
             uncertain = entropies.above(sum(self.rates.values()) / len(self.rates))
             policies |= baselines(policy, self.rates, uncertain, plan.seed)
         frames = []
         for key, acting in policies.items():
-            table, _ = opened.answer(acting, GREEDY, problems, plan.seed)
+            table, _ = opened.answer(acting, regime, problems, plan.seed)
             frames.append(table.assign(treatment=key, name=name if acting is policy else key))
         return pd.concat(frames, ignore_index=True)
 
@@ -208,16 +229,17 @@ class Samples:
     settings: tuple[Setting, ...] = ()
 
     def __call__(self, inputs: MethodInputs) -> pd.DataFrame:
-        opened, plan = Opened.of(inputs), inputs.plan
+        opened, plan, regime = Opened.of(inputs), inputs.plan, inputs.main_regime
         table = draw_sample(
+            HfEngine(opened.model),
             opened.model,
-            GREEDY.problems(plan.part if self.settings else plan.test, "test"),
+            regime.problems(plan.part if self.settings else plan.test, "test"),
             opened.profile,
             self.number,
-            max_new_tokens=MAX_NEW_TOKENS,
+            max_new_tokens=regime.max_new_tokens or opened.max_new_tokens,
             temperature=1.0,
             seed=plan.seed,
             policy=opened.policy(*self.settings) if self.settings else None,
-            scorer=correct,
+            scorer=opened.source.score,
         )
         return table.assign(treatment=" + ".join(setting.method for setting in self.settings))

@@ -32,7 +32,6 @@ from normprobe.experiments.method_parts import (
     Try,
 )
 from normprobe.experiments.method_settings import Setting, papers, sensitivity, sweep
-from normprobe.experiments.regimes import GREEDY, REGIMES
 from normprobe.experiments.selectors import select_all
 from normprobe.runs.directory import config_hash
 from normprobe.runs.files import atomic_write
@@ -45,7 +44,8 @@ def fill_methods(
     folder: Path, inputs: MethodInputs, *, processes: int | None = None, progress: bool = True
 ) -> None:
     """Write the tables above into `folder`. Resumes part by part."""
-    profile, plan = inputs.profile, inputs.plan
+    profile, plan, regimes = inputs.profile, inputs.plan, inputs.regimes
+    main = regimes[0]
     parts = folder / "parts"
     parts.mkdir(exist_ok=True)
     tables: dict[str, pd.DataFrame] = {}
@@ -53,13 +53,13 @@ def fill_methods(
         processes or os.cpu_count() or 1, mp_context=multiprocessing.get_context("spawn")
     ) as pool:
         work = _Work(inputs, parts, pool, progress)
-        grid = [Try(c, s, "tune", plan.tune) for c in REGIMES for s in (None, *sweep(profile))]
+        grid = [Try(c, s, "tune", plan.tune) for c in regimes for s in (None, *sweep(profile))]
         swept = tables["sweep"] = summary(work.do("sweep", _named("tune", grid)))
-        tuned = {method: best(swept, method) for method in SWEPT}
+        tuned = {method: best(swept, method, main.name) for method in SWEPT}
         treatments: dict[str, _Job] = {"plain": PlainTreatments()}
         treatments |= {_file("paper", s.name): MethodTreatments((s,)) for s in papers(profile)}
         treatments |= {
-            _file("tuned", s.name): MethodTreatments((s,), rates(swept, s)) for s in tuned.values()
+            _file("tuned", s.name): MethodTreatments((s,), rates(swept, s, main.name)) for s in tuned.values()
         }
         both = (tuned["ALRR"], tuned["ERSS"])
         treatments[_file("tuned", *(s.name for s in both))] = MethodTreatments(both, {})
@@ -74,12 +74,12 @@ def fill_methods(
         tables["combinations"] = _combinations(tables["treatments"], tables["selection"], under, plan)
         promised = [
             Try(regime, setting, "test", plan.test)
-            for regime in REGIMES[1:]
+            for regime in regimes[1:]
             for setting in (None, *promising(swept, regime.name))
         ]
         tables["confirmed"] = summary(work.do("promising settings", _named("test", promised)))
         knobs = sensitivity(profile)
-        varied = [Try(GREEDY, setting, "test", plan.part) for setting in (None, *knobs)]
+        varied = [Try(main, setting, "test", plan.part) for setting in (None, *knobs)]
         told = pd.DataFrame(
             [{"name": s.name, "knob": knob, "value": value} for s, (knob, value) in knobs.items()]
         )
@@ -90,7 +90,7 @@ def fill_methods(
     shutil.rmtree(parts)
 
 
-def best(swept: pd.DataFrame, method: str, regime: str = GREEDY.name) -> Setting:
+def best(swept: pd.DataFrame, method: str, regime: str) -> Setting:
     """A method's setting of the highest accuracy on the tuning problems of a regime.
 
     Ties go to the setting that stands first in the sweep, the paper's own before all.
@@ -106,9 +106,9 @@ def promising(swept: pd.DataFrame, regime: str) -> list[Setting]:
     return [setting for setting in found if setting.name in set(rows["name"])]
 
 
-def rates(swept: pd.DataFrame, setting: Setting) -> dict[int, float]:
-    """By layer, the share of tokens that a setting acts on, where the verdict is taken."""
-    row = swept[(swept["regime"] == GREEDY.name) & (swept["name"] == setting.name)].iloc[0]
+def rates(swept: pd.DataFrame, setting: Setting, regime: str) -> dict[int, float]:
+    """By layer, the share of tokens that a setting acts on in a regime."""
+    row = swept[(swept["regime"] == regime) & (swept["name"] == setting.name)].iloc[0]
     return {int(layer): rate for layer, rate in json.loads(row["rates"]).items()}
 
 

@@ -1,38 +1,37 @@
-"""Several sampled responses to each problem, and what every selector may know of them.
+"""Several sampled responses to each problem, and their scores, among which selectors choose.
 
-Samples are drawn with uniform numbers keyed by (seed, problem, sample); then the model reads each response once more,
-which gives norms and next-token distributions of all its tokens at a fraction of the cost of writing it.
+Samples are drawn with uniform numbers keyed by (seed, problem, sample). Then the model reads each response once more:
+norms and next-token distributions of all tokens come at a fraction of the cost of writing it.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Float
 
-from normprobe.engines.hf import generate
-from normprobe.experiments.answers import MODE, answer_text, judged
+from normprobe.engines.base import Engine, batches_by_length
+from normprobe.experiments.answers import MODE, judged
 from normprobe.experiments.confidence import confidences
 from normprobe.layer_profile import LayerProfile
 from normprobe.models.open import OpenModel
 from normprobe.models.sites import record_sites
 from normprobe.policies.lrs import lrs_scores
 from normprobe.policies.rows import Policy
-from normprobe.tracing.decode import decode
-from normprobe.tracing.responses import Scorer
+from normprobe.problems.source import Scorer
 
 
-def keyed_draws(problem_ids: Sequence[str], sample: int, seed: int, n_steps: int) -> np.ndarray:
-    """Uniform draws in [0, 1) [problem, step], each row keyed by seed, problem and sample alone."""
-    keys = ([seed, sample, zlib.crc32(name.encode())] for name in problem_ids)
-    return np.stack([np.random.default_rng(key).random(n_steps) for key in keys])
+def sample_draws(seed: int, sample: int, problem_id: str, n_steps: int) -> Float[np.ndarray, " step"]:
+    """Uniform numbers in [0, 1) keyed by seed, problem and sample alone."""
+    return np.random.default_rng([seed, sample, zlib.crc32(problem_id.encode())]).random(n_steps)
 
 
 def draw_sample(
+    engine: Engine,
     opened: OpenModel,
     problems: pd.DataFrame,
     profile: LayerProfile,
@@ -48,32 +47,26 @@ def draw_sample(
     """Sample number `sample` of every problem, in table order: problem_id, sample, answer (missing if there is none),
     correct, n_tokens, and the scores of `lrs_scores` (prefix `lrs_`, of the profile's chosen layers) and `confidences`.
 
-    policy: what the responses are written under. Scores are those of the plain model reading them.
+    engine: writes the responses, under `policy` if given. opened: the plain model, which reads them for the scores.
     """
-    prompts = [opened.chat.prompt_ids(str(question), MODE) for question in problems["question"]]
+    prompts = [engine.chat.prompt_ids(str(question), MODE) for question in problems["question"]]
     ids = problems["problem_id"].tolist()
-    draws = keyed_draws(ids, sample, seed, max_new_tokens)
-    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
     rows: list[dict[str, Any]] = [{} for _ in prompts]
-    for start in range(0, len(order), batch_size):
-        members = order[start : start + batch_size]
+    for members in batches_by_length(prompts, batch_size):
         batch = [prompts[i] for i in members]
-        if policy is None:
-            written = decode(opened, batch, max_new_tokens, temperature=temperature, draws=draws[members])
-        else:
-            written = generate(
-                opened,
-                policy,
-                batch,
-                max_new_tokens,
-                names=[f"{ids[i]}/{sample}" for i in members],
-                temperature=temperature,
-                draws=draws[members],
-                quiet=True,
-            ).tokens
+        written = engine.generate(
+            batch,
+            max_new_tokens,
+            names=[f"{ids[i]}/{sample}" for i in members],
+            policy=policy,
+            temperature=temperature,
+            draws=lambda name, n_steps: sample_draws(seed, sample, name.rpartition("/")[0], n_steps),
+            batch_size=batch_size,
+            quiet=True,
+        ).tokens
         scores = _read(opened, profile, batch, written)
         for i, tokens, score in zip(members, written, scores, strict=True):
-            text = answer_text(opened, prompts[i], tokens)
+            text = engine.chat.answer_text(prompts[i] + tokens, len(prompts[i]))
             rows[i] = {
                 "problem_id": ids[i],
                 "sample": sample,
@@ -107,9 +100,9 @@ def _read(
     for row, (prompt, tokens) in enumerate(zip(prompts, written, strict=True)):
         # The state before a token yields it: the same rows that a policy may see while the response is written.
         rows = slice(len(prompt) - 1, len(prompt) + len(tokens) - 1)
-        said = torch.tensor(tokens, device=opened.device)
+        ids_of_response = torch.tensor(tokens, device=opened.device)
         scores.append(
             {f"lrs_{name}": float(score) for name, score in lrs_scores(norm[row][:, rows], tau).items()}
-            | {name: float(score) for name, score in confidences(logits[row, rows], said).items()}
+            | {name: float(score) for name, score in confidences(logits[row, rows], ids_of_response).items()}
         )
     return scores

@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 
-from normprobe.engines.hf import Events
+from normprobe.engines.base import Engine, Events
 from normprobe.errors import NormprobeError
 from normprobe.experiments.answers import answer
 from normprobe.experiments.suppression_treatments import (
@@ -28,15 +28,14 @@ from normprobe.experiments.suppression_treatments import (
     policy_of,
 )
 from normprobe.layer_profile import LayerProfile
-from normprobe.models.open import OpenModel
 from normprobe.policies.controls.replayed_suppression import Doses, ReplayedSuppression
+from normprobe.problems.source import Scorer
 from normprobe.runs.files import atomic_write
-from normprobe.tracing.responses import Scorer
 
 
 def fill_experiments(
     folder: Path,
-    opened: OpenModel,
+    engine: Engine,
     profile: LayerProfile,
     problems: pd.DataFrame,
     tokens: pd.DataFrame,
@@ -58,7 +57,7 @@ def fill_experiments(
     Raises NormprobeError for a profile of another model, unknown treatments, a random treatment without its source, or
     no problem to measure.
     """
-    profile.for_model(opened.identity.to_dict())
+    profile.for_model(engine.identity.to_dict())
     ordered = in_order(treatments)
     problems = problems[problems["split"] == "measure"].reset_index(drop=True)
     if problems.empty:
@@ -80,7 +79,7 @@ def fill_experiments(
             else:
                 policy = policy_of(treatment, profile, seed)
             rows, events = answer(
-                opened,
+                engine,
                 policy,
                 problems,
                 max_new_tokens=max_new_tokens,
@@ -104,10 +103,10 @@ def fill_experiments(
 def doses_of(
     events: Events, n_tokens: Sequence[int], layers: tuple[int, ...], requests: Sequence[str]
 ) -> Doses:
-    """The events as a table by slot, step and layer: a request has as many states as it has generated tokens."""
+    """The events as a table by request, step and layer: a request has as many states as it has generated tokens."""
     delta = torch.zeros(len(n_tokens), max(n_tokens), len(layers))
     column = torch.tensor([layers.index(layer) for layer in events.layer.tolist()], dtype=torch.long)
-    delta[events.slot, events.step, column] = events.delta
+    delta[events.request, events.step, column] = events.delta
     return Doses(delta, torch.tensor(n_tokens), layers, tuple(requests))
 
 

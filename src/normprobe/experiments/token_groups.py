@@ -1,4 +1,4 @@
-"""Which tokens of a response may stand for which: the groups within which a matched control deals its doses."""
+"""Groups of like tokens, within which a matched control moves its doses."""
 
 from __future__ import annotations
 
@@ -19,25 +19,24 @@ def token_groups(
     """The group of each step by problem: the class of the token that the plain response generates there, and its place.
 
     tokens: traces/tokens.parquet, whose think responses are those of the treatment `plain` (both greedy). Class: the
-    token's
-    role where the run has roles, else what kind of string it is; single strings would mostly be groups of one. Place:
-    the quarter of the plain response. The class is that of the token a state yields, not of the one it has just read:
-    what a disturbance can spoil first is the token that comes next.
+    token's role where the run has roles, else its kind of string, as most single strings would be groups of one. Place:
+    the quarter of the plain response. A state has the class of the token it yields, not of the one it has just read,
+    since a disturbance first spoils the token that comes next.
 
-    Approximate, since a response that has been disturbed may say something else at a step than the plain one. Steps
-    that the plain response does not reach are group 0.
+    Approximate: a disturbed response may hold another token at a step than the plain one. Steps beyond the plain
+    response are group 0.
     """
-    said = tokens[
+    generated = tokens[
         (tokens["mode"] == "think")
         & (tokens["sample"] == 0)
         & (tokens["segment"] != "prompt")
         & tokens["problem_id"].isin(list(problem_ids))
     ]
-    kinds = said["role"] if tokens["role"].notna().any() else said["token"].map(kind)
-    by_problem = said.groupby("problem_id")["token"]
+    kinds = generated["role"] if tokens["role"].notna().any() else generated["token"].map(kind)
+    by_problem = generated.groupby("problem_id")["token"]
     step, length = by_problem.cumcount(), by_problem.transform("size")
     group = 1 + PLACES * pd.factorize(kinds, use_na_sentinel=False)[0] + PLACES * step // length
-    table = pd.DataFrame({"problem_id": said["problem_id"], "step": step, "group": group})
+    table = pd.DataFrame({"problem_id": generated["problem_id"], "step": step, "group": group})
     groups = table.pivot(index="problem_id", columns="step", values="group")
     groups = groups.reindex(index=list(problem_ids), columns=range(n_steps)).fillna(0)
     return torch.tensor(groups.to_numpy(dtype=np.int64))

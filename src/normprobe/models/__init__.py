@@ -1,1 +1,1 @@
-"""Open a model, prove that its sites are where they are said to be, and speak to it in each mode."""
+"""Open a model, prove that its sites are the residual stream, and make its prompts in each mode."""

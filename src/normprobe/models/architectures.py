@@ -1,6 +1,6 @@
-"""Where a model keeps its decoder blocks, its final norm and its unembedding.
+"""Find the decoder blocks, the final norm and the unembedding of a model.
 
-No table of architectures: the three are found by shape, and `selfcheck` proves the finding on the model itself.
+There is no table of architectures: the three are found by shape, and `selfcheck` proves the finding on the model.
 Tested on Qwen2, Qwen3, Llama, Mistral, Gemma 2 and 3, Phi-3; any other decoder that passes the proof is as good.
 """
 
@@ -41,7 +41,7 @@ def dissect(model: PreTrainedModel) -> Anatomy:
     """Find blocks, final norm and unembedding of a causal language model.
 
     Raises NormprobeError if there is not exactly one list of `num_hidden_layers` modules nearest to the decoder's root,
-    no norm of the model's width beside it, or no unembedding.
+    no norm of the model's width next to it, or no unembedding.
     """
     decoder = model.get_decoder()
     config = model.config.get_text_config()

@@ -1,4 +1,4 @@
-"""Speak to a model in each mode, and find thought and answer in what it says, by token id.
+"""Prompts of a model in each mode, and the spans of thought and answer in its responses, by token id.
 
 Three kinds of chat template are understood:
 - Qwen3's: the model writes `<think>` itself; `enable_thinking=False` ends the prompt with an empty thought;
@@ -39,7 +39,7 @@ class Spans:
 
 
 class Chat:
-    """The chat modes of a thinking model.
+    """The chat template of a thinking model, in each mode.
 
     eos_ids: the ids that end a response. pad_id: an id for padding (under a mask it is never read).
     think_open_id, think_close_id: the ids of `<think>` and `</think>`.
@@ -125,6 +125,14 @@ class Chat:
     def response_text(self, ids: Sequence[int]) -> str:
         """The text of some tokens, special tokens and outer white space left out."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+
+    def span_text(self, token_ids: Sequence[int], span: tuple[int, int]) -> str:
+        """The text of one of `Spans`, as `response_text`; empty where the span is absent."""
+        return "" if span == ABSENT else self.response_text(token_ids[slice(*span)])
+
+    def answer_text(self, token_ids: Sequence[int], n_prompt: int) -> str:
+        """The text after the thought; empty if the thought never closed."""
+        return self.span_text(token_ids, self.spans(token_ids, n_prompt).answer)
 
     def _honours_switch(self) -> bool:
         """Whether `enable_thinking=False` changes the prompt and leaves no thought open."""

@@ -1,4 +1,4 @@
-"""What a measurement belongs to: a model, told apart from its relatives by fingerprints."""
+"""The identity of a measured model: fingerprints of weights, tokenizer and chat template."""
 
 from __future__ import annotations
 

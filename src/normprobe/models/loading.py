@@ -1,4 +1,4 @@
-"""Read weights and tokenizer through Transformers, and tell in one line what is wrong with them."""
+"""Read weights and tokenizer through Transformers; what is wrong with them becomes a one-line error."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Source:
             if self._is_directory
             else "a bundled model (tiny-thinker), a directory or a hub id"
         )
-        with self._told(known):
+        with self._one_line(known):
             config = AutoConfig.from_pretrained(**self._arguments)
         remote = "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
         if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not remote:
@@ -72,7 +72,7 @@ class Source:
                 f"expected a causal language model, got architecture {config.model_type!r} in {self.location}; "
                 "use a decoder such as Qwen3"
             )
-        with self._told("safetensors that fit the configuration"):
+        with self._one_line("safetensors that fit the configuration"):
             # Never pickled weights. The report, because weights that are missing are silently replaced by random ones.
             model, report = cast(Any, AutoModelForCausalLM).from_pretrained(
                 **self._arguments,
@@ -89,21 +89,21 @@ class Source:
         return model.eval()
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer beside the weights. Raises NormprobeError if there is none or it cannot be read."""
+        """The tokenizer saved with the weights. Raises NormprobeError if there is none or it cannot be read."""
         # Without files Transformers makes up an empty tokenizer of the model's kind.
         if self._is_directory and not [
             file for name in ("tokenizer*", "vocab*") for file in Path(self.location).glob(name)
         ]:
             raise NormprobeError(
-                f"expected a tokenizer beside the weights, got none in {self.location}; "
+                f"expected a tokenizer with the weights, got none in {self.location}; "
                 "save it there with save_pretrained"
             )
-        with self._told("a tokenizer beside the weights"):
+        with self._one_line("a tokenizer with the weights"):
             return AutoTokenizer.from_pretrained(**self._arguments)
 
     @contextmanager
-    def _told(self, expected: str) -> Iterator[None]:
-        """Turn whatever Transformers raises (also bare Exceptions, from tokenizers) into one line."""
+    def _one_line(self, expected: str) -> Iterator[None]:
+        """Turn whatever Transformers raises (also bare Exceptions, from tokenizers) into a one-line NormprobeError."""
         try:
             yield
         except Exception as cause:

@@ -1,4 +1,4 @@
-"""An open model: weights, tokenizer, blocks, chat modes and identity in one place."""
+"""An open model: weights, tokenizer, decoder blocks, chat modes and identity together."""
 
 from __future__ import annotations
 

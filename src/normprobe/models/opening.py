@@ -1,4 +1,4 @@
-"""Open a thinking model from wherever it is."""
+"""Open a thinking model: a bundled one, a directory, a hub id, or a TransformerBridge."""
 
 from __future__ import annotations
 

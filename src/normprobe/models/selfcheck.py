@@ -1,4 +1,4 @@
-"""Prove on the model itself that the sites are where they are said to be, and that they do not depend on the batch."""
+"""Prove on the model itself that its sites are the residual stream, and that they do not depend on the batch."""
 
 from __future__ import annotations
 

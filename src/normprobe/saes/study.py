@@ -128,6 +128,7 @@ def train_study(study: Study, out: Path, given: Mapping[str, Any], *, progress: 
 
 def _stage_paired_responses(run: Run, opened: OpenModel, study: Study, progress: bool) -> str:
     """Fill problems/ and responses/ with the split "sae" alone; returns the hash of the latter's configuration."""
+    from normprobe.engines.hf import HfEngine
     from normprobe.saes.activations import PAIRED, SPLIT
     from normprobe.tracing.stages import fill_responses
 
@@ -149,7 +150,7 @@ def _stage_paired_responses(run: Run, opened: OpenModel, study: Study, progress:
         with run.stage("responses", responses) as folder:
             fill_responses(
                 folder,
-                opened,
+                HfEngine(opened),
                 read_table(run["problems"] / "problems.parquet"),
                 modes=PAIRED,
                 max_new_tokens=study.max_new_tokens,

@@ -1,4 +1,4 @@
-"""Paired responses, what the model's residual stream does while it reads or writes them, and how that is stored."""
+"""Paired responses, and the signals of the residual stream at each of their tokens."""
 
 from normprobe.tracing.stages import fill_responses, fill_traces
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,11 @@ import pandas as pd
 from jaxtyping import Float
 from tqdm import tqdm
 
+from normprobe.engines.base import Engine, Finish, batches_by_length, check_room
 from normprobe.errors import NormprobeError
-from normprobe.models.chat import MODES
-from normprobe.models.open import OpenModel
+from normprobe.models.chat import MODES, Chat
+from normprobe.problems.source import Scorer
 from normprobe.runs.files import read_table, write_table
-from normprobe.tracing.decode import decode
-
-Scorer = Callable[[str, str], bool]
-"""(text of the answer, gold answer) → is it right?"""
 
 _INTEGERS = ("sample", "n_prompt", "thought_start", "thought_end", "answer_start", "answer_end")
 
@@ -41,7 +39,7 @@ class _Job:
 
 
 def generate_responses(
-    opened: OpenModel,
+    engine: Engine,
     problems: pd.DataFrame,
     *,
     modes: Sequence[str] = MODES,
@@ -71,23 +69,24 @@ def generate_responses(
         total=len(problems) * len(modes) * samples, desc="responses", unit="response", disable=not progress
     ) as bar:
         for mode in (mode for mode in MODES if mode in modes):
-            jobs = _jobs(opened, problems, mode, samples, finished)
-            _check_room(opened, jobs, max_new_tokens)
-            for i, start in enumerate(range(0, len(jobs), batch_size)):
-                batch = jobs[start : start + batch_size]
+            jobs = _jobs(engine.chat, problems, mode, samples, finished)
+            check_room(engine, {job.response_id: job.prompt for job in jobs}, max_new_tokens)
+            for i, numbers in enumerate(batches_by_length([job.prompt for job in jobs], batch_size)):
+                batch = [jobs[number] for number in numbers]
                 path = None if chunks is None else chunks / f"{mode}_{i:05d}.parquet"
                 if path is not None and path.exists():
                     rows = read_table(path)
                 else:
-                    draws = _draws(batch, seed, max_new_tokens) if temperature > 0 else None
-                    prompts = [job.prompt for job in batch]
-                    written = decode(opened, prompts, max_new_tokens, temperature=temperature, draws=draws)
-                    rows = _table(
-                        [
-                            _row(opened, job, tokens, scorer)
-                            for job, tokens in zip(batch, written, strict=True)
-                        ]
+                    written = engine.generate(
+                        [job.prompt for job in batch],
+                        max_new_tokens,
+                        names=[job.response_id for job in batch],
+                        temperature=temperature,
+                        draws=partial(keyed_draws, seed),
+                        batch_size=batch_size,
                     )
+                    responses = zip(batch, written.tokens, written.finish, strict=True)
+                    rows = _table([_row(engine.chat, *response, scorer) for response in responses])
                     if path is not None:
                         write_table(path, rows)
                 finished |= {row["response_id"]: row for row in rows.to_dict("records")}
@@ -97,9 +96,9 @@ def generate_responses(
 
 
 def _jobs(
-    opened: OpenModel, problems: pd.DataFrame, mode: str, samples: int, finished: dict[str, dict[str, Any]]
+    chat: Chat, problems: pd.DataFrame, mode: str, samples: int, finished: dict[str, dict[str, Any]]
 ) -> list[_Job]:
-    """The responses of one mode by length of prompt, then in table order: a plan that depends on nothing else."""
+    """The responses of one mode, in table order."""
     jobs = []
     for i, problem in enumerate(problems.itertuples(index=False)):
         for sample in range(samples):
@@ -107,16 +106,15 @@ def _jobs(
             if mode == "filler":
                 thinking = finished[f"{problem.problem_id}/think/{sample}"]
                 n_filler = int(thinking["thought_end"] - thinking["thought_start"])
-            prompt = opened.chat.prompt_ids(str(problem.question), mode, n_filler)
+            prompt = chat.prompt_ids(str(problem.question), mode, n_filler)
             jobs.append(_Job((i, MODES.index(mode), sample), problem, mode, sample, prompt))
-    return sorted(jobs, key=lambda job: (len(job.prompt), job.key))
+    return jobs
 
 
-def _row(opened: OpenModel, job: _Job, tokens: list[int], scorer: Scorer | None) -> dict[str, Any]:
+def _row(chat: Chat, job: _Job, tokens: list[int], finish: Finish, scorer: Scorer | None) -> dict[str, Any]:
     token_ids, n_prompt = job.prompt + tokens, len(job.prompt)
-    spans = opened.chat.spans(token_ids, n_prompt)
-    (thought_start, thought_end), (answer_start, answer_end) = spans.thought, spans.answer
-    answer_text = opened.chat.response_text(token_ids[answer_start:answer_end]) if answer_start >= 0 else ""
+    spans = chat.spans(token_ids, n_prompt)
+    answer_text = chat.span_text(token_ids, spans.answer)
     gold = None if pd.isna(job.problem.answer) else str(job.problem.answer)
     return {
         "response_id": job.response_id,
@@ -126,11 +124,11 @@ def _row(opened: OpenModel, job: _Job, tokens: list[int], scorer: Scorer | None)
         "sample": job.sample,
         "token_ids": np.array(token_ids, dtype=np.int64),
         "n_prompt": n_prompt,
-        "thought_start": thought_start,
-        "thought_end": thought_end,
-        "answer_start": answer_start,
-        "answer_end": answer_end,
-        "finish": "stop" if tokens[-1] in opened.chat.eos_ids else "length",
+        "thought_start": spans.thought[0],
+        "thought_end": spans.thought[1],
+        "answer_start": spans.answer[0],
+        "answer_end": spans.answer[1],
+        "finish": finish,
         "truncated": spans.truncated,
         "answer_text": answer_text,
         "correct": None if scorer is None or gold is None else scorer(answer_text, gold),
@@ -142,13 +140,10 @@ def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows).astype(types)
 
 
-def _draws(jobs: list[_Job], seed: int, max_new_tokens: int) -> Float[np.ndarray, "row step"]:
-    """Uniform draws in [0, 1) keyed by response: neither the other rows nor their order matter."""
-
-    def key(job: _Job) -> int:
-        return int.from_bytes(hashlib.sha256(f"{seed}/{job.response_id}".encode()).digest()[:16], "big")
-
-    return np.stack([np.random.default_rng(key(job)).random(max_new_tokens) for job in jobs])
+def keyed_draws(seed: int, response_id: str, n_steps: int) -> Float[np.ndarray, " step"]:
+    """Uniform numbers in [0, 1) keyed by seed and response: neither the other responses nor their order matter."""
+    key = int.from_bytes(hashlib.sha256(f"{seed}/{response_id}".encode()).digest()[:16], "big")
+    return np.random.default_rng(key).random(n_steps)
 
 
 def _check(problems: pd.DataFrame, modes: Sequence[str], samples: int, temperature: float) -> None:
@@ -172,15 +167,4 @@ def _check(problems: pd.DataFrame, modes: Sequence[str], samples: int, temperatu
     if samples > 1 and temperature == 0:
         raise NormprobeError(
             f"expected a temperature above 0 for {samples} samples, got 0; they would all be the same"
-        )
-
-
-def _check_room(opened: OpenModel, jobs: list[_Job], max_new_tokens: int) -> None:
-    context = getattr(opened.model.config.get_text_config(), "max_position_embeddings", None)
-    longest = jobs[-1]
-    if context is not None and len(longest.prompt) + max_new_tokens > context:
-        raise NormprobeError(
-            f"expected prompt and response within the model's {context} tokens, "
-            f"got {len(longest.prompt)} + {max_new_tokens} for {longest.response_id}; "
-            "lower max_new_tokens or leave the problem out"
         )

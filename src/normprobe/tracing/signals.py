@@ -48,7 +48,7 @@ def output_entropy(logits: Float[torch.Tensor, "*token vocab"]) -> Float[torch.T
 def attention_entropy(
     weights: Float[torch.Tensor, "*batch head query key"],
 ) -> Float[torch.Tensor, "*batch query"]:
-    """(1/heads)·Σ_head −Σ_key a·ln a, in [0, log(query + 1)] under a causal mask: how widely a token attends.
+    """(1/heads)·Σ_head −Σ_key a·ln a, in [0, log(query + 1)] under a causal mask: how wide attention is spread.
 
     `weights` are attention probabilities. Fused kernels never form them, so the model must run with eager attention.
     """
@@ -64,7 +64,7 @@ def surprisal(
 
 def _entropy(p: Float[torch.Tensor, "*token outcome"]) -> Float[torch.Tensor, "*token"]:
     """−Σ p·ln p with 0·ln 0 = 0."""
-    # torch.special.entr says the same, 2.5 times slower on a CPU.
+    # torch.special.entr computes the same, 2.5 times slower on a CPU.
     return -(p * p.clamp(min=torch.finfo(p.dtype).tiny).log()).sum(dim=-1)
 
 

@@ -8,17 +8,19 @@ from pathlib import Path
 
 import pandas as pd
 
+from normprobe.engines.base import Engine
 from normprobe.errors import NormprobeError
 from normprobe.models.chat import MODES
 from normprobe.models.open import OpenModel
+from normprobe.problems.source import Roles, Scorer
 from normprobe.runs.files import signals_path, write_signals, write_table
-from normprobe.tracing.responses import Scorer, generate_responses
-from normprobe.tracing.trace import Roles, replay, trace
+from normprobe.tracing.responses import generate_responses
+from normprobe.tracing.trace import replay, trace
 
 
 def fill_responses(
     folder: Path,
-    opened: OpenModel,
+    engine: Engine,
     problems: pd.DataFrame,
     *,
     modes: Sequence[str] = MODES,
@@ -37,7 +39,7 @@ def fill_responses(
     chunks = folder / "chunks"
     chunks.mkdir(exist_ok=True)
     responses = generate_responses(
-        opened,
+        engine,
         problems,
         modes=modes,
         samples=samples,

@@ -1,8 +1,8 @@
-"""What a model's residual stream does while it reads responses: one value per signal, layer and token."""
+"""The signals of a model that reads responses: one value per signal, layer and token."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -14,11 +14,10 @@ from tqdm import tqdm
 
 from normprobe.errors import NormprobeError
 from normprobe.models.open import OpenModel
+from normprobe.problems.source import Roles
 from normprobe.tracing import signals
 from normprobe.tracing.stream import Batch, stream_states, token_offsets
 
-Roles = Callable[[Sequence[str]], Sequence[str | None]]
-"""Tokens of a response, without its prompt → the role of each."""
 Signals = dict[str, np.ndarray]
 """Name of the signal → float32 array [layer, token]; `surprisal` is [token]."""
 
@@ -135,7 +134,7 @@ def token_table(
 
 
 def _segments(responses: pd.DataFrame, lengths: Int[np.ndarray, " response"]) -> np.ndarray:
-    """A thought or answer is one wherever it stands: filler's dots are a thought although the prompt holds them."""
+    """prompt, thought, answer or format by token; filler's dots are a thought although they stand in the prompt."""
     parts = []
     for response, length in zip(responses.to_dict("records"), lengths, strict=True):
         part = np.full(length, "format", dtype=object)
@@ -161,7 +160,7 @@ def _roles(
 def sinks(
     norm: Float[np.ndarray, "layer token"], position: Int[np.ndarray, " token"]
 ) -> Bool[np.ndarray, " token"]:
-    """Where massive activations sit (see `SINK_FACTOR`), the first token of a sequence always among them."""
+    """The tokens with massive activations (see `SINK_FACTOR`); the first token of a sequence is always one."""
     above = norm > SINK_FACTOR * np.median(norm, axis=1, keepdims=True)
     return (above.mean(axis=0) >= 0.5) | (position == 0)
 
@@ -212,7 +211,7 @@ def _attention_entropies(opened: OpenModel) -> Iterator[list[Float[torch.Tensor,
 
 
 def _rows(batch: Batch) -> Int[np.ndarray, " n"]:
-    """The row of the padded batch in which each token stood."""
+    """The row of the padded batch of each token."""
     return np.cumsum(batch.position == 0) - 1
 
 

@@ -17,19 +17,21 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from normprobe.engines.hf import Events, UntriggeredWarning, generate, intervene
+from normprobe.engines.base import Events, UntriggeredWarning
+from normprobe.engines.hf import HfEngine, intervene
+from normprobe.engines.hf.decode import decode
 from normprobe.errors import NormprobeError
 from normprobe.models.initialise import initialise
 from normprobe.models.open import OpenModel
 from normprobe.models.opening import assemble
 from normprobe.policies.controls.plain import Plain
 from normprobe.policies.controls.replayed_suppression import Doses, ReplayedSuppression
+from normprobe.policies.rows import Policy
 from normprobe.policies.suppression import Suppression
 from normprobe.policies.threshold import FixedThreshold
 from normprobe.problems.testbed.problems import make_problems
 from normprobe.problems.testbed.tokenizer import build_tokenizer
 from normprobe.problems.testbed.vocabulary import PAD, VOCABULARY
-from normprobe.tracing.decode import decode
 
 ARCHITECTURES = {
     "qwen3": (Qwen3Config, Qwen3ForCausalLM),
@@ -79,11 +81,20 @@ def plain(opened: OpenModel, prompts: list[list[int]]) -> list[list[int]]:
 def thresholds(opened: OpenModel, prompts: list[list[int]]) -> dict[int, float]:
     """τ of layers 1 and 2, midway between two norms of the first step: no tie that rounding could decide."""
     policy = Suppression(FixedThreshold(dict.fromkeys(LAYERS, 1e-3)), scale=0.0)
-    events = generate(opened, policy, prompts, 1).events
+    _, events = generate(opened, policy, prompts, 1)
     middle = slice(len(prompts) // 2, len(prompts) // 2 + 2)
     return {
         layer: float(events.delta[events.layer == layer].sort().values[middle].mean()) for layer in LAYERS
     }
+
+
+def generate(
+    opened: OpenModel, policy: Policy, prompts: list[list[int]], n: int, batch_size: int = 128
+) -> tuple[list[list[int]], Events]:
+    """Tokens by prompt, and what the policy did."""
+    result = HfEngine(opened).generate(prompts, n, policy=policy, batch_size=batch_size, record=True)
+    assert result.events is not None
+    return result.tokens, result.events
 
 
 def slow(
@@ -123,15 +134,16 @@ def slow(
 
 
 def places(events: Events, slot: int) -> list[tuple[int, int]]:
-    mine = events.slot == slot
+    mine = events.request == slot
     return list(zip(events.step[mine].tolist(), events.layer[mine].tolist(), strict=True))
 
 
 def test_suppression_does_what_the_paper_says(
     opened: OpenModel, prompts: list[list[int]], plain: list[list[int]], thresholds: dict[int, float]
 ) -> None:
-    result = generate(opened, Suppression(FixedThreshold(thresholds)), prompts, NEW_TOKENS, batch_size=4)
-    tokens, events = result.tokens, result.events
+    tokens, events = generate(
+        opened, Suppression(FixedThreshold(thresholds)), prompts, NEW_TOKENS, batch_size=4
+    )
     for slot, prompt in enumerate(prompts):
         expected = slow(
             opened, prompt, lambda _step, layer, h: 0.1 * h if h.norm() > thresholds[layer] else None
@@ -149,8 +161,7 @@ def test_a_replay_shortens_the_dealt_tokens(
     delta = torch.where(torch.rand(delta.shape, generator=generator) < 0.4, delta, 0.0)
     names = tuple(str(i) for i in range(len(prompts)))
     doses = Doses(delta, torch.full((len(prompts),), 6), LAYERS, names)
-    result = generate(opened, ReplayedSuppression(doses), prompts, NEW_TOKENS, batch_size=4)
-    tokens, events = result.tokens, result.events
+    tokens, events = generate(opened, ReplayedSuppression(doses), prompts, NEW_TOKENS, batch_size=4)
     for slot, prompt in enumerate(prompts):
 
         def shorten(step: int, layer: int, h: torch.Tensor, slot: int = slot) -> torch.Tensor | None:
@@ -165,13 +176,12 @@ def test_scale_one_and_infinite_threshold_are_the_plain_model(
     opened: OpenModel, prompts: list[list[int]], plain: list[list[int]], thresholds: dict[int, float]
 ) -> None:
     assert (
-        generate(opened, Suppression(FixedThreshold(thresholds), scale=1.0), prompts, NEW_TOKENS).tokens
-        == plain
+        generate(opened, Suppression(FixedThreshold(thresholds), scale=1.0), prompts, NEW_TOKENS)[0] == plain
     )
     with pytest.warns(UntriggeredWarning, match=r"largest norms it saw: \d.* at layer 1, \d.* at layer 2"):
-        result = generate(opened, Plain(LAYERS), prompts, NEW_TOKENS)
-    assert result.tokens == plain
-    assert len(result.events.slot) == 0
+        tokens, events = generate(opened, Plain(LAYERS), prompts, NEW_TOKENS)
+    assert tokens == plain
+    assert len(events.request) == 0
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 9])
@@ -179,20 +189,21 @@ def test_company_does_not_matter(
     opened: OpenModel, prompts: list[list[int]], thresholds: dict[int, float], batch_size: int
 ) -> None:
     policy = Suppression(FixedThreshold(thresholds))
-    one = generate(opened, policy, prompts, NEW_TOKENS, batch_size=4)
-    other = generate(opened, policy, prompts, NEW_TOKENS, batch_size=batch_size)
-    assert other.tokens == one.tokens
-    for name in ("slot", "step", "layer"):
-        assert torch.equal(getattr(one.events, name), getattr(other.events, name))
-    torch.testing.assert_close(other.events.delta, one.events.delta, rtol=1e-4, atol=1e-4)
+    tokens, events = generate(opened, policy, prompts, NEW_TOKENS, batch_size=4)
+    other_tokens, other_events = generate(opened, policy, prompts, NEW_TOKENS, batch_size=batch_size)
+    assert other_tokens == tokens
+    for name in ("request", "step", "layer"):
+        assert torch.equal(getattr(events, name), getattr(other_events, name))
+    torch.testing.assert_close(other_events.delta, events.delta, rtol=1e-4, atol=1e-4)
 
 
 def test_only_the_last_prompt_token_and_what_follows_is_touched(
     opened: OpenModel, prompts: list[list[int]]
 ) -> None:
     """Everything is above this threshold, so each eligible state of each chosen layer is changed once, and no other."""
-    result = generate(opened, Suppression(FixedThreshold({1: 1e-6})), prompts, NEW_TOKENS, batch_size=4)
-    tokens, events = result.tokens, result.events
+    tokens, events = generate(
+        opened, Suppression(FixedThreshold({1: 1e-6})), prompts, NEW_TOKENS, batch_size=4
+    )
     for slot, written in enumerate(tokens):
         assert places(events, slot) == [(step, 1) for step in range(len(written))]
 
@@ -249,9 +260,7 @@ def test_bfloat16_scale_one_is_the_plain_model(opened: OpenModel, prompts: list[
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # every state is changed, by nothing
             assert (
-                generate(
-                    opened, Suppression(FixedThreshold({1: 1e-6}), scale=1.0), prompts, NEW_TOKENS
-                ).tokens
+                generate(opened, Suppression(FixedThreshold({1: 1e-6}), scale=1.0), prompts, NEW_TOKENS)[0]
                 == plain
             )
     finally:

@@ -12,8 +12,8 @@ import torch
 from transformers import Cache, CompileConfig, PreTrainedModel
 from transformers.cache_utils import StaticLayer
 
-from normprobe.engines.hf.events import Noted, Recorder
 from normprobe.engines.hf.intervention import Intervention, attached
+from normprobe.engines.hf.recorder import PassRecord, Recorder
 from normprobe.errors import NormprobeError
 from normprobe.layer_profile import LayerProfile
 from normprobe.models.architectures import dissect
@@ -65,11 +65,11 @@ def intervene(
     width = network.config.get_text_config().hidden_size
     recorder = Recorder(policy.layers) if record else None
     intervention = Intervention(policy, width, recorder=recorder, always_on=always_on)
-    following = _Following(intervention, network, requests)
+    tracker = _GenerateTracker(intervention, network, requests)
     with attached(blocks, intervention, quiet=quiet):
-        before = network.register_forward_pre_hook(following, with_kwargs=True)
+        before = network.register_forward_pre_hook(tracker, with_kwargs=True)
         after = network.register_forward_hook(lambda *_: intervention.finish())
-        network.get_compiled_call = following.compiled_call  # type: ignore[method-assign]
+        network.get_compiled_call = tracker.compiled_call  # type: ignore[method-assign]
         try:
             yield intervention
         finally:
@@ -92,8 +92,8 @@ def _identity(model: PreTrainedModel | OpenModel) -> dict[str, Any]:
     }
 
 
-class _Following:
-    """Follows generate() through the calls of the model: a new cache is a new batch, each pass after it one token."""
+class _GenerateTracker:
+    """Tells slots and steps from the calls of the model: a new cache is a new batch, each later pass one token."""
 
     def __init__(
         self, intervention: Intervention, model: PreTrainedModel, requests: Sequence[str] | None
@@ -107,7 +107,7 @@ class _Following:
         self._longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         self._cache: Cache | None = None
         self._slot = self._step = torch.empty(0)
-        self._held = 0
+        self._length = 0
         self._room: int | None = None
         self._graph: Callable[..., Any] | None = None
         self._graph_options: dict[str, Any] = {}
@@ -127,15 +127,15 @@ class _Following:
                 f"expected one token per row after the prompt, got {ids.shape[1]}; switch assisted decoding off"
             )
         else:
-            self._held += 1
+            self._length += 1
             ended = (ids == self._eos).any(dim=1)
             step = (self._step + 1).masked_fill_(ended, FINISHED)
             # A CUDA graph reads the state of a policy, and this, where it was when the graph was recorded.
             self._step = self._step.copy_(step) if self.intervention.always_on else step
-        if self._room is not None and self._held > self._room:
+        if self._room is not None and self._length > self._room:
             raise NormprobeError(
                 f"expected prompts and responses of at most {self._room} tokens, the length of the static cache, got "
-                f"{self._held}; give a longer cache or lower max_new_tokens"
+                f"{self._length}; give a longer cache or lower max_new_tokens"
             )
         self.intervention.place(self._slot, self._step)
 
@@ -156,8 +156,8 @@ class _Following:
 
         def forward(**inputs: Any) -> Any:
             self(self.model, (), inputs)
-            output, noted = graph(self.model, self.intervention, inputs)
-            self.intervention.keep(noted)
+            output, record = graph(self.model, self.intervention, inputs)
+            self.intervention.keep(record)
             return output
 
         return forward
@@ -173,7 +173,7 @@ class _Following:
             )
         static = [layer for layer in cache.layers if isinstance(layer, StaticLayer) and not layer.is_sliding]
         self._room = min((layer.max_cache_len for layer in static), default=None)
-        self._held = int(cache.get_seq_length()) + ids.shape[1]
+        self._length = int(cache.get_seq_length()) + ids.shape[1]
         names = list(self.requests) if self.requests is not None else [str(row) for row in range(len(ids))]
         if len(names) != len(ids):
             raise NormprobeError(
@@ -187,7 +187,7 @@ class _Following:
 
 def _whole_pass(
     model: PreTrainedModel, intervention: Intervention, inputs: dict[str, Any]
-) -> tuple[Any, Noted | None]:
+) -> tuple[Any, PassRecord | None]:
     return model.forward(**inputs), intervention.end()
 
 

@@ -1,4 +1,4 @@
-"""A policy at work on the decoder blocks of a model: hooks on, rows to the policy, its states back, hooks off."""
+"""Forward hooks that pass the hidden states of a model's decoder blocks through a policy."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import nn
 
-from normprobe.engines.hf.events import Events, Noted, Recorder, Seen, UntriggeredWarning
+from normprobe.engines.base import Events, UntriggeredWarning
+from normprobe.engines.hf.recorder import PassRecord, PolicyCall, Recorder
 from normprobe.engines.hf.rerun import BlockCall
 from normprobe.errors import NormprobeError
 from normprobe.policies.rows import Policy, Rows, RunningPolicy
 
 UNFOLDED = 64
-"""Passes of which the norms are kept, a number per row and layer, until the largest of all is taken at once."""
+"""Passes whose norms are kept before they are reduced to the largest."""
 
 
 class Intervention:
-    """Told whose tokens the next forward pass ends in (`begin`, `place`), it applies a policy to them.
+    """Applies a policy to the last token of each row of a batch: the end of a prompt, or the newest token.
 
-    Only the last token of each row of a batch is a policy's business: the last of a prompt (which is therefore padded
-    on the left), or the newest token of a response.
+    The caller names the requests of a batch (`begin`) and, before each forward pass, the request and step of each row
+    (`place`). Prompts must be padded on the left.
 
     recorder: keeps every event if given (it grows with each token); else only what the final warning needs is kept.
     """
@@ -39,13 +40,13 @@ class Intervention:
         self._d = d
         self._rows: tuple[torch.Tensor, torch.Tensor, torch.Tensor | None] | None = None
         self._calls: dict[int, BlockCall] = {}
-        self._seen: list[Seen] = []
-        self._kept: list[Noted] = []
+        self._made: list[PolicyCall] = []
+        self._kept: list[PassRecord] = []
         self._largest: Float[torch.Tensor, " layer"] | None = None
         self._acted: Bool[torch.Tensor, " layer"] | None = None
 
     def begin(self, requests: Sequence[str], device: torch.device) -> None:
-        """A new batch: slot i is requests[i], of which nothing has been seen."""
+        """Begin a batch: slot i belongs to requests[i], whose history is empty."""
         self.finish()
         self.running = self.policy.start(len(requests), self._d, device)
         self.running.reset(range(len(requests)), requests)
@@ -56,50 +57,50 @@ class Intervention:
         step: Int[torch.Tensor, " row"],
         entropy: Float[torch.Tensor, " row"] | None = None,
     ) -> None:
-        """Name the last token of each row of the next forward pass (see `Rows`); a negative step leaves a row alone."""
+        """Give slot and step (see `Rows`) of each row of the next forward pass; a negative step leaves a row alone."""
         self.finish()
         self._rows = (slot, step, entropy)
 
     def finish(self) -> None:
-        """The pass is over: what it showed enters the policy's history, and what was done is kept for the record.
+        """End a pass: update the policy's history and keep the record of what it did.
 
         Raises NormprobeError if the policy was not asked at all of its layers.
         """
         self.keep(self.end())
 
-    def end(self) -> Noted | None:
-        """The first half of `finish`, tensor maths only: the history. Returns what is to be kept of the pass."""
+    def end(self) -> PassRecord | None:
+        """The first half of `finish`, tensor maths only: update the history; returns the record of the pass."""
         if self._rows is None or self.running is None:
             return None
         self.running.finish()
-        (slot, step, _), seen = self._rows, self._seen
-        self._rows, self._seen = None, []
-        if len(seen) != len(self.policy.layers):
+        (slot, step, _), calls = self._rows, self._made
+        self._rows, self._made = None, []
+        if len(calls) != len(self.policy.layers):
             raise NormprobeError(
-                f"expected each pass to run layers {list(self.policy.layers)} under the policy, got {len(seen)} of "
+                f"expected each pass to run layers {list(self.policy.layers)} under the policy, got {len(calls)} of "
                 "them; run all layers, and leave it to intervene(always_on=True) to compile the model"
             )
-        return Noted.of(slot, step, seen)
+        return PassRecord.of(slot, step, calls)
 
-    def keep(self, noted: Noted | None) -> None:
-        """The second half of `finish`."""
-        if noted is None:
+    def keep(self, record: PassRecord | None) -> None:
+        """The second half of `finish`: keep the record."""
+        if record is None:
             return
         if self.always_on:
-            noted = noted.copied()
-        self._kept.append(noted)
+            record = record.copied()
+        self._kept.append(record)
         if len(self._kept) >= UNFOLDED:
             self._fold()
         if self.recorder is not None:
-            self.recorder.keep(noted)
+            self.recorder.keep(record)
 
-    def watch(self, block: nn.Module, layer: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Before a block: remember how it is called, in case it has to run once more."""
-        self._calls[layer], seen = BlockCall.watch(block, args, kwargs, self.always_on)
-        return args, seen
+    def before(self, block: nn.Module, layer: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Before a block: keep the arguments of its call, in case it has to run once more."""
+        self._calls[layer], kwargs = BlockCall.of(block, args, kwargs, self.always_on)
+        return args, kwargs
 
-    def change(self, output: object, layer: int) -> object:
-        """After a block: its output, with the policy applied to the last token of each row."""
+    def after(self, output: object, layer: int) -> object:
+        """After a block: return its output with the policy applied to the last token of each row."""
         hidden = output[0] if isinstance(output, tuple) else output
         if not isinstance(hidden, torch.Tensor) or hidden.ndim != 3:
             raise NormprobeError(
@@ -108,13 +109,13 @@ class Intervention:
             )
         if self._rows is None or self.running is None or len(self._rows[0]) != len(hidden):
             raise NormprobeError(
-                f"expected to be told whose tokens a pass of {len(hidden)} rows holds, got "
+                f"expected slot and step of each of the {len(hidden)} rows of a pass, got "
                 f"{'nothing' if self._rows is None else f'{len(self._rows[0])} rows'}; generate inside `intervene`, "
                 "or call begin() and place() before each forward pass"
             )
         rows = Rows(hidden[:, -1], *self._rows)
         change = self.running.apply(rows, layer, self._calls.pop(layer))
-        self._seen.append(Seen.of(rows, change, whole=self.recorder is not None))
+        self._made.append(PolicyCall.of(rows, change, whole=self.recorder is not None))
         if change.hidden is rows.hidden:
             return output
         if hidden.shape[1] == 1:
@@ -132,10 +133,11 @@ class Intervention:
         return self.recorder.events()
 
     def _fold(self) -> None:
-        """What the final warning needs of the passes since the last time; many at once, as each would cost as much."""
-        step = torch.cat([noted.step for noted in self._kept])
+        """Reduce the kept passes to what the final warning needs; many at once, since one would cost as much."""
+        step = torch.cat([record.step for record in self._kept])
         norm, triggered = (
-            torch.cat([getattr(noted, name) for noted in self._kept], dim=1) for name in ("norm", "triggered")
+            torch.cat([getattr(record, name) for record in self._kept], dim=1)
+            for name in ("norm", "triggered")
         )
         largest, acted = torch.where(step >= 0, norm, 0.0).amax(dim=1), triggered.any(dim=1)
         if self._largest is not None and self._acted is not None:
@@ -156,9 +158,9 @@ class Intervention:
             )
         if not quiet and not self._acted.any():
             largest = zip(self.policy.layers, self._largest.tolist(), strict=True)
-            seen = ", ".join(f"{norm:.4g} at layer {layer}" for layer, norm in largest)
+            largest_norms = ", ".join(f"{norm:.4g} at layer {layer}" for layer, norm in largest)
             warnings.warn(
-                f"the policy changed nothing; the largest norms it saw: {seen}",
+                f"the policy changed nothing; the largest norms it saw: {largest_norms}",
                 UntriggeredWarning,
                 stacklevel=4,
             )
@@ -181,11 +183,11 @@ def attached(
     with ExitStack() as hooks:
         for layer in layers:
             before = blocks[layer].register_forward_pre_hook(
-                lambda block, args, kwargs, layer=layer: intervention.watch(block, layer, args, kwargs),
+                lambda block, args, kwargs, layer=layer: intervention.before(block, layer, args, kwargs),
                 with_kwargs=True,
             )
             after = blocks[layer].register_forward_hook(
-                lambda _block, _args, output, layer=layer: intervention.change(output, layer)
+                lambda _block, _args, output, layer=layer: intervention.after(output, layer)
             )
             hooks.callback(before.remove)
             hooks.callback(after.remove)

@@ -1,6 +1,6 @@
-"""One more pass of a decoder block on its own output, for the last token of some rows, reading the cache only.
+"""Run a decoder block once more on its own output, for the last token of some rows, without writing to the cache.
 
-What the block was called with is kept until its policy has been asked: the attention mask, the rotary embeddings and
+The arguments of the block's call are kept until its policy has run: the attention mask, the rotary embeddings and
 the keys and values that the cache gave back, which hold the token's own from the first pass. The extra pass gets the
 same, cut to the last token and to the chosen rows, and a cache that stores nothing. So it works for every kind of
 cache (dynamic, sliding, static), and the real one is never touched.
@@ -23,8 +23,8 @@ KeysValues = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclass
-class Remembering:
-    """Stands before the real cache in a block's first pass, and remembers what it gave back."""
+class RecordingCache:
+    """A cache that passes every call on to the real one and keeps the keys and values that it returned."""
 
     cache: Cache
     given: dict[int, KeysValues] = field(default_factory=dict)
@@ -40,8 +40,8 @@ class Remembering:
 
 
 @dataclass
-class Reading:
-    """Stands for the cache in an extra pass: gives what the first pass got, stores nothing."""
+class ReadOnlyCache:
+    """A cache for the extra pass: it returns the keys and values of the first pass and stores nothing."""
 
     cache: Cache
     given: Mapping[int, KeysValues]
@@ -57,7 +57,7 @@ class Reading:
 
 @dataclass
 class BlockCall:
-    """A block's arguments in the pass under way, and the way to run it once more (`Rerun` of policies/rows.py).
+    """The arguments of a block in the present pass, with which it can run once more (`Rerun` of policies/rows.py).
 
     always_on: compute every row at every pass and let the policy choose, so that no size depends on the data (CUDA
     graphs); else only the active rows are computed, and the host reads their number.
@@ -69,18 +69,18 @@ class BlockCall:
     always_on: bool
 
     @classmethod
-    def watch(
+    def of(
         cls, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], always_on: bool
     ) -> tuple[BlockCall, dict[str, Any]]:
-        """The call, and the arguments to make it with. Raises NormprobeError for a call without a cache."""
+        """The call, and the arguments to pass on to the block. Raises NormprobeError for a call without a cache."""
         caches = [name for name, value in kwargs.items() if isinstance(value, Cache)]
         if len(caches) != 1:
             raise NormprobeError(
                 "expected a decoder block that is given one key-value cache, by name, "
                 f"got {len(caches)}; generate with use_cache=True"
             )
-        seen = kwargs | {caches[0]: Remembering(kwargs[caches[0]])}
-        return cls(block, args, seen, always_on), seen
+        passed_on = kwargs | {caches[0]: RecordingCache(kwargs[caches[0]])}
+        return cls(block, args, passed_on, always_on), passed_on
 
     def __call__(
         self, active: Bool[torch.Tensor, " row"], states: Float[torch.Tensor, "row d"]
@@ -108,9 +108,9 @@ class BlockCall:
 def _cut(name: str, value: Any, at: Int[torch.Tensor, " n"] | None, n_rows: int, n_tokens: int) -> Any:
     """An argument of the first pass as the extra pass needs it: the last token of the rows `at`, or of all."""
     match value:
-        case Remembering():
+        case RecordingCache():
             rows = {i: (_rows(k, at, n_rows), _rows(v, at, n_rows)) for i, (k, v) in value.given.items()}
-            return Reading(value.cache, rows)
+            return ReadOnlyCache(value.cache, rows)
         case torch.Tensor():
             return _rows(_last(name, value, n_tokens), at, n_rows)
         case tuple() | list():

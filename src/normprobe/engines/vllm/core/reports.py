@@ -8,21 +8,16 @@ may then be in the sums of that request.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from normprobe.engines.probe_results import with_scores
 from normprobe.engines.vllm.configuration import FIELD, SAMPLES, has_probe
-from normprobe.policies.lrs import FORMS, with_rates
-
-SUMS = ("total", "excess", "above", "last_excess", "last_third")
-"""The names in results of the sums that `FORMS` lists, by layer."""
 
 
 def merged(parts: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
-    """The results of all workers as one, with the LRS scores over all layers in "scores" (see
-    `normprobe.policies.lrs.probe_scores`).
+    """The results of all workers as one, `with_scores`.
 
     Pipeline stages hold different layers, tensor-parallel ranks the same.
     """
@@ -32,14 +27,7 @@ def merged(parts: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[s
             into = whole.setdefault(request, {"n_tokens": 0, "layers": {}})
             into["n_tokens"] = max(into["n_tokens"], result["n_tokens"])
             into["layers"] |= result["layers"]
-    for result in whole.values():
-        result["layers"] = {layer: result["layers"][layer] for layer in sorted(result["layers"], key=int)}
-        sums = {
-            form: math.fsum(values[name] for values in result["layers"].values())
-            for form, name in zip(FORMS, SUMS, strict=True)
-        }
-        result["scores"] = with_rates(sums, result["n_tokens"])
-    return whole
+    return {request: with_scores(result) for request, result in whole.items()}
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ _SHRINK_BELOW = 0.8
 OnPass = Callable[
     [Int[torch.Tensor, " present"], Int[torch.Tensor, "present token"], Float[torch.Tensor, " present"]], None
 ]
-"""Told before each forward pass which prompts its rows continue, the position of each token, counted without padding
-(−1 at padding and in finished rows), and the entropy, nats at temperature 1, of the distribution that the newest token
-was taken from (0 for prompts). What acts inside the model cannot know: finished rows leave the batch."""
+"""Called before each forward pass with the numbers of the prompts that its rows continue, the position of each token,
+counted without padding (−1 at padding and in finished rows), and the entropy, nats at temperature 1, of the
+distribution that the newest token was taken from (0 for prompts)."""
 
 
 @torch.inference_mode()

@@ -1,0 +1,139 @@
+"""What an engine is: it runs a model and writes responses to many prompts, plain or under policies.
+
+Code that needs responses uses the `Engine` protocol and nothing else of an engine; each folder next to this file
+implements one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from normprobe.errors import NormprobeError
+from normprobe.models.chat import Chat
+from normprobe.models.identity import ModelIdentity
+from normprobe.policies.rows import Policy
+
+Draws = Callable[[str, int], Float[np.ndarray, " step"]]
+"""(name of a request, number of steps n) → n uniform numbers in [0, 1), a function of the two alone."""
+ProbeResult = dict[str, Any]
+"""What a probe measured of a request: {"n_tokens", "layers", "scores"}, see `normprobe.engines.probe_results`."""
+Finish = Literal["stop", "length"]
+"""Why a response ends: the model wrote an end token, or the limit was reached."""
+
+
+class UntriggeredWarning(UserWarning):
+    """A policy was asked about every state and acted on none."""
+
+
+@dataclass(frozen=True)
+class Events:
+    """Where policies acted: one entry per request, step and layer, in that order whatever the batches were.
+
+    request: the number of the prompt. step: as in `normprobe.policies.rows.Rows`.
+    delta: ‖Δh‖ in activation units, float32; 0 where an extra pass was made and thrown away.
+    passes: extra passes of the layer; 0 for policies that make none.
+    """
+
+    request: Int[torch.Tensor, " event"]
+    step: Int[torch.Tensor, " event"]
+    layer: Int[torch.Tensor, " event"]
+    delta: Float[torch.Tensor, " event"]
+    passes: Int[torch.Tensor, " event"]
+
+    @classmethod
+    def joined(cls, parts: Sequence[tuple[Events, Sequence[int]]]) -> Events:
+        """The events of several batches, each given with the numbers that its requests have in the whole."""
+        if not parts:
+            none = torch.empty(0, dtype=torch.int64)
+            return cls(none, none, none, torch.empty(0), none)
+        request = torch.cat([torch.tensor(numbers)[events.request] for events, numbers in parts])
+        order = request.argsort(stable=True)
+        step, layer, delta, passes = (
+            torch.cat([getattr(events, name) for events, _ in parts])[order]
+            for name in ("step", "layer", "delta", "passes")
+        )
+        return cls(request[order], step, layer, delta, passes)
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What an engine wrote, by prompt.
+
+    tokens: up to and with the end token. events: what the policies did, if that was recorded.
+    probes: what a probe measured, None where there was none.
+    """
+
+    tokens: list[list[int]]
+    finish: list[Finish]
+    events: Events | None
+    probes: list[ProbeResult | None]
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """A model that can generate.
+
+    context: tokens that prompt and response may have together; None where the model sets no limit.
+    """
+
+    @property
+    def chat(self) -> Chat: ...
+
+    @property
+    def identity(self) -> ModelIdentity: ...
+
+    @property
+    def context(self) -> int | None: ...
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        *,
+        names: Sequence[str] | None = None,
+        policy: Policy | Sequence[Policy | None] | None = None,
+        temperature: float = 0.0,
+        draws: Draws | None = None,
+        batch_size: int = 128,
+        record: bool = False,
+        quiet: bool = False,
+        progress: str | None = None,
+    ) -> Generated:
+        """At most `max_new_tokens` tokens after each prompt: greedy at temperature 0, else sampled.
+
+        names: of the requests, which key all random draws; by default "0", "1", …
+        policy: one for all, one per prompt, or None for the plain model.
+        draws: uniform numbers; a sampled token is the inverse of the cumulated softmax(logits / temperature) at its
+            number, so that a response depends on its prompt and name, never on the other requests.
+        batch_size: prompts at a time, for engines that make batches. record: keep events.
+        quiet: no warning (UntriggeredWarning) if a policy acted on nothing. progress: the label of a progress bar.
+
+        Raises NormprobeError, before any token, for a prompt that leaves no room for its response, sampling without
+        draws, a layer that the model lacks, or what the engine cannot do.
+        """
+        ...
+
+
+def check_room(engine: Engine, prompts: Mapping[str, Sequence[int]], max_new_tokens: int) -> None:
+    """Raises NormprobeError for a prompt, by name, that leaves no room for `max_new_tokens` in the model's context."""
+    longest = max(prompts, key=lambda name: len(prompts[name]), default=None)
+    if engine.context is None or longest is None:
+        return
+    if len(prompts[longest]) + max_new_tokens > engine.context:
+        raise NormprobeError(
+            f"expected prompt and response within the model's {engine.context} tokens, got "
+            f"{len(prompts[longest])} + {max_new_tokens} for {longest}; lower max_new_tokens or leave the problem out"
+        )
+
+
+def batches_by_length(prompts: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:
+    """The numbers of the prompts in each batch, by length and then in order: a plan that depends on nothing else."""
+    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]

@@ -1,0 +1,161 @@
+"""The Hugging Face engine: many prompts, greedy or sampled, the same responses whatever the batches are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from normprobe.engines.base import (
+    Draws,
+    Events,
+    Finish,
+    Generated,
+    ProbeResult,
+    batches_by_length,
+    check_room,
+)
+from normprobe.engines.hf.decode import OnPass, decode
+from normprobe.engines.hf.intervention import Intervention, attached
+from normprobe.engines.hf.recorder import Recorder
+from normprobe.engines.probe_results import probe_results, running_probe, with_scores
+from normprobe.errors import NormprobeError
+from normprobe.models.chat import Chat
+from normprobe.models.identity import ModelIdentity
+from normprobe.models.open import OpenModel
+from normprobe.policies.rows import Policy
+
+
+@dataclass(frozen=True)
+class HfEngine:
+    """An open model that generates in this process (see `normprobe.engines.base.Engine`)."""
+
+    opened: OpenModel
+
+    @property
+    def chat(self) -> Chat:
+        return self.opened.chat
+
+    @property
+    def identity(self) -> ModelIdentity:
+        return self.opened.identity
+
+    @property
+    def context(self) -> int | None:
+        return getattr(self.opened.model.config.get_text_config(), "max_position_embeddings", None)
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        *,
+        names: Sequence[str] | None = None,
+        policy: Policy | Sequence[Policy | None] | None = None,
+        temperature: float = 0.0,
+        draws: Draws | None = None,
+        batch_size: int = 128,
+        record: bool = False,
+        quiet: bool = False,
+        progress: str | None = None,
+    ) -> Generated:
+        """As `Engine.generate` describes it; requests under different policies never share a batch.
+
+        Raises NormprobeError as described there.
+        """
+        names = [str(i) for i in range(len(prompts))] if names is None else list(names)
+        if temperature > 0 and draws is None:
+            raise NormprobeError(
+                f"expected draws to sample with at temperature {temperature}, got none; give a function of the name"
+            )
+        check_room(self, dict(zip(names, prompts, strict=True)), max_new_tokens)
+        tokens: list[list[int]] = [[] for _ in prompts]
+        probes: list[ProbeResult | None] = [None] * len(prompts)
+        events: list[tuple[Events, Sequence[int]]] = []
+        with tqdm(total=len(prompts), desc=progress, unit="problem", disable=progress is None) as bar:
+            for shared, group in _by_policy(policy, len(prompts)):
+                with self._under(shared, quiet) as intervention:
+                    for batch in batches_by_length([prompts[i] for i in group], batch_size):
+                        members = [group[i] for i in batch]
+                        uniform = None
+                        if draws is not None and temperature > 0:
+                            uniform = np.stack([draws(names[i], max_new_tokens) for i in members])
+                        of_batch = [prompts[i] for i in members]
+                        on_pass = None
+                        if intervention is not None:
+                            on_pass = self._begin(intervention, of_batch, [names[i] for i in members], record)
+                        written = decode(
+                            self.opened,
+                            of_batch,
+                            max_new_tokens,
+                            temperature=temperature,
+                            draws=uniform,
+                            on_pass=on_pass,
+                        )
+                        for i, response in zip(members, written, strict=True):
+                            tokens[i] = response
+                        if intervention is not None:
+                            intervention.finish()
+                            if record:
+                                events.append((intervention.events(), members))
+                            for i, probe in zip(members, _probes(intervention, len(members)), strict=True):
+                                probes[i] = probe
+                        bar.update(len(members))
+        ends = set(self.chat.eos_ids)
+        finish: list[Finish] = ["stop" if response[-1] in ends else "length" for response in tokens]
+        return Generated(tokens, finish, Events.joined(events) if record else None, probes)
+
+    @contextmanager
+    def _under(self, policy: Policy | None, quiet: bool) -> Iterator[Intervention | None]:
+        """A policy's hooks on the model, for batch after batch."""
+        if policy is None:
+            yield None
+        else:
+            intervention = Intervention(policy, self.identity.d_model)
+            with attached(self.opened.blocks, intervention, quiet=quiet):
+                yield intervention
+
+    def _begin(
+        self, intervention: Intervention, prompts: Sequence[Sequence[int]], names: Sequence[str], record: bool
+    ) -> OnPass:
+        """Begin a batch; returns what names the last token of each row of a pass to the policy."""
+        intervention.recorder = Recorder(intervention.policy.layers) if record else None
+        intervention.begin(names, self.opened.device)
+        lengths = torch.tensor([len(prompt) for prompt in prompts], device=self.opened.device)
+
+        def place(present: torch.Tensor, position: torch.Tensor, entropy: torch.Tensor) -> None:
+            last = position[:, -1]
+            step = last - lengths[present] + 1
+            intervention.place(present, torch.where(last >= 0, step, -1), entropy)
+
+        return place
+
+
+def _by_policy(
+    policy: Policy | Sequence[Policy | None] | None, n: int
+) -> Iterator[tuple[Policy | None, list[int]]]:
+    """Each policy with the numbers of its prompts. Raises NormprobeError if there are not as many as prompts."""
+    if policy is None or isinstance(policy, Policy):
+        yield policy, list(range(n))
+        return
+    if len(policy) != n:
+        raise NormprobeError(f"expected a policy for each of {n} prompts, got {len(policy)}; give one each")
+    groups: dict[int, list[int]] = {}
+    for i, one in enumerate(policy):
+        groups.setdefault(id(one), []).append(i)
+    for members in groups.values():
+        yield policy[members[0]], members
+
+
+def _probes(intervention: Intervention, n: int) -> list[ProbeResult | None]:
+    """What the policy's probe measured of the n requests of a batch."""
+    assert intervention.running is not None
+    probe = running_probe(intervention.running)
+    if probe is None:
+        return [None] * n
+    columns = {str(layer): i for i, layer in enumerate(probe.settings.layers)}
+    return [with_scores(result) for result in probe_results(probe.summary(range(n)), columns)]

@@ -1,0 +1,66 @@
+"""What a probe measured of a request, as every engine returns it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from normprobe.policies.lrs import FORMS, sums_by_layer, with_rates
+from normprobe.policies.probe import RunningProbe, Summary
+from normprobe.policies.rows import RunningPolicy
+
+SUMS = ("total", "excess", "above", "last_excess", "last_third")
+"""The sums of one layer that the scores `FORMS` add up over the layers."""
+
+
+def probe_results(summary: Summary, columns: Mapping[str, int]) -> list[dict[str, Any]]:
+    """By request: {"n_tokens": int, "layers": {layer: {"total", "excess", "above", "largest", "last_excess",
+    "last_third" and, with max_tokens > 0, "norm": [token]}}}.
+
+    The first four are those of `normprobe.policies.probe.Summary`; the next two are Σ max(0, norm − τ) and Σ norm over
+    the last parts that LRS scores. columns: layer (as text, as JSON has it) → its place in the summary.
+    """
+    *_, last_excess, last_third = sums_by_layer(summary)
+    values = {
+        "total": summary.total,
+        "excess": summary.excess,
+        "above": summary.above,
+        "largest": summary.largest,
+        "last_excess": last_excess,
+        "last_third": last_third,
+    }
+    n_kept = summary.norm.shape[2]
+    results = []
+    for row, n in enumerate(summary.n_tokens.tolist()):
+        layers: dict[str, dict[str, Any]] = {
+            layer: {name: value[row, i].item() for name, value in values.items()}
+            for layer, i in columns.items()
+        }
+        if n_kept:
+            for layer, i in columns.items():
+                layers[layer]["norm"] = summary.norm[row, i, : min(n, n_kept)].tolist()
+        results.append({"n_tokens": n, "layers": layers})
+    return results
+
+
+def with_scores(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The result with the LRS scores over its layers in "scores": `normprobe.policies.lrs.probe_scores`."""
+    layers = {layer: result["layers"][layer] for layer in sorted(result["layers"], key=int)}
+    sums = {
+        form: math.fsum(values[name] for values in layers.values())
+        for form, name in zip(FORMS, SUMS, strict=True)
+    }
+    return {
+        "n_tokens": result["n_tokens"],
+        "layers": layers,
+        "scores": with_rates(sums, result["n_tokens"]),
+    }
+
+
+def running_probe(running: RunningPolicy) -> RunningProbe | None:
+    """The probe among the parts of a policy at work, None if it has none."""
+    if isinstance(running, RunningProbe):
+        return running
+    parts = getattr(running, "parts", [])  # of a combination
+    return next((found for _, part in parts if (found := running_probe(part)) is not None), None)

@@ -19,14 +19,7 @@ from safetensors.torch import load_file, save_file
 from normprobe.engines.base import Engine, Events
 from normprobe.errors import NormprobeError
 from normprobe.experiments.answers import answer
-from normprobe.experiments.suppression_treatments import (
-    DOSES_OF,
-    FACTOR,
-    TREATMENTS,
-    dealt,
-    in_order,
-    policy_of,
-)
+from normprobe.experiments.suppression_treatments import TREATMENTS, in_order, moved
 from normprobe.layer_profile import LayerProfile
 from normprobe.policies.controls.replayed_suppression import Doses, ReplayedSuppression
 from normprobe.problems.source import Scorer
@@ -40,7 +33,7 @@ def fill_experiments(
     problems: pd.DataFrame,
     tokens: pd.DataFrame,
     *,
-    treatments: Sequence[str] = TREATMENTS,
+    treatments: Sequence[str] = tuple(TREATMENTS),
     max_new_tokens: int,
     batch_size: int = 128,
     seed: int,
@@ -66,18 +59,20 @@ def fill_experiments(
     finished = folder / "treatments"
     finished.mkdir(exist_ok=True)
     doses: dict[str, Doses] = {}
+    sources = {TREATMENTS[treatment].doses_of for treatment in ordered}
     for treatment in ordered:
         table, dose = finished / f"{treatment}.parquet", finished / f"{treatment}.safetensors"
         if not table.exists():
-            facts = {"treatment": treatment, "factor": FACTOR[treatment], "on_same_tokens": math.nan}
-            if treatment in DOSES_OF:
-                deal = dealt(treatment, doses, tokens, problem_ids, seed)
-                policy = ReplayedSuppression(
-                    deal, None if math.isnan(FACTOR[treatment]) else FACTOR[treatment]
-                )
-                facts["on_same_tokens"] = deal.share_on_tokens_of(doses[DOSES_OF[treatment]]).numpy()
+            how = TREATMENTS[treatment]
+            facts = {"treatment": treatment, "factor": how.factor, "on_same_tokens": math.nan}
+            if how.doses_of is not None:
+                source = doses[how.doses_of]
+                replayed = moved(how, source, tokens, problem_ids, seed)
+                policy = ReplayedSuppression(replayed, None if math.isnan(how.factor) else how.factor)
+                facts["on_same_tokens"] = replayed.share_on_tokens_of(source).numpy()
             else:
-                policy = policy_of(treatment, profile, seed)
+                assert how.policy is not None
+                policy = how.policy(profile, seed)
             rows, events = answer(
                 engine,
                 policy,
@@ -87,12 +82,12 @@ def fill_experiments(
                 scorer=scorer,
                 progress=f"experiment {treatment}" if progress else None,
             )
-            given = doses_of(events, rows["n_tokens"].tolist(), policy.layers, problem_ids)
-            _write_doses(dose, given)  # before the table: where that is, the doses are
+            applied = doses_of(events, rows["n_tokens"].tolist(), policy.layers, problem_ids)
+            _write_doses(dose, applied)  # before the table: where that is, the doses are
             rows = rows.drop(columns=["answer", "n_passes"]).rename(columns={"n_triggered": "n_suppressed"})
             with atomic_write(table) as unfinished:
                 rows.assign(**facts).to_parquet(unfinished, index=False)
-        if treatment in DOSES_OF.values():
+        if treatment in sources:
             doses[treatment] = _read_doses(dose, problem_ids)
     with atomic_write(folder / "suppression.parquet") as unfinished:
         tables = [pd.read_parquet(finished / f"{treatment}.parquet") for treatment in ordered]

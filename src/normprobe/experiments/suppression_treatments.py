@@ -1,9 +1,10 @@
-"""The treatments of the suppression experiment: which states each changes and how, from a layer profile alone."""
+"""The treatments of the suppression experiment: which states each changes, and how."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -20,55 +21,98 @@ from normprobe.policies.rows import Policy
 from normprobe.policies.suppression import PAPER_SCALE, Suppression
 from normprobe.policies.threshold import FixedThreshold
 
-MILDER = (0.75, 0.5, 0.25)
-"""Factors of the dose–response treatments, beside the paper's 0.1."""
 
-TREATMENTS = (
-    "plain",
-    "high_norm",
-    "random_matched",
-    "random_same_factor",
-    "class_matched",
-    "rotation",
-    "direction_only",
-    "low_norm",
-    "top10",
-    "random10",
-    "random10_same_factor",
-    "bottom10",
-    *(f"{treatment}_{factor}" for factor in MILDER for treatment in ("high_norm", "random_same_factor")),
-)
-"""plain: no state is touched. high_norm: norms above τ, × 0.1 (the paper's experiment). random_matched: as many random
-tokens as high_norm changed in the same problem, each shortened by the ‖Δh‖ of one of those; random_same_factor: the
-same tokens × 0.1; class_matched: as random_matched, but among tokens of the same class and place (`token_groups`).
-rotation: norms above τ, turned by as much ‖Δh‖ at the same norm; more states than high_norm changes, since a turned
-state is still long in the next layer. direction_only: norms above τ, set to the layer's median. low_norm: as large a
-share as high_norm from the other end, × 0.1.
-top10, bottom10: the norms above the 90th and below the 10th percentile, × 0.1, for models in which τ marks few states;
-random10 and random10_same_factor are to top10 what random_matched and random_same_factor are to high_norm.
-high_norm_F, random_same_factor_F: the dose–response, the same pair × F. Thresholds and medians are those of the split
-`select`: the measured problems have no say in them."""
+@dataclass(frozen=True)
+class Treatment:
+    """One way to answer the measured problems.
 
-DOSES_OF = {
-    "random_matched": "high_norm",
-    "random_same_factor": "high_norm",
-    "class_matched": "high_norm",
-    "random10": "top10",
-    "random10_same_factor": "top10",
-} | {f"random_same_factor_{factor}": f"high_norm_{factor}" for factor in MILDER}
-"""Random treatment → the treatment whose doses it deals out anew."""
+    factor: what is left of the norm of a changed state; NaN if it differs from state to state.
+    policy: (layer profile, seed) → the policy of a treatment that chooses states by their norm.
+    doses_of: for the others, the treatment whose doses (‖Δh‖ by state) are moved to random tokens of the same response;
+        by_class: to tokens of the same class and place (`token_groups`).
+    """
 
-FACTOR = (
-    dict.fromkeys(TREATMENTS, PAPER_SCALE)
-    | {
-        f"{treatment}_{factor}": factor
-        for factor in MILDER
-        for treatment in ("high_norm", "random_same_factor")
+    about: str
+    factor: float
+    policy: Callable[[LayerProfile, int], Policy] | None = None
+    doses_of: str | None = None
+    by_class: bool = False
+
+
+def _above_tau(factor: float) -> Callable[[LayerProfile, int], Policy]:
+    return lambda profile, _seed: Suppression(FixedThreshold.of(profile), factor)
+
+
+def _rotation(profile: LayerProfile, seed: int) -> Policy:
+    return Rotation(FixedThreshold.of(profile), seed)
+
+
+def _direction_only(profile: LayerProfile, _seed: int) -> Policy:
+    return DirectionOnly(FixedThreshold.of(profile), _quantiles(profile, 0.5))
+
+
+def _low_norm(profile: LayerProfile, _seed: int) -> Policy:
+    layers = profile.chosen_layers
+    return LowNormSuppression(
+        {layer: quantile(profile, layer, share_above_tau(profile, layer)) for layer in layers}
+    )
+
+
+def _at_factor(factor: float) -> dict[str, Treatment]:
+    """The dose–response: high_norm and random_same_factor at a milder factor than the paper's 0.1."""
+    return {
+        f"high_norm_{factor}": Treatment(f"high_norm, × {factor}", factor, _above_tau(factor)),
+        f"random_same_factor_{factor}": Treatment(
+            f"random_same_factor, × {factor}", factor, doses_of=f"high_norm_{factor}"
+        ),
     }
-    | dict.fromkeys(("plain", "rotation"), 1.0)
-    | dict.fromkeys(("random_matched", "class_matched", "direction_only", "random10"), math.nan)
-)
-"""What is left of the norm of a changed state; NaN: it differs from state to state."""
+
+
+TREATMENTS: dict[str, Treatment] = {
+    "plain": Treatment("no state is changed", 1.0, lambda profile, _: Plain(tuple(profile.chosen_layers))),
+    "high_norm": Treatment(
+        "norms above τ, × 0.1: the paper's experiment", PAPER_SCALE, _above_tau(PAPER_SCALE)
+    ),
+    "random_matched": Treatment(
+        "as many random tokens as high_norm, each shortened by the ‖Δh‖ of one of those",
+        math.nan,
+        doses_of="high_norm",
+    ),
+    "random_same_factor": Treatment("the tokens of random_matched, × 0.1", PAPER_SCALE, doses_of="high_norm"),
+    "class_matched": Treatment(
+        "as random_matched, among tokens of the same class and place",
+        math.nan,
+        doses_of="high_norm",
+        by_class=True,
+    ),
+    "rotation": Treatment(
+        "norms above τ, turned by as much ‖Δh‖ at the same norm; more states than high_norm changes, since a turned "
+        "state is still long in the next layer",
+        1.0,
+        _rotation,
+    ),
+    "direction_only": Treatment("norms above τ, set to the layer's median", math.nan, _direction_only),
+    "low_norm": Treatment("as large a share as high_norm from the other end, × 0.1", PAPER_SCALE, _low_norm),
+    "top10": Treatment(
+        "norms above the 90th percentile, × 0.1, for models in which τ marks few states",
+        PAPER_SCALE,
+        lambda profile, _: Suppression(FixedThreshold(_quantiles(profile, 0.9))),
+    ),
+    "random10": Treatment("to top10 what random_matched is to high_norm", math.nan, doses_of="top10"),
+    "random10_same_factor": Treatment(
+        "to top10 what random_same_factor is to high_norm", PAPER_SCALE, doses_of="top10"
+    ),
+    "bottom10": Treatment(
+        "norms below the 10th percentile, × 0.1",
+        PAPER_SCALE,
+        lambda profile, _: LowNormSuppression(_quantiles(profile, 0.1)),
+    ),
+    **_at_factor(0.75),
+    **_at_factor(0.5),
+    **_at_factor(0.25),
+}
+"""By name, each after the treatment whose doses it needs. Thresholds and medians are those of the split `select`: the
+measured problems have no part in them."""
 
 
 def in_order(treatments: Sequence[str]) -> list[str]:
@@ -80,51 +124,23 @@ def in_order(treatments: Sequence[str]) -> list[str]:
         raise NormprobeError(
             f"expected treatments among {', '.join(TREATMENTS)}, got {', '.join(unknown)}; correct the list"
         )
-    if missing := sorted(
-        {DOSES_OF[treatment] for treatment in treatments if treatment in DOSES_OF} - set(treatments)
-    ):
+    sources = {source for name in treatments if (source := TREATMENTS[name].doses_of) is not None}
+    if missing := sorted(sources - set(treatments)):
         raise NormprobeError(
             f"expected {', '.join(missing)} among the treatments, since a random treatment copies it, got none; add it"
         )
-    return [treatment for treatment in TREATMENTS if treatment in treatments]
+    return [name for name in TREATMENTS if name in treatments]
 
 
-def dealt(
-    treatment: str, doses: Mapping[str, Doses], tokens: pd.DataFrame, problem_ids: Sequence[str], seed: int
+def moved(
+    treatment: Treatment, source: Doses, tokens: pd.DataFrame, problem_ids: Sequence[str], seed: int
 ) -> Doses:
-    """The doses of a random treatment: those of its source (in `doses`), dealt out anew; the requests are
-    `problem_ids`.
+    """The doses of a random treatment: those of its source on other tokens of each request (`problem_ids`).
 
     tokens: traces/tokens.parquet, which tells the classes of tokens.
     """
-    taken = doses[DOSES_OF[treatment]]
-    n_steps = taken.delta.shape[1]
-    groups = token_groups(tokens, problem_ids, n_steps) if treatment == "class_matched" else None
-    return taken.shuffled(seed, groups)
-
-
-def policy_of(treatment: str, profile: LayerProfile, seed: int) -> Policy:
-    """The policy of a treatment that chooses states by their norm."""
-    layers = profile.chosen_layers
-    tau = FixedThreshold.of(profile)
-    match treatment:
-        case "plain":
-            return Plain(tuple(layers))
-        case "rotation":
-            return Rotation(tau, seed)
-        case "direction_only":
-            medians = {layer: quantile(profile, layer, 0.5) for layer in layers}
-            return DirectionOnly(tau, medians)
-        case "low_norm":
-            return LowNormSuppression(
-                {layer: quantile(profile, layer, share_above_tau(profile, layer)) for layer in layers}
-            )
-        case "top10":
-            return Suppression(FixedThreshold({layer: quantile(profile, layer, 0.9) for layer in layers}))
-        case "bottom10":
-            return LowNormSuppression({layer: quantile(profile, layer, 0.1) for layer in layers})
-        case _:
-            return Suppression(tau, FACTOR[treatment])
+    n_steps = source.delta.shape[1]
+    return source.shuffled(seed, token_groups(tokens, problem_ids, n_steps) if treatment.by_class else None)
 
 
 def quantile(profile: LayerProfile, layer: int, level: float) -> float:
@@ -135,6 +151,10 @@ def quantile(profile: LayerProfile, layer: int, level: float) -> float:
 def share_above_tau(profile: LayerProfile, layer: int) -> float:
     """Share of the same tokens with a norm above τ."""
     return 1 - float(np.interp(profile.tau[layer], _think(profile)[layer], profile.quantile_levels))
+
+
+def _quantiles(profile: LayerProfile, level: float) -> dict[int, float]:
+    return {layer: quantile(profile, layer, level) for layer in profile.chosen_layers}
 
 
 def _think(profile: LayerProfile) -> list[list[float]]:

@@ -99,13 +99,13 @@ class LayerProfile:
             atomic_write_json(path, content)
 
     @classmethod
-    def load(cls, path: Path) -> LayerProfile:
+    def load(cls, path: str | Path) -> LayerProfile:
         """Read a profile.
 
         Raises NormprobeError if it is missing, truncated, of another schema, or holds impossible numbers.
         """
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise NormprobeError(
                 f"expected a layer profile at {path}, got none ({error.strerror}); make one with normprobe verify"

@@ -28,7 +28,7 @@ from normprobe.console import run_main
 from normprobe.engines.hf import intervene
 from normprobe.layer_profile import LayerProfile
 from normprobe.models.architectures import dissect
-from normprobe.models.opening import DTYPES
+from normprobe.models.open import DTYPES
 from normprobe.policies.alrr import ALRR
 from normprobe.policies.erss import ERSS
 from normprobe.policies.probe import Probe

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 from normprobe.engines.hf import intervene
 from normprobe.layer_profile import LayerProfile
 from normprobe.models.initialise import initialise
-from normprobe.models.opening import DTYPES, open_model
+from normprobe.models.open import DTYPES, open_model
 from normprobe.policies.probe import Probe
 from normprobe.policies.threshold import FixedThreshold
 from normprobe.problems.testbed.problems import make_problems

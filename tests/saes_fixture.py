@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from normprobe.models.open import OpenModel
+from normprobe.models.model import OpenModel
 from normprobe.problems.testbed.problems import make_problems
 from normprobe.runs.directory import Run
 from normprobe.runs.files import atomic_write

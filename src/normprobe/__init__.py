@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from normprobe.engines.hf import intervene
     from normprobe.layer_profile import LayerProfile
-    from normprobe.models.opening import open_model
+    from normprobe.models.open import open_model
     from normprobe.runs.tables import load_run
     from normprobe.tracing.trace import trace
     from normprobe.verify import verify
@@ -20,7 +20,7 @@ _HOME = {
     "LayerProfile": "normprobe.layer_profile",
     "intervene": "normprobe.engines.hf",
     "load_run": "normprobe.runs.tables",
-    "open_model": "normprobe.models.opening",
+    "open_model": "normprobe.models.open",
     "trace": "normprobe.tracing.trace",
     "verify": "normprobe.verify",
 }

@@ -31,7 +31,7 @@ from normprobe.runs.files import atomic_write
 from normprobe.runs.tables import Tables
 
 if TYPE_CHECKING:
-    from normprobe.models.open import OpenModel
+    from normprobe.models.model import OpenModel
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Study:
         return self._opened[subject]
 
     def _open(self, subject: str) -> OpenModel:
-        from normprobe.models.opening import open_for
+        from normprobe.models.open import open_for
 
         if subject == "untrained":
             return self.model("model").untrained(self.settings.seed)

@@ -142,7 +142,7 @@ def test_a_configuration_of_another_kind_is_refused(
 
 
 def test_the_untrained_twin_is_the_recorded_initialisation() -> None:
-    from normprobe.models.opening import open_model
+    from normprobe.models.open import open_model
     from normprobe.problems.testbed.train import untrained_model
 
     twin = open_model("tiny-thinker:untrained", check=False).model.state_dict()

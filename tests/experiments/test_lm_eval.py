@@ -21,8 +21,8 @@ from normprobe.experiments.lm_eval import NormprobeLM
 from normprobe.experiments.lm_eval_tasks import DIRECTORY
 from normprobe.experiments.lm_eval_tasks.testbed import CLOSE, N_DOCUMENTS, SEED, documents, judge
 from normprobe.layer_profile import LayerProfile
-from normprobe.models.open import OpenModel
-from normprobe.models.opening import open_model
+from normprobe.models.model import OpenModel
+from normprobe.models.open import open_model
 from normprobe.policies.spec import build
 from normprobe.problems.testbed import bundled
 from normprobe.problems.testbed.accuracy import MAX_NEW_TOKENS, accuracy

@@ -10,7 +10,7 @@ from normprobe.config import Settings
 from normprobe.experiments.method_parts import MethodInputs, PlainTreatments, Plan, Samples, Try
 from normprobe.experiments.method_settings import papers
 from normprobe.layer_profile import LayerProfile
-from normprobe.models.opening import open_model
+from normprobe.models.open import open_model
 from normprobe.problems import open_source
 from normprobe.problems.testbed.problems import make_problems
 

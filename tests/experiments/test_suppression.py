@@ -21,8 +21,8 @@ from normprobe.experiments.suppression_treatments import (
 )
 from normprobe.layer_profile import LayerProfile
 from normprobe.models.initialise import initialise
-from normprobe.models.open import OpenModel
-from normprobe.models.opening import assemble
+from normprobe.models.model import OpenModel
+from normprobe.models.open import assemble
 from normprobe.problems.testbed.problems import make_problems
 from normprobe.problems.testbed.tokenizer import build_tokenizer
 from normprobe.problems.testbed.vocabulary import PAD, VOCABULARY

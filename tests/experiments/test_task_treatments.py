@@ -11,7 +11,7 @@ from normprobe import evaluate
 from normprobe.errors import NormprobeError
 from normprobe.experiments.task_treatments import run_tasks
 from normprobe.layer_profile import LayerProfile
-from normprobe.models.opening import open_model
+from normprobe.models.open import open_model
 from normprobe.report.method_results import task_table
 from normprobe.runs.directory import Run
 

@@ -10,7 +10,7 @@ from transformers import Qwen3ForCausalLM
 
 from normprobe.errors import NormprobeError
 from normprobe.models.architectures import Anatomy, dissect
-from normprobe.models.opening import assemble
+from normprobe.models.open import assemble
 from normprobe.problems.testbed.tokenizer import build_tokenizer
 
 

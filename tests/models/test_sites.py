@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from normprobe.errors import NormprobeError
-from normprobe.models.open import OpenModel
-from normprobe.models.opening import assemble
+from normprobe.models.model import OpenModel
+from normprobe.models.open import assemble
 from normprobe.models.sites import record_sites
 from normprobe.problems.testbed.tokenizer import build_tokenizer
 

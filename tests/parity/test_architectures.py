@@ -4,8 +4,8 @@ import pytest
 import torch
 from parity_models import ARCHITECTURES, build
 
-from normprobe.models.open import OpenModel
-from normprobe.models.opening import assemble, open_model
+from normprobe.models.model import OpenModel
+from normprobe.models.open import assemble, open_model
 from normprobe.models.sites import record_sites
 from normprobe.problems.testbed.tokenizer import build_tokenizer
 from normprobe.problems.testbed.vocabulary import VOCABULARY

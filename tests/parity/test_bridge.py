@@ -7,7 +7,7 @@ import torch
 from transformer_lens.model_bridge import TransformerBridge
 
 from normprobe.errors import NormprobeError
-from normprobe.models.opening import open_model
+from normprobe.models.open import open_model
 from normprobe.models.sites import record_sites
 
 

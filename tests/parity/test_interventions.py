@@ -13,8 +13,8 @@ from normprobe.engines.base import Events, UntriggeredWarning
 from normprobe.engines.hf import HfEngine, intervene
 from normprobe.engines.hf.decode import decode
 from normprobe.errors import NormprobeError
-from normprobe.models.open import OpenModel
-from normprobe.models.opening import assemble
+from normprobe.models.model import OpenModel
+from normprobe.models.open import assemble
 from normprobe.policies.alrr import ALRR
 from normprobe.policies.controls.gated_recursion import AlwaysGate, EntropyGate, GatedRecursion, RandomGate
 from normprobe.policies.erss import ERSS

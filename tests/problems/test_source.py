@@ -7,7 +7,7 @@ import pytest
 import normprobe.problems
 from normprobe.engines.hf import HfEngine
 from normprobe.errors import NormprobeError
-from normprobe.models.opening import open_model
+from normprobe.models.open import open_model
 from normprobe.problems import open_source
 from normprobe.tracing.responses import generate_responses
 from normprobe.tracing.trace import trace

@@ -8,8 +8,8 @@ from saes_fixture import write_tables
 
 import normprobe.saes.codes as codes
 from normprobe.errors import NormprobeError
-from normprobe.models.open import OpenModel
-from normprobe.models.opening import assemble
+from normprobe.models.model import OpenModel
+from normprobe.models.open import assemble
 from normprobe.problems.testbed.tokenizer import build_tokenizer
 from normprobe.saes.dictionary import Dictionary, random_dictionary
 from normprobe.saes.reductions import Reduced, reduce_subject, work

@@ -11,8 +11,8 @@ from saes_fixture import write_run
 from safetensors.numpy import load_file
 
 from normprobe.errors import NormprobeError
-from normprobe.models.open import OpenModel
-from normprobe.models.opening import assemble
+from normprobe.models.model import OpenModel
+from normprobe.models.open import assemble
 from normprobe.problems.testbed.tokenizer import build_tokenizer
 from normprobe.runs.directory import Run
 from normprobe.runs.tables import Tables

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from saes_fixture import write_tables
 
 from normprobe.errors import NormprobeError
-from normprobe.models.open import OpenModel
-from normprobe.models.opening import assemble
+from normprobe.models.model import OpenModel
+from normprobe.models.open import assemble
 from normprobe.problems.testbed.tokenizer import build_tokenizer
 from normprobe.saes.activations import draw_tokens, layer_groups, sample_states, training_responses
 from normprobe.saes.dictionary import Dictionary, random_dictionary

@@ -9,8 +9,8 @@ from normprobe.engines.hf import HfEngine
 from normprobe.engines.hf.decode import decode
 from normprobe.errors import NormprobeError
 from normprobe.models.initialise import initialise
-from normprobe.models.open import OpenModel
-from normprobe.models.opening import assemble
+from normprobe.models.model import OpenModel
+from normprobe.models.open import assemble
 from normprobe.problems.testbed.problems import make_problems
 from normprobe.problems.testbed.tokenizer import build_tokenizer
 from normprobe.problems.testbed.vocabulary import END, END_THINK, VOCABULARY

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 import torch
 
-from normprobe.models.open import OpenModel
-from normprobe.models.opening import assemble
+from normprobe.models.model import OpenModel
+from normprobe.models.open import assemble
 from normprobe.problems.testbed.tokenizer import build_tokenizer
 from normprobe.problems.testbed.vocabulary import VOCABULARY
 from normprobe.tracing.stream import batch_plan, pad, stream_states, token_offsets

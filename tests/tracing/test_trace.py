@@ -9,8 +9,8 @@ import torch
 from safetensors.numpy import load_file
 
 from normprobe.errors import NormprobeError
-from normprobe.models.open import OpenModel
-from normprobe.models.opening import assemble, open_model
+from normprobe.models.model import OpenModel
+from normprobe.models.open import assemble, open_model
 from normprobe.problems.testbed.problems import make_problems
 from normprobe.problems.testbed.roles import roles
 from normprobe.problems.testbed.tokenizer import build_tokenizer

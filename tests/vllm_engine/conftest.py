@@ -15,7 +15,7 @@ from serving_fixture import Asked, Engine
 from normprobe.problems.testbed import bundled
 
 if TYPE_CHECKING:
-    from normprobe.models.open import OpenModel
+    from normprobe.models.model import OpenModel
 
 os.environ |= {
     "VLLM_CPU_KVCACHE_SPACE": "1",
@@ -30,7 +30,7 @@ BLOCKS, BLOCK, TOKENS_PER_PASS, SEQUENCES = 24, 32, 48, 16
 @pytest.fixture(scope="session")
 def opened() -> "OpenModel":
     """tiny-thinker in Transformers: the reference."""
-    from normprobe.models.opening import open_model
+    from normprobe.models.open import open_model
 
     return open_model("tiny-thinker", check=False)
 

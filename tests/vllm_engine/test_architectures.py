@@ -11,7 +11,7 @@ pytest.importorskip("vllm.version")
 
 from normprobe.engines.hf import HfEngine
 from normprobe.errors import NormprobeError
-from normprobe.models.opening import open_model
+from normprobe.models.open import open_model
 from normprobe.policies.spec import build
 
 TIED = {"tie_word_embeddings": True}  # vLLM's Gemma 2 knows no other

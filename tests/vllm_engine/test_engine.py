@@ -15,7 +15,7 @@ from normprobe.layer_profile import LayerProfile
 from normprobe.policies.spec import build
 
 if TYPE_CHECKING:
-    from normprobe.models.open import OpenModel
+    from normprobe.models.model import OpenModel
 
 EVERYWHERE = list(range(12))
 NEVER = {str(layer): 1e9 for layer in EVERYWHERE}

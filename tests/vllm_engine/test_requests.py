@@ -23,7 +23,7 @@ from normprobe.policies.lrs import choose, lrs_scores
 from normprobe.policies.spec import build
 
 if TYPE_CHECKING:
-    from normprobe.models.open import OpenModel
+    from normprobe.models.model import OpenModel
 
 PROBE = {"policy": "probe", "layers": [3, 9, 10], "max_tokens": 64, "tau": "profile"}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 from safetensors.numpy import save_file
 
-from normprobe.models.open import OpenModel
+from normprobe.models.model import OpenModel
 from normprobe.runs.files import write_signals, write_table
 from normprobe.runs.tables import Tables
 from normprobe.saes.activations import draw_tokens, sample_states, training_responses

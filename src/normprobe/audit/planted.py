@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 
 from normprobe.audit.networks import Dictionaries, Passage
-from normprobe.models.open import OpenModel
+from normprobe.models.model import OpenModel
 from normprobe.saes.dictionary import Dictionary, describe
 from normprobe.tracing.stream import token_offsets
 

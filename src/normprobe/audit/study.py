@@ -21,7 +21,7 @@ from normprobe.runs.tables import Tables
 
 if TYPE_CHECKING:
     from normprobe.audit.networks import Passage
-    from normprobe.models.open import OpenModel
+    from normprobe.models.model import OpenModel
     from normprobe.saes.training import SaeSettings
 
 NULLS_AT_ONCE = 20
@@ -63,7 +63,7 @@ class AuditInputs:
         """Open the run's model in this process, on one thread."""
         import torch
 
-        from normprobe.models.opening import open_for
+        from normprobe.models.open import open_for
 
         torch.set_num_threads(1)  # the processes are the parallelism
         return open_for(self.model)
@@ -167,7 +167,7 @@ class _Subject:
 
     def __call__(self, inputs: AuditInputs) -> list[dict[str, Any]]:
         from normprobe.audit.subjects import judge_in_place
-        from normprobe.models.opening import open_for
+        from normprobe.models.open import open_for
         from normprobe.saes.stages import load_reader
 
         given, plan, tables = inputs.model, inputs.plan, inputs.tables

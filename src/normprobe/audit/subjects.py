@@ -23,7 +23,7 @@ from normprobe.audit.null import finding
 from normprobe.audit.planted import LEARNING, REASONING, amplitudes, plant
 from normprobe.audit.simulated import PLANTED, simulated_suppression
 from normprobe.claims.registry import BY_NAME, evaluate_all
-from normprobe.models.open import OpenModel
+from normprobe.models.model import OpenModel
 from normprobe.saes.training import SaeSettings, generator_for
 
 

@@ -27,7 +27,7 @@ from normprobe.errors import NormprobeError
 from normprobe.experiments.lm_eval_tasks import DIRECTORY
 from normprobe.layer_profile import LayerProfile
 from normprobe.models.chat import CLOSE, OPEN
-from normprobe.models.opening import open_model
+from normprobe.models.open import open_model
 from normprobe.policies.spec import Spec, build
 
 try:

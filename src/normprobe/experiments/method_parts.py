@@ -22,8 +22,8 @@ from normprobe.experiments.method_settings import Setting, Vectors
 from normprobe.experiments.samples import draw_sample, sample_draws
 from normprobe.experiments.thinking_vectors import thinking_vectors
 from normprobe.layer_profile import LayerProfile
-from normprobe.models.open import OpenModel
-from normprobe.models.opening import open_for
+from normprobe.models.model import OpenModel
+from normprobe.models.open import open_for
 from normprobe.policies.alrr import ALRR
 from normprobe.policies.combined import Combined
 from normprobe.policies.controls.entropy_log import EntropyLog

@@ -18,7 +18,7 @@ from normprobe.engines.base import Engine, batches_by_length
 from normprobe.experiments.answers import MODE, judged
 from normprobe.experiments.confidence import confidences
 from normprobe.layer_profile import LayerProfile
-from normprobe.models.open import OpenModel
+from normprobe.models.model import OpenModel
 from normprobe.models.sites import record_sites
 from normprobe.policies.lrs import lrs_scores
 from normprobe.policies.rows import Policy

@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
-from normprobe.models.open import OpenModel
+from normprobe.models.model import OpenModel
 from normprobe.models.sites import record_sites
 
 PROBLEMS = 64

@@ -1,84 +1,146 @@
-"""An open model: weights, tokenizer, decoder blocks, chat modes and identity together."""
+"""Open a thinking model: a bundled one, a directory, a hub id, or a TransformerBridge."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from pathlib import Path
 
 import torch
-from jaxtyping import Float
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from normprobe.models.architectures import Anatomy, dissect
+from normprobe.config import Settings
+from normprobe.errors import NormprobeError
+from normprobe.models.architectures import Anatomy, dissect, softcap_of
 from normprobe.models.chat import Chat
-from normprobe.models.identity import ModelIdentity, identify
-from normprobe.models.initialise import initialise
+from normprobe.models.identity import identify
+from normprobe.models.model import BUNDLED, OpenModel
+from normprobe.models.pretrained import Pretrained
+from normprobe.models.selfcheck import self_check
 
-BUNDLED = "tiny-thinker"
+__all__ = ["DTYPES", "assemble", "open_for", "open_model"]
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-@dataclass(frozen=True)
-class OpenModel:
-    """A causal language model in eval mode, ready to be measured. `open_model` makes one."""
+def open_model(
+    name: str | Path | nn.Module,
+    *,
+    revision: str | None = None,
+    dtype: str = "float32",
+    device: str = "cpu",
+    offline: bool = False,
+    trust_remote_code: bool = False,
+    check: bool = True,
+    attentions: bool = False,
+) -> OpenModel:
+    """Open a model, find its sites and prove them.
 
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    anatomy: Anatomy
-    chat: Chat
-    identity: ModelIdentity
+    name: "tiny-thinker" (also ":early", ":untrained"), a directory, a hub id, or a TransformerLens `TransformerBridge`
+    with unprocessed weights, which is taken as it is (of the other arguments only `check` then counts).
+    offline: never ask a hub. check: prove the sites (see `self_check`; two or three short forward passes).
+    attentions: load with eager attention, which can return its weights.
 
-    @property
-    def blocks(self) -> list[nn.Module]:
-        """The decoder blocks, layer 0 first."""
-        return list(self.anatomy.blocks)
+    Raises NormprobeError for an unknown model, dtype or device, unreadable files, an architecture without provable
+    sites, a tokenizer without chat template, or a model without a thinking mode.
+    """
+    if isinstance(name, nn.Module):
+        return _open_bridge(name, check)
+    if dtype not in DTYPES:
+        raise NormprobeError(f"expected a dtype of {', '.join(DTYPES)}, got {dtype!r}; choose one of these")
+    place = _device(device)
+    checkpoint = Pretrained(_locate(name), revision, offline, trust_remote_code)
+    model = checkpoint.model(DTYPES[dtype], attentions)
+    opened = assemble(model.to(place), checkpoint.tokenizer(), str(name), revision=revision, check=check)  # type: ignore[arg-type]
+    return opened.untrained(seed=0) if str(name) == f"{BUNDLED}:untrained" else opened
 
-    @property
-    def final_norm(self) -> nn.Module:
-        """The norm between the last site and the unembedding."""
-        return self.anatomy.final_norm
 
-    @property
-    def device(self) -> torch.device:
-        """Where inputs have to be."""
-        return self.model.device
+def open_for(settings: Settings) -> OpenModel:
+    """The model that a run's settings name. Raises as `open_model`."""
+    return open_model(
+        settings.model,
+        revision=settings.revision,
+        dtype=settings.dtype,
+        device=settings.device,
+        offline=settings.offline,
+        trust_remote_code=settings.trust_remote_code,
+    )
 
-    def unembed(self, hidden: Float[torch.Tensor, "*rows d"]) -> Float[torch.Tensor, "*rows vocab"]:
-        """The logit lens: final norm, unembedding and softcap on any site; float32 logits."""
-        return self.anatomy.unembed(hidden)
 
-    @contextmanager
-    def returning_attentions(self) -> Iterator[None]:
-        """Eager attention inside the block: slower, and the only kind that can return its weights."""
-        before = self.model.config._attn_implementation or "eager"
-        self.model.set_attn_implementation("eager")
-        try:
-            yield
-        finally:
-            self.model.set_attn_implementation(before)
+def assemble(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    name: str,
+    *,
+    revision: str | None = None,
+    check: bool = True,
+    anatomy: Anatomy | None = None,
+) -> OpenModel:
+    """An OpenModel of a model in memory, to be called `name`. Raises NormprobeError as `open_model` does."""
+    eos = model.generation_config.eos_token_id if model.generation_config is not None else None
+    eos_ids = [] if eos is None else [eos] if isinstance(eos, int) else list(eos)
+    opened = OpenModel(
+        model=model.eval(),
+        tokenizer=tokenizer,
+        anatomy=anatomy or dissect(model),
+        chat=Chat(tokenizer, eos_ids),
+        identity=identify(model, tokenizer, name, revision),
+    )
+    if check:
+        self_check(opened)
+    return opened
 
-    def untrained(self, seed: int) -> OpenModel:
-        """The untrained twin: a fresh network from `seed`.
 
-        The bundled model's twin is the very initialisation its training started from, whatever `seed` is.
-        """
-        if self.identity.name.partition(":")[0] == BUNDLED:
-            from normprobe.problems.testbed import bundled
+def _open_bridge(bridge: nn.Module, check: bool) -> OpenModel:
+    # Whoever holds a bridge has paid for this import.
+    from transformer_lens.model_bridge import TransformerBridge
 
-            seed = bundled.initial_seed()
-        return self.fresh(seed)
-
-    def fresh(self, seed: int) -> OpenModel:
-        """A random network: same configuration, dtype and device, weights drawn by `initialise` from `seed`."""
-        # transformers draws initial weights of its own, from the global generator only: fork it, they are overwritten.
-        with torch.random.fork_rng(devices=[]):
-            config = copy.deepcopy(self.model.config)
-            twin = type(self.model)._from_config(config, attn_implementation=config._attn_implementation)
-        initialise(twin, torch.Generator().manual_seed(seed))
-        twin = twin.to(device=self.device, dtype=self.model.dtype).eval()  # type: ignore[call-arg]
-        name = f"{self.identity.name.partition(':')[0]}:untrained"
-        return OpenModel(
-            twin, self.tokenizer, dissect(twin), self.chat, identify(twin, self.tokenizer, name, None)
+    if not isinstance(bridge, TransformerBridge):
+        raise NormprobeError(
+            f"expected a name, a directory or a TransformerBridge, got {type(bridge).__name__}; "
+            "save the model and open its directory"
         )
+    if bridge.compatibility_mode or bridge._weights_processed:
+        raise NormprobeError(
+            "expected a TransformerBridge with the checkpoint's own weights, got folded or centred ones, "
+            "which change the norms; boot it again without enable_compatibility_mode"
+        )
+    model = bridge.original_model
+    if not isinstance(model, PreTrainedModel):
+        raise NormprobeError(
+            f"expected a TransformerBridge around a Transformers model, got {type(model).__name__}; "
+            "boot it with TransformerBridge.boot_transformers"
+        )
+    anatomy = Anatomy(tuple(bridge.blocks), bridge.ln_final, bridge.unembed, softcap_of(model))
+    return assemble(model, bridge.tokenizer, str(model.name_or_path), check=check, anatomy=anatomy)
+
+
+def _locate(name: str | Path) -> str:
+    """The directory of a bundled name, else the name; refuses what can only be a path and is no directory."""
+    text = str(name)
+    if not text:
+        raise NormprobeError(
+            f"expected a model ({BUNDLED}, a directory or a hub id), got an empty name; give one"
+        )
+    if text.partition(":")[0] == BUNDLED:
+        from normprobe.problems.testbed import bundled
+
+        return str(bundled.path(text))
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return str(path)
+    if path.exists() or isinstance(name, Path) or text.startswith(("/", ".", "~")) or text.count("/") > 1:
+        got = "a file" if path.exists() else "no such directory"
+        raise NormprobeError(
+            f"expected a bundled model ({BUNDLED}), a model directory or a hub id, got {text!r} ({got}); check the name"
+        )
+    return text
+
+
+def _device(device: str) -> torch.device:
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    # torch raises AssertionError where it was built without the device.
+    except (RuntimeError, AssertionError, NotImplementedError) as cause:
+        raise NormprobeError(f"expected a device that torch can use here, got {device!r}; use cpu") from cause
+    return place

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 
 from normprobe.errors import NormprobeError
-from normprobe.models.open import OpenModel
+from normprobe.models.model import OpenModel
 from normprobe.models.sites import record_sites
 
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.1}

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 
 from normprobe.errors import NormprobeError
-from normprobe.models.open import OpenModel
+from normprobe.models.model import OpenModel
 
 
 class Sites:

@@ -6,7 +6,7 @@ import os
 
 import torch
 
-from normprobe.models.open import OpenModel
+from normprobe.models.model import OpenModel
 
 TINY = 50_000_000
 """Parameters below which one thread is enough."""

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 
 from normprobe.errors import NormprobeError
-from normprobe.models.open import OpenModel
+from normprobe.models.model import OpenModel
 from normprobe.tracing.stream import Batch, stream_states, token_offsets
 
 SPLIT = "sae"

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 
 from normprobe.models.chat import MODES
-from normprobe.models.open import OpenModel
+from normprobe.models.model import OpenModel
 from normprobe.saes.activations import check_finite, responses_at_once
 from normprobe.saes.dictionary import Dictionary
 from normprobe.tracing.stream import stream_states

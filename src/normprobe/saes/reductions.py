@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
 
-from normprobe.models.open import OpenModel
+from normprobe.models.model import OpenModel
 from normprobe.saes.activations import PAIRED
 from normprobe.saes.codes import Sums, TokenChunk, TokenGroups, blocks, chunks, codes_per_problem
 from normprobe.saes.dictionary import Dictionary

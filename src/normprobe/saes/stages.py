@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from tqdm import tqdm
 
 from normprobe.errors import NormprobeError
-from normprobe.models.open import OpenModel
+from normprobe.models.model import OpenModel
 from normprobe.runs.files import atomic_write, atomic_write_json
 from normprobe.saes.activations import draw_tokens, layer_groups, sample_states, training_responses
 from normprobe.saes.dictionary import (

@@ -25,7 +25,7 @@ from normprobe.runs.directory import Run, config_hash, read_config
 from normprobe.runs.files import atomic_write, read_table
 
 if TYPE_CHECKING:
-    from normprobe.models.open import OpenModel
+    from normprobe.models.model import OpenModel
     from normprobe.saes.training import SaeSettings
 
 TESTBED = "testbed"
@@ -91,7 +91,7 @@ def train_study(study: Study, out: Path, given: Mapping[str, Any], *, progress: 
 
     Raises NormprobeError as the stages do, or if there are no problems to train on.
     """
-    from normprobe.models.opening import open_model
+    from normprobe.models.open import open_model
     from normprobe.saes.stages import fill_saes
 
     if study.release is None and study.problems is None:

@@ -11,7 +11,7 @@ import pandas as pd
 from normprobe.engines.base import Engine
 from normprobe.errors import NormprobeError
 from normprobe.models.chat import MODES
-from normprobe.models.open import OpenModel
+from normprobe.models.model import OpenModel
 from normprobe.problems.source import Roles, Scorer
 from normprobe.runs.files import signals_path, write_signals, write_table
 from normprobe.tracing.responses import generate_responses

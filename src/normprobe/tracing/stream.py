@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Int
 
-from normprobe.models.open import OpenModel
+from normprobe.models.model import OpenModel
 from normprobe.models.sites import record_sites
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from tqdm import tqdm
 
 from normprobe.errors import NormprobeError
-from normprobe.models.open import OpenModel
+from normprobe.models.model import OpenModel
 from normprobe.problems.source import Roles
 from normprobe.tracing import signals
 from normprobe.tracing.stream import Batch, stream_states, token_offsets

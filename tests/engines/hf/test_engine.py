@@ -9,7 +9,7 @@ from normprobe.engines.base import Engine, batches_by_length
 from normprobe.engines.hf import HfEngine
 from normprobe.errors import NormprobeError
 from normprobe.models.initialise import initialise
-from normprobe.models.opening import assemble
+from normprobe.models.open import assemble
 from normprobe.policies.lrs import lrs_scores
 from normprobe.policies.probe import Probe
 from normprobe.policies.spec import build

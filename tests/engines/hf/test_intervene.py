@@ -22,8 +22,8 @@ from normprobe.engines.hf import HfEngine, intervene
 from normprobe.engines.hf.decode import decode
 from normprobe.errors import NormprobeError
 from normprobe.models.initialise import initialise
-from normprobe.models.open import OpenModel
-from normprobe.models.opening import assemble
+from normprobe.models.model import OpenModel
+from normprobe.models.open import assemble
 from normprobe.policies.controls.plain import Plain
 from normprobe.policies.controls.replayed_suppression import Doses, ReplayedSuppression
 from normprobe.policies.rows import Policy

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from transformers import DynamicCache
 
-from normprobe.models.open import OpenModel
+from normprobe.models.model import OpenModel
 
 _SHRINK_BELOW = 0.8
 """Share of unfinished rows below which the finished ones leave the batch: dropping costs a copy of the cache."""

@@ -26,7 +26,7 @@ from normprobe.engines.probe_results import probe_results, running_probe, with_s
 from normprobe.errors import NormprobeError
 from normprobe.models.chat import Chat
 from normprobe.models.identity import ModelIdentity
-from normprobe.models.open import OpenModel
+from normprobe.models.model import OpenModel
 from normprobe.policies.rows import Policy
 
 

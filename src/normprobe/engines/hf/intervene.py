@@ -18,7 +18,7 @@ from normprobe.errors import NormprobeError
 from normprobe.layer_profile import LayerProfile
 from normprobe.models.architectures import dissect
 from normprobe.models.identity import weights_fingerprint
-from normprobe.models.open import OpenModel
+from normprobe.models.model import OpenModel
 from normprobe.policies.rows import Policy
 from normprobe.policies.spec import Spec, build
 

@@ -23,7 +23,7 @@ from normprobe.errors import NormprobeError
 
 
 @dataclass(frozen=True)
-class Source:
+class Pretrained:
     """A model directory or hub id, and how to read it.
 
     offline: no request to a hub, only directories and the local cache.

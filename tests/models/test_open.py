@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from normprobe.errors import NormprobeError
-from normprobe.models.opening import OpenModel, open_model
+from normprobe.models.model import OpenModel
+from normprobe.models.open import open_model
 from normprobe.models.sites import record_sites
 from normprobe.problems.testbed import bundled
 

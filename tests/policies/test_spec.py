@@ -1,14 +1,18 @@
 """Policies from what a command line or a request can say."""
 
+import json
+from dataclasses import replace
+
 import pytest
 from profile_fixture import profile
 
 from normprobe.errors import NormprobeError
 from normprobe.policies.alrr import ALRR
 from normprobe.policies.combined import Combined
+from normprobe.policies.controls.rotation import Rotation
 from normprobe.policies.erss import ERSS
 from normprobe.policies.rows import Policy
-from normprobe.policies.spec import build
+from normprobe.policies.spec import build, spec_of
 from normprobe.policies.suppression import Clamp, Suppression
 from normprobe.policies.threshold import AdaptiveThreshold, FixedThreshold
 
@@ -62,3 +66,29 @@ def test_what_makes_no_sense_is_refused_in_one_line(spec, message: str) -> None:
 def test_a_threshold_without_a_profile_is_refused() -> None:
     with pytest.raises(NormprobeError, match="a layer profile to take thresholds from"):
         build("alrr", None)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "alrr",
+        {"policy": "erss", "trigger": "low_streak", "streak": 2, "tau": "profile"},
+        {"policy": "clamp", "fraction": 0.3, "layers": [1]},
+        {"policy": "suppress", "tau": {"0": 13.7, "2": 1e-3}},
+        [{"policy": "alrr", "k": 0.1, "damping": 0.3}, {"policy": "probe", "max_tokens": 3}],
+    ],
+)
+def test_a_policy_is_built_again_from_its_description(spec) -> None:
+    policy = build(spec, profile())
+    assert build(json.loads(json.dumps(spec_of(policy, profile()))), profile()) == policy
+
+
+def test_a_policy_that_no_description_makes_is_refused() -> None:
+    with pytest.raises(NormprobeError, match="got Rotation"):
+        spec_of(Rotation(FixedThreshold({1: 2.0}), seed=0), None)
+    doubled = {
+        mode: [[2 * q for q in layer] for layer in layers] for mode, layers in profile().quantiles.items()
+    }
+    other = replace(profile(), quantiles=doubled, quantiles_with_sinks=doubled)
+    with pytest.raises(NormprobeError, match="from the engine's own layer profile, got ALRR"):
+        spec_of(build("alrr", other), profile())

@@ -15,7 +15,7 @@ from typing import Any
 from normprobe.errors import NormprobeError
 from normprobe.layer_profile import LayerProfile
 from normprobe.policies.alrr import ALRR
-from normprobe.policies.combined import Combined
+from normprobe.policies.combined import Combined, parts_of
 from normprobe.policies.erss import ERSS
 from normprobe.policies.probe import Probe
 from normprobe.policies.rows import Policy
@@ -124,3 +124,30 @@ def _threshold(spec: Mapping[str, Any], profile: LayerProfile | None) -> Thresho
     if tau == "profile":
         return FixedThreshold.of(profile, layers)
     return AdaptiveThreshold.of(profile, layers, **{key: float(value) for key, value in rest.items()})
+
+
+def spec_of(policy: Policy, profile: LayerProfile | None) -> list[dict[str, Any]]:
+    """The description from which `build` makes this policy, given this profile.
+
+    Raises NormprobeError for a policy that none describes: one without a name, or thresholds of another profile.
+    """
+    parts: tuple[Any, ...] = parts_of(policy)
+    names = {kind: name for name, kind in _OF.items()}
+    spec = [
+        {"policy": names[type(part)], **_threshold_spec(part.threshold)}
+        | {key: getattr(part, key) for key in _types(names[type(part)])}
+        for part in parts
+        if type(part) in names
+    ]
+    if len(spec) < len(parts) or build(spec, profile) != policy:
+        raise NormprobeError(
+            f"expected policies among {', '.join(_OF)}, with thresholds given or from the engine's own layer profile, "
+            f"got {', '.join(type(part).__name__ for part in parts)}; build them from that profile"
+        )
+    return spec
+
+
+def _threshold_spec(threshold: Threshold) -> dict[str, Any]:
+    if isinstance(threshold, FixedThreshold):
+        return {"tau": {str(layer): tau for layer, tau in threshold.tau.items()}}
+    return {"layers": list(threshold.layers), "k": threshold.k, "prior_tokens": threshold.prior_tokens}

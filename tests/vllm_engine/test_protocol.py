@@ -19,7 +19,7 @@ from normprobe.policies.spec import build
 from normprobe.policies.threshold import FixedThreshold
 
 if TYPE_CHECKING:
-    from normprobe.models.open import OpenModel
+    from normprobe.models.model import OpenModel
 
 TAU = {"7": 10.0, "9": 13.0, "10": 13.0}
 PROBE = {"policy": "probe", "layers": [9, 10], "max_tokens": 16}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from layout_fixture import put
 
 from normprobe.theory.orthogonality import c_star, coherence
 from normprobe.theory.synthetic import EXACT, Planted, atoms_with_cosine, synthetic_pair
@@ -55,9 +56,8 @@ def write_bound_run(
                 for feature_set in ("reasoning", "plus"):
                     sums += [key | {"feature_set": feature_set, "mode": mode} | cells[mode] for mode in cells]
                     pairs.append(key | {"feature_set": feature_set} | pair)
-    (path / "reductions").mkdir(parents=True)
-    for stem, rows in (("sums", sums), ("pairs", pairs), ("dictionary", dictionary)):
-        pd.DataFrame(rows).to_parquet(path / "reductions" / f"{stem}.parquet")
+    for name, rows in (("sums", sums), ("pairs", pairs), ("dictionary", dictionary)):
+        put(path, name, pd.DataFrame(rows))
     return path
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from safetensors.numpy import save_file
+from layout_fixture import put
 
 LAYERS, LATE = 8, slice(6, 8)
 SUBJECTS = ("model", "untrained", "early")
@@ -61,11 +61,9 @@ def write_run(
 ) -> Path:
     rng = np.random.default_rng(seed)
     tokens = _tokens(n_problems, modes, roles)
-    for stage in ("problems", "traces", "reductions", "experiments"):
-        (path / stage).mkdir(parents=True)
     about = tokens[["problem_id", "domain", "difficulty", "split"]].drop_duplicates(ignore_index=True)
-    about.to_parquet(path / "problems" / "problems.parquet")
-    tokens.to_parquet(path / "traces" / "tokens.parquet")
+    put(path, "problems", about)
+    put(path, "tokens", tokens)
     # What norms and features may share from token to token, if `tracking` is planted.
     drive = rng.normal(size=(LAYERS, len(tokens)))
     hardness = rng.exponential(size=len(tokens))
@@ -74,17 +72,17 @@ def write_run(
         signals = _signals(tokens, planted, entropies, drive, hardness, rng)
         if subject == "early":
             signals["surprisal"] = np.where(tokens["position"] == 0, np.nan, hardness).astype(np.float32)
-        save_file(signals, path / "traces" / f"{subject}.safetensors")
+        put(path, f"signals/{subject}", signals)
     readers = [reader for reader, subject in READERS.items() if subject in subjects]
     z = {}
     for reader in readers:
         z |= {f"{reader}/{name}": values for name, values in _z(tokens, reader, effects, drive, rng).items()}
-    save_file(z, path / "reductions" / "tokens.safetensors")
+    put(path, "z", z)
     dictionary = pd.DataFrame(
         [{"reader": reader, "layer": layer} for reader in readers for layer in range(LAYERS)]
     )
-    dictionary.to_parquet(path / "reductions" / "dictionary.parquet")
-    _suppression(n_problems, effects.causal, rng).to_parquet(path / "experiments" / "suppression.parquet")
+    put(path, "dictionary", dictionary)
+    put(path, "suppression", _suppression(n_problems, effects.causal, rng))
     return path
 
 

@@ -7,7 +7,6 @@ series.
 from __future__ import annotations
 
 import itertools
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from claims_fixture import LAYERS, READERS, Effects, write_run
+from layout_fixture import put
 
 from normprobe.claims.methods_help import BASELINES, LRS
 from normprobe.claims.registry import evaluate_all
 from normprobe.runs.directory import Run
-from normprobe.runs.files import atomic_write_json
 from normprobe.runs.tables import Tables
 
 DOMAINS = ("arithmetic", "boolean", "pointers", "recall")
@@ -38,17 +37,13 @@ def write_finished_run(
     )
     tokens = pd.read_parquet(path / "traces" / "tokens.parquet")
     problems = _problems(tokens)
-    for name, table in (
-        ("problems/problems", problems),
-        ("responses/responses", _responses(tokens, rng)),
-        ("reductions/sums", _sums(problems, rng)),
-        ("reductions/pairs", _pairs(problems, rng)),
-        ("reductions/dictionary", _dictionary(rng)),
-    ):
-        (path / name).parent.mkdir(exist_ok=True)
-        table.to_parquet(path / f"{name}.parquet", index=False)
+    put(path, "problems", problems)
+    put(path, "responses", _responses(tokens, rng))
+    put(path, "sums", _sums(problems, rng))
+    put(path, "pairs", _pairs(problems, rng))
+    put(path, "dictionary", _dictionary(rng))
     _audit(path, rng)
-    atomic_write_json(path / "layer_profile.json", {"chosen_layers": [6]})
+    put(path, "profile", {"chosen_layers": [6]})
     if methods:
         _methods(path, problems["problem_id"].tolist(), rng)
     if not suppression:
@@ -76,16 +71,15 @@ def _methods(path: Path, ids: list[str], rng: np.random.Generator) -> None:
         for method in ("ALRR", "ERSS")
     ]
     knobs = [s | {"knob": s["method"], "value": value} for s in settings for value in (0.0, 1.5)]
-    (path / "methods").mkdir()
     for name, table in (
-        ("treatments", treatments.assign(answer=answers)),
+        ("method_treatments", treatments.assign(answer=answers)),
         ("selection", rows("selector", ["random", LRS, "majority", "oracle"])),
         ("sweep", pd.DataFrame(settings)),
         ("confirmed", pd.DataFrame(settings[:1])),
         ("sensitivity", pd.DataFrame(knobs)),
         ("combinations", rows("combination", ["plain, greedy", "ALRR + LRS"])),
     ):
-        table.to_parquet(path / "methods" / f"{name}.parquet", index=False)
+        put(path, name, table)
 
 
 def _audit(path: Path, rng: np.random.Generator) -> None:
@@ -111,8 +105,7 @@ def _audit(path: Path, rng: np.random.Generator) -> None:
         "subject-untrained": [row | {"claim": claims[0]}],
         "subject-early": [],
     }
-    (path / "audit").mkdir()
-    (path / "audit" / "audit.json").write_text(json.dumps(content))
+    put(path, "audit", content)
 
 
 def _problems(tokens: pd.DataFrame) -> pd.DataFrame:

@@ -24,7 +24,7 @@ from normprobe.report.html import write_report
 from normprobe.report.method_results import task_table
 from normprobe.report.table import verdict_table
 from normprobe.runs.directory import Run
-from normprobe.runs.files import write_table
+from normprobe.runs.layout import FILES
 from normprobe.runs.tables import Tables
 
 
@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
 def _fill(run: Run, plan: Plan, processes: int | None) -> None:
     """Fill the stage methods/ of a finished run, unless it is complete with this plan and layer profile."""
     run["evidence"]
-    profile = LayerProfile.load(run.path / "layer_profile.json")
+    profile = LayerProfile.load(run.path / FILES["profile"].path)
     config = {"plan": dataclasses.asdict(plan), "profile": dataclasses.asdict(profile)}
     if not run.stage_complete("methods", config):
         settings = run_settings(run)
@@ -71,8 +71,8 @@ def _fill(run: Run, plan: Plan, processes: int | None) -> None:
             settings,
             profile,
             source.name,
-            run["problems"] / "problems.parquet",
-            run["responses"] / "responses.parquet",
+            run.path / FILES["problems"].path,
+            run.path / FILES["responses"].path,
             settings.max_new_tokens or source.max_new_tokens,
             plan,
         )
@@ -90,7 +90,7 @@ def _tasks(arguments: argparse.Namespace) -> None:
     )
     config = {"tasks": names, "limit": arguments.limit, "seed": seed}
     with Run.load(arguments.run).stage("tasks", config) as folder:
-        write_table(folder / "tasks.parquet", table)
+        FILES["tasks"].write(folder, table)
     head, rows = task_table(table)
     print(pd.DataFrame(rows, columns=list(head)).to_string(index=False))
 

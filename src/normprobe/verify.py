@@ -27,7 +27,7 @@ from normprobe.report.findings import read_evidence
 from normprobe.report.html import write_report
 from normprobe.report.table import verdict_table
 from normprobe.runs.directory import Run, config_hash, read_config
-from normprobe.runs.files import atomic_write
+from normprobe.runs.layout import FILES
 from normprobe.runs.tables import Tables
 
 if TYPE_CHECKING:
@@ -115,11 +115,8 @@ class Study:
 
     def _problems(self, config: dict[str, Any]) -> None:
         table = self.source.load(self.sizes, self.settings.seed)
-        with (
-            self.run.stage("problems", config) as folder,
-            atomic_write(folder / "problems.parquet") as unfinished,
-        ):
-            table.to_parquet(unfinished, index=False)
+        with self.run.stage("problems", config) as folder:
+            FILES["problems"].write(folder, table)
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -189,7 +186,7 @@ class Study:
         tables = self.tables
         identity = self.model("model").identity.to_dict()
         profile = LayerProfile.measure(tables.tokens, tables.signals("model")["norm"], identity)
-        profile.save(self.run.path / "layer_profile.json")
+        profile.save(self.run.path / FILES["profile"].path)
         with self.run.stage("experiments", config) as folder:
             fill_experiments(
                 folder,

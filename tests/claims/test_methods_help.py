@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from layout_fixture import put
 
 from normprobe.claims import methods_help
 from normprobe.claims.measure.measured_tokens import NotMeasurable
@@ -36,14 +37,13 @@ def write(path: Path, accuracy: dict[str, float], n: int = 2000) -> Tables:
         ]
         return pd.concat(parts, ignore_index=True)
 
-    (path / "methods").mkdir(parents=True)
     treatments = [
         "plain",
         *(name for method in BASELINES for name in (method, *BASELINES[method])),
         *SHOWN["ALRR"],
     ]
-    rows("treatment", treatments).to_parquet(path / "methods" / "treatments.parquet")
-    rows("selector", list(SELECTORS)).to_parquet(path / "methods" / "selection.parquet")
+    put(path, "method_treatments", rows("treatment", treatments))
+    put(path, "selection", rows("selector", list(SELECTORS)))
     return Tables(path)
 
 
@@ -91,11 +91,11 @@ def test_a_small_gain_is_inconclusive_or_refused_and_a_missing_baseline_decides_
 ) -> None:
     tables = write(tmp_path / "a", HELPING)
     treatments = tables.method_treatments
-    treatments[treatments["treatment"] != WARMER].to_parquet(tables.path / "methods" / "treatments.parquet")
+    put(tables.path, "method_treatments", treatments[treatments["treatment"] != WARMER])
     evidence, _ = judge(Tables(tables.path))
     assert evidence.verdict == "inconclusive"
     assert evidence.decision.missing == (("ERSS", WARMER),)
-    treatments[treatments["treatment"] != "ALRR"].to_parquet(tables.path / "methods" / "treatments.parquet")
+    put(tables.path, "method_treatments", treatments[treatments["treatment"] != "ALRR"])
     with pytest.raises(NotMeasurable, match="answers under ALRR"):
         judge(Tables(tables.path))
     with pytest.raises(NotMeasurable, match="at least"):

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from claims_fixture import Effects, write_run
-from safetensors.numpy import save_file
+from layout_fixture import put
 
 from normprobe import style
 from normprobe.claims.registry import CLAIMS, evaluate_all
@@ -117,7 +117,7 @@ def test_corrupt_tables_are_told_in_one_line(tmp_path):
 
 def test_signals_of_other_tokens_are_refused(tmp_path):
     path = write_run(tmp_path / "run", n_problems=1)
-    save_file({"norm": np.ones((2, 5), np.float32)}, path / "traces" / "model.safetensors")
+    put(path, "signals/model", {"norm": np.ones((2, 5), np.float32), "surprisal": np.ones(5, np.float32)})
     with pytest.raises(NormprobeError, match=r"tokens in 'norm' .* got 5"):
         Tables(path).signals("model")
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
-from safetensors.numpy import save_file
 
 from normprobe.models.model import OpenModel
-from normprobe.runs.files import write_signals, write_table
+from normprobe.runs.layout import FILES
 from normprobe.runs.tables import Tables
 from normprobe.saes.activations import draw_tokens, sample_states, training_responses
 from normprobe.saes.dictionary import Dictionary, describe, random_dictionary
@@ -107,27 +107,28 @@ def write_tables(
 
     The reader "random" is the random dictionary of the reading "model".
     """
-    for stage in ("problems", "responses", "traces", "reductions"):
-        (folder / stage).mkdir(parents=True, exist_ok=True)
     position = passage.tokens["position"].to_numpy()
     tokens = passage.tokens.assign(sink=sinks(readings["model"].signals["norm"], position))
-    write_table(folder / "problems" / "problems.parquet", passage.problems)
-    write_table(folder / "responses" / "responses.parquet", passage.responses)
-    write_table(folder / "traces" / "tokens.parquet", tokens)
-    for subject, reading in readings.items():
-        write_signals(folder / "traces", subject, reading.signals)
+    contents: dict[str, Any] = {
+        "problems": passage.problems,
+        "responses": passage.responses,
+        "tokens": tokens,
+    }
+    contents |= {f"signals/{subject}": reading.signals for subject, reading in readings.items()}
     readers = {subject: reading.reduced[OWN] for subject, reading in readings.items()}
     readers[RANDOM] = readings["model"].reduced[RANDOM]
     for name in ("features", "sums", "pairs", "dictionary"):
         parts = [getattr(reduced, name).assign(reader=reader) for reader, reduced in readers.items()]
-        write_table(folder / "reductions" / f"{name}.parquet", pd.concat(parts, ignore_index=True))
-    z = {
+        contents[name] = pd.concat(parts, ignore_index=True)
+    contents["z"] = {
         f"{reader}/{name}": values
         for reader, reduced in readers.items()
         for name, values in reduced.tokens.items()
     }
-    save_file(z, folder / "reductions" / "tokens.safetensors")
     if suppression is not None:
-        (folder / "experiments").mkdir()
-        write_table(folder / "experiments" / "suppression.parquet", suppression)
+        contents["suppression"] = suppression
+    for name, content in contents.items():
+        file = FILES[name]
+        (folder / file.stage).mkdir(parents=True, exist_ok=True)
+        file.write(folder / file.stage, content)
     return Tables(folder)

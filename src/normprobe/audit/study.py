@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import multiprocessing
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
 from normprobe.claims.registry import BY_NAME, CLAIMS
 from normprobe.config import Settings
-from normprobe.runs.files import atomic_write_json
+from normprobe.runs.jobs import JSON, JobRunner
+from normprobe.runs.layout import FILES
 from normprobe.runs.tables import Tables
 
 if TYPE_CHECKING:
@@ -60,12 +57,9 @@ class AuditInputs:
         return Tables(self.run)
 
     def open(self) -> OpenModel:
-        """Open the run's model in this process, on one thread."""
-        import torch
-
+        """Open the run's model in this process."""
         from normprobe.models.open import open_for
 
-        torch.set_num_threads(1)  # the processes are the parallelism
         return open_for(self.model)
 
     @property
@@ -83,23 +77,17 @@ def fill_audit(
 
     Raises NormprobeError if a table of the run is missing or its model is gone.
     """
-    plan = inputs.plan
-    parts = folder / "parts"
-    parts.mkdir(exist_ok=True)
-    missing = [(name, job) for name, job in _jobs(plan).items() if not (parts / f"{name}.json").exists()]
-    with (
-        tqdm(total=len(_jobs(plan)), initial=len(_jobs(plan)) - len(missing), desc="audit", unit="part",
-             disable=not progress) as bar,
-        ProcessPoolExecutor(
-            processes or os.cpu_count() or 1, mp_context=multiprocessing.get_context("spawn")
-        ) as pool,
-    ):  # fmt: skip
-        waiting = {pool.submit(job, inputs): name for name, job in missing}
-        for done in as_completed(waiting):
-            atomic_write_json(parts / f"{waiting[done]}.json", done.result())
-            bar.update()
-    found = {name: json.loads((parts / f"{name}.json").read_text()) for name in _jobs(plan)}
-    atomic_write_json(folder / "audit.json", {"plan": asdict(plan), **_gathered(found)})
+    parts, jobs = folder / "parts", _jobs(inputs.plan)
+    with JobRunner(
+        parts,
+        JSON,
+        label="audit",
+        total=len(jobs),
+        processes=processes or os.cpu_count() or 1,
+        progress=progress,
+    ) as runner:
+        found = runner.run({name: partial(job, inputs) for name, job in jobs.items()})
+    FILES["audit"].write(folder, {"plan": asdict(inputs.plan), **_gathered(found)})
     shutil.rmtree(parts)
 
 

@@ -28,7 +28,8 @@ from normprobe.claims.measure.bound_inputs import BoundInputs, of_layers, read_b
 from normprobe.claims.measure.measured_tokens import FEWEST_PROBLEMS, NotMeasurable
 from normprobe.claims.measure.readers import READER_NAMES
 from normprobe.claims.measure.resampling import Draws, Resampling, as_text
-from normprobe.runs.tables import READERS, Tables
+from normprobe.runs.layout import READERS
+from normprobe.runs.tables import Tables
 from normprobe.stats.bootstrap import percentile_interval, weighted_means
 from normprobe.style import GREEN, GREY, VERMILION
 from normprobe.theory.orthogonality import random_baseline, welch_bound

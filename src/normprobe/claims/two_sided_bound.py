@@ -23,7 +23,8 @@ from normprobe.claims.measure.held_out_bound import NORMS, PAPERS, PLUS, SIGNED,
 from normprobe.claims.measure.measured_tokens import FEWEST_PROBLEMS, NotMeasurable
 from normprobe.claims.measure.readers import MODEL, READER_NAMES, null_readers
 from normprobe.claims.measure.resampling import Draws, Resampling
-from normprobe.runs.tables import READERS, Tables
+from normprobe.runs.layout import READERS
+from normprobe.runs.tables import Tables
 from normprobe.stats.bootstrap import weighted_means
 from normprobe.stats.verdict import VACUOUS
 from normprobe.style import BLACK, BLUE, GREY, VERMILION

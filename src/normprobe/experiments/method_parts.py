@@ -77,10 +77,7 @@ class MethodInputs:
         return self.regimes[0]
 
 
-@lru_cache(maxsize=1)  # a worker does many jobs
-def _open(settings: Settings) -> OpenModel:
-    torch.set_num_threads(1)  # the processes are the parallelism
-    return open_for(settings)
+_open = lru_cache(maxsize=1)(open_for)  # a worker does many jobs
 
 
 @dataclass(frozen=True)
@@ -95,7 +92,7 @@ class Opened:
 
     @classmethod
     def of(cls, inputs: MethodInputs) -> Opened:
-        """Open the model in this process, on one thread. Raises NormprobeError if the profile is another model's."""
+        """Open the model in this process. Raises NormprobeError if the profile is another model's."""
         model = _open(inputs.model)
 
         def vectors(layers: tuple[int, ...]) -> Mapping[int, torch.Tensor]:

@@ -12,16 +12,13 @@ Each part is a file of its own, made by worker processes; a killed evaluation re
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
-from tqdm import tqdm
 
 from normprobe.experiments.method_parts import (
     MethodInputs,
@@ -33,8 +30,8 @@ from normprobe.experiments.method_parts import (
 )
 from normprobe.experiments.method_settings import Setting, papers, sensitivity, sweep
 from normprobe.experiments.selectors import select_all
-from normprobe.runs.directory import config_hash
-from normprobe.runs.files import atomic_write
+from normprobe.runs.jobs import TABLE, JobRunner
+from normprobe.runs.layout import FILES
 
 SWEPT = ("ALRR", "ERSS", "CAA")
 QUICK = Plan(tune=8, test=24, samples=3)
@@ -47,46 +44,55 @@ def fill_methods(
     profile, plan, regimes = inputs.profile, inputs.plan, inputs.regimes
     main = regimes[0]
     parts = folder / "parts"
-    parts.mkdir(exist_ok=True)
+    grid = [Try(c, s, "tune", plan.tune) for c in regimes for s in (None, *sweep(profile))]
+    knobs = sensitivity(profile)
     tables: dict[str, pd.DataFrame] = {}
-    with ProcessPoolExecutor(
-        processes or os.cpu_count() or 1, mp_context=multiprocessing.get_context("spawn")
-    ) as pool:
-        work = _Work(inputs, parts, pool, progress)
-        grid = [Try(c, s, "tune", plan.tune) for c in regimes for s in (None, *sweep(profile))]
-        swept = tables["sweep"] = summary(work.do("sweep", _named("tune", grid)))
+    with JobRunner(
+        parts,
+        TABLE,
+        label="methods",
+        total=len(grid) + len(papers(profile)) + len(SWEPT) + 2 + 4 * plan.samples + 1 + len(knobs),
+        processes=processes or os.cpu_count() or 1,
+        progress=progress,
+    ) as runner:
+
+        def done(label: str, jobs: Mapping[str, _MethodJob]) -> pd.DataFrame:
+            """The results of these jobs in one table."""
+            results = runner.run({name: partial(job, inputs) for name, job in jobs.items()}, label=label)
+            return pd.concat(results.values(), ignore_index=True)
+
+        swept = tables["sweep"] = summary(done("sweep", _named("tune", grid)))
         tuned = {method: best(swept, method, main.name) for method in SWEPT}
-        treatments: dict[str, _Job] = {"plain": PlainTreatments()}
-        treatments |= {_file("paper", s.name): MethodTreatments((s,)) for s in papers(profile)}
-        treatments |= {
-            _file("tuned", s.name): MethodTreatments((s,), rates(swept, s, main.name)) for s in tuned.values()
-        }
         both = (tuned["ALRR"], tuned["ERSS"])
-        treatments[_file("tuned", *(s.name for s in both))] = MethodTreatments(both, {})
-        tables["treatments"] = work.do("held-out problems", treatments)
-        samples = work.do("samples", {f"sample {i}": Samples(i) for i in range(plan.samples)})
+        treatments: dict[str, _MethodJob] = {"plain": PlainTreatments()}
+        treatments |= {f"paper {s.name}": MethodTreatments((s,)) for s in papers(profile)}
+        treatments |= {
+            f"tuned {s.name}": MethodTreatments((s,), rates(swept, s, main.name)) for s in tuned.values()
+        }
+        treatments[" ".join(["tuned", *(s.name for s in both)])] = MethodTreatments(both, {})
+        tables["method_treatments"] = done("held-out problems", treatments)
+        samples = done("samples", {f"sample {i}": Samples(i) for i in range(plan.samples)})
         tables["selection"] = select_all(samples, plan.seed)
         combined = [Samples(i, s) for s in ((both[0],), (both[1],), both) for i in range(plan.samples)]
-        under = work.do(
+        under = done(
             "combinations",
-            {_file("under", str(s.number), *(x.name for x in s.settings)): s for s in combined},
+            {" ".join(["under", str(s.number), *(x.name for x in s.settings)]): s for s in combined},
         )
-        tables["combinations"] = _combinations(tables["treatments"], tables["selection"], under, plan)
+        tables["combinations"] = _combinations(tables["method_treatments"], tables["selection"], under, plan)
         promised = [
             Try(regime, setting, "test", plan.test)
             for regime in regimes[1:]
             for setting in (None, *promising(swept, regime.name))
         ]
-        tables["confirmed"] = summary(work.do("promising settings", _named("test", promised)))
-        knobs = sensitivity(profile)
+        if promised:
+            tables["confirmed"] = summary(done("promising settings", _named("test", promised)))
         varied = [Try(main, setting, "test", plan.part) for setting in (None, *knobs)]
-        told = pd.DataFrame(
+        turned = pd.DataFrame(
             [{"name": s.name, "knob": knob, "value": value} for s, (knob, value) in knobs.items()]
         )
-        tables["sensitivity"] = summary(work.do("sensitivity", _named("part", varied))).merge(told, on="name")
+        tables["sensitivity"] = summary(done("sensitivity", _named("part", varied))).merge(turned, on="name")
     for name, table in tables.items():
-        with atomic_write(folder / f"{name}.parquet") as unfinished:
-            table.to_parquet(unfinished, index=False)
+        FILES[name].write(folder, table)
     shutil.rmtree(parts)
 
 
@@ -179,45 +185,11 @@ def _combinations(
     return table.loc[table["problem_id"].isin(shared), ["combination", "problem_id", "correct"]]
 
 
-_Job = Callable[[MethodInputs], pd.DataFrame]
+_MethodJob = Callable[[MethodInputs], pd.DataFrame]
 
 
-@dataclass
-class _Work:
-    """Jobs on worker processes, each result a file: what is there is not done again."""
-
-    inputs: MethodInputs
-    parts: Path
-    pool: ProcessPoolExecutor
-    progress: bool
-
-    def do(self, label: str, jobs: Mapping[str, _Job]) -> pd.DataFrame:
-        """The results of these jobs, one table; begun here if they are missing."""
-        missing = {name: job for name, job in jobs.items() if not self._path(name).exists()}
-        waiting = {self.pool.submit(job, self.inputs): name for name, job in missing.items()}
-        with tqdm(
-            total=len(jobs),
-            initial=len(jobs) - len(waiting),
-            desc=label,
-            unit="part",
-            disable=not self.progress,
-        ) as bar:
-            for done in as_completed(waiting):
-                with atomic_write(self._path(waiting[done])) as unfinished:
-                    done.result().to_parquet(unfinished, index=False)
-                bar.update()
-        return pd.concat([pd.read_parquet(self._path(name)) for name in jobs], ignore_index=True)
-
-    def _path(self, name: str) -> Path:
-        return self.parts / f"{name}.parquet"
-
-
-def _named(label: str, jobs: list[Try]) -> dict[str, _Job]:
-    return {_file(label, j.regime.name, "plain" if j.setting is None else j.setting.name): j for j in jobs}
-
-
-def _file(*names: str) -> str:
-    """A file name for a part; what is left out of a long name stands in its hash."""
-    text = " ".join(names)
-    plain_text = "".join(c if c.isalnum() or c in "-_." else "_" for c in text)
-    return f"{plain_text[:60]}-{config_hash({'part': text})[:8]}"
+def _named(label: str, jobs: list[Try]) -> dict[str, _MethodJob]:
+    return {
+        f"{label} {job.regime.name} {'plain' if job.setting is None else job.setting.name}": job
+        for job in jobs
+    }

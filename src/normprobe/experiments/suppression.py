@@ -1,8 +1,7 @@
 """The suppression experiment: does shortening high-norm states cost answers that shortening others does not?
 
 Source: "The Tell-Tale Norm" (arXiv 2606.06188), causal experiment. Every treatment answers the same problems in mode
-think,
-greedily.
+think, greedily.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -23,7 +23,9 @@ from normprobe.experiments.suppression_treatments import TREATMENTS, in_order, m
 from normprobe.layer_profile import LayerProfile
 from normprobe.policies.controls.replayed_suppression import Doses, ReplayedSuppression
 from normprobe.problems.source import Scorer
-from normprobe.runs.files import atomic_write
+from normprobe.runs.files import atomic_write, read_table, write_table
+from normprobe.runs.jobs import JobRunner, ResultFormat
+from normprobe.runs.layout import FILES
 
 
 def fill_experiments(
@@ -56,43 +58,39 @@ def fill_experiments(
     if problems.empty:
         raise NormprobeError("expected problems in the split measure, got none; give more problems")
     problem_ids = problems["problem_id"].tolist()
-    finished = folder / "treatments"
-    finished.mkdir(exist_ok=True)
+
+    def conduct(name: str) -> _Result:
+        how = TREATMENTS[name]
+        facts = {"treatment": name, "factor": how.factor, "on_same_tokens": math.nan}
+        if how.doses_of is not None:
+            source = doses[how.doses_of]
+            replayed = moved(how, source, tokens, problem_ids, seed)
+            policy = ReplayedSuppression(replayed, None if math.isnan(how.factor) else how.factor)
+            facts["on_same_tokens"] = replayed.share_on_tokens_of(source).numpy()
+        else:
+            assert how.policy is not None
+            policy = how.policy(profile, seed)
+        rows, events = answer(
+            engine, policy, problems, max_new_tokens=max_new_tokens, batch_size=batch_size, scorer=scorer
+        )
+        applied = doses_of(events, rows["n_tokens"].tolist(), policy.layers, problem_ids)
+        rows = rows.drop(columns=["answer", "n_passes"]).rename(columns={"n_triggered": "n_suppressed"})
+        return rows.assign(**facts), applied
+
     doses: dict[str, Doses] = {}
-    sources = {TREATMENTS[treatment].doses_of for treatment in ordered}
-    for treatment in ordered:
-        table, dose = finished / f"{treatment}.parquet", finished / f"{treatment}.safetensors"
-        if not table.exists():
-            how = TREATMENTS[treatment]
-            facts = {"treatment": treatment, "factor": how.factor, "on_same_tokens": math.nan}
-            if how.doses_of is not None:
-                source = doses[how.doses_of]
-                replayed = moved(how, source, tokens, problem_ids, seed)
-                policy = ReplayedSuppression(replayed, None if math.isnan(how.factor) else how.factor)
-                facts["on_same_tokens"] = replayed.share_on_tokens_of(source).numpy()
-            else:
-                assert how.policy is not None
-                policy = how.policy(profile, seed)
-            rows, events = answer(
-                engine,
-                policy,
-                problems,
-                max_new_tokens=max_new_tokens,
-                batch_size=batch_size,
-                scorer=scorer,
-                progress=f"experiment {treatment}" if progress else None,
-            )
-            applied = doses_of(events, rows["n_tokens"].tolist(), policy.layers, problem_ids)
-            _write_doses(dose, applied)  # before the table: where that is, the doses are
-            rows = rows.drop(columns=["answer", "n_passes"]).rename(columns={"n_triggered": "n_suppressed"})
-            with atomic_write(table) as unfinished:
-                rows.assign(**facts).to_parquet(unfinished, index=False)
-        if treatment in sources:
-            doses[treatment] = _read_doses(dose, problem_ids)
-    with atomic_write(folder / "suppression.parquet") as unfinished:
-        tables = [pd.read_parquet(finished / f"{treatment}.parquet") for treatment in ordered]
-        pd.concat(tables, ignore_index=True).to_parquet(unfinished, index=False)
-    shutil.rmtree(finished)
+    tables: list[pd.DataFrame] = []
+    copied = {TREATMENTS[treatment].doses_of for treatment in ordered}
+    parts = folder / "treatments"
+    with JobRunner(
+        parts, _KEPT, label="experiment", unit="treatment", total=len(ordered), progress=progress
+    ) as runner:
+        for treatment in ordered:  # a random one needs the doses of the one it copies
+            rows, applied = runner.run({treatment: partial(conduct, treatment)}, label=treatment)[treatment]
+            tables.append(rows)
+            if treatment in copied:
+                doses[treatment] = applied
+    FILES["suppression"].write(folder, pd.concat(tables, ignore_index=True))
+    shutil.rmtree(parts)
 
 
 def doses_of(
@@ -105,12 +103,21 @@ def doses_of(
     return Doses(delta, torch.tensor(n_tokens), layers, tuple(requests))
 
 
-def _write_doses(path: Path, doses: Doses) -> None:
-    with atomic_write(path) as unfinished:
-        tensors = {"delta": doses.delta, "n_steps": doses.n_steps, "layers": torch.tensor(doses.layers)}
+_Result = tuple[pd.DataFrame, Doses]
+
+
+def _write(path: Path, result: _Result) -> None:
+    rows, doses = result
+    tensors = {"delta": doses.delta, "n_steps": doses.n_steps, "layers": torch.tensor(doses.layers)}
+    with atomic_write(path.with_suffix(".safetensors")) as unfinished:
         save_file(tensors, unfinished)
+    write_table(path, rows)  # last: where it is, the doses are
 
 
-def _read_doses(path: Path, requests: Sequence[str]) -> Doses:
-    tensors = load_file(path)
-    return Doses(tensors["delta"], tensors["n_steps"], tuple(tensors["layers"].tolist()), tuple(requests))
+def _read(path: Path) -> _Result:
+    rows, tensors = read_table(path), load_file(path.with_suffix(".safetensors"))
+    layers, requests = tuple(tensors["layers"].tolist()), tuple(rows["problem_id"])
+    return rows, Doses(tensors["delta"], tensors["n_steps"], layers, requests)
+
+
+_KEPT = ResultFormat(".parquet", _write, _read)

@@ -11,7 +11,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +22,7 @@ import yaml
 from normprobe.errors import NormprobeError
 from normprobe.runs.environment import environment
 from normprobe.runs.files import atomic_write_json, atomic_write_text, refusing_disk_errors
+from normprobe.runs.lock import hold
 
 SCHEMA = 1
 """Version of the run directory's format; a directory with a higher number is refused."""
@@ -75,6 +76,10 @@ class Run:
         run = cls(Path(path))
         run.manifest()
         return run
+
+    def hold(self) -> AbstractContextManager[None]:
+        """Hold the directory for a `with` block; see `runs.lock.hold`."""
+        return hold(self.path)
 
     def manifest(self) -> dict[str, Any]:
         """The content of manifest.json. Raises NormprobeError if missing, damaged or of a newer schema."""

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and Parquet and safetensors tables on disk."""
+"""Files written whole or not at all, and Parquet tables."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from safetensors.numpy import save_file
 
 from normprobe.errors import NormprobeError
 
@@ -87,14 +85,3 @@ def read_table(path: Path) -> pd.DataFrame:
             f"expected a readable table {path}, got {type(error).__name__} ({reason}); "
             f"delete {path.parent} and verify again"
         ) from error
-
-
-def signals_path(folder: Path, subject: str) -> Path:
-    """Where the signals of one subject lie."""
-    return folder / f"{subject}.safetensors"
-
-
-def write_signals(folder: Path, subject: str, signals: dict[str, np.ndarray]) -> None:
-    """Write the signals of one subject, atomically."""
-    with atomic_write(signals_path(folder, subject)) as unfinished:
-        save_file({name: np.ascontiguousarray(values) for name, values in signals.items()}, unfinished)

@@ -2,47 +2,22 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from safetensors.numpy import load_file
 
 from normprobe.errors import NormprobeError
 from normprobe.runs.directory import Run
+from normprobe.runs.layout import FILES, READERS
 
-SUBJECTS = ("model", "untrained", "early")
-READERS = ("model", "random", "untrained", "early")
-
-_FILES = {
-    "problems": "problems/problems.parquet",
-    "responses": "responses/responses.parquet",
-    "tokens": "traces/tokens.parquet",
-    "features": "reductions/features.parquet",
-    "sums": "reductions/sums.parquet",
-    "pairs": "reductions/pairs.parquet",
-    "dictionary": "reductions/dictionary.parquet",
-    "suppression": "experiments/suppression.parquet",
-    "method_treatments": "methods/treatments.parquet",
-    "selection": "methods/selection.parquet",
-    "sweep": "methods/sweep.parquet",
-    "confirmed": "methods/confirmed.parquet",
-    "sensitivity": "methods/sensitivity.parquet",
-    "combinations": "methods/combinations.parquet",
-    "tasks": "tasks/tasks.parquet",
-    "profile": "layer_profile.json",
-    "z": "reductions/tokens.safetensors",
-} | {f"signals/{subject}": f"traces/{subject}.safetensors" for subject in SUBJECTS}
-_NAMES = (*_FILES, "roles", *(f"z/{reader}" for reader in READERS))
-_Content = TypeVar("_Content")
+_NAMES = (*FILES, "roles", *(f"z/{reader}" for reader in READERS))
 
 
 class Tables:
-    """The tables of one run directory by the names of their files; the run's stages describe their columns.
+    """The tables of one run directory; `layout` describes their columns.
 
     A missing or corrupt file raises NormprobeError (one line) when it is asked for, never before; `has` asks first.
     """
@@ -63,7 +38,7 @@ class Tables:
             return self.has("tokens") and bool(self.tokens["role"].notna().any())
         if name.startswith("z/"):
             return self.has("z") and f"{name.removeprefix('z/')}/z_reasoning" in self._z
-        return (self.path / _FILES[name]).is_file()
+        return (self.path / FILES[name].path).is_file()
 
     @cached_property
     def problems(self) -> pd.DataFrame:
@@ -100,7 +75,7 @@ class Tables:
 
     @cached_property
     def method_treatments(self) -> pd.DataFrame:
-        """One row per held-out problem and reader of `normprobe evaluate`."""
+        """One row per held-out problem and treatment of `normprobe evaluate`."""
         return self._frame("method_treatments")
 
     @cached_property
@@ -126,20 +101,18 @@ class Tables:
 
     @cached_property
     def tasks(self) -> pd.DataFrame:
-        """One row per document and reader of `normprobe evaluate --tasks`."""
+        """One row per document and treatment of `normprobe evaluate --tasks`."""
         return self._frame("tasks")
 
     @cached_property
     def profile(self) -> dict[str, Any]:
         """`layer_profile.json` as it stands; `normprobe.layer_profile` gives its meaning and checks its model."""
-        return self._read("profile", lambda path: json.loads(path.read_text(encoding="utf-8")))
+        return FILES["profile"].read(self.path)
 
     def signals(self, subject: str) -> dict[str, np.ndarray]:
         """The signals of one subject: `norm`, entropies [layer, token] and `surprisal` [token], as float32."""
         if subject not in self._signals:
-            self._signals[subject] = self._aligned(
-                f"signals/{subject}", self._read(f"signals/{subject}", load_file)
-            )
+            self._signals[subject] = self._aligned(f"signals/{subject}")
         return self._signals[subject]
 
     def z(self, reader: str) -> dict[str, np.ndarray]:
@@ -151,7 +124,7 @@ class Tables:
         }
         if not arrays:
             raise NormprobeError(
-                f"expected feature activations of the reader {reader!r} in {self.path / _FILES['z']}, got none; "
+                f"expected feature activations of the reader {reader!r} in {self.path / FILES['z'].path}, got none; "
                 "delete the run's reductions/ and verify again"
             )
         return arrays
@@ -165,35 +138,20 @@ class Tables:
 
     @cached_property
     def _z(self) -> dict[str, np.ndarray]:
-        return self._aligned("z", self._read("z", load_file))
+        return self._aligned("z")
 
     def _frame(self, name: str) -> pd.DataFrame:
-        return self._read(name, pd.read_parquet)
+        return FILES[name].read(self.path)
 
-    def _read(self, name: str, reader: Callable[[Path], _Content]) -> _Content:
-        path = self.path / _FILES[name]
-        if not path.is_file():
-            raise NormprobeError(
-                f"expected {path}, which this run does not have; "
-                f"finish the run with `python -m normprobe.verify --out {self.path}`"
-            )
-        try:
-            return reader(path)
-        except Exception as error:  # the readers of three formats share no base class for a corrupt file
-            reason = " ".join(str(error).split())
-            raise NormprobeError(
-                f"expected a readable table in {path}, got {type(error).__name__} ({reason}); "
-                f"delete {path.parent} and verify again"
-            ) from error
-
-    def _aligned(self, name: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        n = len(self.tokens)
-        for key, value in arrays.items():
-            if value.shape[-1] != n:
+    def _aligned(self, name: str) -> dict[str, np.ndarray]:
+        """Arrays per token, checked to have as many tokens as tokens.parquet."""
+        arrays, n = FILES[name].read(self.path), len(self.tokens)
+        for key, values in arrays.items():
+            if values.shape[-1] != n:
+                file = self.path / FILES[name].path
                 raise NormprobeError(
-                    f"expected {n} tokens in {key!r} of {self.path / _FILES[name]}, as in "
-                    f"{_FILES['tokens']}, got {value.shape[-1]}; delete {self.path / _FILES[name]} and "
-                    "verify again"
+                    f"expected {n} tokens in {key!r} of {file}, as in {FILES['tokens'].path}, "
+                    f"got {values.shape[-1]}; delete {file} and verify again"
                 )
         return arrays
 

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from normprobe.errors import NormprobeError
 from normprobe.models.model import OpenModel
 from normprobe.runs.files import atomic_write, atomic_write_json
+from normprobe.runs.layout import FILES
 from normprobe.saes.activations import draw_tokens, layer_groups, sample_states, training_responses
 from normprobe.saes.dictionary import (
     CONFIG,
@@ -82,8 +83,7 @@ def fill_saes(
             _train(folder / subject, subjects[subject], paired, chosen, settings, seed, bar)
         for layer in chosen:
             _save_random(layer_folder(folder / RANDOM, layer), model, layer, settings, seed)
-        with atomic_write(folder / "training.parquet") as unfinished:
-            _training_table(folder, trained, chosen).to_parquet(unfinished, index=False)
+        FILES["training"].write(folder, _training_table(folder, trained, chosen))
 
 
 def fill_reductions(
@@ -199,15 +199,13 @@ def _merge(folder: Path, readers: Sequence[str]) -> None:
     """One file per table out of one per reader and table."""
     for name in TABLES:
         tables = [pd.read_parquet(folder / f"{reader}.{name}.parquet") for reader in readers]
-        with atomic_write(folder / f"{name}.parquet") as unfinished:
-            pd.concat(tables, ignore_index=True).to_parquet(unfinished, index=False)
+        FILES[name].write(folder, pd.concat(tables, ignore_index=True))
     tokens = {
         f"{reader}/{name}": values
         for reader in readers
         for name, values in load_file(folder / f"{reader}.safetensors").items()
     }
-    with atomic_write(folder / "tokens.safetensors") as unfinished:
-        save_file(tokens, unfinished)
+    FILES["z"].write(folder, tokens)
     for reader in readers:
         for path in folder.glob(f"{reader}.*"):
             path.unlink()

@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from tqdm import tqdm
 
 from normprobe.engines.base import Engine, Finish, batches_by_length, check_room
 from normprobe.errors import NormprobeError
 from normprobe.models.chat import MODES, Chat
 from normprobe.problems.source import Scorer
-from normprobe.runs.files import read_table, write_table
+from normprobe.runs.jobs import TABLE, JobRunner
 
 _INTEGERS = ("sample", "n_prompt", "thought_start", "thought_end", "answer_start", "answer_end")
 
 
 @dataclass(frozen=True)
-class _Job:
+class _PlannedResponse:
     """One response to write: `key` orders the table; `problem` is a row of the problems table."""
 
     key: tuple[int, int, int]
@@ -63,41 +64,49 @@ def generate_responses(
     (temperature 0), or a prompt that leaves no room for `max_new_tokens` in the model's context.
     """
     _check(problems, modes, samples, temperature)
+
+    def write(batch: list[_PlannedResponse]) -> pd.DataFrame:
+        written = engine.generate(
+            [response.prompt for response in batch],
+            max_new_tokens,
+            names=[response.response_id for response in batch],
+            temperature=temperature,
+            draws=partial(keyed_draws, seed),
+            batch_size=batch_size,
+        )
+        responses = zip(batch, written.tokens, written.finish, strict=True)
+        return _table([_row(engine.chat, *response, scorer) for response in responses])
+
     finished: dict[str, dict[str, Any]] = {}
     keys: dict[str, tuple[int, int, int]] = {}
-    with tqdm(
-        total=len(problems) * len(modes) * samples, desc="responses", unit="response", disable=not progress
-    ) as bar:
+    with ExitStack() as stack:
+        folder = chunks or Path(stack.enter_context(TemporaryDirectory()))
+        total = len(problems) * len(modes) * samples
+        runner = stack.enter_context(
+            JobRunner(folder, TABLE, label="responses", unit="response", total=total, progress=progress)
+        )
         for mode in (mode for mode in MODES if mode in modes):
-            jobs = _jobs(engine.chat, problems, mode, samples, finished)
-            check_room(engine, {job.response_id: job.prompt for job in jobs}, max_new_tokens)
-            for i, numbers in enumerate(batches_by_length([job.prompt for job in jobs], batch_size)):
-                batch = [jobs[number] for number in numbers]
-                path = None if chunks is None else chunks / f"{mode}_{i:05d}.parquet"
-                if path is not None and path.exists():
-                    rows = read_table(path)
-                else:
-                    written = engine.generate(
-                        [job.prompt for job in batch],
-                        max_new_tokens,
-                        names=[job.response_id for job in batch],
-                        temperature=temperature,
-                        draws=partial(keyed_draws, seed),
-                        batch_size=batch_size,
-                    )
-                    responses = zip(batch, written.tokens, written.finish, strict=True)
-                    rows = _table([_row(engine.chat, *response, scorer) for response in responses])
-                    if path is not None:
-                        write_table(path, rows)
+            planned = _plan(engine.chat, problems, mode, samples, finished)
+            prompts = {response.response_id: response.prompt for response in planned}
+            check_room(engine, prompts, max_new_tokens)
+            keys |= {response.response_id: response.key for response in planned}
+            batches = {
+                f"{mode}_{i:05d}": [planned[number] for number in numbers]
+                for i, numbers in enumerate(batches_by_length(list(prompts.values()), batch_size))
+            }
+            tables = runner.run(
+                {name: partial(write, batch) for name, batch in batches.items()},
+                label=mode,
+                size={name: len(batch) for name, batch in batches.items()},
+            )
+            for rows in tables.values():
                 finished |= {row["response_id"]: row for row in rows.to_dict("records")}
-                keys |= {job.response_id: job.key for job in batch}
-                bar.update(len(batch))
     return _table([finished[response_id] for response_id in sorted(finished, key=keys.__getitem__)])
 
 
-def _jobs(
+def _plan(
     chat: Chat, problems: pd.DataFrame, mode: str, samples: int, finished: dict[str, dict[str, Any]]
-) -> list[_Job]:
+) -> list[_PlannedResponse]:
     """The responses of one mode, in table order."""
     jobs = []
     for i, problem in enumerate(problems.itertuples(index=False)):
@@ -107,11 +116,13 @@ def _jobs(
                 thinking = finished[f"{problem.problem_id}/think/{sample}"]
                 n_filler = int(thinking["thought_end"] - thinking["thought_start"])
             prompt = chat.prompt_ids(str(problem.question), mode, n_filler)
-            jobs.append(_Job((i, MODES.index(mode), sample), problem, mode, sample, prompt))
+            jobs.append(_PlannedResponse((i, MODES.index(mode), sample), problem, mode, sample, prompt))
     return jobs
 
 
-def _row(chat: Chat, job: _Job, tokens: list[int], finish: Finish, scorer: Scorer | None) -> dict[str, Any]:
+def _row(
+    chat: Chat, job: _PlannedResponse, tokens: list[int], finish: Finish, scorer: Scorer | None
+) -> dict[str, Any]:
     token_ids, n_prompt = job.prompt + tokens, len(job.prompt)
     spans = chat.spans(token_ids, n_prompt)
     answer_text = chat.span_text(token_ids, spans.answer)

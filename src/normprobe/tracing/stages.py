@@ -13,7 +13,7 @@ from normprobe.errors import NormprobeError
 from normprobe.models.chat import MODES
 from normprobe.models.model import OpenModel
 from normprobe.problems.source import Roles, Scorer
-from normprobe.runs.files import signals_path, write_signals, write_table
+from normprobe.runs.layout import FILES
 from normprobe.tracing.responses import generate_responses
 from normprobe.tracing.trace import replay, trace
 
@@ -51,7 +51,7 @@ def fill_responses(
         chunks=chunks,
         progress=progress,
     )
-    write_table(folder / "responses.parquet", responses)
+    FILES["responses"].write(folder, responses)
     shutil.rmtree(chunks)
 
 
@@ -81,14 +81,15 @@ def fill_traces(
                 "the same token ids would mean other text: use a checkpoint of the same model"
             )
     for subject, opened in subjects.items():
-        if signals_path(folder, subject).exists():
+        file = FILES[f"signals/{subject}"]
+        if (folder / file.name).exists():
             continue
         if subject == "model":
             tokens, signals = trace(
                 opened, responses, problems, roles=roles, batch_size=batch_size, progress=progress
             )
             # Before the signals: where those are, the table is.
-            write_table(folder / "tokens.parquet", tokens)
+            FILES["tokens"].write(folder, tokens)
         else:
             signals = replay(opened, responses, subject=subject, batch_size=batch_size, progress=progress)
-        write_signals(folder, subject, signals)
+        file.write(folder, signals)

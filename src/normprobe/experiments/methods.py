@@ -84,6 +84,7 @@ def fill_methods(
             for regime in regimes[1:]
             for setting in (None, *promising(swept, regime.name))
         ]
+        tables["confirmed"] = pd.DataFrame(columns=_SUMMARY)  # a source with one regime has no other to confirm
         if promised:
             tables["confirmed"] = summary(done("promising settings", _named("test", promised)))
         varied = [Try(main, setting, "test", plan.part) for setting in (None, *knobs)]

@@ -84,7 +84,8 @@ def fill_methods(
             for regime in regimes[1:]
             for setting in (None, *promising(swept, regime.name))
         ]
-        tables["confirmed"] = pd.DataFrame(columns=_SUMMARY)  # a source with one regime has no other to confirm
+        # Empty where the source has one regime: there is no other to confirm a setting in.
+        tables["confirmed"] = pd.DataFrame(columns=_SUMMARY)
         if promised:
             tables["confirmed"] = summary(done("promising settings", _named("test", promised)))
         varied = [Try(main, setting, "test", plan.part) for setting in (None, *knobs)]

@@ -2,7 +2,7 @@
 
 
 class NormprobeError(Exception):
-    """Bad input or an impossible request, told in one line: what was expected, what came, what to do.
+    """Bad input or an impossible request, in one line: what was expected, what came, what to do.
 
     The command line prints the message and exits with code 2.
     """

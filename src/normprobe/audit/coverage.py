@@ -44,7 +44,7 @@ class Nested(Resampling):
 class Coverage:
     """One claim at the run's own n. covered: share of the samples whose 95 % interval holds the population's margin.
 
-    constant: no sample's margin differs, so nothing can be said of the interval; power_margin: the smallest margin
+    constant: no sample's margin differs, so the interval covers nothing; power_margin: the smallest margin
     that is `supported` with 90 % power, in the estimate's unit.
     """
 

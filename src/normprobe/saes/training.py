@@ -72,7 +72,7 @@ def train_sae(
     """A trained autoencoder of raw activations: h ≈ b_dec + Σ z_i d_i with ‖d_i‖ = 1 and k or fewer z_i > 0.
 
     `metadata` is saved with it, together with the scale used. Same states, generator and thread count: same weights.
-    `on_batch` is told the size of each batch when it is done.
+    `on_batch` is called with the size of each batch after it.
     """
     from sae_lens import LoggingConfig, SAETrainer, TopKTrainingSAE, TopKTrainingSAEConfig
     from sae_lens.config import SAETrainerConfig

@@ -1,6 +1,7 @@
 """Checkpoints of a training run: a model directory that Transformers loads, and the state from which training resumes.
 
-Both are written beside and renamed, so that a kill leaves the last one whole. Optimiser state is kept as safetensors.
+Both are written under another name and renamed, so that a kill leaves the last one whole. Optimiser state is kept as
+safetensors.
 """
 
 import shutil

@@ -170,7 +170,7 @@ def plateau(log: Path) -> str:
 
 
 def write_card(checkpoint: Path, training: Path, out: Path, *, per_cell: int, device: str) -> None:
-    """Measure and write `out` (Markdown) with the answers beside it (`accuracy.csv`: correct and n for each cell)."""
+    """Measure and write `out` (Markdown), and `accuracy.csv` in its folder: correct and n for each condition."""
     model, tokenizer = open_checkpoint(checkpoint, device)
     answers = measure(model, tokenizer, per_cell=per_cell)
     hardest = measure_hardest(model, tokenizer, per_cell=per_cell)

@@ -28,7 +28,7 @@ CHAT_TEMPLATE = (
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """The tokenizer as it is saved beside tiny-thinker's weights; it loads there through `AutoTokenizer`."""
+    """The tokenizer as it is saved with tiny-thinker's weights; it loads there through `AutoTokenizer`."""
     words = Tokenizer(WordLevel({word: i for i, word in enumerate(VOCABULARY)}, unk_token=UNKNOWN))
     words.pre_tokenizer = WhitespaceSplit()  # type: ignore[assignment]
     tokenizer = PreTrainedTokenizerFast(

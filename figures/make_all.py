@@ -1,40 +1,129 @@
-"""Draw every figure of the paper's counterparts from one run's tables: `python figures/make_all.py --run runs/x`."""
+"""Draw the paper's figures from one run's tables: `python figures/make_all.py --run runs/x [--only late_spike]`.
 
-import importlib.util
+`FIGURES` is the table of all figures. Those of claims are read from the claims; what the others show and say is in
+`normprobe.report`.
+"""
+
+import argparse
+import sys
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
-from normprobe.report.figure import command
-from normprobe.report.findings import Findings, NothingToDraw
+from normprobe.claims.claim import Claim, ExtraFigure
+from normprobe.claims.registry import CLAIMS
+from normprobe.console import run_main
+from normprobe.errors import NormprobeError
+from normprobe.report import heatmap, method_results, method_schematic, null_distributions, signal_comparison
+from normprobe.report.figure import Drawing
+from normprobe.report.findings import Findings, NothingToDraw, drawing_of, read_evidence
+from normprobe.report.what_would_change import margins
+from normprobe.runs.tables import Tables
+
+VERDICTS = ("evidence/verdicts.json", "evidence/skipped.json")
 
 
-def make_all(run: Path, out: Path) -> None:
-    """Every figure in order, a line of progress each; what the run lacks costs its figure, and the line says so."""
+@dataclass(frozen=True)
+class PaperFigure:
+    """One row of the table: the stem of its files, the claims it shows, the run's files it reads, its drawing."""
+
+    stem: str
+    claims: tuple[str, ...]
+    inputs: tuple[str, ...]
+    drawing: Callable[[Path], Drawing]
+
+
+def of_claims(stem: str) -> PaperFigure:
+    """The figure of all claims that name it."""
+    names = tuple(claim.name for claim in CLAIMS if claim.figure == stem)
+
+    def drawing(run: Path) -> Drawing:
+        findings = Findings(run)
+        return drawing_of([findings[name] for name in names])
+
+    return PaperFigure(stem, names, (*VERDICTS, *(f"evidence/{name}.parquet" for name in names)), drawing)
+
+
+def of_extra(claim: Claim, extra: ExtraFigure) -> PaperFigure:
+    """A further figure from a claim's series."""
+
+    def drawing(run: Path) -> Drawing:
+        finding = Findings(run)[claim.name]
+        series = finding.series()
+        return Drawing(extra.stem, extra.caption, lambda axes: extra.panel(axes[0], series, finding.evidence))
+
+    return PaperFigure(extra.stem, (), (*VERDICTS, f"evidence/{claim.name}.parquet"), drawing)
+
+
+def of_tables(stem: str, inputs: Sequence[str], draw: Callable[[Tables], Drawing]) -> PaperFigure:
+    """A figure from the run's own tables."""
+    return PaperFigure(stem, (), tuple(inputs), lambda run: draw(Tables(run)))
+
+
+def of_margins(run: Path) -> Drawing:
+    """Every claim's margin. Raises NothingToDraw where no claim was judged."""
+    if not (evidence := read_evidence(run)):
+        raise NothingToDraw("no claim was judged")
+    return margins(evidence)
+
+
+TRACES = ("responses/responses.parquet", "traces/tokens.parquet", "traces/model.safetensors")
+METHODS = "methods/{}.parquet".format
+FIGURES = sorted(
+    [
+        *(of_claims(stem) for stem in dict.fromkeys(claim.figure for claim in CLAIMS)),
+        *(of_extra(claim, extra) for claim in CLAIMS for extra in claim.extra_figures),
+        of_tables("fig_06_token_heat_map", TRACES, heatmap.drawing),
+        PaperFigure(
+            "fig_12_signal_contest",
+            (),
+            (signal_comparison.FILE,),
+            lambda run: signal_comparison.drawing(signal_comparison.read_signals(run)),
+        ),
+        PaperFigure("fig_13_margins", (), VERDICTS[:1], of_margins),
+        PaperFigure(
+            "fig_14_null_distributions", (), (*VERDICTS, "audit/audit.json"), null_distributions.drawing
+        ),
+        of_tables("fig_16_selectors", [METHODS("selection")], method_results.selectors),
+        of_tables("fig_17_sensitivity", [METHODS("sensitivity")], method_results.sensitivity),
+        of_tables("fig_18_combinations", [METHODS("combinations")], method_results.combinations),
+        of_tables("fig_19_failure_modes", [METHODS("treatments")], method_results.failures),
+        of_tables("fig_20_methods", ["layer_profile.json"], method_schematic.drawing),
+    ],
+    key=lambda figure: figure.stem,
+)
+
+
+def make_all(run: Path, out: Path, only: Sequence[str] = ()) -> None:
+    """Write every figure (or those named) in order, a line of progress each; what the run lacks costs its figure, and
+    the line says so. Raises NormprobeError for a run without evidence and for an unknown name."""
     Findings(run)  # a run without evidence is refused here, before anything is drawn
-    for program in programs():
+    known = {name for figure in FIGURES for name in (figure.stem, *figure.claims)}
+    if unknown := sorted(set(only) - known):
+        raise NormprobeError(
+            f"expected names of figures or claims, got {', '.join(unknown)}; choose among {', '.join(sorted(known))}"
+        )
+    for figure in FIGURES:
+        if only and not {figure.stem, *figure.claims} & set(only):
+            continue
         begun = time.perf_counter()
         try:
-            program.main(run, out)
+            figure.drawing(run).save(out / figure.stem)
         except NothingToDraw as reason:
-            print(f"{program.__name__}: not drawn, {reason}", flush=True)
+            print(f"{figure.stem}: not drawn, {reason}", flush=True)
         else:
-            print(f"{program.__name__}: {time.perf_counter() - begun:.1f} s", flush=True)
+            print(f"{figure.stem}: {time.perf_counter() - begun:.1f} s", flush=True)
 
 
-def programs() -> list[ModuleType]:
-    """The figures' programs beside this file, in the order of their numbers."""
-    return [_load(path) for path in sorted(Path(__file__).parent.glob("fig_*.py"))]
-
-
-def _load(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    program = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(program)
-    return program
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--run", type=Path, required=True, help="a run directory, runs/x")
+    parser.add_argument("--out", type=Path, help="where the files go (default: figures/ inside the run)")
+    parser.add_argument("--only", nargs="+", default=(), metavar="NAME", help="claims or stems of figures")
+    given = parser.parse_args(argv)
+    make_all(given.run, given.out or given.run / "figures", given.only)
 
 
 if __name__ == "__main__":
-    command(make_all, __doc__)
+    sys.exit(run_main(main))

@@ -28,14 +28,14 @@ def test_every_colour_shows_on_white_paper():
 
 
 def draw(stem: Path) -> tuple[bytes, bytes]:
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
-    style.apply()
-    figure, axes = plt.subplots(figsize=(3, 2))
-    axes.plot([0, 1], [0, 1], **style.mode_line("think"), label="ρ")
-    axes.legend()
-    written = style.save(figure, stem)
-    plt.close(figure)
+    with style.look():
+        figure = Figure(figsize=(3, 2))
+        axes = figure.subplots()
+        axes.plot([0, 1], [0, 1], **style.mode_line("think"), label="ρ")
+        axes.legend()
+        written = style.save(figure, stem)
     return written[0].read_bytes(), written[1].read_bytes()
 
 
@@ -45,6 +45,17 @@ def test_the_same_figure_gives_the_same_bytes(tmp_path):
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["fig.1.pdf", "fig.1.png"]
     assert first[0].startswith(b"%PDF")
     assert first[1].startswith(b"\x89PNG")
+
+
+def test_the_callers_parameters_neither_change_nor_enter_a_figure(tmp_path):
+    import matplotlib
+
+    plain = draw(tmp_path / "plain")
+    with matplotlib.rc_context({"lines.linewidth": 9.0, "font.size": 20.0}):
+        before, backend = dict(matplotlib.rcParams), matplotlib.get_backend(auto_select=False)
+        assert draw(tmp_path / "own") == plain
+        assert dict(matplotlib.rcParams) == before
+        assert matplotlib.get_backend(auto_select=False) == backend
 
 
 def test_an_unwritable_place_is_one_line(tmp_path):

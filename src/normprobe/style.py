@@ -5,6 +5,8 @@ Matplotlib is imported inside the functions: reading a colour must not cost an i
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,13 +74,16 @@ def reader_line(subject: str) -> dict[str, Any]:
     return {"color": READER_COLOURS[subject], "marker": marker, "linestyle": line}
 
 
-def apply() -> None:
-    """Select the file-only backend and set the rcParams of all figures of the package."""
-    import matplotlib
+@contextmanager
+def look() -> Iterator[None]:
+    """The rcParams of the package's figures while the block runs, whatever the caller's are; afterwards these again.
 
-    matplotlib.use("agg")
-    matplotlib.rcdefaults()
-    matplotlib.rcParams.update(_RC)
+    Draw and save a figure inside the same block: some parameters are read when it is saved.
+    """
+    import matplotlib.style
+
+    with matplotlib.style.context(["default", _RC]):
+        yield
 
 
 def save(figure: Figure, stem: Path) -> tuple[Path, ...]:

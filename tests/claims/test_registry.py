@@ -9,7 +9,6 @@ import pytest
 from claims_fixture import Effects, write_run
 from layout_fixture import put
 
-from normprobe import style
 from normprobe.claims.registry import CLAIMS, evaluate_all
 from normprobe.errors import NormprobeError
 from normprobe.runs.tables import Tables
@@ -68,7 +67,6 @@ def test_a_claim_with_too_little_is_skipped_with_a_reason(tmp_path):
 
 
 def test_every_judged_claim_draws_its_series(run):
-    style.apply()
     from matplotlib.figure import Figure
 
     judged = {evidence.claim: evidence for evidence in evaluate_all(Tables(run), 3, run / "evidence")}

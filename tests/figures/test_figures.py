@@ -1,4 +1,4 @@
-"""The figures' programs: each draws from its declared inputs alone, and together they say what they skipped."""
+"""The paper's figures: each draws from its declared inputs alone, and the program says what it skipped."""
 
 import shutil
 import subprocess
@@ -7,42 +7,60 @@ from pathlib import Path
 
 import pytest
 
-FIGURES = Path(__file__).parents[2] / "figures"
+from normprobe.claims.registry import CLAIMS
+from normprobe.errors import NormprobeError
+
+PROGRAM = Path(__file__).parents[2] / "figures" / "make_all.py"
 
 
-NAMES = sorted(path.stem for path in FIGURES.glob("fig_*.py"))
+@pytest.fixture(scope="module")
+def make_all(program):
+    return program("figures/make_all.py")
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_figure_needs_no_more_than_its_declared_inputs(whole_run, program, name, tmp_path):
-    figure = program(f"figures/{name}.py")
-    bare = tmp_path / "bare"
-    for table in figure.INPUTS:
-        (bare / table).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(whole_run / table, bare / table)
-    figure.main(bare, tmp_path / "out")
-    written = {path.suffix: path for path in (tmp_path / "out").iterdir()}
-    assert set(written) == {".pdf", ".png", ".txt"}
-    assert {path.stem for path in written.values()} == {name}
-    assert written[".png"].read_bytes().startswith(b"\x89PNG")
-    assert written[".pdf"].read_bytes().startswith(b"%PDF")
-    assert len(written[".txt"].read_text(encoding="utf-8").splitlines()) == 1
+def test_every_figure_needs_no_more_than_its_declared_inputs(whole_run, make_all, tmp_path):
+    for figure in make_all.FIGURES:
+        bare = tmp_path / figure.stem
+        for table in figure.inputs:
+            (bare / table).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(whole_run / table, bare / table)
+        out = tmp_path / "out" / figure.stem
+        figure.drawing(bare).save(out / figure.stem)
+        written = {path.suffix: path for path in out.iterdir()}
+        assert set(written) == {".pdf", ".png", ".txt"}
+        assert {path.stem for path in written.values()} == {figure.stem}
+        assert written[".png"].read_bytes().startswith(b"\x89PNG")
+        assert written[".pdf"].read_bytes().startswith(b"%PDF")
+        assert len(written[".txt"].read_text(encoding="utf-8").splitlines()) == 1
 
 
-def test_skipped_claims_cost_their_figures_and_one_line_each(bare_run, program, tmp_path, capsys):
-    program("figures/make_all.py").make_all(bare_run, tmp_path / "out")
+def test_every_claim_has_a_figure_and_no_two_figures_share_a_number(make_all):
+    assert {name for figure in make_all.FIGURES for name in figure.claims} == {claim.name for claim in CLAIMS}
+    numbers = [figure.stem.split("_")[1] for figure in make_all.FIGURES]
+    assert len(set(numbers)) == len(numbers) == 20
+
+
+def test_skipped_claims_cost_their_figures_and_one_line_each(bare_run, make_all, tmp_path, capsys):
+    make_all.make_all(bare_run, tmp_path / "out")
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(NAMES)
+    stems = {figure.stem for figure in make_all.FIGURES}
+    assert len(lines) == len(stems)
     not_drawn = {line.split(":")[0] for line in lines if "not drawn" in line}
     assert {"fig_07_critical_steps", "fig_08_suppression"} <= not_drawn
     drawn = {path.stem for path in (tmp_path / "out").glob("*.pdf")}
-    assert drawn == set(NAMES) - not_drawn
+    assert drawn == stems - not_drawn
 
 
-@pytest.mark.parametrize("name", ["make_all", "fig_01_reasoning_features"])
-def test_a_missing_run_is_refused_in_one_line(name, tmp_path):
+def test_one_figure_is_drawn_by_the_name_of_its_claim(bare_run, make_all, tmp_path):
+    make_all.main(["--run", str(bare_run), "--out", str(tmp_path), "--only", "late_spike"])
+    assert {path.stem for path in tmp_path.iterdir()} == {"fig_01_reasoning_features"}
+    with pytest.raises(NormprobeError, match="expected names of figures or claims, got late_spikes"):
+        make_all.main(["--run", str(bare_run), "--out", str(tmp_path), "--only", "late_spikes"])
+
+
+def test_a_missing_run_is_refused_in_one_line(tmp_path):
     done = subprocess.run(
-        [sys.executable, FIGURES / f"{name}.py", "--run", tmp_path / "none"], capture_output=True, text=True
+        [sys.executable, PROGRAM, "--run", tmp_path / "none"], capture_output=True, text=True
     )
     assert done.returncode == 2
     assert done.stdout == ""

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
-from normprobe.report.figure import canvas
 from normprobe.report.findings import NothingToDraw
 from normprobe.report.method_results import (
     draw_failures,
@@ -43,7 +43,7 @@ def treatments() -> pd.DataFrame:
     return pd.concat([plain, method], ignore_index=True)
 
 
-def test_an_arm_stands_beside_plain_generation_on_the_same_problems(treatments: pd.DataFrame) -> None:
+def test_a_treatment_is_compared_with_plain_generation_on_the_same_problems(treatments: pd.DataFrame) -> None:
     head, (plain, method) = treatment_table(treatments)
     regimes = dict(zip(head, method, strict=True))
     expected = mcnemar(np.array(METHOD), np.array(PLAIN))
@@ -56,8 +56,8 @@ def test_an_arm_stands_beside_plain_generation_on_the_same_problems(treatments: 
     assert dict(zip(head, plain, strict=True))["Gain"] == "–"
 
 
-def test_a_loss_is_told_apart_by_whether_the_thought_closed(treatments: pd.DataFrame) -> None:
-    _, (axes,) = canvas()
+def test_losses_are_split_by_whether_the_thought_closed(treatments: pd.DataFrame) -> None:
+    axes = Figure().subplots()
     draw_failures(axes, treatments)
     won, wrong, never = (bar.get_width() for bar in axes.patches)
     assert (won, wrong, never) == (2 / 8, 0.0, -1 / 8)
@@ -82,7 +82,7 @@ def test_the_best_setting_of_a_regime_is_shown_with_what_held_out_problems_made_
 def test_panels_show_a_point_per_row_and_the_norms_selectors_in_a_colour_of_their_own() -> None:
     names = ["oracle", "random", "majority", "lrs_A", "mean_norm"]
     selection = pd.DataFrame({"selector": names * 2, "correct": [True] * 5 + [False] * 5})
-    _, (axes,) = canvas()
+    axes = Figure().subplots()
     draw_selectors(axes, selection)
     colours = {
         label.get_text(): line.get_color()
@@ -92,7 +92,7 @@ def test_panels_show_a_point_per_row_and_the_norms_selectors_in_a_colour_of_thei
     assert len({colours[name] for name in ("oracle", "random", "majority", "lrs_A")}) == 4
     row = {"gained": 3, "lost": 1, "n": 20, "trigger_rate": 0.1}
     varied = pd.DataFrame([{"knob": knob, "value": v, **row} for knob in ("a", "b") for v in (1.0, 0.0)])
-    _, panels = canvas(panels=2)
+    panels = Figure().subplots(2)
     draw_sensitivity(panels, varied)
     assert [label.get_text().split("\n")[0] for label in panels[0].get_xticklabels()] == ["0", "1"]
     assert panels[0].lines[0].get_ydata()[0] == pytest.approx(0.1)

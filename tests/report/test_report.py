@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from normprobe.claims.evidence import VERDICTS, Control, Decision, Evidence
 from normprobe.claims.measure.signal_values import NAMES
 from normprobe.errors import NormprobeError
-from normprobe.report import heatmap, signals
+from normprobe.report import heatmap, signal_comparison
 from normprobe.report.__main__ import main as report
-from normprobe.report.accuracy import accuracy_table
-from normprobe.report.audit import Audit
+from normprobe.report.accuracy_table import accuracy_table
+from normprobe.report.audit_results import Audit
 from normprobe.report.findings import Findings, NothingToDraw, read_evidence
 from normprobe.report.html import write_report
 from normprobe.report.table import (
@@ -157,9 +157,9 @@ def test_the_readmes_table_is_printed_and_no_report_is_written(copy, capsys):
 
 
 def test_the_signals_table_and_its_sentences_agree_on_who_tells_most(whole_run):
-    compared = signals.read_signals(whole_run)
-    head, rows = signals.signal_table(compared)
-    sentences = signals.told(compared)
+    compared = signal_comparison.read_signals(whole_run)
+    head, rows = signal_comparison.signal_table(compared)
+    sentences = signal_comparison.sentences(compared)
     targets = list(head[1:])
     assert [sentence.split(" (")[0].lower() for sentence in sentences] == targets
     assert [row[0][0] for row in rows] == list(NAMES.values())
@@ -174,23 +174,23 @@ def test_the_signals_table_and_its_sentences_agree_on_who_tells_most(whole_run):
 
 
 def test_where_another_signal_tells_most_the_norm_is_given_its_place(whole_run):
-    compared = signals.read_signals(whole_run)
+    compared = signal_comparison.read_signals(whole_run)
     compared.loc[compared["signal"] == "norm", "strength"] = 0.0
     assert all(
         f"ahead of the norm (0, place {len(NAMES)} of {len(NAMES)}) by " in text
-        for text in signals.told(compared)
+        for text in signal_comparison.sentences(compared)
     )
-    alone = signals.told(compared[compared["signal"] == "norm"])
+    alone = signal_comparison.sentences(compared[compared["signal"] == "norm"])
     assert all(text.endswith("no other signal was recorded.") for text in alone)
 
 
 def test_a_run_without_compared_signals_says_so(copy):
-    (copy / signals.FILE).write_bytes(b"PAR1")
+    (copy / signal_comparison.FILE).write_bytes(b"PAR1")
     with pytest.raises(NormprobeError, match="expected readable rows"):
-        signals.read_signals(copy)
-    (copy / signals.FILE).unlink()
+        signal_comparison.read_signals(copy)
+    (copy / signal_comparison.FILE).unlink()
     with pytest.raises(NothingToDraw, match="which this run does not have"):
-        signals.read_signals(copy)
+        signal_comparison.read_signals(copy)
     assert "nothing that signals could tell" in write_report(copy).read_text(encoding="utf-8")
 
 
@@ -200,7 +200,7 @@ def test_the_markdown_table_has_one_unbroken_row_per_claim():
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {7}
 
 
-def test_controls_of_other_forms_are_told_from_the_estimates_own():
+def test_controls_of_other_forms_are_not_the_estimates_own():
     assert [control.name.split()[0] for control in EVIDENCE.own_controls] == ["untrained", "early", "matched"]
 
 

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from normprobe import style
 from normprobe.claims.evidence import Decision, Evidence
 from normprobe.report.what_would_change import (
     binding,
@@ -129,7 +128,6 @@ def test_the_binding_control_is_named_with_its_form():
 
 
 def test_margins_are_drawn_in_smallest_effects_and_those_far_off_at_the_edge():
-    style.apply()
     from matplotlib.figure import Figure
 
     items = [

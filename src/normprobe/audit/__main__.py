@@ -11,7 +11,7 @@ from pathlib import Path
 from normprobe.audit.study import QUICK, AuditInputs, Plan, fill_audit
 from normprobe.config import run_settings
 from normprobe.console import run_main
-from normprobe.report.audit import Audit
+from normprobe.report.audit_results import Audit
 from normprobe.report.html import write_report
 from normprobe.runs.directory import Run
 

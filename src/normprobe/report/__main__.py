@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from normprobe.console import run_main
-from normprobe.report.audit import Audit, is_audited
+from normprobe.report.audit_results import Audit, is_audited
 from normprobe.report.findings import read_evidence
 from normprobe.report.html import write_report
 from normprobe.report.table import HOLM, markdown_table

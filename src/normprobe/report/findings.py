@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +14,7 @@ from normprobe.claims.claim import Claim
 from normprobe.claims.evidence import Evidence
 from normprobe.claims.registry import BY_NAME
 from normprobe.errors import NormprobeError
+from normprobe.report.figure import HEIGHT, Drawing
 from normprobe.report.table import count, with_interval
 
 _Entry = TypeVar("_Entry")
@@ -55,6 +56,11 @@ class Finding:
         self.claim.panel(axes, self.series(), self.evidence)
 
     @property
+    def drawing(self) -> Drawing:
+        """The figure of the claim alone."""
+        return drawing_of([self])
+
+    @property
     def caption(self) -> str:
         """A figure's caption on one line: what the panel shows, the number it stands for, and how it was judged."""
         item = self.evidence
@@ -62,6 +68,21 @@ class Finding:
             f"{self.claim.caption} Estimate: {with_interval(item.estimate, item.interval)} ({item.unit}), "
             f"n = {count(item.n)} {item.n_unit}; verdict: {item.verdict}."
         )
+
+
+def drawing_of(findings: Sequence[Finding]) -> Drawing:
+    """The panels of several claims as one figure, lettered in its caption; of one claim as it is."""
+
+    def draw(panels: list[Any]) -> None:
+        for finding, axes in zip(findings, panels, strict=True):
+            finding.draw(axes)
+
+    captions = [finding.caption for finding in findings]
+    if len(findings) > 1:
+        captions = [f"({letter}) {text}" for letter, text in zip("abcdef", captions, strict=False)]
+    title = " ".join(finding.claim.title for finding in findings)
+    height = HEIGHT * max(finding.claim.height for finding in findings)
+    return Drawing(title, " ".join(captions), draw, panels=len(findings), height=height)
 
 
 class Findings:

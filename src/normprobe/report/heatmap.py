@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import unicodedata
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from normprobe.report.figure import Drawing
 from normprobe.report.findings import NothingToDraw
 from normprobe.runs.tables import Tables
 
 MOST_TOKENS = 240
-# Told apart by shape, for black and white: the marker of matplotlib, the same sign as text, filled or not.
+# A shape for each, for black and white: the marker of matplotlib, the same sign as text, filled or not.
 ROLE_MARKS = {
     "computed": ("o", "●", True),
     "copied": ("o", "○", False),
@@ -57,6 +57,19 @@ class Passage:
     def shade(self) -> Float[np.ndarray, " token"]:
         low, high = self.range
         return np.clip((self.norm - low) / max(high - low, np.finfo(np.float32).tiny), 0.0, 1.0)
+
+    @property
+    def cells(self) -> list[dict[str, Any]]:
+        """What a page shows of each token: token, norm, the mark of its role, its colour and that of its ink."""
+        return [
+            {"token": token, "norm": norm, "mark": _sign(role), "colour": _colour(shade), "ink": _ink(shade)}
+            for token, role, norm, shade in zip(self.tokens, self.roles, self.norm, self.shade, strict=True)
+        ]
+
+    @property
+    def legend(self) -> str:
+        """The signs of the roles that occur, in words."""
+        return " · ".join(f"{_sign(role)} {role}" for role in ROLE_MARKS if role in self.roles)
 
 
 def choose(tables: Tables) -> Passage:
@@ -113,6 +126,19 @@ def readable(token: str) -> str:
 def _in_font(character: str) -> bool:
     """The figures' font has Latin, Greek, Cyrillic and symbols, but no wide scripts and no emoji."""
     return unicodedata.east_asian_width(character) not in "WF" and ord(character) < 0x10000
+
+
+def drawing(tables: Tables) -> Drawing:
+    """The figure of the passage that `choose` takes."""
+    passage = choose(tables)
+
+    def draw_all(panels: list[Any]) -> None:
+        draw(panels[0], passage)
+        legend(panels[0], passage)
+
+    return Drawing(
+        "Token heat map", caption(passage), draw_all, width=6.0, height=1.0 + 0.25 * lines(passage)
+    )
 
 
 def caption(passage: Passage) -> str:
@@ -174,19 +200,6 @@ def lines(passage: Passage, columns: int = 92) -> int:
     return _flow(passage, columns)[-1].line + 1
 
 
-def as_html(passage: Passage) -> str:
-    """The same cells as HTML text that wraps with the page, marks beneath and their legend after."""
-    cells = "".join(
-        f'<span title="{norm:.4g}"><b style="background:{_colour(shade)};color:{_ink(shade)}">{escape(token)}</b>'
-        f"<i>{ROLE_MARKS[role][1] if role in ROLE_MARKS else ''}</i></span>"
-        for token, role, norm, shade in zip(
-            passage.tokens, passage.roles, passage.norm, passage.shade, strict=True
-        )
-    )
-    marks = " · ".join(f"{mark} {role}" for role, (_, mark, _) in ROLE_MARKS.items() if role in passage.roles)
-    return f'<div class="tokens">{cells}</div><p class="soft">{escape(marks)}</p>'
-
-
 @dataclass(frozen=True)
 class _Cell:
     token: str
@@ -213,6 +226,10 @@ def _colour(shade: float) -> str:
     from matplotlib.colors import to_hex
 
     return to_hex(colormaps[COLOUR_MAP](0.04 + 0.88 * shade))
+
+
+def _sign(role: str | None) -> str:
+    return ROLE_MARKS[role][1] if role in ROLE_MARKS else ""
 
 
 def _ink(shade: float) -> str:

@@ -1,5 +1,4 @@
-"""What `normprobe evaluate` found beside the verdict: treatments and regimes in numbers, knobs, combinations,
-failures."""
+"""What `normprobe evaluate` found, in numbers: treatments, regimes, single settings, combinations, failures."""
 
 from __future__ import annotations
 
@@ -10,7 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from normprobe.report.accuracy import wilson
+from normprobe.report.accuracy_table import wilson
+from normprobe.report.figure import HEIGHT, Drawing
 from normprobe.report.findings import NothingToDraw
 from normprobe.report.table import count, number, with_interval
 from normprobe.runs.tables import Tables
@@ -22,9 +22,9 @@ PLAIN = "plain"
 TREATMENTS = (
     "Held-out problems, greedy. Gain: accuracy less plain generation's on the same problems, with its 95 % interval "
     "and McNemar's exact p. Won, lost: problems that only the treatment, only plain generation gets right. "
-    "Acted on: share "
-    "of tokens, mean over the layers. Extra passes and FLOPs: beside those of the generated tokens. Tokens, time: as "
-    "multiples of plain generation's (CPU time of one run, which varies by a fifth on a shared machine)."
+    "Acted on: share of tokens, mean over the layers. Extra passes and FLOPs: relative to those of the generated "
+    "tokens. Tokens, time: as multiples of plain generation's (CPU time of one run, which varies by a fifth on a "
+    "shared machine)."
 )
 REGIMES = (
     "By regime and method, the setting that did best on tuning problems; where it beat plain generation, the same on "
@@ -147,6 +147,36 @@ def task_table(tasks: pd.DataFrame) -> tuple[tuple[str, ...], list[list[str]]]:
                 ]
             )
     return ("Task", "Metric", "Treatment", "n", "Mean", "Gain", "p", "Acted on"), rows
+
+
+def sensitivity(tables: Tables) -> Drawing:
+    """The figure of `draw_sensitivity`."""
+    varied = read(tables, "sensitivity")
+    panels = varied["knob"].nunique()
+    return Drawing(
+        "Sensitivity", SENSITIVITY, lambda axes: draw_sensitivity(axes, varied), panels, height=0.6 * HEIGHT
+    )
+
+
+def selectors(tables: Tables) -> Drawing:
+    """The figure of `draw_selectors`."""
+    table = read(tables, "selection")
+    return Drawing("Selectors", SELECTORS, lambda axes: draw_selectors(axes[0], table), height=1.4 * HEIGHT)
+
+
+def combinations(tables: Tables) -> Drawing:
+    """The figure of `draw_combinations`."""
+    table = read(tables, "combinations")
+    return Drawing("Combinations", COMBINATIONS, lambda axes: draw_combinations(axes[0], table))
+
+
+def failures(tables: Tables) -> Drawing:
+    """The figure of `draw_failures`."""
+    table = read(tables, "method_treatments")
+    return Drawing("Failures", FAILURES, lambda axes: draw_failures(axes[0], table), height=1.2 * HEIGHT)
+
+
+DRAWINGS = (sensitivity, selectors, combinations, failures)
 
 
 def draw_selectors(axes: Any, selection: pd.DataFrame) -> None:

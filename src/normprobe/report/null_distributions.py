@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from normprobe.claims.measure.readers import MODEL
-from normprobe.report.audit import Audit
-from normprobe.report.findings import Findings
+from normprobe.report.audit_results import Audit, is_audited
+from normprobe.report.figure import Drawing
+from normprobe.report.findings import Findings, NothingToDraw
 from normprobe.style import BLUE, GREY
 
 BINS = 30
+
+
+def drawing(run: Path) -> Drawing:
+    """A row per claim. Raises NothingToDraw for a run without an audit, or an audit without null networks."""
+    if not is_audited(run):
+        raise NothingToDraw(f"the run was not audited; `normprobe audit {run}` does it")
+    shown = rows(Audit.load(run), Findings(run))
+    if not shown:
+        raise NothingToDraw("the audit has no null networks")
+
+    def draw_rows(panels: list[Any]) -> None:
+        for axes, row in zip(panels, shown, strict=True):
+            draw(axes, *row)
+
+    caption = (
+        "Estimates of every claim on null networks (grey: random weights, reading what the model wrote) and on this "
+        "model (blue line; shaded: 95 % interval over problems). A claim is judged by its margin over its own "
+        "controls, not by this distance: the row of the paper's layer-wise ρ shows why."
+    )
+    return Drawing("Null distributions", caption, draw_rows, panels=len(shown), height=0.95)
 
 
 def rows(audit: Audit, findings: Findings) -> list[tuple[str, str, np.ndarray, float, tuple[float, float]]]:

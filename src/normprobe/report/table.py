@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from normprobe.claims.evidence import Decision, Evidence
+from normprobe.claims.evidence import Control, Decision, Evidence
 from normprobe.stats.multiple import holm
 
 WIDTH = 110
@@ -87,7 +87,7 @@ def verdict_table(evidence: Sequence[Evidence]) -> str:
             f"  n = {count(item.n)} {item.n_unit}; {item.unit}", WIDTH, subsequent_indent="  "
         )
         for control in item.own_controls:
-            *above, name = textwrap.wrap(control.label, _NAME - 4) or [""]
+            *above, name = textwrap.wrap(_named(control), _NAME - 4) or [""]
             lines += [f"  {part}" for part in above]
             lines.append(_row(f"  {name}", "", with_interval(control.estimate, control.interval)))
         lines.append(_row("  estimate − strongest control (decides)", p, margin(item.decision)))
@@ -97,7 +97,7 @@ def verdict_table(evidence: Sequence[Evidence]) -> str:
 
 
 def markdown_table(evidence: Sequence[Evidence]) -> str:
-    """The table of a README: one row per claim, its controls and the margin that decides beside the estimate."""
+    """The table of a README: one row per claim, with its estimate, its controls and the margin that decides."""
     lines = [
         "| claim | verdict | estimate [95 % interval] | controls | margin that decides | n |",
         "|---|---|---|---|---|---|",
@@ -107,7 +107,7 @@ def markdown_table(evidence: Sequence[Evidence]) -> str:
             f"`{item.claim}`",
             marked(item.verdict),
             f"{with_interval(item.estimate, item.interval)}<br>{item.unit}",
-            "<br>".join(f"{c.label}: {with_interval(c.estimate, c.interval)}" for c in item.own_controls)
+            "<br>".join(f"{_named(c)}: {with_interval(c.estimate, c.interval)}" for c in item.own_controls)
             or "–",
             "<br>".join(filter(None, (margin(item.decision), p))),
             f"{count(item.n)} {item.n_unit}",
@@ -123,6 +123,10 @@ def count(n: int) -> str:
 def margin(decision: Decision) -> str:
     """The margin that decides, with its interval."""
     return with_interval(decision.margin, decision.interval)
+
+
+def _named(control: Control) -> str:
+    return control.label if control.decides else f"{control.label} (not counted)"
 
 
 def _row(name: str, verdict: str, value: str) -> str:

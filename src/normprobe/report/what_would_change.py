@@ -1,4 +1,4 @@
-"""What would change each verdict: the margin beside its smallest effect, the control that binds, what it would take.
+"""What would change each verdict: the margin against its smallest effect, the control that bounds it, what it takes.
 
 A verdict is a statement about one interval, so what would turn it can be computed from that interval alone.
 """
@@ -14,22 +14,18 @@ import numpy as np
 
 from normprobe.claims.evidence import Decision, Evidence
 from normprobe.claims.margin import NO_EFFECT
+from normprobe.report.figure import Drawing
 from normprobe.report.table import count, number
 from normprobe.stats.verdict import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, VACUOUS
 from normprobe.style import GREY, VERDICT_COLOURS
 
-# Told apart by shape, for black and white: marker, filled or not.
+# A shape for each, for black and white: marker, filled or not.
 _MARKS = {
     SUPPORTED: ("o", True),
     NOT_SUPPORTED: ("X", True),
     INCONCLUSIVE: ("D", False),
     VACUOUS: ("o", False),
 }
-MARGINS = (
-    "Each claim's margin (the estimate less its strongest control, named below the claim) in units of its smallest "
-    "effect of interest, with its 95 % interval. A claim is supported where the interval lies right of the dashed "
-    "line, and not supported where it lies left of it."
-)
 _EDGE = 10.0  # where the figure ends, in smallest effects: one point further off says no more
 
 
@@ -127,9 +123,15 @@ def draw_margins(axes: Any, evidence: Sequence[Evidence]) -> None:
     _legend(axes, {item.verdict for item in evidence})
 
 
-def margins_height(evidence: Sequence[Evidence]) -> float:
-    """Inches that the rows of `draw_margins` take."""
-    return 0.8 + 0.36 * len(evidence)
+def margins(evidence: Sequence[Evidence]) -> Drawing:
+    """The figure of `draw_margins`, as high as its rows need."""
+    caption = (
+        "Each claim's margin (the estimate less its strongest control, named below the claim) in units of its smallest "
+        "effect of interest, with its 95 % interval. A claim is supported where the interval lies right of the dashed "
+        "line, and not supported where it lies left of it."
+    )
+    height = 0.8 + 0.36 * len(evidence)
+    return Drawing("Margins", caption, lambda axes: draw_margins(axes[0], evidence), height=height)
 
 
 def _beneath(decision: Decision) -> str:

@@ -133,7 +133,7 @@ class Audit:
             [lines[0], "─" * len(lines[0]), *lines[1:], "", *(self.faults() or ["no faults found"])]
         )
 
-    def beside(self, model: Sequence[Evidence]) -> tuple[list[str], list[list[str]]]:
+    def stand_ins(self, model: Sequence[Evidence]) -> tuple[list[str], list[list[str]]]:
         """Head and rows of plain text: every claim's verdict and estimate in the model and in its stand-ins."""
         known = {source: found for source, found in self.subjects.items() if found}
         rows = [
@@ -147,8 +147,8 @@ class Audit:
         return ["claim", "this model", *(SUBJECTS[source] for source in known)], rows
 
     def markdown(self, model: Sequence[Evidence]) -> str:
-        """The audit's table, and the model beside its stand-ins, for a README."""
-        head, rows = self.beside(model)
+        """The audit's table, and the model next to its stand-ins, for a README."""
+        head, rows = self.stand_ins(model)
         return f"{_table(HEAD, self.rows())}\n\n{_table(head, rows)}"
 
 

@@ -1,4 +1,4 @@
-"""Which signal tells most? The comparison of `claims/contest.py` as sentences, a table and a figure."""
+"""Which signal tells most? The comparison of all signals as sentences, a table and a figure."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from normprobe.claims.measure.readers import READER_NAMES
 from normprobe.claims.measure.signal_comparison import NAME
 from normprobe.claims.measure.signal_values import NAMES, NORM
 from normprobe.errors import NormprobeError
+from normprobe.report.figure import WIDTH, Drawing
 from normprobe.report.findings import NothingToDraw
 from normprobe.report.table import number, with_interval
 from normprobe.style import GREY, reader_line
 
 FILE = f"evidence/{NAME}.parquet"
 MODEL, TWIN = READER_NAMES["model"], READER_NAMES["untrained"]
+
 CAPTION = (
     "What each signal tells within a layer, mean over the last quarter of layers; 0 tells nothing, the sign is the "
     "direction. Reasoning features: rank correlation with their summed activation over a problem's tokens. Computed "
@@ -56,9 +58,9 @@ def signal_table(signals: pd.DataFrame) -> tuple[tuple[str, ...], list[list[tupl
     return ("Signal", *columns), rows
 
 
-def told(signals: pd.DataFrame) -> list[str]:
+def sentences(signals: pd.DataFrame) -> list[str]:
     """A sentence per target: which signal tells most, and where the norm stands."""
-    return [_told(target, column) for target, column in _ranked(signals).items()]
+    return [_sentence(target, column) for target, column in _ranked(signals).items()]
 
 
 def _ranked(signals: pd.DataFrame) -> dict[str, dict[str, dict[str, Any]]]:
@@ -70,7 +72,7 @@ def _ranked(signals: pd.DataFrame) -> dict[str, dict[str, dict[str, Any]]]:
     }
 
 
-def _told(target: str, column: dict[str, dict[str, Any]]) -> str:
+def _sentence(target: str, column: dict[str, dict[str, Any]]) -> str:
     order = list(column)
     first, norm = column[order[0]], column[NORM]
     begin = f"{target[:1].upper()}{target[1:]} ({first['n']} problems): {NAMES[order[0]]} {number(first['strength'])}"
@@ -109,3 +111,11 @@ def draw_signals(panels: Sequence[Any], signals: pd.DataFrame) -> None:
         axes.set_yticks(list(heights.values()), [""] * len(names))
     panels[0].set_yticks(list(heights.values()), [NAMES[name] for name in names])
     panels[0].legend(loc="lower left", bbox_to_anchor=(-1.0, -0.3), ncols=2)
+
+
+def drawing(signals: pd.DataFrame) -> Drawing:
+    """The figure of `draw_signals`."""
+    return Drawing(
+        "Signals", CAPTION, lambda panels: draw_signals(panels, signals), panels=signals["target"].nunique(),
+        width=1.3 * WIDTH, side_by_side=True,
+    )  # fmt: skip

@@ -1,16 +1,16 @@
 """The three methods in one picture: where each looks at the norm, and what it does."""
 
-from pathlib import Path
+from __future__ import annotations
+
 from typing import Any
 
 import numpy as np
 
 from normprobe.layer_profile import IQR_FACTOR
-from normprobe.report.figure import command, publish, row_canvas
+from normprobe.report.figure import WIDTH, Drawing
 from normprobe.runs.tables import Tables
 from normprobe.style import BLUE, GREEN, GREY, VERMILION
 
-INPUTS = ("layer_profile.json",)
 CAPTION = (
     "The three methods, on a drawn stream of norms (not data). Dashed: τ = Q3 + {k:g}·IQR of the layer, adapted to "
     "each request; in this model at layers {layers}. ALRR runs a layer once more on its own output where the norm lies "
@@ -22,8 +22,17 @@ HEIGHTS = np.array([1.0, 1.3, 0.9, 2.4, 1.2, 1.0, 1.5, 2.6, 1.1, 0.8, 1.3, 1.0])
 TAU = 2.0
 
 
-def main(run: Path, out: Path) -> None:
-    figure, (alrr, erss, lrs) = row_canvas(3, height=2.2)
+def drawing(tables: Tables) -> Drawing:
+    """The three panels; of a run's layer profile the caption names the chosen layers."""
+    chosen = tables.profile["chosen_layers"]
+    layers = str(chosen[0]) if len(chosen) == 1 else f"{chosen[0]}–{chosen[-1]}"
+    caption = CAPTION.format(k=IQR_FACTOR, layers=layers)
+    return Drawing("Methods", caption, draw, panels=3, width=1.3 * WIDTH, height=2.2, side_by_side=True)
+
+
+def draw(panels: list[Any]) -> None:
+    """One panel per method."""
+    alrr, erss, lrs = panels
     for axes, title in ((alrr, "ALRR: recursion"), (erss, "ERSS: steering"), (lrs, "LRS: selection")):
         axes.set_title(title)
         axes.set_xticks([])
@@ -50,9 +59,6 @@ def main(run: Path, out: Path) -> None:
     lrs.set_xlim(-0.8, 17)
     for axes in (alrr, erss, lrs):
         axes.set_ylim(0, 3.8)
-    chosen = Tables(run).profile["chosen_layers"]
-    layers = str(chosen[0]) if len(chosen) == 1 else f"{chosen[0]}–{chosen[-1]}"
-    publish(figure, out / "fig_20_methods", CAPTION.format(k=IQR_FACTOR, layers=layers))
 
 
 def _stream(axes: Any, peaks: str) -> None:
@@ -69,7 +75,3 @@ def _arrow(axes: Any, start: tuple[float, float], end: tuple[float, float], bend
         "linewidth": 1.2,
     }
     axes.annotate("", xy=end, xytext=start, arrowprops=style)
-
-
-if __name__ == "__main__":
-    command(main, __doc__)

@@ -112,6 +112,11 @@ class Evidence:
             raise ValueError(f"expected a verdict in {VERDICTS}, got {self.verdict!r}")
 
     @property
+    def full_unit(self) -> str:
+        """The unit with the form that the estimate is measured in."""
+        return f"{self.unit} ({self.form})" if self.form else self.unit
+
+    @property
     def own_controls(self) -> list[Control]:
         """The controls of the estimate as it stands, those of other forms left out."""
         return [control for control in self.controls if control.form == self.form]

@@ -65,7 +65,7 @@ class Finding:
         """A figure's caption on one line: what the panel shows, the number it stands for, and how it was judged."""
         item = self.evidence
         return (
-            f"{self.claim.caption} Estimate: {with_interval(item.estimate, item.interval)} ({item.unit}), "
+            f"{self.claim.caption} Estimate: {with_interval(item.estimate, item.interval)} ({item.full_unit}), "
             f"n = {count(item.n)} {item.n_unit}; verdict: {item.verdict}."
         )
 

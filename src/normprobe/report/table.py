@@ -84,7 +84,7 @@ def verdict_table(evidence: Sequence[Evidence]) -> str:
     for item, p in zip(evidence, holm_p(evidence), strict=True):
         lines.append(_row(item.claim, marked(item.verdict), with_interval(item.estimate, item.interval)))
         lines += textwrap.wrap(
-            f"  n = {count(item.n)} {item.n_unit}; {item.unit}", WIDTH, subsequent_indent="  "
+            f"  n = {count(item.n)} {item.n_unit}; {item.full_unit}", WIDTH, subsequent_indent="  "
         )
         for control in item.own_controls:
             *above, name = textwrap.wrap(_named(control), _NAME - 4) or [""]
@@ -106,7 +106,7 @@ def markdown_table(evidence: Sequence[Evidence]) -> str:
         cells = (
             f"`{item.claim}`",
             marked(item.verdict),
-            f"{with_interval(item.estimate, item.interval)}<br>{item.unit}",
+            f"{with_interval(item.estimate, item.interval)}<br>{item.full_unit}",
             "<br>".join(f"{_named(c)}: {with_interval(c.estimate, c.interval)}" for c in item.own_controls)
             or "–",
             "<br>".join(filter(None, (margin(item.decision), p))),

@@ -114,7 +114,7 @@ class Evidence:
     @property
     def full_unit(self) -> str:
         """The unit with the form that the estimate is measured in."""
-        return f"{self.unit} ({self.form})" if self.form else self.unit
+        return f"{self.unit}; {self.form}" if self.form else self.unit
 
     @property
     def own_controls(self) -> list[Control]:

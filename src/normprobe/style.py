@@ -15,7 +15,7 @@ from normprobe.errors import NormprobeError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Okabe & Ito (2008), "Color Universal Design": told apart under the common colour deficiencies.
+# Okabe & Ito (2008), "Color Universal Design": distinct under the common colour deficiencies.
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
     "#000000",
     "#E69F00",

@@ -191,7 +191,7 @@ def test_a_run_without_compared_signals_says_so(copy):
     (copy / signal_comparison.FILE).unlink()
     with pytest.raises(NothingToDraw, match="which this run does not have"):
         signal_comparison.read_signals(copy)
-    assert "nothing that signals could tell" in write_report(copy).read_text(encoding="utf-8")
+    assert "nothing that signals are compared on" in write_report(copy).read_text(encoding="utf-8")
 
 
 def test_the_markdown_table_has_one_unbroken_row_per_claim():
@@ -212,34 +212,34 @@ def test_evidence_is_read_as_it_was_written(tmp_path):
     assert np.isnan(read.controls[1].estimate)
 
 
-def test_the_passage_is_the_median_correct_think_response(copy):
+def test_the_excerpt_is_the_median_correct_think_response(copy):
     responses = Tables(copy).responses
     lengths = np.random.default_rng(0).permutation(len(responses)) + 3
     responses["token_ids"] = [list(range(length)) for length in lengths]
     responses.to_parquet(copy / "responses" / "responses.parquet")
-    passage = heatmap.choose(Tables(copy))
+    excerpt = heatmap.choose(Tables(copy))
     shown = responses[
         (responses["mode"] == "think") & (responses["split"] == "measure") & responses["correct"]
     ]
     by_length = dict(zip(shown["response_id"], shown["token_ids"].map(len), strict=True))
-    shorter = sum(length < by_length[passage.response_id] for length in by_length.values())
+    shorter = sum(length < by_length[excerpt.response_id] for length in by_length.values())
     assert shorter == len(by_length) // 2
 
 
-def test_the_passage_holds_the_tokens_after_the_prompt_with_their_norms_and_roles(whole_run):
+def test_the_excerpt_holds_the_tokens_after_the_prompt_with_their_norms_and_roles(whole_run):
     tables = Tables(whole_run)
-    passage = heatmap.choose(tables)
+    excerpt = heatmap.choose(tables)
     tokens = tables.tokens
-    rows = tokens.index[(tokens["response_id"] == passage.response_id) & (tokens["segment"] != "prompt")]
-    assert passage.tokens == list(tokens.loc[rows, "token"])
-    assert (passage.layer, passage.n_layers, passage.cut) == (6, 8, 0)
-    np.testing.assert_allclose(passage.norm, tables.signals("model")["norm"][6, rows])
-    assert [role or "" for role in passage.roles] == list(tokens.loc[rows, "role"].fillna(""))
-    assert passage.shade.min() == 0.0
-    assert passage.shade.max() == 1.0
+    rows = tokens.index[(tokens["response_id"] == excerpt.response_id) & (tokens["segment"] != "prompt")]
+    assert excerpt.tokens == list(tokens.loc[rows, "token"])
+    assert (excerpt.layer, excerpt.n_layers, excerpt.cut) == (6, 8, 0)
+    np.testing.assert_allclose(excerpt.norm, tables.signals("model")["norm"][6, rows])
+    assert [role or "" for role in excerpt.roles] == list(tokens.loc[rows, "role"].fillna(""))
+    assert excerpt.shade.min() == 0.0
+    assert excerpt.shade.max() == 1.0
 
 
-def test_a_run_without_a_complete_thought_has_no_passage(copy):
+def test_a_run_without_a_complete_thought_has_no_excerpt(copy):
     path = copy / "responses" / "responses.parquet"
     Tables(copy).responses.assign(truncated=True).to_parquet(path)
     with pytest.raises(NothingToDraw, match="expected a complete think response"):
@@ -303,7 +303,7 @@ def test_the_report_is_one_self_contained_page(copy):
     assert "@import" not in text
     anchors = {link[1:] for link in parsed.fetched if link.startswith("#")}
     assert all(f'id="{anchor}"' in text for anchor in anchors)
-    judged = Findings(copy).judged
+    judged = list(Findings(copy))
     images = [base64.b64decode(data) for data in re.findall(r'base64,([^"]+)"', text)]
     assert len(images) == len(judged) + 6  # the margins, the signals; four of the methods
     assert all(image.startswith(b"\x89PNG") for image in images)
@@ -319,7 +319,7 @@ def test_a_poorer_run_is_reported_with_what_it_lacks_and_its_text_cannot_become_
     assert text.index("<table") < text.index("<img") < text.index('id="skipped"')
     findings = Findings(run)
     assert {"marks_critical_steps", "high_norm_is_causal"} <= {item.claim for item in findings.skipped}
-    for finding in findings.judged:
+    for finding in findings:
         assert f'id="{finding.evidence.claim}"' in text
     for item in findings.skipped:
         assert item.reason in text

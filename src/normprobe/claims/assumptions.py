@@ -4,13 +4,13 @@ Estimand: the share of layers in which all four hold, each at the paper's thresh
 
 - A1, orthogonality. The paper's "mean |cos| < 0.02" is a statement about width: random directions have sqrt(2/(pi d)),
   0.0176 at d = 2048 but 0.07 at d = 128. So the threshold is the multiple of that baseline that 0.02 is for the
-  narrowest model of the paper (d = 2048); 0.02 itself stands beside it.
-- A2, reconstruction: R² > 0.95 over tokens. The ε of the theorem (of mean states) stands beside it: they differ.
+  narrowest model of the paper (d = 2048); 0.02 itself is shown and does not decide.
+- A2, reconstruction: R² > 0.95 over tokens. The ε of the theorem (of mean states) differs, and is shown.
 - A3, separation: |cos(B, R)| < 0.1, mean over problems of the larger of both modes.
-- A4, disentanglement: overlap of active features < 3 %, mean over problems; leakage ρ and drift κ stand beside it.
+- A4, disentanglement: overlap of active features < 3 %, mean over problems; leakage ρ and drift κ are shown.
 
 A layer without reasoning features has nothing that could hold: it counts as failing. A random dictionary of the same
-shape must fail where the model passes; A1 alone cannot tell the two apart.
+shape must fail where the model passes; A1 alone is the same for both.
 """
 
 from __future__ import annotations
@@ -193,7 +193,7 @@ def _note(tables: Tables, checks: dict[str, list[_Check]]) -> str:
 
 
 def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
-    """A strip per judged assumption and layer: ● holds, × fails; the random dictionary in grey below each."""
+    """A strip per deciding quantity, a mark per layer: ● holds, × fails; the random dictionary in grey below each."""
     deciding = series[series["decides"]]
     names, heights = [], []
     for index, (quantity, rows) in enumerate(deciding.groupby("quantity", sort=False)):

@@ -1,13 +1,13 @@
 """Claim 2, the contrast: hidden, output and attention entropy follow the reasoning features less than the norm does.
 
-Estimand, on the footing of `norm_tracks_features`: for each signal ρ with Σ_{i∈I} z_i within one layer over a
+Estimand, measured as in `norm_tracks_features`: for each signal ρ with Σ_{i∈I} z_i within one layer over a
 problem's tokens, averaged over problems (with its sign), then |ρ| averaged over layers; the lead is the
 norm's |ρ| minus the best entropy's. (Resampling pushes a |ρ| near 0 up, of all signals alike.) The hidden entropy
 competes in three forms, since that of softmax(h) falls with the scale of h and so repeats the norm: softmax(h),
 softmax(√d·h/‖h‖) and h²/‖h‖² (which of them arXiv 2606.06188 used is not known to us).
 
 Two ways of measuring must agree: all tokens, and sinks excluded, since a lead that a few massive norms give is none.
-The lead with token identity, position and surprisal regressed out stands beside and does not decide. Whether the norm
+The lead with token identity, position and surprisal regressed out is shown and does not decide. Whether the norm
 tracks anything once they are gone is what `norm_tracks_features` asks; where it does not, all |ρ| are near 0, and a
 lead of nothing over nothing would be a second verdict on that claim and none on the entropies.
 """
@@ -159,7 +159,7 @@ def _note(strength: dict[str, Draws], leads: dict[str, dict[str, Draws | None]])
 
 
 def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
-    """|ρ| of every signal in this model (filled), beside its nulls (grey, open)."""
+    """|ρ| of every signal in this model (filled), with its nulls beneath (grey, open)."""
     by_reader(axes, series, {signal: NAMES[signal] for signal in SIGNALS})
     axes.set_xlim(left=0.0)
     axes.set_xlabel(f"|Spearman ρ| with reasoning features (n = {evidence.n} {evidence.n_unit})")

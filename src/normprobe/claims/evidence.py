@@ -1,4 +1,4 @@
-"""Evidence: what a judged claim found, its controls and its verdict, and the JSON in which a run keeps it."""
+"""Evidence on a claim: its estimate, its controls and its verdict, and the JSON in which a run keeps them."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -86,7 +86,7 @@ def drawing_of(findings: Sequence[Finding]) -> Drawing:
 
 
 class Findings:
-    """What `run`/evidence holds: `judged` findings in the registry's order, and `skipped` claims.
+    """What `run`/evidence holds: iterate over the findings, in the claims' order; `skipped` lists the other claims.
 
     Raises NormprobeError (one line) for a run without evidence, a corrupt file and an unknown claim.
     """
@@ -99,16 +99,19 @@ class Findings:
                 f"expected claims among {', '.join(BY_NAME)}, got {name!r} in {folder / 'verdicts.json'}; "
                 "read the run with the version of normprobe that wrote it"
             )
-        self.judged = [
+        self._findings = [
             Finding(claim, evidence[name], folder / f"{name}.parquet")
             for name, claim in BY_NAME.items()
             if name in evidence
         ]
         self.skipped = _read(run, "skipped.json", lambda entry: Skipped(**entry))
 
+    def __iter__(self) -> Iterator[Finding]:
+        return iter(self._findings)
+
     def __getitem__(self, claim: str) -> Finding:
         """Raises NothingToDraw for a claim that the run does not judge."""
-        for finding in self.judged:
+        for finding in self:
             if finding.evidence.claim == claim:
                 return finding
         reasons = {item.claim: item.reason for item in self.skipped}

@@ -1,7 +1,7 @@
 """The token heat map: one response, each token a cell shaded by its norm in one layer, its role marked beneath.
 
 After the paper's token-by-token figure (arXiv 2606.06188, layer 34 of 36). Which response and which layer are shown is
-a fixed rule, so that nobody picks the passage that looks best.
+a fixed rule, so that nobody picks the excerpt that looks best.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ COLOUR_MAP = "Blues"  # light to dark in print as well
 
 
 @dataclass(frozen=True)
-class Passage:
+class Excerpt:
     """The tokens of one response after its prompt, `norm[i]` (activation units) belonging to `tokens[i]`.
 
-    `shade` is the norm between the passage's 2nd and 98th percentile, clipped to 0…1; `roles[i]` is None where no
+    `shade` is the norm between the excerpt's 2nd and 98th percentile, clipped to 0…1; `roles[i]` is None where no
     role is known; `cut` counts tokens left out at the beginning.
     """
 
@@ -72,8 +72,8 @@ class Passage:
         return " · ".join(f"{_sign(role)} {role}" for role in ROLE_MARKS if role in self.roles)
 
 
-def choose(tables: Tables) -> Passage:
-    """The passage to show, by rule: among complete think responses to measurement problems that are correct (all
+def choose(tables: Tables) -> Excerpt:
+    """The excerpt to show, by rule: among complete think responses to measurement problems that are correct (all
     complete ones where nothing is scored), the median by length, ties by id; the last layer but one, as in the paper.
 
     Raises NothingToDraw when the run has no complete think response to a measurement problem.
@@ -104,7 +104,7 @@ def choose(tables: Tables) -> Passage:
     )
     cut = max(0, len(rows) - MOST_TOKENS)
     tokens = tables.tokens.iloc[rows[cut:]]
-    return Passage(
+    return Excerpt(
         response_id=response_id,
         layer=layer,
         n_layers=norm.shape[0],
@@ -129,37 +129,37 @@ def _in_font(character: str) -> bool:
 
 
 def drawing(tables: Tables) -> Drawing:
-    """The figure of the passage that `choose` takes."""
-    passage = choose(tables)
+    """The figure of the excerpt that `choose` takes."""
+    excerpt = choose(tables)
 
     def draw_all(panels: list[Any]) -> None:
-        draw(panels[0], passage)
-        legend(panels[0], passage)
+        draw(panels[0], excerpt)
+        legend(panels[0], excerpt)
 
     return Drawing(
-        "Token heat map", caption(passage), draw_all, width=6.0, height=1.0 + 0.25 * lines(passage)
+        "Token heat map", caption(excerpt), draw_all, width=6.0, height=1.0 + 0.25 * lines(excerpt)
     )
 
 
-def caption(passage: Passage) -> str:
-    low, high = passage.range
-    beginning = f" Its first {passage.cut} tokens are left out." if passage.cut else ""
+def caption(excerpt: Excerpt) -> str:
+    low, high = excerpt.range
+    beginning = f" Its first {excerpt.cut} tokens are left out." if excerpt.cut else ""
     return (
-        f"Response {passage.response_id} token by token, shaded by the norm after layer {passage.layer} of "
-        f"0…{passage.n_layers - 1} (from {low:.3g} to {high:.3g}, the passage's 2nd and 98th percentile; darker is "
-        f"higher). Chosen by rule: {passage.rule} to measurement problems; the last layer but one.{beginning} "
+        f"Response {excerpt.response_id} token by token, shaded by the norm after layer {excerpt.layer} of "
+        f"0…{excerpt.n_layers - 1} (from {low:.3g} to {high:.3g}, the excerpt's 2nd and 98th percentile; darker is "
+        f"higher). Chosen by rule: {excerpt.rule} to measurement problems; the last layer but one.{beginning} "
         "One response illustrates; it is evidence of nothing."
     )
 
 
-def draw(axes: Any, passage: Passage, columns: int = 92) -> None:
-    """The passage on matplotlib `axes`, flowing in lines of `columns` characters, the roles' marks beneath the cells.
+def draw(axes: Any, excerpt: Excerpt, columns: int = 92) -> None:
+    """The excerpt on matplotlib `axes`, flowing in lines of `columns` characters, the roles' marks beneath the cells.
 
     The y axis counts lines downwards: give the axes about 0.24 inches a line (see `lines`).
     """
     from matplotlib.patches import Rectangle
 
-    for cell, shade in zip(_flow(passage, columns), passage.shade, strict=True):
+    for cell, shade in zip(_flow(excerpt, columns), excerpt.shade, strict=True):
         corner = (cell.x + 0.1, cell.line)
         axes.add_patch(Rectangle(corner, cell.width - 0.2, 0.62, facecolor=_colour(shade), linewidth=0))
         centre = cell.x + cell.width / 2
@@ -169,25 +169,25 @@ def draw(axes: Any, passage: Passage, columns: int = 92) -> None:
         )  # fmt: skip
         if cell.role in ROLE_MARKS:
             axes.plot(centre, cell.line + 0.79, **_marker(cell.role))
-    axes.set(xlim=(0, columns), ylim=(lines(passage, columns) + 0.1, -0.1))
+    axes.set(xlim=(0, columns), ylim=(lines(excerpt, columns) + 0.1, -0.1))
     axes.set_axis_off()
 
 
-def legend(axes: Any, passage: Passage) -> None:
-    """What marks and shades mean: the roles that occur above the passage, the scale of norms beneath it."""
+def legend(axes: Any, excerpt: Excerpt) -> None:
+    """What marks and shades mean: the roles that occur above the excerpt, the scale of norms beneath it."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import ListedColormap, Normalize
     from matplotlib.lines import Line2D
 
-    handles = [Line2D([], [], label=role, **_marker(role)) for role in ROLE_MARKS if role in passage.roles]
+    handles = [Line2D([], [], label=role, **_marker(role)) for role in ROLE_MARKS if role in excerpt.roles]
     if handles:
         axes.legend(
             handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(handles), handletextpad=0.2
         )
     scale = ScalarMappable(
-        Normalize(*passage.range), ListedColormap([_colour(shade) for shade in np.linspace(0, 1, 64)])
+        Normalize(*excerpt.range), ListedColormap([_colour(shade) for shade in np.linspace(0, 1, 64)])
     )
-    label = f"norm after layer {passage.layer} (0…{passage.n_layers - 1}), activation units"
+    label = f"norm after layer {excerpt.layer} (0…{excerpt.n_layers - 1}), activation units"
     bar = axes.figure.colorbar(
         scale, ax=axes, location="bottom", label=label, shrink=0.4, aspect=30, pad=0.02
     )
@@ -195,9 +195,9 @@ def legend(axes: Any, passage: Passage) -> None:
     bar.ax.grid(visible=False)
 
 
-def lines(passage: Passage, columns: int = 92) -> int:
-    """How many lines the passage takes."""
-    return _flow(passage, columns)[-1].line + 1
+def lines(excerpt: Excerpt, columns: int = 92) -> int:
+    """How many lines the excerpt takes."""
+    return _flow(excerpt, columns)[-1].line + 1
 
 
 @dataclass(frozen=True)
@@ -209,10 +209,10 @@ class _Cell:
     line: int
 
 
-def _flow(passage: Passage, columns: int) -> list[_Cell]:
+def _flow(excerpt: Excerpt, columns: int) -> list[_Cell]:
     """Cells in reading order, a new line where the next one would not fit; widths in characters."""
     cells, x, line = [], 0.0, 0
-    for token, role in zip(passage.tokens, passage.roles, strict=True):
+    for token, role in zip(excerpt.tokens, excerpt.roles, strict=True):
         width = max(len(token), 2) + 1.0
         if x > 0 and x + width > columns:
             x, line = 0.0, line + 1

@@ -37,10 +37,10 @@ def write_report(run_path: Path) -> Path:
     """
     run = Run.load(run_path) if run_path.is_dir() else Run(run_path)
     findings, tables, manifest = Findings(run.path), Tables(run.path), run.manifest()
-    evidence = [finding.evidence for finding in findings.judged]
+    evidence = [finding.evidence for finding in findings]
     page = _render(
         name=str(manifest["identities"].get("model", {}).get("name", run.path.name)),
-        findings=findings.judged,
+        findings=list(findings),
         skipped=findings.skipped,
         counts={verdict: sum(item.verdict == verdict for item in evidence) for verdict in VERDICTS},
         holm=holm_p(evidence),
@@ -120,8 +120,8 @@ def _assumptions(findings: Findings) -> Section:
 
 
 def _tokens(tables: Tables) -> Section:
-    passage = heatmap.choose(tables)
-    return {"cells": passage.cells, "legend": passage.legend, "caption": heatmap.caption(passage)}
+    excerpt = heatmap.choose(tables)
+    return {"cells": excerpt.cells, "legend": excerpt.legend, "caption": heatmap.caption(excerpt)}
 
 
 def _accuracy(tables: Tables) -> Section:

@@ -37,10 +37,10 @@ def drawing(run: Path) -> Drawing:
 
 
 def rows(audit: Audit, findings: Findings) -> list[tuple[str, str, np.ndarray, float, tuple[float, float]]]:
-    """For each judged claim: its title, its unit, the null networks' estimates, this model's and its interval; and once
+    """For each claim with a verdict: its title, its unit, the null networks' estimates, this model's and its interval; and once
     more for the paper's own statistic, the layer-wise ρ."""
     found = []
-    for finding in findings.judged:
+    for finding in findings:
         evidence = finding.evidence
         nulls = audit.nulls[audit.nulls["claim"] == evidence.claim] if len(audit.nulls) else audit.nulls
         if nulls.empty:

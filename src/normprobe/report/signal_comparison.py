@@ -34,7 +34,7 @@ def read_signals(run: Path) -> pd.DataFrame:
     path = run / FILE
     if not path.is_file():
         raise NothingToDraw(
-            f"expected {FILE}, which this run does not have: nothing that signals could tell was recorded"
+            f"expected {FILE}, which this run does not have: it recorded nothing that signals are compared on"
         )
     try:
         return pd.read_parquet(path)

@@ -9,7 +9,7 @@ Depth cannot enter it, nor can differences between problems. In three forms:
   the mean over all measured tokens of the same vocabulary item is taken off the signal and Σz alike, what is left is
   ranked within the problem, and the ranks of position and surprisal are partialled out linearly. (Of the norm it is the
   logarithm, since norms grow by factors.) A token's frequency is a function of its identity, and leaves with it. A
-  token that occurs once is left with 0 and tells nothing.
+  token that occurs once is left with 0 and adds nothing.
   Surprisal is that of the network which the signal was read from, so that all readers go through the same steps.
 """
 

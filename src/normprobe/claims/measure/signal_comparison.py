@@ -8,7 +8,7 @@ Three targets, each read within one layer and averaged over the last quarter of 
   over problems. Hard problems differ from easy ones in more than their answers, so also among problems of the same
   domain and difficulty only.
 
-The sign says in which direction a signal tells, the distance from 0 how much; layers of opposite sign cancel, since a
+The sign is the direction of the relation, the distance from 0 its strength; layers of opposite sign cancel, since a
 reader would first have to know which is which. The untrained twin reads the same tokens.
 """
 

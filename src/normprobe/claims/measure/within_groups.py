@@ -67,7 +67,7 @@ def correlation_within(
 ) -> Float[np.ndarray, "group layer"]:
     """Pearson's correlation over each group's tokens (Spearman's ρ, given ranks within groups).
 
-    0 where one of the two is constant (nothing tells anything about it); NaN for a group without tokens.
+    0 where one of the two is constant (nothing can correlate with it); NaN for a group without tokens.
     """
     x, y = centred_within(x, group), centred_within(y, group)
     covariance = _totals(x * y, group, n_groups)

@@ -37,8 +37,10 @@ def drawing(run: Path) -> Drawing:
 
 
 def rows(audit: Audit, findings: Findings) -> list[tuple[str, str, np.ndarray, float, tuple[float, float]]]:
-    """For each claim with a verdict: its title, its unit, the null networks' estimates, this model's and its interval; and once
-    more for the paper's own statistic, the layer-wise ρ."""
+    """For each claim with a verdict: its title, its unit, the null networks' estimates, this model's and its interval.
+
+    Once more for a claim's `paper_form`: the paper's own statistic, the layer-wise ρ.
+    """
     found = []
     for finding in findings:
         evidence = finding.evidence

@@ -92,7 +92,7 @@ def test_panels_show_a_point_per_row_and_the_norms_selectors_in_a_colour_of_thei
     assert len({colours[name] for name in ("oracle", "random", "majority", "lrs_A")}) == 4
     row = {"gained": 3, "lost": 1, "n": 20, "trigger_rate": 0.1}
     varied = pd.DataFrame([{"knob": knob, "value": v, **row} for knob in ("a", "b") for v in (1.0, 0.0)])
-    panels = Figure().subplots(2)
+    panels = list(Figure().subplots(2))
     draw_sensitivity(panels, varied)
     assert [label.get_text().split("\n")[0] for label in panels[0].get_xticklabels()] == ["0", "1"]
     assert panels[0].lines[0].get_ydata()[0] == pytest.approx(0.1)

@@ -31,7 +31,7 @@ def answer(
     Columns: problem_id, mode, answer (empty if the thought never closed), correct (missing without a scorer or a gold
     answer), n_tokens (generated), n_triggered (states the policy acted on: tokens × layers), n_passes (extra passes of
     one layer for one token), delta_norm (mean ‖Δh‖ over the triggered states; NaN if none). A policy's random draws
-    are keyed by problem_id. A policy that never acts is a result here, and raises no warning.
+    are keyed by problem_id. A policy that never acts is a result here and raises no warning.
     """
     prompts = [engine.chat.prompt_ids(str(question), MODE) for question in problems["question"]]
     generated = engine.generate(

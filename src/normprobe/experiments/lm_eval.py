@@ -28,6 +28,7 @@ from normprobe.experiments.lm_eval_tasks import DIRECTORY
 from normprobe.layer_profile import LayerProfile
 from normprobe.models.chat import CLOSE, OPEN
 from normprobe.models.open import open_model
+from normprobe.models.threads import use_one_thread_if_tiny
 from normprobe.policies.spec import Spec, build
 
 try:
@@ -98,6 +99,7 @@ class NormprobeLM(HFLM):
         self.opened = open_model(
             pretrained, revision=revision, dtype=dtype, device=device, trust_remote_code=trust_remote_code
         )
+        use_one_thread_if_tiny(self.opened)
         measured = None if profile is None else LayerProfile.load(Path(profile))
         if measured is not None:
             measured.for_model(self.opened.identity.to_dict())

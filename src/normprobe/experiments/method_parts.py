@@ -134,7 +134,7 @@ class Opened:
     def _costs(
         self, table: pd.DataFrame, events: Events, policy: Policy, seconds: float
     ) -> dict[str, float | str]:
-        """What a policy did and cost on all these problems together, beside plain generation.
+        """What a policy did and cost on all these problems together, relative to plain generation.
 
         rates: by layer, as JSON, the share of tokens acted on. extra_passes, extra_flops: extra layer passes, and their
         multiplications, as shares of those of the generated tokens (attention's own left out). seconds: of the CPU.

@@ -100,7 +100,7 @@ def sweep(profile: LayerProfile) -> list[Setting]:
 
 
 def sensitivity(profile: LayerProfile) -> dict[Setting, tuple[str, float]]:
-    """What is varied alone, by setting: (knob, its value). All act often enough to be seen: `DEMO`, `EAGER`, k = 0."""
+    """The settings that vary one knob, each with (knob, value). All act often: `DEMO`, `EAGER`, k = 0."""
     late = tuple(profile.chosen_layers)
     found: dict[Setting, tuple[str, float]] = {}
     for k in (0.0, 0.5, 1.0, 1.5, 3.0):

@@ -121,7 +121,7 @@ def rates(swept: pd.DataFrame, setting: Setting, regime: str) -> dict[int, float
 
 
 def summary(tried: pd.DataFrame) -> pd.DataFrame:
-    """A row per regime and setting: accuracy beside the plain model's on the same problems, how often it acted, cost.
+    """A row per regime and setting: accuracy, the plain model's on the same problems, how often it acted, cost.
 
     gained, lost: problems that only the method, only the plain model gets right. trigger_rate: mean over its layers of
     the share of tokens that it acts on. tokens: generated, as a multiple of the plain model's.

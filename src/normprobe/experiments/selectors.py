@@ -13,7 +13,7 @@ from normprobe.errors import NormprobeError
 from normprobe.policies.lrs import FORMS, choose, vote
 
 Pick = Callable[[pd.DataFrame, int], int]
-"""From the samples of one problem (rows in order) and a seed to the number of the chosen row."""
+"""(samples of one problem, rows in order; seed) → the number of the chosen row."""
 
 CONFIDENCES = (
     "mean_logprob",
@@ -99,11 +99,11 @@ SELECTORS: dict[str, Selector] = {
     },
 }
 """By name. Ties go to the sample that comes first; a vote never elects a missing answer if any sample has one. Scores
-are taken as they come, the highest wins: no sign is fitted. What they mean stands at `lrs_scores` and `confidences`."""
+are used as they are and the highest wins: no sign is fitted. `lrs_scores` and `confidences` define them."""
 
 
 def select_all(samples: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """What every selector makes of the same samples: one row per problem and selector.
+    """The choice of every selector among the same samples: one row per problem and selector.
 
     samples: one row per problem_id and sample, with answer (missing if there is none), correct, n_tokens and the
     columns `SCORES`. Returns selector, problem_id, sample, answer, correct; problems in the order they come.

@@ -78,7 +78,7 @@ class EntropyGate:
         if rows.entropy is None:
             raise NormprobeError(
                 "expected an engine that tells the output entropy of each token, got one that does not; "
-                "use normprobe.engines.hf.generate"
+                "use the Hugging Face engine"
             )
         return rows.eligible & (rows.entropy > self.above)
 

@@ -21,10 +21,10 @@ def put(run: Path, name: str, content: Any) -> None:
     if isinstance(content, pd.DataFrame) and file.columns is not None:
         content = content.copy()
         for key, column in file.columns.by_name.items():
-            if key not in content:
+            if key not in content and not column.optional:
                 content[key] = (
                     np.nan if column.nullable and column.kind == "number" else _NEUTRAL[column.kind]
                 )
-            elif column.kind in _NUMBERS and content[key].notna().all():
+            elif key in content and column.kind in _NUMBERS and content[key].notna().all():
                 content[key] = content[key].astype(_NUMBERS[column.kind])
     file.write(run / file.stage, content)

@@ -81,6 +81,11 @@ def test_missing_values_keep_a_column_of_integers_one(tmp_path):
         put(tmp_path, "problems", problems.assign(difficulty=[0.5, None]))
 
 
+def test_a_column_may_be_absent_where_the_layout_says_so(tmp_path):
+    put(tmp_path, "suppression", pd.DataFrame({"problem_id": ["p0"], "correct": [True]}))
+    assert "on_same_tokens" not in FILES["suppression"].read(tmp_path)
+
+
 def test_every_file_of_a_run_is_in_the_layout(tmp_path):
     run = write_run(tmp_path / "run", n_problems=1)
     known = {file.path for file in FILES.values()}

@@ -1,9 +1,9 @@
-"""Do the intervals cover, and what could the claim have seen? Both from samples of a finished run's own problems.
+"""Coverage of the intervals and power of the claims, from samples of a finished run's own problems.
 
 The run's measured problems are taken as the population, whose margin is known. Samples as large as the run are drawn
-from it, each is bootstrapped as a run is, and the interval of each is compared with the known margin (coverage). Were
-every margin larger by some Δ, so would be the ends of its interval: the smallest margin that is found with 90 % power
-follows from the spread of the lower ends.
+from it, each is bootstrapped as a run is, and coverage is the share of their intervals that hold the known margin. If
+every margin were larger by Δ, the ends of its interval would be too: the smallest margin that is found with 90 % power
+therefore follows from the spread of the lower ends.
 """
 
 from __future__ import annotations
@@ -26,8 +26,11 @@ POWER = 0.9
 
 @dataclass(frozen=True)
 class Nested(Resampling):
-    """Weights of samples and of resamples of samples: row 0 the population, then blocks of `DRAWS` + 1 rows, each a
-    sample followed by its resamples. `draws` makes them; `rng` stays for what else a claim draws."""
+    """Weights of the problems in samples and in resamples of the samples.
+
+    Row 0 is the population; then come blocks of `DRAWS` + 1 rows, a sample followed by its resamples. `draws` generates
+    them; `rng` is kept for whatever else a claim draws.
+    """
 
     draws: np.random.Generator
     samples: int
@@ -61,7 +64,7 @@ class Coverage:
 def coverage(
     name: str, evaluate: Callable[[Resampling], Evidence], seed: int, samples: int = SAMPLES
 ) -> Coverage | None:
-    """Coverage and power of the claim that `evaluate` judges; None where it cannot, or where a control is missing."""
+    """Coverage and power of the claim that `evaluate` judges; None if it cannot be judged or a control is missing."""
     lows, highs = [], []
     evidence = None
     for start in range(0, samples, SAMPLES_AT_ONCE):

@@ -1,4 +1,4 @@
-"""What a network gives the claims to read, and the run directory that is made of several networks' readings."""
+"""Networks that read a passage of a run, and the run directory made of several networks' readings."""
 
 from __future__ import annotations
 
@@ -27,8 +27,7 @@ Dictionaries = Mapping[int, Dictionary]
 class Passage:
     """What all networks of an audit read: some problems of a finished run, with the responses its model wrote.
 
-    `tokens` is their part of traces/tokens.parquet, in the order of `responses`. `suppression` stands in for the
-    one experiment in which a network has to write (a random one cannot).
+    `tokens` is their part of traces/tokens.parquet, in the order of `responses`.
     """
 
     problems: pd.DataFrame
@@ -107,28 +106,29 @@ def write_tables(
 
     The reader "random" is the random dictionary of the reading "model".
     """
+
+    def write(name: str, content: Any) -> None:
+        file = FILES[name]
+        (folder / file.stage).mkdir(parents=True, exist_ok=True)
+        file.write(folder / file.stage, content)
+
     position = passage.tokens["position"].to_numpy()
-    tokens = passage.tokens.assign(sink=sinks(readings["model"].signals["norm"], position))
-    contents: dict[str, Any] = {
-        "problems": passage.problems,
-        "responses": passage.responses,
-        "tokens": tokens,
-    }
-    contents |= {f"signals/{subject}": reading.signals for subject, reading in readings.items()}
+    write("problems", passage.problems)
+    write("responses", passage.responses)
+    write("tokens", passage.tokens.assign(sink=sinks(readings["model"].signals["norm"], position)))
+    for subject, reading in readings.items():
+        write(f"signals/{subject}", reading.signals)
     readers = {subject: reading.reduced[OWN] for subject, reading in readings.items()}
     readers[RANDOM] = readings["model"].reduced[RANDOM]
     for name in ("features", "sums", "pairs", "dictionary"):
         parts = [getattr(reduced, name).assign(reader=reader) for reader, reduced in readers.items()]
-        contents[name] = pd.concat(parts, ignore_index=True)
-    contents["z"] = {
+        write(name, pd.concat(parts, ignore_index=True))
+    z = {
         f"{reader}/{name}": values
         for reader, reduced in readers.items()
         for name, values in reduced.tokens.items()
     }
+    write("z", z)
     if suppression is not None:
-        contents["suppression"] = suppression
-    for name, content in contents.items():
-        file = FILES[name]
-        (folder / file.stage).mkdir(parents=True, exist_ok=True)
-        file.write(folder / file.stage, content)
+        write("suppression", suppression)
     return Tables(folder)

@@ -1,8 +1,8 @@
-"""Null networks: random ones, reading what the model wrote. Whatever a claim finds in them is not reasoning.
+"""Null networks: random networks that read what the model wrote. Whatever a claim finds in them is not reasoning.
 
-In null i a random network stands in for the model, and the next two for its untrained twin and its early checkpoint:
-nothing tells them apart, so each claim may be supported as often as chance has it, and no more. Their dictionaries
-are random too, or trained on each network's own states.
+In null i a random network stands in for the model, and the next two for its untrained twin and its early checkpoint.
+Nothing distinguishes the three, so each claim may be supported as often as chance allows, and no more. Their
+dictionaries are random, or trained on each network's own states.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class NullStudy:
         return read(network, self.passage, own, random)
 
     def nulls(self, first: int, last: int) -> Iterator[list[dict[str, Any]]]:
-        """The findings of the nulls first … last − 1: for each, a row per claim that could be judged."""
+        """For each of the nulls first … last − 1, a row per claim that could be judged."""
         window: list[Reading] = []
         for index in range(first, last):
             while len(window) < len(STAND_INS):

@@ -1,9 +1,9 @@
-"""A model into which everything the paper says was planted, so that the truth is known: all claims must find it.
+"""A model with every effect of the paper planted in it: the truth is known, and all claims must find it.
 
-Its blocks are silent and every token is embedded alike; a reasoning signal is added to the residual stream after each
-block, as a steering vector would be. In thought and answer of think it holds three of eight orthonormal reasoning
-directions at a time, weak in early layers and strong in the last quarter; how strong at which token, `Effects` says.
-The dictionary knows the directions. So A1–A4 hold, and the state's norm is the reasoning signal's.
+Its blocks add nothing and every token has the same embedding; a reasoning signal is added to the residual stream after
+each block, like a steering vector. In thought and answer of think the signal is a sum of three of eight orthonormal
+reasoning directions, weak in early layers and strong in the last quarter; `Effects` sets its strength per token. The
+atoms of the dictionary are these directions. So A1–A4 hold, and the norm of a state is that of the reasoning signal.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ SPLITS = ("select", "measure")
 N_DIRECTIONS, ACTIVE = 8, 3
 COMMON = 10.0  # ‖B‖, the same for every token
 EARLY, LATE = 0.5, 5.0  # reasoning signal / common part, before and in the last quarter of layers
-FAINTER = 0.05  # by which the common part falls in thinking: no part of it may pass for reasoning
-JITTER = 0.02  # of the common part from token to token: norms that are all the same have no ranks
+FAINTER = 0.05  # by how much the common part falls in thinking, so that none of it looks like reasoning
+JITTER = 0.02  # of the common part from token to token: norms that are all equal have no ranks
 THRESHOLD = 0.01  # of a code, far above rounding and far below any signal
 
 
@@ -45,8 +45,8 @@ class Effects:
     surprisal: float = 0.2
 
 
-# The more the signal varies, the better it is seen through a random dictionary too: effects that a claim need not see
-# are kept small, and those of two claims get a planted model of their own.
+# The more the signal varies, the better a random dictionary sees it too. So effects that a claim does not need are kept
+# small, and two claims get a planted model of their own.
 REASONING = Effects()
 LEARNING = Effects(computed=0.0, level=0.25, domain=0.5, surprisal=1.5)
 
@@ -80,7 +80,7 @@ def plant(
     amplitude: Float[np.ndarray, "layer token"],
     generator: torch.Generator,
 ) -> tuple[OpenModel, Dictionaries]:
-    """The planted model, and its dictionaries (one for all layers). It can read the passage, and nothing else."""
+    """The planted model and its dictionaries, the same in all layers. The model can read the passage only."""
     network = opened.fresh(0)
     d = network.identity.d_model
     basis, _ = torch.linalg.qr(torch.randn(d, d, generator=generator))
@@ -103,7 +103,7 @@ def plant(
 
 
 class _Plant:
-    """Adds to each block's output what belongs to the tokens that the model is reading."""
+    """Hooks that add to each block's output the signal of the tokens that the model is reading."""
 
     def __init__(
         self,
@@ -129,7 +129,7 @@ class _Plant:
             )
 
     def _locate(self, _module: object, _inputs: object, arguments: dict[str, torch.Tensor]) -> None:
-        """The token table's row of each token of the pass; −1 for padding."""
+        """Find the row of each token of this pass in the token table; −1 for padding."""
         ids, mask = arguments["input_ids"], arguments["attention_mask"].bool()
         self._rows = torch.full_like(ids, -1)
         for rows, sequence, real in zip(self._rows, ids, mask, strict=True):

@@ -1,4 +1,4 @@
-"""The one table of a null or planted run that is drawn and not measured: a network that only reads answers nothing."""
+"""The suppression table of a null or planted run: drawn at random, since a network that only reads gives no answers."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ PLANTED = 0.05
 
 
 def simulated_suppression(passage: Passage, rng: np.random.Generator, *, high_norm: float) -> pd.DataFrame:
-    """experiments/suppression.parquet with independent answers: plain right in 90 %, every control in 60 %, and
-    under `high_norm` in that share (60 %: it does not matter which states are suppressed)."""
+    """Independent answers in the columns of experiments/suppression.parquet.
+
+    The share of right ones is 90 % for plain, 60 % for every control, and `high_norm` where high-norm states are
+    suppressed (60 %: it makes no difference which states are suppressed).
+    """
     problems = passage.problems.loc[passage.problems["split"] == "measure", "problem_id"]
     shares = {PLAIN: PLAIN_ACCURACY, HIGH: high_norm, **dict.fromkeys(CONTROLS, SUPPRESSED)}
     treatments = [

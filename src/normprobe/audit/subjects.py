@@ -1,4 +1,4 @@
-"""Other networks in the model's place: its untrained twin, its early checkpoint, and the model with all planted."""
+"""Claims judged on other networks in the model's place: its untrained twin, its early checkpoint, the planted model."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def judge_in_place(
     settings: SaeSettings,
     seed: int,
 ) -> list[dict[str, Any]]:
-    """Every claim that can be judged with the subject `subject` in the model's place, reading the model's responses.
+    """A row per claim that can be judged with `subject` in the model's place, reading the model's responses.
 
-    Its untrained control is the run's twin, or, for the twin itself, another random network with dictionaries trained
-    alike. It has no early checkpoint, and writes nothing, so claims that need either are left out.
+    Its untrained control is the run's twin; the twin's own is another random network with dictionaries trained in the
+    same way. Claims that need an early checkpoint or generated answers are left out.
     """
     twin, of_twin = subjects["untrained"], own["untrained"]
     if subject == "untrained":
@@ -55,9 +55,9 @@ def judge_in_place(
 def judge_planted(
     opened: OpenModel, passage: Passage, settings: SaeSettings, seed: int
 ) -> list[dict[str, Any]]:
-    """Every claim on the planted model that has its effect (`Claim.planted`): "reasoning" or "learning".
+    """A row per claim, each on the planted model that has its effect (`Claim.planted`): "reasoning" or "learning".
 
-    The suppression table alone is drawn (with a planted loss).
+    Only the suppression table is drawn instead of measured, with a planted loss.
     """
     shape = SaeSettings(width=opened.identity.d_model, k=min(settings.k, opened.identity.d_model))
     twin, early = (opened.fresh(seed + offset) for offset in (1, 2))

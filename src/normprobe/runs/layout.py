@@ -200,15 +200,15 @@ FILES: dict[str, RunFile] = {
         "experiments/suppression.parquet",
         "a row per measured problem and treatment of the suppression experiment",
         columns("""
-            problem_id      text
-            mode            text
-            correct         flag?
-            n_tokens        integer   generated
-            n_suppressed    integer   changed states: tokens × layers
-            delta_norm      number?   mean ‖Δh‖ over those
-            treatment       text
-            factor          number?   what is left of the norm of a changed state; missing where that varies
-            on_same_tokens  number?   random treatments: share of their tokens that the copied treatment changed too
+            problem_id       text
+            mode             text
+            correct          flag?
+            n_tokens         integer   generated
+            n_suppressed     integer   changed states: tokens × layers
+            delta_norm       number?   mean ‖Δh‖ over those
+            treatment        text
+            factor           number?   what is left of the norm of a changed state; missing where that varies
+            on_same_tokens?  number?   random treatments: share of their tokens that the copied treatment changed too
         """),
     ),
     "method_treatments": RunFile(

@@ -1,7 +1,7 @@
 """Schemas of tables and of arrays per token, written as text: a name, a kind or shape, and what it means.
 
 Kinds: text, integer, number (a float), flag (true or false), integers (a list of them), any. A question mark after the
-kind allows missing values; one after an array's name allows that array to be missing.
+kind allows missing values; one after the name allows that column or array to be absent.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ class Column:
 
     kind: str
     nullable: bool
+    optional: bool
     about: str
 
 
@@ -43,12 +44,12 @@ class Columns:
 
     def check(self, table: pd.DataFrame, file: Path) -> None:
         """Raise NormprobeError, naming `file` and the column, if a column is missing, unknown or of another kind."""
-        missing = [name for name in self.by_name if name not in table]
+        missing = [name for name, column in self.by_name.items() if name not in table and not column.optional]
         unknown = [str(name) for name in table if name not in self.by_name]
         if missing or unknown:
             raise _refused(file, ", ".join(self.by_name), _differences(missing, unknown))
-        for name, column in self.by_name.items():
-            values = table[name]
+        for name, values in table.items():
+            column = self.by_name[str(name)]
             if values.isna().any():
                 if not column.nullable:
                     raise _refused(
@@ -113,17 +114,19 @@ class Arrays:
 
 
 def columns(text: str) -> Columns:
-    """Columns from lines `NAME KIND MEANING`; a question mark after the kind: values may be missing."""
+    """Columns from lines `NAME KIND MEANING`."""
     found = {}
     for line in filter(str.strip, text.splitlines()):
         name, kind, *about = line.split(maxsplit=2)
         assert kind.rstrip("?") in _FITS, kind
-        found[name] = Column(kind.rstrip("?"), kind.endswith("?"), "".join(about))
+        found[name.rstrip("?")] = Column(
+            kind.rstrip("?"), kind.endswith("?"), name.endswith("?"), "".join(about)
+        )
     return Columns(found)
 
 
 def arrays(text: str) -> Arrays:
-    """Arrays from lines `NAME [layer] token MEANING`; a question mark after the name: the array may be missing."""
+    """Arrays from lines `NAME [layer] token MEANING`."""
     found = {}
     for line in filter(str.strip, text.splitlines()):
         name, *words = line.split()

@@ -43,10 +43,10 @@ def draw(panels: list[Any]) -> None:
     _stream(alrr, peaks=BLUE)
     for peak in (3, 7):
         alrr.bar(peak, 0.5, bottom=HEIGHTS[peak], color=VERMILION, alpha=0.5)
-        _arrow(alrr, (peak, HEIGHTS[peak]), (peak, HEIGHTS[peak] + 0.5), -1.4)
+        _arrow(alrr, (float(peak), HEIGHTS[peak]), (float(peak), HEIGHTS[peak] + 0.5), -1.4)
     alrr.text(5, 3.3, "the layer once more", color=VERMILION, fontsize=7, ha="center")
     _stream(erss, peaks=BLUE)
-    _arrow(erss, (3, 2.5), (7, 2.7), -0.5)
+    _arrow(erss, (3.0, 2.5), (7.0, 2.7), -0.5)
     erss.text(2.6, 3.25, "an earlier peak, mixed in", color=VERMILION, fontsize=7)
     erss.bar(7, HEIGHTS[7], color=VERMILION)
     for row, (scale, colour) in enumerate(((0.30, GREY), (0.34, GREEN), (0.27, GREY))):

@@ -11,7 +11,7 @@ VLLM := .venv-vllm
 RUN := $(if $(QUICK),runs/quick,runs/tiny-thinker)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check docs test test-vllm test-lowest test-latest nightly reproduce-figures clean
+.PHONY: help setup check docs test test-vllm test-lowest test-latest nightly gpu-wheels gpu-tiny reproduce-figures clean
 
 help:  ## list the commands
 	@grep -E '^[a-z -]+:.*## ' Makefile | sed -E 's/^([a-z -]+):.*## (.*)/make \1\t\2/' | expand -t 30
@@ -54,9 +54,9 @@ $(VLLM)/.ready: pyproject.toml constraints-vllm.txt
 test-vllm: $(VLLM)/.ready  ## run the tests of the vLLM plugin on a real engine, on the CPU (PYTEST_ARGS as above)
 	OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest tests/vllm_engine -W default $(PYTEST_ARGS)
 
-# The ends of what pyproject.toml allows, each in an environment of its own. vLLM's, the GPU's and Triton's tests have other
-# environments; warnings of versions that nobody pinned are shown and not errors.
-UNIT_TESTS := tests --ignore=tests/vllm_engine --ignore=tests/gpu --ignore=tests/triton_interpreter --ignore=tests/test_readme.py
+# The ends of what pyproject.toml allows, each in an environment of its own. vLLM's and the GPU's tests have
+# other environments; warnings of versions that nobody pinned are shown and not errors.
+UNIT_TESTS := tests --ignore=tests/vllm_engine --ignore=tests/gpu --ignore=tests/test_readme.py
 .venv-latest/.ready: pyproject.toml
 	$(PYTHON) -m venv --clear .venv-latest
 	.venv-latest/bin/python -m pip install --disable-pip-version-check -e '.[test]'
@@ -74,6 +74,16 @@ test-lowest test-latest: test-%: .venv-%/.ready  ## the unit tests with the lowe
 nightly: $(READY)  ## what is too long for every change: 50 kills of a study, the lowest and the newest versions
 	NORMPROBE_KILLS=50 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/runs/test_kill.py
 	$(MAKE) test-lowest test-latest
+
+# A bare machine with a GPU has no network: these wheels, for its Python, travel with the working tree.
+GPU_PYTHON ?= 3.12
+gpu-wheels:  ## fill benchmarks/wheels/ with what a bare machine lacks for `bash benchmarks/gpu.sh`
+	rm -rf benchmarks/wheels
+	$(PYTHON) -m pip download --disable-pip-version-check -c constraints.txt -d benchmarks/wheels --no-deps \
+		--only-binary :all: --python-version $(GPU_PYTHON) --platform manylinux2014_x86_64 \
+		beartype hypothesis iniconfig packaging pluggy pygments pytest sortedcontainers
+gpu-tiny: $(READY)  ## the lines of benchmarks/gpu.sh at a tiny size, on the CPU
+	PYTHON=$(BIN)/python bash benchmarks/gpu.sh --tiny --out build/gpu-tiny
 
 # One thread: the bundled model's tensors are so small that two threads mostly wait for each other.
 reproduce-figures: $(READY)  ## run the study on the bundled model: evidence, figures, report (QUICK=1: a reduced one)

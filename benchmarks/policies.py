@@ -1,10 +1,12 @@
 """What policies cost, as ratios to plain generation in one run: `python benchmarks/policies.py --help`.
 
-Each round generates the same prompts once plainly and once per treatment, in an order drawn anew; a ratio is taken
-within its
-round, so that what slows the machine for a while slows both. Reported: the median of the ratios and half the width of
-its 95 % interval (percentile bootstrap over the rounds). The clock counts the process's own CPU time on a CPU, and wall
-time between synchronisations on CUDA. The time includes putting the hooks on and taking them off.
+eager: each round generates the same prompts once plainly and once per treatment, in an order drawn anew; a ratio is
+taken within its round, so that what slows the machine for a while slows both. The time includes putting the hooks on
+and off. graphs: the always-on form with a static cache, compiled by generate() into CUDA graphs. Each treatment
+compiles once, so its rounds stand in a row, with half of the plain rounds before and half after them; the first steps
+are left out.
+Reported: the median of the ratios and half the width of its 95 % interval (percentile bootstrap over the rounds). The
+clock counts the process's own CPU time on a CPU, and wall time between synchronisations on CUDA.
 """
 
 from __future__ import annotations
@@ -14,15 +16,15 @@ import dataclasses
 import sys
 from collections.abc import Mapping
 from contextlib import nullcontext
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from rounds import median, meets, publish
-from subjects import SHAPES, Subject, make_subject, measure_profile
-from tables import as_markdown, hardware
+from jaxtyping import Float
+from reporting import Rounds, as_markdown, measured_on, median, meets, publish
+from torch._dynamo.utils import counters
+from workload import SHAPES, Workload, make_workload, measure_profile
 
 from normprobe.console import run_main
 from normprobe.engines.hf import intervene
@@ -34,7 +36,6 @@ from normprobe.policies.erss import ERSS
 from normprobe.policies.probe import Probe
 from normprobe.policies.rows import Policy
 from normprobe.policies.threshold import AdaptiveThreshold, FixedThreshold
-from normprobe.runs.environment import environment
 
 TARGETS = {
     "cpu": {"probe": 1.08, "alrr_0": 1.08},
@@ -42,12 +43,13 @@ TARGETS = {
 }
 FLOOR_TARGET = 1.5
 """On CUDA: the extra time of alrr_10 in units of its floor. A layer of the bundled model costs a CPU too little."""
+GRAPHS = ("probe", "alrr_0", "erss")
+"""The treatments that are worth a compilation each."""
 
 
-def make_treatments(profile: LayerProfile, norm: np.ndarray) -> dict[str, Policy]:
+def make_treatments(profile: LayerProfile, norm: Float[np.ndarray, "layer token"]) -> dict[str, Policy]:
     """The policies by treatment. alrr_0 compares every norm with an adaptive τ that is out of reach. alrr_10 tries an
-    extra
-    pass at a tenth of the rows of the profile's layers and throws every one away, so that the share stays a tenth."""
+    extra pass at a tenth of the rows of the profile's layers and throws each of them away: the share stays a tenth."""
     adaptive = AdaptiveThreshold.of(profile)
     tenth = {layer: float(np.quantile(norm[layer], 0.9)) for layer in profile.chosen_layers}
     return {
@@ -59,83 +61,102 @@ def make_treatments(profile: LayerProfile, norm: np.ndarray) -> dict[str, Policy
     }
 
 
-def run_rounds(
-    subject: Subject, treatments: Mapping[str, Policy], rounds: int, rng: np.random.Generator
-) -> dict[str, list[float]]:
-    """Seconds per round of each treatment and of `plain`; one round more, which warms up, is thrown away."""
+def run_eager(
+    workload: Workload, treatments: Mapping[str, Policy], n_rounds: int, rng: np.random.Generator
+) -> dict[str, Rounds]:
+    """The rounds of each treatment; one round more, which warms up, is thrown away."""
     everything: list[tuple[str, Policy | None]] = [("plain", None), *treatments.items()]
     seconds: dict[str, list[float]] = {name: [] for name, _ in everything}
-    reference = subject.generate()
-    for number in range(rounds + 1):
+    same = dict.fromkeys(treatments, 1.0)
+    reference = workload.generate()
+    for number in range(n_rounds + 1):
         for place in rng.permutation(len(everything)):
             name, policy = everything[place]
-            begun = subject.clock()
-            around = nullcontext() if policy is None else intervene(subject.model, policy, quiet=True)
+            begun = workload.clock()
+            around = nullcontext() if policy is None else intervene(workload.model, policy, quiet=True)
             with around:
-                written = subject.generate()
-            taken = subject.clock() - begun
-            if name != "erss" and not torch.equal(written, reference):
-                raise AssertionError(f"{name} changed what the model wrote")
+                written = workload.generate()
+            taken = workload.clock() - begun
+            if policy is not None:
+                same[name] = min(same[name], _share(written, reference))
             if number > 0:
                 seconds[name].append(taken)
-    return seconds
+    plain = np.array(seconds["plain"])
+    return {name: Rounds(plain, np.array(seconds[name]), same[name]) for name in treatments}
 
 
-def ratio(treatment: list[float], plain: list[float], rng: np.random.Generator) -> dict[str, float]:
-    """Median of the ratios within rounds, and half the width of its 95 % interval."""
-    return median(np.array(treatment) / np.array(plain), rng, "ratio")
+def run_graphs(workload: Workload, treatments: Mapping[str, Policy], n_rounds: int) -> dict[str, Rounds]:
+    """The rounds of each treatment in its always-on form under CUDA graphs; two generations before them warm up."""
+    rounds = {}
+    for name, policy in treatments.items():
+        before, reference, _ = _decode(workload, n_rounds - n_rounds // 2)
+        with intervene(workload.model, policy, always_on=True, quiet=True):
+            during, written, skips = _decode(workload, n_rounds)
+        after, _, _ = _decode(workload, n_rounds // 2)
+        rounds[name] = Rounds(np.array(before + after), np.array(during), _share(written, reference), skips)
+    return rounds
+
+
+def _decode(workload: Workload, n_rounds: int) -> tuple[list[float], torch.Tensor, int]:
+    """Seconds by round, tokens, and how often Inductor gave a CUDA graph up in them."""
+    counters.clear()
+    rounds = [workload.decode_seconds() for _ in range(2 + n_rounds)][2:]
+    return [seconds for seconds, _ in rounds], rounds[-1][1], counters["inductor"]["cudagraph_skips"]
+
+
+def _share(written: torch.Tensor, reference: torch.Tensor) -> float:
+    return float((written == reference).double().mean())
 
 
 def against_floor(
-    subject: Subject, policy: Policy, seconds: Mapping[str, list[float]], rng: np.random.Generator
+    workload: Workload, policy: Policy, rounds: Rounds, rng: np.random.Generator
 ) -> dict[str, float]:
     """The extra time of alrr_10 in units of its floor: the passes of a layer that any row forced, times what one costs.
 
     The cost of a pass is that of a layer in plain generation of as many rows as a forced pass has in the mean.
     """
-    with intervene(subject.model, policy, quiet=True, record=True) as intervention:
-        subject.generate()
+    with intervene(workload.model, policy, quiet=True, record=True) as intervention:
+        workload.generate()
     events = intervention.events()
     tried = events.passes > 0
     forced = len(torch.unique(torch.stack([events.step[tried], events.layer[tried]], dim=1), dim=0))
     rows = max(1, round(int(tried.sum()) / max(forced, 1)))
-    once = layer_seconds(subject, policy.layers, rows)
-    floor = forced * once
-    extra = (np.array(seconds["alrr_10"]) - np.array(seconds["plain"])) / floor
+    once = layer_seconds(workload.first(rows), policy.layers)
+    extra = (rounds.treatment - rounds.plain) / (forced * once)
     return median(extra, rng, "extra_by_floor") | {
         "forced_passes": forced,
         "rows_per_forced_pass": rows,
-        "triggered_share": int(tried.sum()) / (len(subject.ids) * subject.new_tokens * len(policy.layers)),
+        "triggered_share": int(tried.sum()) / (len(workload.ids) * workload.new_tokens * len(policy.layers)),
         "layer_pass_us": 1e6 * once,
     }
 
 
-def layer_seconds(subject: Subject, layers: tuple[int, ...], rows: int) -> float:
-    """Median time of one of these layers on one token of each of `rows` requests, in plain generation."""
+def layer_seconds(workload: Workload, layers: tuple[int, ...]) -> float:
+    """Median time of one of these layers on one token of each prompt, in plain generation."""
     begun, taken = [0.0], []
 
     def after(_block: object, _args: object, output: object) -> None:
-        taken.append(subject.clock() - begun[0])
+        taken.append(workload.clock() - begun[0])
 
     def before(_block: object, _args: object) -> None:
-        begun[0] = subject.clock()
+        begun[0] = workload.clock()
 
-    blocks = dissect(subject.model).blocks
+    blocks = dissect(workload.model).blocks
     handles = [blocks[layer].register_forward_pre_hook(before) for layer in layers]
     handles += [blocks[layer].register_forward_hook(after) for layer in layers]
     for _ in range(3):
-        subject.generate(rows)
+        workload.generate()
     for handle in handles:
         handle.remove()
     return float(np.median(taken))
 
 
-def memory_per_request(subject: Subject, policy: Policy) -> int:
-    """Bytes that a policy keeps for each further request, from the tensors it holds after a generation."""
+def memory_per_request(workload: Workload, policy: Policy) -> int:
+    """Bytes that a policy keeps for each further request, from the tensors of its state after two tokens."""
     held = []
     for n in (1, 2):
         small = dataclasses.replace(
-            subject, ids=subject.ids[:1].repeat(n, 1), mask=subject.mask[:1].repeat(n, 1)
+            workload, ids=workload.ids[:1].repeat(n, 1), mask=workload.mask[:1].repeat(n, 1), new_tokens=2
         )
         with intervene(small.model, policy, quiet=True) as intervention:
             small.generate()
@@ -144,7 +165,7 @@ def memory_per_request(subject: Subject, policy: Policy) -> int:
 
 
 def _storages(value: object) -> dict[int, int]:
-    """Bytes by storage of all tensors that an object holds; what it shares is counted once."""
+    """Bytes by storage of all tensors that an object holds; shared storage is counted once."""
     if isinstance(value, torch.Tensor):
         return {value.untyped_storage().data_ptr(): value.untyped_storage().nbytes()}
     parts = (
@@ -155,93 +176,69 @@ def _storages(value: object) -> dict[int, int]:
     return {at: size for part in parts for at, size in _storages(part).items()}
 
 
-def threshold_cost(subject: Subject, profile: LayerProfile, steps: int = 200) -> dict[str, float]:
-    """Microseconds per step and layer to read τ, show the norms and update, for all layers at once."""
-    device, rows = subject.model.device, len(subject.ids)
-    slot, eligible = torch.arange(rows, device=device), torch.ones(rows, dtype=torch.bool, device=device)
-    norm = [torch.full((rows,), tau, device=device) for tau in profile.tau]
-    layers = range(len(profile.tau))
-    cost = {}
-    for name, threshold in (
-        ("fixed", FixedThreshold.of(profile, layers)),
-        ("adaptive", AdaptiveThreshold.of(profile, layers)),
-    ):
-        state = threshold.start(rows, device)
-        taken = []
-        for _ in range(steps):
-            begun = subject.clock()
-            for layer in layers:
-                state.tau(layer, slot)
-                state.see(layer, slot, norm[layer], eligible)
-            state.finish()
-            taken.append(subject.clock() - begun)
-        cost[name] = 1e6 * float(np.median(taken)) / len(layers)
-    return cost
-
-
-def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Everything about one model at one batch size."""
-    rng = np.random.default_rng(arguments.seed)
-    torch.manual_seed(arguments.seed)
-    subject = make_subject(
-        arguments.model, arguments.device, arguments.dtype, arguments.batch, arguments.new_tokens
-    )
-    profile, norm = measure_profile(subject)
+def measure(workload: Workload, mode: str, n_rounds: int, rng: np.random.Generator) -> dict[str, Any]:
+    """Everything about one model, one batch size and one mode."""
+    profile, norm = measure_profile(workload)
     treatments = make_treatments(profile, norm)
-    seconds = run_rounds(subject, treatments, arguments.rounds, rng)
-    targets = TARGETS[subject.model.device.type]
+    device = workload.model.device.type
+    if mode == "graphs":
+        treatments = {name: treatments[name] for name in GRAPHS}
+        rounds = run_graphs(workload.compiled(), treatments, n_rounds)
+    else:
+        rounds = run_eager(workload, treatments, n_rounds, rng)
     ratios: dict[str, dict[str, Any]] = {}
-    for name in treatments:
-        ratios[name] = ratio(seconds[name], seconds["plain"], rng)
-        if name in targets:
-            reached = meets(ratios[name], "ratio", most=targets[name])
-            ratios[name] |= {"target": targets[name], "met": reached}
-    floor: dict[str, Any] = against_floor(subject, treatments["alrr_10"], seconds, rng)
-    if subject.model.device.type == "cuda":
-        floor |= {"target": FLOOR_TARGET, "met": meets(floor, "extra_by_floor", most=FLOOR_TARGET)}
-    return {
-        "model": arguments.model,
-        "batch": arguments.batch,
-        "rounds": arguments.rounds,
-        "prompt_tokens": subject.ids.shape[1],
-        "new_tokens": arguments.new_tokens,
-        "dtype": arguments.dtype,
-        "seed": arguments.seed,
+    for name, measured in rounds.items():
+        ratios[name] = median(measured.ratios, rng, "ratio")
+        if name in TARGETS[device]:
+            target = TARGETS[device][name]
+            ratios[name] |= {"target": target, "met": meets(ratios[name], "ratio", most=target)}
+    steps = workload.new_tokens if mode == "eager" else workload.settled_steps
+    result = {
+        "mode": mode,
+        "batch": len(workload.ids),
+        "rounds": n_rounds,
+        "prompt_tokens": workload.ids.shape[1],
+        "new_tokens": workload.new_tokens,
         "layers": profile.chosen_layers,
-        "plain_ms_per_step": 1e3 * float(np.median(seconds["plain"])) / arguments.new_tokens,
+        "plain_ms_per_step": 1e3 * float(np.median(rounds["probe"].plain)) / steps,
         "ratios": ratios,
-        "alrr_10_against_floor": floor,
+        "same_tokens": {name: measured.same_tokens for name, measured in rounds.items() if name != "erss"},
         "bytes_per_request": {
-            name: memory_per_request(subject, policy) for name, policy in treatments.items()
+            name: memory_per_request(workload, policy) for name, policy in treatments.items()
         },
-        "threshold_us_per_step_and_layer": threshold_cost(subject, profile),
     }
+    if mode == "graphs":
+        return result | {"graph_skips": {name: measured.graph_skips for name, measured in rounds.items()}}
+    floor: dict[str, Any] = against_floor(workload, treatments["alrr_10"], rounds["alrr_10"], rng)
+    if device == "cuda":
+        floor |= {"target": FLOOR_TARGET, "met": meets(floor, "extra_by_floor", most=FLOOR_TARGET)}
+    return result | {"alrr_10_against_floor": floor}
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Measure, print, and write NAME.json and NAME.md beside it."""
+    """Measure, and print and append one result per batch size."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", default="tiny-thinker", choices=["tiny-thinker", *SHAPES])
+    parser.add_argument("--mode", default="eager", choices=["eager", "graphs"])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=list(DTYPES))
-    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--batch", type=int, nargs="+", default=[1])
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--new-tokens", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="results/NAME.json; the table goes to NAME.md")
+    parser.add_argument("--out", type=Path, help="results/NAME.jsonl; the table goes to NAME.md")
     arguments = parser.parse_args(argv)
-    versions = environment()["packages"]
-    result = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "hardware": hardware(arguments.device),
-        "torch": versions["torch"],
-        "transformers": versions["transformers"],
-        "clock": "CPU time of the process" if arguments.device == "cpu" else "synchronised wall time",
-        **measure(arguments),
-    }
-    publish(result, as_markdown(result), arguments.out)
+    shared = {**measured_on(arguments.device), "model": arguments.model, "dtype": arguments.dtype}
+    workload = make_workload(
+        arguments.model, arguments.device, arguments.dtype, max(arguments.batch), arguments.new_tokens
+    )
+    for batch in arguments.batch:
+        rng = np.random.default_rng(arguments.seed)
+        measured = measure(workload.first(batch), arguments.mode, arguments.rounds, rng)
+        result = {**shared, "seed": arguments.seed, **measured}
+        publish(result, as_markdown(result), arguments.out)
 
 
 if __name__ == "__main__":

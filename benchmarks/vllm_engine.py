@@ -1,16 +1,15 @@
 """What policies cost in vLLM, as throughput relative to plain requests in one run.
 
-    VLLM_CPU_KVCACHE_SPACE=1 OMP_NUM_THREADS=1 python benchmarks/vllm_engine.py --out benchmarks/results/NAME.json
+    VLLM_CPU_KVCACHE_SPACE=1 OMP_NUM_THREADS=1 python benchmarks/vllm_engine.py --out benchmarks/results/NAME.jsonl
 
 Two engines of this process, alike and with the plugin, serve the same prompts at the same time: one plain requests, the
 other requests under a policy, in turns of a tenth of a second (at least one step of the engine), so that what slows the
-machine slows both. In a round each treatment runs twice, the second time with the engines' parts exchanged, so that
-where an
-engine lies in memory has no say. Reported: the median of the ratios of the rounds, and half the width of its 95 %
-interval (percentile bootstrap over the rounds). The clock counts the process's own CPU time on a CPU, and wall time
-between synchronisations on CUDA, where a turn lasts to the end. "no plugin": plain requests in an engine without it,
-which has no counterpart to change places with. Models: tiny-thinker (2 M parameters: mostly shows what a step costs in
-Python) and random weights in published shapes. (Not named vllm.py: that would hide the module.)
+machine slows both. In a round each treatment runs twice, the second time with the two engines exchanged, so that where
+an engine lies in memory does not matter. Reported: the median of the ratios of the rounds, and half the width of its
+95 % interval (percentile bootstrap over the rounds). The clock counts the process's own CPU time on a CPU, and wall
+time between synchronisations on CUDA, where a turn lasts to the end. "no plugin": plain requests in an engine without
+it, which has no counterpart to be exchanged with. Models: tiny-thinker (2 M parameters: mostly shows what a step costs
+in Python) and random weights in published shapes. (Not named vllm.py: that would hide the module.)
 """
 
 # pyright: reportMissingImports=false
@@ -23,8 +22,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +31,9 @@ import numpy as np
 import torch
 import vllm
 from jaxtyping import Float
-from rounds import median, meets, publish
-from subjects import SHAPES
-from tables import hardware
-from vllm_subject import Served, prepare
+from reporting import as_markdown, measured_on, median, meets, publish
+from vllm_workload import Served, prepare
+from workload import SHAPES
 
 from normprobe.console import run_main
 from normprobe.engines.vllm.worker.rerun import BlockRerun
@@ -50,9 +46,9 @@ TURN = math.inf if torch.cuda.is_available() else 0.1
 
 
 def make_policies(tau: Mapping[int, float]) -> dict[str, Any]:
-    """By treatment. alrr_0 compares every norm with an adaptive τ out of reach. alrr_10 tries an extra pass at a
-    tenth of the
-    rows of a quarter of the layers and throws every one away, so that the share stays a tenth."""
+    """The policies by treatment. alrr_0 compares every norm with an adaptive τ that is out of reach. alrr_10 tries an
+    extra pass at a tenth of the rows of a quarter of the layers and throws every one away, so that the share stays a
+    tenth."""
     return {
         "probe": "probe",
         "alrr_0": {"policy": "alrr", "k": 1e6},
@@ -77,7 +73,7 @@ def clock() -> float:
 def compete(
     one: tuple[Served, Any], other: tuple[Served, Any], rng: np.random.Generator
 ) -> tuple[tuple[float, float], tuple[list[list[int]], list[list[int]]]]:
-    """Seconds and tokens of two runs, each an engine and a policy, that take turns."""
+    """Seconds and tokens of two runs, each of an engine and a policy, that take turns."""
     runs = [served.steps(policy) for served, policy in (one, other)]
     seconds, tokens = [0.0, 0.0], [[], []]
     going = rng.permutation(2).tolist()
@@ -113,8 +109,8 @@ def run_rounds(
     for number in range(rounds + 1):
         for name in rng.permutation(list(treatments)):
             taken = np.zeros(2)
-            for treatment, beside in treatments[name]:
-                times, (plain, written) = compete((beside, None), treatment, rng)
+            for treatment, partner in treatments[name]:
+                times, (plain, written) = compete((partner, None), treatment, rng)
                 if plain != reference or (name != "erss" and written != reference):
                     raise AssertionError(f"{name} changed what the model wrote")
                 taken += times
@@ -125,7 +121,7 @@ def run_rounds(
 
 
 def forced_passes(served: Served, policy: Any) -> list[int]:
-    """The rows of each extra pass that the policy forces."""
+    """The number of rows of each extra pass that the policy forces."""
     call, rows = BlockRerun.__call__, []
 
     def counted(self: BlockRerun, active: torch.Tensor, states: torch.Tensor) -> torch.Tensor | None:
@@ -221,38 +217,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def as_markdown(result: Mapping[str, Any]) -> str:
-    """The result as a table."""
-    floor = result["alrr_10_against_floor"]
-    said = {True: "met", False: "not met", None: ""}
-    return "\n".join(
-        [
-            f"## {result['model']} in vLLM ({result['mode']}), batch {result['batch']}, {result['dtype']}, "
-            f"on {result['hardware']}",
-            "",
-            f"{result['date']}; vLLM {result['vllm']}, torch {result['torch']}; {result['rounds']} rounds of "
-            f"{result['new_tokens']} tokens; clock: {result['clock']}; plain: "
-            f"{result['plain_ms_per_step']:.2f} ms per step.",
-            "",
-            "| treatment | throughput relative to plain | half-width | target | |",
-            "|---|---|---|---|---|",
-            *(
-                f"| {name} | {row['ratio']:.3f} | {row['half_width']:.3f} | "
-                f"{'≥ {:.2f}'.format(row['target']) if 'target' in row else ''} | {said[row.get('met')]} |"
-                for name, row in result["ratios"].items()
-            ),
-            "",
-            f"Extra time of alrr_10 ({100 * floor['triggered_share']:.0f} % of the rows of layers "
-            f"{', '.join(map(str, floor['layers']))}): {floor['extra_by_floor']:.2f} ± {floor['half_width']:.2f} of "
-            f"its floor of {floor['forced_passes']} passes at {floor['layer_pass_us']:.0f} µs (rows in each: "
-            f"{floor['rows_per_forced_pass']}); target ≤ {floor['target']}: {said[floor['met']]}.",
-            "",
-        ]
-    )
-
-
 def main(argv: list[str] | None = None) -> None:
-    """Measure, print, and write NAME.json and NAME.md beside it."""
+    """Measure, print, and append to NAME.jsonl and NAME.md."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -261,17 +227,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--new-tokens", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="results/NAME.json; the table goes to NAME.md")
+    parser.add_argument("--out", type=Path, help="results/NAME.jsonl; the table goes to NAME.md")
     arguments = parser.parse_args(argv)
-    cuda = torch.cuda.is_available()
-    result = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "hardware": hardware("cuda" if cuda else "cpu"),
-        "torch": version("torch"),
-        "vllm": vllm.__version__,
-        "clock": "synchronised wall time" if cuda else "CPU time of the process",
-        **measure(arguments),
-    }
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    result = {**measured_on(device), **measure(arguments)}
     publish(result, as_markdown(result), arguments.out)
 
 

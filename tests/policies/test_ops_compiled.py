@@ -13,25 +13,25 @@ KINDS = ("recursion", "probe", "suppression", "clamp", "steering", "combined")
 PROGRAM = """
 import json
 import torch
-from triton_interpreter import policy_steps as steps
+import policy_steps as steps
 
 CPU = torch.device("cpu")
 
 
-def run(policy, told, whole):
+def run(policy, passes, whole):
     step = steps.Step(policy, CPU)
     take = torch.compile(step.__call__, fullgraph=True, backend="eager") if whole else step
-    changes = [change for asked in told for change in take(asked)]
+    changes = [change for layers in passes for change in take(layers)]
     values = [value for change in changes for value in vars(change).values()]
     return [value for value in (*values, *step.summary().values()) if value is not None]
 
 
 verdicts = {}
 for name, policy in steps.POLICIES.items():
-    told = steps.passes(torch.float32, CPU, 12)
+    passes = steps.passes(torch.float32, CPU, 12)
     torch.compiler.reset()
     try:
-        one, other = run(policy, told, False), run(policy, told, True)
+        one, other = run(policy, passes, False), run(policy, passes, True)
         same = len(one) == len(other) and all(
             torch.equal(a.nan_to_num(-1), b.nan_to_num(-1)) for a, b in zip(one, other)
         )

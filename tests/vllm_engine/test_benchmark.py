@@ -14,7 +14,7 @@ BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "vllm_engine.py"
 
 
 def test_the_benchmark_runs_and_writes_what_it_measured(tmp_path: Path) -> None:
-    out = tmp_path / "result.json"
+    out = tmp_path / "result.jsonl"
     options = ["--batch", "2", "--rounds", "1", "--new-tokens", "6", "--out", str(out)]
     done = subprocess.run(
         [sys.executable, str(BENCHMARK), *options],

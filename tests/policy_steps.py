@@ -1,4 +1,4 @@
-"""Small policies and rows for them, to be run in two ways that must come to the same."""
+"""Small policies, and rows for them: run in two ways (two devices, compiled or not) that must give the same."""
 
 import torch
 from profile_fixture import profile
@@ -38,7 +38,7 @@ POLICIES: dict[str, Policy] = {
 
 
 def rerun(active: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-    """A layer of a compiled engine: it never knows that no row is active."""
+    """The extra pass of a layer in a compiled engine, which computes all rows, active or not."""
     return 1.13 * hidden
 
 
@@ -46,24 +46,24 @@ def passes(dtype: torch.dtype, device: torch.device, n: int) -> list[list[tuple[
     """The rows of n passes at two layers: four requests, one of them in its prompt, and padding."""
     generator = torch.Generator().manual_seed(0)
     slot = torch.tensor([0, 1, 2, 3, -1], device=device)
-    told = []
+    found = []
     for step in range(n):
         at = torch.tensor([step, step, step, step - n // 2, -1], device=device)
         size = 9 * torch.randn(len(LAYERS), 5, 1, generator=generator).mul(0.4).exp()
         hidden = (torch.randn(len(LAYERS), 5, WIDTH, generator=generator) * size).to(dtype)
-        told.append([(layer, Rows(hidden[i].to(device), slot, at)) for i, layer in enumerate(LAYERS)])
-    return told
+        found.append([(layer, Rows(hidden[i].to(device), slot, at)) for i, layer in enumerate(LAYERS)])
+    return found
 
 
 class Step:
-    """A policy at work: what it makes of each pass, and in the end what a probe has seen."""
+    """A policy in use: its changes in each pass, and in the end the summary of a probe."""
 
     def __init__(self, policy: Policy, device: torch.device) -> None:
         self.running = policy.start(N_SLOTS, WIDTH, device)
         self.running.reset(range(N_SLOTS), ["a", "b", "c", "d"])
 
-    def __call__(self, asked: list[tuple[int, Rows]]) -> list[Change]:
-        changes = [self.running.apply(rows, layer, rerun) for layer, rows in asked]
+    def __call__(self, layers: list[tuple[int, Rows]]) -> list[Change]:
+        changes = [self.running.apply(rows, layer, rerun) for layer, rows in layers]
         self.running.finish()
         return changes
 
@@ -71,14 +71,14 @@ class Step:
         return vars(self.running.summary(range(N_SLOTS))) if isinstance(self.running, RunningProbe) else {}
 
 
-def act(policy: Policy, told: list[list[tuple[int, Rows]]], device: torch.device) -> History:
-    """The whole of it."""
+def act(policy: Policy, passes: list[list[tuple[int, Rows]]], device: torch.device) -> History:
+    """The changes of all passes, and the summary."""
     step = Step(policy, device)
-    return [change for asked in told for change in step(asked)], step.summary()
+    return [change for layers in passes for change in step(layers)], step.summary()
 
 
 def check_same(found: History, expected: History) -> None:
-    """Two histories are the same but for rounding, and something was done in them or seen."""
+    """Check that two histories are equal up to rounding, and that a policy acted in them or a probe has a summary."""
     for one, other in zip(found[0], expected[0], strict=True):
         torch.testing.assert_close(one.hidden, other.hidden, check_device=False)
         idle = ~other.triggered

@@ -1,4 +1,4 @@
-"""What is served: a model on disk with prompts and a layer profile, and an engine of this process."""
+"""What the benchmark of vLLM serves: a model on disk, prompts and a layer profile; and an engine in this process."""
 
 # pyright: reportMissingImports=false
 from __future__ import annotations
@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 import vllm
-from subjects import SHAPES, make_subject, measure_profile
+from workload import SHAPES, make_workload, measure_profile
 
 from normprobe.problems.testbed import bundled
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What the engines are made of. tau: a quarter of the layers, up to the last but one, with the norm that a tenth of
-    their tokens exceed."""
+    """Files that engines start from, and prompts. tau: for a quarter of the layers, up to the last but one, the norm
+    that a tenth of their tokens exceed."""
 
     model: Path
     profile: Path
@@ -28,19 +28,19 @@ class Prepared:
 
 def prepare(name: str, batch: int, new_tokens: int, folder: Path) -> Prepared:
     """The model on disk, and the layer profile of its own plain generation, both in the folder if need be."""
-    subject = make_subject(name, "cpu", "float32", batch, new_tokens)
-    profile, norm = measure_profile(subject)
-    config, n_layers = subject.model.config, subject.n_layers
+    workload = make_workload(name, "cpu", "float32", batch, new_tokens)
+    profile, norm = measure_profile(workload)
+    config, n_layers = workload.model.config, workload.n_layers
     shape = {"n_layers": n_layers, "d_model": config.hidden_size, "vocab": config.vocab_size}
     replace(profile, model=shape).save(folder / "layer_profile.json")
     model = folder
     if name in SHAPES:
-        subject.model.save_pretrained(folder)
+        workload.model.save_pretrained(folder)
     else:
         model = bundled.path(name)
     prompts = [
         [token for token, kept in zip(ids, mask, strict=True) if kept]
-        for ids, mask in zip(subject.ids.tolist(), subject.mask.tolist(), strict=True)
+        for ids, mask in zip(workload.ids.tolist(), workload.mask.tolist(), strict=True)
     ]
     quarter = range(n_layers - 1 - n_layers // 4, n_layers - 1)
     tau = {layer: float(np.quantile(norm[layer], 0.9)) for layer in quarter}
@@ -49,7 +49,7 @@ def prepare(name: str, batch: int, new_tokens: int, folder: Path) -> Prepared:
 
 @dataclass(frozen=True)
 class Served:
-    """An engine in this process and what it is asked for; each request writes `new_tokens` tokens."""
+    """An engine in this process and its prompts; each request writes `new_tokens` tokens."""
 
     llm: Any
     prompts: list[list[int]]

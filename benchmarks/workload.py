@@ -1,0 +1,160 @@
+"""What a benchmark generates with: a model, prompts, and a clock; and the layer profile of its own plain generation."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from transformers import (
+    CompileConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from normprobe.engines.hf import intervene
+from normprobe.layer_profile import LayerProfile
+from normprobe.models.initialise import initialise
+from normprobe.models.open import DTYPES, open_model
+from normprobe.policies.probe import Probe
+from normprobe.policies.threshold import FixedThreshold
+from normprobe.problems.testbed.problems import make_problems
+
+SHAPES = {
+    # hidden_size, intermediate_size, layers, attention heads, tied embeddings: the published config.json
+    "qwen3-0.6b": (1024, 3072, 28, 16, True),
+    "qwen3-1.7b": (2048, 6144, 28, 16, True),
+    "qwen3-8b": (4096, 12288, 36, 32, False),
+    "qwen3-toy": (32, 48, 4, 8, True),  # ours, for tests
+}
+PROMPT_TOKENS = 64
+SETTLING_STEPS = 4
+"""Steps that `decode_seconds` leaves out: the prompt, and a CUDA graph that is recorded again for a new cache."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A model and as many prompts as the batch holds, padded on the left; everything on the model's device.
+
+    options: further arguments of the model's generate().
+    """
+
+    model: PreTrainedModel
+    ids: torch.Tensor
+    mask: torch.Tensor
+    new_tokens: int
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def first(self, n: int) -> Workload:
+        """The same with the first n prompts."""
+        start = int(self.mask[:n].any(dim=0).int().argmax())
+        return replace(self, ids=self.ids[:n, start:], mask=self.mask[:n, start:])
+
+    def generate(self, **options: Any) -> torch.Tensor:
+        """The tokens after each prompt, greedy and always `new_tokens` of them."""
+        inputs: dict[str, Any] = {"input_ids": self.ids, "attention_mask": self.mask}
+        lengths = {"min_new_tokens": self.new_tokens, "max_new_tokens": self.new_tokens}
+        generate: Any = self.model.generate  # a decorator hides that it can be called
+        written = generate(**inputs, **lengths, **self.options, **options, do_sample=False)
+        assert isinstance(written, torch.Tensor)
+        return written[:, self.ids.shape[1] :]
+
+    def decode_seconds(self) -> tuple[float, torch.Tensor]:
+        """Seconds that the steps after the first `SETTLING_STEPS` take, and the tokens of all steps."""
+        stopwatch = _Stopwatch(self)
+        written = self.generate(logits_processor=LogitsProcessorList([stopwatch]))
+        return self.clock() - stopwatch.begun, written
+
+    def compiled(self) -> Workload:
+        """The same with a static cache, for which generate() compiles its passes into CUDA graphs. It does so on CUDA
+        only; elsewhere it is made to take the graph, which then runs as it is."""
+        options: dict[str, Any] = {"cache_implementation": "static"}
+        if self.model.device.type != "cuda":
+            config: Any = CompileConfig(backend="eager")
+            config.mode, config._compile_all_devices = None, True
+            options["compile_config"] = config
+        return replace(self, options=options)
+
+    @property
+    def settled_steps(self) -> int:
+        """The steps that `decode_seconds` times."""
+        return self.new_tokens - SETTLING_STEPS
+
+    @property
+    def n_layers(self) -> int:
+        return self.model.config.get_text_config().num_hidden_layers
+
+    def clock(self) -> float:
+        """Wall time between synchronisations on CUDA, the process's own CPU time on a CPU; in seconds."""
+        if self.model.device.type == "cuda":
+            torch.cuda.synchronize(self.model.device)
+            return time.perf_counter()
+        return time.process_time()
+
+
+class _Stopwatch(LogitsProcessor):
+    """Leaves the logits alone and reads the clock once the steps have settled."""
+
+    def __init__(self, workload: Workload) -> None:
+        self.workload = workload
+        self.steps = 0
+        self.begun = 0.0
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        self.steps += 1
+        if self.steps == SETTLING_STEPS:
+            self.begun = self.workload.clock()
+        return scores
+
+
+def make_workload(name: str, device: str, dtype: str, batch: int, new_tokens: int) -> Workload:
+    """tiny-thinker on its own problems, or random weights of a published shape on random tokens."""
+    if name not in SHAPES:
+        opened = open_model(name, device=device, dtype=dtype, check=False)
+        problems = make_problems(batch, 0)[:batch]
+        prompts = [opened.chat.prompt_ids(problem.question, "think") for problem in problems]
+        longest = max(map(len, prompts))
+        rows = [[0] * (longest - len(prompt)) + prompt for prompt in prompts]
+        mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+        return Workload(
+            opened.model, torch.tensor(rows).to(device), torch.tensor(mask).to(device), new_tokens
+        )
+    width, inner, layers, heads, tied = SHAPES[name]
+    config = Qwen3Config(
+        vocab_size=151936 if width > 32 else 256,
+        hidden_size=width,
+        intermediate_size=inner,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=8,
+        head_dim=128 if width > 32 else 8,
+        tie_word_embeddings=tied,
+        dtype=DTYPES[dtype],
+    )
+    with torch.device(device):
+        model: Any = Qwen3ForCausalLM(config).eval()
+        model.to(DTYPES[dtype])
+        generator = torch.Generator(device).manual_seed(0)
+        initialise(model, generator)
+        ids = torch.randint(config.vocab_size, (batch, PROMPT_TOKENS), generator=generator)
+    return Workload(model, ids, torch.ones_like(ids), new_tokens)
+
+
+def measure_profile(workload: Workload) -> tuple[LayerProfile, np.ndarray]:
+    """A layer profile of the workload's own plain generation, and the norms [layer, token] that it was made from."""
+    everywhere = FixedThreshold(dict.fromkeys(range(workload.n_layers), float("inf")))
+    probe = Probe(everywhere, max_tokens=workload.new_tokens)
+    with intervene(workload.model, probe, quiet=True) as intervention:
+        workload.generate()
+    running: Any = intervention.running
+    norm = running.summary(range(len(workload.ids))).norm.transpose(0, 1).flatten(1).numpy()
+    tokens = pd.DataFrame({"problem_id": range(norm.shape[1])}).assign(
+        split="select", mode="think", segment="thought", sink=False
+    )
+    return LayerProfile.measure(tokens, norm, {"n_layers": workload.n_layers}), norm

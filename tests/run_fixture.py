@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from layout_fixture import put
 
 from normprobe.claims.methods_help import BASELINES, LRS
 from normprobe.claims.registry import evaluate_all
-from normprobe.runs.directory import Run
+from normprobe.runs.directory import SCHEMA, Run, StageLabel
+from normprobe.runs.files import atomic_write_json
 from normprobe.runs.tables import Tables
 
 DOMAINS = ("arithmetic", "boolean", "pointers", "recall")
@@ -29,8 +31,7 @@ def write_finished_run(
 ) -> Path:
     """Make `path` a run with a manifest, every table that the claims, the report and the figures read, and evidence."""
     rng = np.random.default_rng(seed)
-    resolved = {"model": "toy", "seed": seed, "problems": None}
-    run = Run.open(path, {"model": "toy", "seed": seed}, resolved=resolved)
+    run = Run.open(path, {"model": {"name": "toy"}, "seed": seed})
     run.identify(model={"name": "toy", "n_layers": LAYERS, "weights_hash": "0" * 12})
     write_run(
         path, Effects(thinking_norm=0.3, critical=0.5, causal=0.5), seed=seed, n_problems=20, roles=roles
@@ -44,12 +45,23 @@ def write_finished_run(
     put(path, "dictionary", _dictionary(rng))
     _audit(path, rng)
     put(path, "profile", {"chosen_layers": [6]})
+    put(path, "published_profile", {"chosen_layers": [6]})
     if methods:
         _methods(path, problems["problem_id"].tolist(), rng)
     if not suppression:
         shutil.rmtree(path / "experiments")
+    finish(run)
     evaluate_all(Tables(path), seed, path / "evidence")
+    finish(run)
     return path
+
+
+def finish(run: Run) -> None:
+    """Label every folder of a run as a finished stage."""
+    for folder in filter(Path.is_dir, run.path.iterdir()):
+        label = StageLabel(folder.name, 1, {}, {})
+        atomic_write_json(folder / "stage.json", {"schema": SCHEMA, **asdict(label), "key": label.key})
+        run.expect({label.name: label.key})
 
 
 def _methods(path: Path, ids: list[str], rng: np.random.Generator) -> None:

@@ -6,7 +6,7 @@ import pandas as pd
 
 from normprobe.models.model import OpenModel
 from normprobe.problems.testbed.problems import make_problems
-from normprobe.runs.directory import Run
+from normprobe.runs.directory import Run, StageLabel
 from normprobe.runs.files import atomic_write
 
 SPLITS = ("sae", "select", "measure")
@@ -52,6 +52,9 @@ def write_run(path: Path, opened: OpenModel, n: int = 24) -> Run:
         ("problems", problems.assign(domain=None, difficulty=None, answer=None)),
         ("responses", responses),
     ):
-        with run.stage(name, {}) as folder, atomic_write(folder / f"{name}.parquet") as unfinished:
+        with (
+            run.stage(StageLabel(name, 1, {}, {})) as folder,
+            atomic_write(folder / f"{name}.parquet") as unfinished,
+        ):
             table.to_parquet(unfinished, index=False)
     return run

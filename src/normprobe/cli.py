@@ -1,7 +1,6 @@
 """The command `normprobe`: finds the subcommand and hands it its arguments.
 
-Each subcommand is a module's `main(argv) -> int | None`, imported only when it is asked for: `--help` must not
-wait for torch.
+A subcommand's module is imported only when it is asked for: `--help` must not wait for torch.
 """
 
 from __future__ import annotations
@@ -13,33 +12,35 @@ from importlib import metadata
 
 from normprobe.console import run_main
 
-COMMANDS: dict[str, tuple[str, str]] = {
-    "verify": ("normprobe.verify", "put the paper's claims to the test on a model and print the evidence"),
-    "audit": (
-        "normprobe.audit.__main__",
-        "audit a finished run: null networks, planted effects, coverage, power",
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "verify": (
+        "normprobe.verify",
+        "main",
+        "put the paper's claims to the test on a model and print the evidence",
     ),
+    "train-saes": ("normprobe.verify", "train_saes", "train the sparse autoencoders of a study"),
+    "profile": ("normprobe.verify", "profile", "measure the layer profile that steers a model"),
+    "evaluate": ("normprobe.evaluate", "main", "try the three methods on a run's model, at equal compute"),
+    "audit": ("normprobe.evaluate", "audit", "audit a run: null networks, planted effects, coverage, power"),
+    "report": ("normprobe.report.__main__", "main", "write the report of a run again"),
     "generate": (
         "normprobe.generate",
+        "main",
         "answer questions, plainly or under a policy: ALRR, ERSS, suppression",
-    ),
-    "evaluate": (
-        "normprobe.evaluate",
-        "evaluate the three methods on a finished run's model, at equal compute",
     ),
     "lm-eval": (
         "normprobe.experiments.lm_eval",
+        "main",
         "run lm-evaluation-harness under a policy, with the testbed's tasks",
     ),
-    "report": ("normprobe.report.__main__", "write the report of a finished run again"),
-    "theorem": ("normprobe.theory.__main__", "check every step of the proof of the two-sided bound"),
+    "theorem": ("normprobe.theory.__main__", "main", "check every step of the proof of the two-sided bound"),
     "train-testbed": (
         "normprobe.problems.testbed.train",
+        "main",
         "train the bundled model tiny-thinker from its recipe",
     ),
-    "train-saes": ("normprobe.saes.study", "train the sparse autoencoders of a study (sae_training/*.yaml)"),
 }
-"""Subcommand: the module whose `main(argv)` it runs, and the line in the help."""
+"""Subcommand: the module and the function `(argv) -> int | None` that it runs, and the line in the help."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -52,9 +53,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"normprobe {metadata.version('normprobe')}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, (_, summary) in COMMANDS.items():
+    for name, (_, _, summary) in COMMANDS.items():
         subparsers.add_parser(name, help=summary)
     given = list(sys.argv[1:] if argv is None else argv)
     # Only the command is parsed here; the rest, --help included, is for the module's own parser.
-    module, _ = COMMANDS[parser.parse_args(given[:1]).command]
-    return run_main(lambda rest: importlib.import_module(module).main(rest), given[1:])
+    module, function, _ = COMMANDS[parser.parse_args(given[:1]).command]
+    return run_main(lambda rest: getattr(importlib.import_module(module), function)(rest), given[1:])

@@ -1,144 +1,331 @@
-"""The arguments of a study, their defaults, and what tells its models apart without opening them."""
+"""The settings of a study: one tree of dataclasses that Python, YAML and the command line all write.
 
-import argparse
-import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+Every default and every help text stands here and nowhere else. `changed` reads nested mappings, as YAML gives them, and
+`normprobe.console.parse` makes the command line. The name after `arg` is the flag where it is not the field's own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+
+import yaml
+from tyro.conf import Fixed, OmitArgPrefixes, Suppress, arg
 
 from normprobe.errors import NormprobeError
+from normprobe.problems import ProblemSource, open_source
 from normprobe.problems.testbed import bundled
-from normprobe.runs.directory import Run
 
-TESTBED = "testbed"
-MODEL_FILES = (".safetensors", ".json", ".jinja", ".txt", ".model")
+_MAY_BE_ZERO = ("seed", "nulls", "trained")
+_Tree = TypeVar("_Tree", bound="_Checked")
+
+
+class _Checked:
+    """A dataclass that refuses a value of another type than its field, and a number that is not above zero."""
+
+    def __post_init__(self) -> None:
+        for name in get_type_hints(type(self)):
+            _check(type(self), name, getattr(self, name))
 
 
 @dataclass(frozen=True)
-class Settings:
-    """The arguments of a run, defaults filled in; config.yaml holds the same keys."""
+class ModelSettings(_Checked):
+    """Which model is opened, and how."""
 
-    model: str = "tiny-thinker"
-    revision: str | None = None
-    dtype: str = "float32"
-    device: str = "cpu"
+    name: Annotated[str, arg(name="model", metavar="NAME")] = "tiny-thinker"
+    """tiny-thinker, a directory, or a hub id"""
+    revision: Annotated[str | None, arg(metavar="NAME")] = None
+    """branch, tag or commit of a hub model"""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """in which the model computes"""
+    device: Annotated[str, arg(metavar="DEVICE")] = "cpu"
+    """cpu or cuda"""
     offline: bool = False
+    """never ask a hub"""
     trust_remote_code: bool = False
-    early: str | None = None
-    layers: str | None = None
-    saes: str | None = None
-    sae_width: int = 512
-    sae_samples: int = 80_000
-    problems: str | None = None
-    n_sae: int = 512
-    n_select: int = 160
-    n_measure: int = 256
-    max_new_tokens: int | None = None
-    seed: int = 0
-
-    @classmethod
-    def of(cls, given: Mapping[str, Any]) -> "Settings":
-        """The settings of some arguments. Raises NormprobeError for a value of another kind than its field."""
-        kinds = get_type_hints(cls)
-        for name, value in given.items():
-            if not isinstance(value, kinds[name]):
-                raise NormprobeError(
-                    f"expected {name} as {kinds[name]}, got {value!r}; correct the configuration"
-                )
-        return cls(**given)
+    """run code that comes with a model"""
+    early: Annotated[str | None, arg(metavar="NAME")] = None
+    """an early checkpoint of the model, as a control (tiny-thinker brings its own)"""
 
     @property
     def is_bundled(self) -> bool:
-        return self.model in bundled.NAMES
+        return self.name in bundled.NAMES
 
     @property
-    def early_checkpoint(self) -> str | None:
-        """The early checkpoint that serves as a control: the given one, or the bundled one of tiny-thinker."""
-        return self.early or ("tiny-thinker:early" if self.model == "tiny-thinker" else None)
+    def early_checkpoint(self) -> ModelSettings | None:
+        """How the early checkpoint that serves as a control is opened: the given one, or tiny-thinker's own."""
+        name = self.early or ("tiny-thinker:early" if self.name == "tiny-thinker" else None)
+        return None if name is None else dataclasses.replace(self, name=name, revision=None, early=None)
 
-    @property
-    def problem_source(self) -> str:
-        """Where problems come from. Raises NormprobeError if nothing says it."""
-        if self.problems is None and not self.is_bundled:
+
+@dataclass(frozen=True)
+class ProblemSettings(_Checked):
+    """Where the problems come from. The sizes count for a source that makes its problems; a file has its own."""
+
+    source: Annotated[str | None, arg(name="problems", metavar="FILE")] = None
+    """.parquet or .jsonl with a 'question' column, or 'testbed' (the default of bundled models)"""
+    n_sae: int = 512
+    """problems to train the dictionaries on"""
+    n_select: int = 160
+    """problems to select features and thresholds on"""
+    n_measure: int = 256
+    """problems to measure on"""
+
+
+@dataclass(frozen=True)
+class ResponseSettings(_Checked):
+    """How the model answers."""
+
+    max_new_tokens: Annotated[int | None, arg(metavar="INT")] = None
+    """limit of a response (the problem source's own)"""
+    batch_size: Annotated[int, arg(name="response-batch-size")] = 128
+    """responses generated at once"""
+
+
+@dataclass(frozen=True)
+class TracingSettings(_Checked):
+    """How responses are read again for their signals."""
+
+    batch_size: Annotated[int, arg(name="trace-batch-size")] = 64
+    """responses read at once"""
+
+
+@dataclass(frozen=True)
+class SaeSettings(_Checked):
+    """The sparse dictionaries: how they are trained, or which ones are given. (The paper states none of this.)"""
+
+    given: Annotated[str | None, arg(name="saes", metavar="DIR|RELEASE")] = None
+    """dictionaries to read with instead of training them; controls are trained in their width and k"""
+    layers: Annotated[str | None, arg(metavar="LIST")] = None
+    """layers that dictionaries read, as in 20-23,27 (all)"""
+    width: int = 512
+    """features per layer"""
+    k: int = 16
+    """features active per token"""
+    n_samples: int = 80_000
+    """tokens shown to each dictionary in training, repeats counted"""
+    batch_size: Annotated[int, arg(name="sae-batch-size")] = 256
+    """tokens of one training step"""
+    memory_gb: int | float = 0.5
+    """sampled states held at once, all layers together; fewer are sampled where that does not suffice"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.k > self.width:
             raise NormprobeError(
-                f"expected --problems FILE for the model {self.model}, got none; "
-                f"give .parquet or .jsonl with a 'question' column, or '{TESTBED}' for a model trained on the testbed"
+                f"expected saes.k of 1 to {self.width} (the width), got {self.k}; correct one of them"
             )
-        return self.problems or TESTBED
+        self.layer_list  # noqa: B018  checked here, before a run begins
 
     @property
     def layer_list(self) -> list[int] | None:
-        """The layers that dictionaries read, from `20-23,27`; None for all. Raises NormprobeError for another form."""
+        """The layers as numbers, sorted; None for all. Raises NormprobeError for another form than 20-23,27."""
         if self.layers is None:
             return None
         chosen: list[int] = []
-        for part in str(self.layers).split(","):
+        for part in self.layers.split(","):
             first, _, last = part.strip().partition("-")
             if not first.isdecimal() or not (last or first).isdecimal() or int(last or first) < int(first):
-                raise NormprobeError(f"expected --layers as in 20-23,27, got {self.layers!r}; correct it")
+                raise NormprobeError(f"expected saes.layers as in 20-23,27, got {self.layers!r}; correct it")
             chosen += range(int(first), int(last or first) + 1)
         return sorted(set(chosen))
 
+    @property
+    def memory(self) -> int:
+        """Bytes of sampled states held at once."""
+        return int(self.memory_gb * 2**30)
 
-def run_settings(run: Run) -> Settings:
-    """The settings of a finished run. Raises NormprobeError if it is not one of `normprobe verify`."""
+
+@dataclass(frozen=True)
+class ExperimentSettings(_Checked):
+    """The suppression experiment."""
+
+    batch_size: Annotated[int, arg(name="experiment-batch-size")] = 128
+    """responses generated at once under a treatment"""
+
+
+@dataclass(frozen=True)
+class MethodSettings(_Checked):
+    """How large the evaluation of ALRR, ERSS and LRS is."""
+
+    tune: int = 128
+    """problems of the sweep, per regime"""
+    test: int = 2048
+    """held-out problems"""
+    samples: int = 8
+    """samples per problem to select among"""
+    tasks: Annotated[str | None, arg(metavar="LIST")] = None
+    """tasks of lm-evaluation-harness, separated by commas, instead of the run's own problems"""
+    limit: Annotated[int | None, arg(metavar="INT")] = None
+    """documents per task (all)"""
+    include_path: Annotated[str | None, arg(metavar="DIR")] = None
+    """a folder of further task files"""
+
+    @property
+    def part(self) -> int:
+        """Held-out problems of what decides nothing: sensitivity and combinations."""
+        return max(self.test // 4, 1)
+
+
+@dataclass(frozen=True)
+class AuditSettings(_Checked):
+    """How large an audit is. Planted models and controls in the model's place read as many problems as the run has."""
+
+    nulls: int = 200
+    """random networks with random dictionaries"""
+    trained: int = 10
+    """random networks with trained dictionaries"""
+    problems: int = 40
+    """problems of each split that a random network reads"""
+    samples: int = 1000
+    """samples for the coverage of intervals, per claim"""
+    sae_samples: int = 20_000
+    """tokens shown to each dictionary that is trained on a random network"""
+
+
+@dataclass(frozen=True)
+class Study(_Checked):
+    """All settings of a run."""
+
+    model: OmitArgPrefixes[ModelSettings] = field(default_factory=ModelSettings)
+    problems: OmitArgPrefixes[ProblemSettings] = field(default_factory=ProblemSettings)
+    responses: OmitArgPrefixes[ResponseSettings] = field(default_factory=ResponseSettings)
+    tracing: OmitArgPrefixes[TracingSettings] = field(default_factory=TracingSettings)
+    saes: OmitArgPrefixes[SaeSettings] = field(default_factory=SaeSettings)
+    experiments: OmitArgPrefixes[ExperimentSettings] = field(default_factory=ExperimentSettings)
+    methods: Fixed[Suppress[MethodSettings]] = field(default_factory=MethodSettings)
+    audit: Fixed[Suppress[AuditSettings]] = field(default_factory=AuditSettings)
+    seed: int = 0
+    """of everything random"""
+
+    @property
+    def source(self) -> ProblemSource:
+        """Where problems come from. Raises NormprobeError if nothing tells, or if it is not there."""
+        if self.problems.source is None and not self.model.is_bundled:
+            raise NormprobeError(
+                f"expected --problems FILE for the model {self.model.name}, got none; "
+                "give .parquet or .jsonl with a 'question' column, or 'testbed' for a model trained on the testbed"
+            )
+        return open_source(self.problems.source or "testbed")
+
+    @property
+    def max_new_tokens(self) -> int:
+        """Limit of a response: the study's own, else its problem source's."""
+        return self.responses.max_new_tokens or self.source.max_new_tokens
+
+
+QUICK: Mapping[str, Mapping[str, int]] = {
+    "problems": {"n_sae": 96, "n_select": 64, "n_measure": 64},
+    "saes": {"width": 256, "n_samples": 20_000},
+    "methods": {"tune": 8, "test": 24, "samples": 3},
+    "audit": {"nulls": 4, "trained": 0, "problems": 24, "samples": 50, "sae_samples": 4_000},
+}
+"""`--quick`: sizes that show that everything works, in about two minutes. Too small for verdicts."""
+
+
+def changed(study: Study, values: Mapping[str, Any], where: str = "the settings") -> Study:
+    """The study with the values of a nested mapping, such as `{"saes": {"width": 256}}`. `where` names it in errors.
+
+    Raises NormprobeError for a key that does not exist (naming the nearest one) and for a value that a field refuses.
+    """
+    return _changed(study, values, "", where)
+
+
+def _changed(tree: _Tree, values: Mapping[str, Any], prefix: str, where: str) -> _Tree:
+    names = [f.name for f in dataclasses.fields(tree)]  # type: ignore[arg-type]
+    new: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in names:
+            raise NormprobeError(
+                f"expected only settings of a study in {where}, got {prefix}{name}; "
+                f"did you mean {_nearest(f'{prefix}{name}')}?"
+            )
+        section = getattr(tree, name)
+        if isinstance(section, _Checked):
+            if not isinstance(value, Mapping):
+                raise NormprobeError(
+                    f"expected the section {name} of {where} as lines 'key: value', got {value!r}; indent its keys"
+                )
+            value = _changed(section, value, f"{prefix}{name}.", where)
+        _check(type(tree), name, value)
+        new[name] = value
+    return dataclasses.replace(tree, **new)  # type: ignore[type-var]
+
+
+def _nearest(path: str) -> str:
+    """The path of the tree that is most like `path`, or whose last part is most like its last part."""
+
+    def likeness(known: str) -> float:
+        pairs = ((path, known), (path.rpartition(".")[2], known.rpartition(".")[2]))
+        return max(difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)
+
+    return max((known for known, _ in flat(dataclasses.asdict(Study()))), key=likeness)
+
+
+def read_study(path: str | Path) -> Study:
+    """The study in a YAML file, defaults filled in: a run's config.yaml, or one of sae_training/.
+
+    Raises NormprobeError if the file is unreadable, or as `changed`, naming the file.
+    """
     try:
-        return Settings.of(run.manifest()["arguments"]["resolved"])
-    except (TypeError, KeyError) as error:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise NormprobeError(
-            f"expected a run of `normprobe verify` in {run.path}, got another; name a finished verification"
+            f"expected a study in YAML, got {path} ({str(error).splitlines()[0]}); "
+            "name the config.yaml of a run, or a file of sae_training/"
         ) from error
+    if not isinstance(values, Mapping):
+        raise NormprobeError(
+            f"expected settings as 'section: key: value' in {path}, got a {type(values).__name__}; "
+            "write one key per line"
+        )
+    try:
+        return changed(Study(), values, str(path))
+    except NormprobeError as error:
+        line = str(error)
+        raise NormprobeError(line if str(path) in line else f"{line} (in {path})") from None
 
 
-QUICK = {"n_sae": 96, "n_select": 64, "n_measure": 64, "sae_width": 256, "sae_samples": 20_000}
-"""`--quick`: a run that shows that everything works, in about two minutes. Too small for verdicts."""
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of nested mappings by their paths: ("saes.width", 512)."""
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
-def fingerprint(name: str, revision: str | None) -> str:
-    """What tells one model from another without opening it: a hash of the files of a directory, or the hub's name."""
-    directory = bundled.path(name) if name in bundled.NAMES else Path(name).expanduser()
-    if not directory.is_dir():
-        return f"{name}@{revision}"
-    digest = hashlib.sha256(name.partition(":")[2].encode() if name in bundled.NAMES else b"")
-    for file in sorted(directory.iterdir()):
-        if file.suffix in MODEL_FILES:
-            digest.update(file.name.encode())
-            with file.open("rb") as content:
-                digest.update(hashlib.file_digest(content, "sha256").digest())
-    return digest.hexdigest()
+def _check(section: type[_Checked], name: str, value: object) -> None:
+    """Raises NormprobeError for a value of another type than its field, or a number that is too low."""
+    hint = get_type_hints(section)[name]
+    sections = {hint: key for key, hint in get_type_hints(Study).items()}
+    path = f"{sections[section]}.{name}" if section in sections else name
+    if not _is(value, hint):
+        raise NormprobeError(f"expected {path} as {_in_words(hint)}, got {value!r}; correct it")
+    if type(value) in (int, float) and not (value > 0 or (value == 0 and name in _MAY_BE_ZERO)):
+        least = "0 or more" if name in _MAY_BE_ZERO else "above 0"
+        raise NormprobeError(f"expected {path} {least}, got {value}; correct it")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """One option per field of `Settings`; None where the user gave nothing."""
-    parser.add_argument("--model", help="tiny-thinker (the default), a directory, or a hub id")
-    parser.add_argument("--revision", help="branch, tag or commit of a hub model")
-    parser.add_argument("--dtype", help="float32 (the default), bfloat16 or float16")
-    parser.add_argument("--device", help="cpu (the default) or cuda")
-    parser.add_argument("--offline", action="store_true", default=None, help="never ask a hub")
-    parser.add_argument(
-        "--trust-remote-code", action="store_true", default=None, help="run code that comes with a model"
-    )
-    parser.add_argument("--early", metavar="MODEL", help="an early checkpoint of the model, as a control")
-    parser.add_argument(
-        "--layers", metavar="LIST", help="layers that dictionaries read, as in 20-23,27 (all)"
-    )
-    parser.add_argument(
-        "--saes", metavar="DIR|RELEASE", help="dictionaries to read with instead of training them"
-    )
-    parser.add_argument(
-        "--problems",
-        metavar="FILE",
-        help="problems as .parquet or .jsonl with a 'question' column, or 'testbed'",
-    )
-    parser.add_argument(
-        "--max-new-tokens", type=int, help="limit of a response (160 on the testbed, else 2048)"
-    )
-    parser.add_argument("--n-sae", type=int, help="testbed problems to train the dictionaries on")
-    parser.add_argument("--n-select", type=int, help="testbed problems to select features and thresholds on")
-    parser.add_argument("--n-measure", type=int, help="testbed problems to measure on")
-    parser.add_argument("--sae-width", type=int, help="atoms of each dictionary (512)")
-    parser.add_argument(
-        "--sae-samples", type=int, help="activations shown to each dictionary in training (80000)"
-    )
-    parser.add_argument("--seed", type=int, help="seed of everything random (0)")
+def _is(value: object, hint: Any) -> bool:
+    """Whether a value is of an annotated type; truth values are no numbers."""
+    origin = typing.get_origin(hint)
+    if origin is Literal:
+        return value in typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        return any(_is(value, part) for part in typing.get_args(hint))
+    return type(value) is hint
+
+
+def _in_words(hint: Any) -> str:
+    if typing.get_origin(hint) is Literal:
+        return " or ".join(typing.get_args(hint))
+    names = {str: "text", int: "a whole number", float: "a number", bool: "true or false", type(None): "null"}
+    parts = typing.get_args(hint) or (hint,)
+    return " or ".join(names.get(part, getattr(part, "__name__", str(part))) for part in parts)

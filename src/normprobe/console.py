@@ -1,10 +1,32 @@
-"""How every program of the package ends: an exit code, and one line on stderr when something was refused."""
+"""How every program of the package begins and ends: options from dataclasses, an exit code, one line for an error."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from normprobe.errors import NormprobeError
 from normprobe.runs.files import refusing_disk_errors
+
+_Options = TypeVar("_Options")
+
+
+def parse(
+    options: type[_Options], argv: Sequence[str] | None, command: str, default: _Options | None = None
+) -> _Options:
+    """The options of a command line; `argv` None means the process's arguments.
+
+    options: a dataclass, whose fields and their docstrings make `normprobe COMMAND --help`. default: what holds where
+    an option is not given. Exits with 0 after --help; with 2 and the nearest option for one that does not exist.
+    Raises NormprobeError where the dataclass refuses a value.
+    """
+    import tyro
+
+    return tyro.cli(
+        options,
+        prog=f"normprobe {command}",
+        args=argv,
+        default=default,
+    )
 
 
 def run_main(main: Callable[[list[str] | None], int | None], argv: list[str] | None = None) -> int:

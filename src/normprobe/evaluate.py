@@ -1,98 +1,130 @@
-"""`normprobe evaluate runs/x`: do the three methods improve accuracy, at equal compute and on held-out problems?
+"""Add to a finished run: `normprobe evaluate RUN` tries the three methods, `normprobe audit RUN` tests the verdicts.
 
-With --tasks, the paper's settings and their baselines on tasks of lm-evaluation-harness instead of the testbed's.
+Both read the run's own config.yaml and change their own section of it: `evaluate` asks whether ALRR, ERSS and LRS
+improve accuracy at equal compute and on held-out problems, `audit` whether the verdicts would fail where they should
+and succeed where an effect is there.
 """
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
 import sys
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
-import pandas as pd
+from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from normprobe.claims.registry import evaluate_all
-from normprobe.config import run_settings
-from normprobe.console import run_main
-from normprobe.experiments.method_parts import MethodInputs, Plan
-from normprobe.experiments.methods import QUICK, fill_methods
-from normprobe.layer_profile import LayerProfile
-from normprobe.problems import open_source
-from normprobe.report.findings import read_evidence
-from normprobe.report.html import write_report
-from normprobe.report.method_results import task_table
-from normprobe.report.table import verdict_table
-from normprobe.runs.directory import Run
-from normprobe.runs.layout import FILES
-from normprobe.runs.tables import Tables
+from normprobe.config import QUICK, AuditSettings, MethodSettings, Study, changed, read_study
+from normprobe.console import parse, run_main
+
+# Whatever is heavy is imported where it is used: --help must not wait for it.
+if TYPE_CHECKING:
+    from normprobe.session import Session
+
+
+@dataclass(frozen=True)
+class RunCommand:
+    """A run and what a command does with it."""
+
+    run: Annotated[Positional[Path], arg(metavar="RUN")]
+    """a run directory of normprobe verify, such as runs/tiny-thinker"""
+    quick: bool = False
+    """sizes that show that everything works, too small to tell"""
+    processes: Annotated[int | None, arg(metavar="INT")] = None
+    """worker processes (one per core)"""
+    dry_run: bool = False
+    """list what would run, why, and about how long it takes"""
+
+
+@dataclass(frozen=True)
+class EvaluateCommand(RunCommand):
+    """Try the three methods on a run's model, at equal compute and on held-out problems: do they help?"""
+
+    methods: OmitArgPrefixes[MethodSettings] = field(default_factory=MethodSettings)
+
+
+@dataclass(frozen=True)
+class AuditCommand(RunCommand):
+    """Audit a run: null networks, planted effects, coverage, power."""
+
+    strict: bool = False
+    """exit with 1 if the audit fails"""
+    audit: OmitArgPrefixes[AuditSettings] = field(default_factory=AuditSettings)
+
+
+_Command = TypeVar("_Command", bound=RunCommand)
 
 
 def main(argv: list[str] | None = None) -> None:
     """Command line of `python -m normprobe.evaluate` and `normprobe evaluate`."""
-    parser = argparse.ArgumentParser(
-        prog="normprobe evaluate", description=(__doc__ or "").partition(": ")[2]
+    command, study = _parse(EvaluateCommand, argv, "evaluate", "methods")
+    with_tasks = command.methods.tasks is not None
+    session = _run(
+        command,
+        replace(study, methods=command.methods),
+        *(["tasks"] if with_tasks else ["methods", "evidence"]),
     )
-    parser.add_argument("run", type=Path, help="a finished run directory, such as runs/tiny-thinker")
-    parser.add_argument("--tune", type=int, help=f"problems of the sweep, per regime ({Plan.tune})")
-    parser.add_argument("--test", type=int, help=f"held-out problems ({Plan.test})")
-    parser.add_argument("--samples", type=int, help=f"samples per problem to select among ({Plan.samples})")
-    parser.add_argument("--seed", type=int, help=f"of every draw ({Plan.seed})")
-    parser.add_argument("--quick", action="store_true", help="shows that everything works, too small to tell")
-    parser.add_argument("--processes", type=int, help="worker processes (one per core)")
-    parser.add_argument("--tasks", help="tasks of lm-evaluation-harness, separated by commas")
-    parser.add_argument("--limit", type=int, help="documents per task (all)")
-    parser.add_argument("--include-path", type=Path, help="a folder of further task files")
-    arguments = parser.parse_args(argv)
-    if arguments.tasks is not None:
-        _tasks(arguments)
+    if session is None:
         return
-    fields = {field.name for field in dataclasses.fields(Plan)}
-    given = {key: value for key, value in vars(arguments).items() if key in fields and value is not None}
-    plan = dataclasses.replace(QUICK if arguments.quick else Plan(), **given)
-    _fill(Run.load(arguments.run), plan, arguments.processes)
-    # All claims again, since the verdicts stand in one file; the others' numbers do not change.
-    run = Run.load(arguments.run)
-    seed = run.manifest()["arguments"]["resolved"]["seed"]
-    evaluate_all(Tables(run.path), seed, run["evidence"])
-    print(verdict_table(read_evidence(run.path)))
-    print(f"report: {write_report(run.path)}")
+    import pandas as pd
+
+    from normprobe.report.findings import read_evidence
+    from normprobe.report.html import write_report
+    from normprobe.report.method_results import task_table
+    from normprobe.report.table import verdict_table
+
+    if with_tasks:
+        head, rows = task_table(session.tables.tasks)
+        print(pd.DataFrame(rows, columns=list(head)).to_string(index=False))
+    else:
+        print(verdict_table(read_evidence(command.run)))
+    if session.run.is_current("evidence"):
+        print(f"report: {write_report(command.run)}")
 
 
-def _fill(run: Run, plan: Plan, processes: int | None) -> None:
-    """Fill the stage methods/ of a finished run, unless it is complete with this plan and layer profile."""
-    run["evidence"]
-    profile = LayerProfile.load(run.path / FILES["profile"].path)
-    config = {"plan": dataclasses.asdict(plan), "profile": dataclasses.asdict(profile)}
-    if not run.stage_complete("methods", config):
-        settings = run_settings(run)
-        source = open_source(settings.problem_source)
-        inputs = MethodInputs(
-            settings,
-            profile,
-            source.name,
-            run.path / FILES["problems"].path,
-            run.path / FILES["responses"].path,
-            settings.max_new_tokens or source.max_new_tokens,
-            plan,
-        )
-        with run.stage("methods", config) as folder:
-            fill_methods(folder, inputs, processes=processes)
+def audit(argv: list[str] | None = None) -> int:
+    """Command line of `normprobe audit`; 1 if the audit fails, with --strict."""
+    command, study = _parse(AuditCommand, argv, "audit", "audit")
+    if _run(command, replace(study, audit=command.audit), "audit") is None:
+        return 0
+    from normprobe.report.audit_results import Audit
+    from normprobe.report.html import write_report
+
+    found = Audit.load(command.run)
+    print(found.text())
+    print(f"report: {write_report(command.run)}")
+    return 1 if command.strict and found.faults() else 0
 
 
-def _tasks(arguments: argparse.Namespace) -> None:
-    from normprobe.experiments.task_treatments import run_tasks  # lm-eval is an extra
+def _run(command: RunCommand, study: Study, *targets: str) -> Session | None:
+    """Run what is missing of these stages; with --dry-run, list it and return None."""
+    from normprobe.dry_run import stage_table
+    from normprobe.pipeline import Pipeline
+    from normprobe.runs.directory import Run
+    from normprobe.session import Session
 
-    names = [name for name in arguments.tasks.split(",") if name]
-    seed = Plan.seed if arguments.seed is None else arguments.seed
-    table = run_tasks(
-        arguments.run, names, limit=arguments.limit, include_path=arguments.include_path, seed=seed
-    )
-    config = {"tasks": names, "limit": arguments.limit, "seed": seed}
-    with Run.load(arguments.run).stage("tasks", config) as folder:
-        FILES["tasks"].write(folder, table)
-    head, rows = task_table(table)
-    print(pd.DataFrame(rows, columns=list(head)).to_string(index=False))
+    session = Session(study, Run(command.run), processes=command.processes)
+    if command.dry_run:
+        print(stage_table(session, *targets))
+        return None
+    with session.run.hold():
+        Pipeline(session).run(*targets)
+    return session
+
+
+def _parse(kind: type[_Command], argv: list[str] | None, name: str, section: str) -> tuple[_Command, Study]:
+    """The command and its run's study; options over those of --quick, those over the study's.
+
+    Raises NormprobeError for a directory that is not a run.
+    """
+    from normprobe.runs.directory import Run
+
+    command = parse(kind, argv, name)
+    study = read_study(Run.load(command.run).path / "config.yaml")
+    if command.quick:
+        study = changed(study, {section: QUICK[section]})
+    # Only now is it known what an option that was not given is to be.
+    return parse(kind, argv, name, replace(command, **{section: getattr(study, section)})), study
 
 
 if __name__ == "__main__":

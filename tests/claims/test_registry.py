@@ -103,7 +103,8 @@ def test_missing_table_is_told_in_one_line(tmp_path):
 
 def test_corrupt_tables_are_told_in_one_line(tmp_path):
     path = write_run(tmp_path / "run", n_problems=1)
-    for name in ("traces/tokens.parquet", "traces/model.safetensors", "layer_profile.json"):
+    (path / "profile").mkdir()
+    for name in ("traces/tokens.parquet", "traces/model.safetensors", "profile/layer_profile.json"):
         (path / name).write_bytes(b"\x08not a table\nat all")
     tables = Tables(path)
     for read in (lambda: tables.tokens, lambda: tables.signals("model"), lambda: tables.profile):

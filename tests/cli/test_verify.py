@@ -8,14 +8,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import yaml
 
 from normprobe import evaluate, verify
-from normprobe.audit.__main__ import audit_run
-from normprobe.audit.__main__ import main as audit_main
-from normprobe.audit.study import Plan
 from normprobe.claims.methods_help import BASELINES
 from normprobe.claims.registry import CLAIMS
+from normprobe.config import read_study
 from normprobe.console import run_main
 from normprobe.experiments import methods
 from normprobe.experiments.method_settings import papers, sensitivity, sweep
@@ -25,18 +22,7 @@ from normprobe.problems.testbed.source import BundledProblems
 from normprobe.report.audit_results import Audit
 from normprobe.report.html import write_report
 
-SMALL = [
-    "--n-sae",
-    "32",
-    "--n-select",
-    "32",
-    "--n-measure",
-    "32",
-    "--sae-width",
-    "64",
-    "--sae-samples",
-    "2048",
-]
+SMALL = "--n-sae 32 --n-select 32 --n-measure 32 --width 64 --n-samples 2048".split()
 TABLES_OF_METHODS = ("sweep", "confirmed", "treatments", "selection", "sensitivity", "combinations")
 FIELDS = "claim statement verdict rule estimate unit interval n n_unit controls seed".split()
 TABLES = [
@@ -84,13 +70,8 @@ def test_a_finished_run_is_not_run_again_and_loads_no_model(run: Path) -> None:
 
 
 def test_a_replayed_run_gives_the_same_tables_and_verdicts(run: Path, tmp_path: Path) -> None:
-    assert set(yaml.safe_load((run / "config.yaml").read_text())) == {
-        "n_sae",
-        "n_select",
-        "n_measure",
-        "sae_width",
-        "sae_samples",
-    }
+    study = read_study(run / "config.yaml")
+    assert (study.problems.n_measure, study.saes.width, study.saes.k) == (32, 64, 16)
     again = tmp_path / "again"
     assert verify.main(["--config", str(run / "config.yaml"), "--out", str(again)]) == 0
     for name in TABLES:
@@ -109,11 +90,11 @@ def test_strict_fails_where_a_claim_does(run: Path) -> None:
         (["--model", "tiny-thinker:late", "--problems", "testbed"], "expected a bundled model"),
         (["--model", "/nowhere"], "expected --problems FILE for the model /nowhere"),
         (["--model", "/nowhere", "--problems", "testbed"], "expected"),
-        (["--problems", "/nowhere.parquet"], "expected a file of problems"),
-        (["--layers", "9-7"], "expected --layers as in 20-23,27"),
+        (["--problems", "/nowhere.parquet"], "expected"),
+        (["--layers", "9-7"], "expected saes.layers as in 20-23,27"),
         (["--layers", "40", *SMALL], "expected layers between 0 and 11"),
         (["--n-measure", "3"], "expected at least 8 problems in split 'measure'"),
-        (["--config", "/nowhere.yaml"], "expected a config.yaml"),
+        (["--config", "/nowhere.yaml"], "expected a study in YAML, got /nowhere.yaml"),
         (["--device", "abacus", *SMALL], "expected"),
     ],
 )
@@ -129,18 +110,6 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert not (out / "report.html").exists()
 
 
-def test_a_configuration_of_another_kind_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "config.yaml").write_text("seed: many\n")
-    arguments = ["--config", str(tmp_path / "config.yaml"), "--out", str(tmp_path / "run")]
-    assert run_main(verify.main, arguments) == 2
-    assert "expected seed as" in capsys.readouterr().err
-    (tmp_path / "config.yaml").write_text("sede: 1\n")
-    assert run_main(verify.main, arguments) == 2
-    assert "got sede" in capsys.readouterr().err
-
-
 def test_the_untrained_twin_is_the_recorded_initialisation() -> None:
     from normprobe.models.open import open_model
     from normprobe.problems.testbed.train import untrained_model
@@ -154,8 +123,8 @@ def test_the_audit_of_a_run_fills_its_report_and_is_not_made_twice(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy = shutil.copytree(run, tmp_path / "audited")
-    plan = Plan(nulls=1, trained=1, problems=24, samples=25, sae_samples=1024)
-    audit_run(copy, plan, processes=2, progress=False)
+    arguments = [str(copy), *"--nulls 1 --trained 1 --problems 24 --samples 25 --sae-samples 1024".split()]
+    assert evaluate.audit([*arguments, "--processes", "2"]) == 0
     audit = Audit.load(copy)
     assert set(audit.claims) == {claim.name for claim in CLAIMS} - {"methods_help"}
     for claim in audit.claims:
@@ -167,14 +136,14 @@ def test_the_audit_of_a_run_fills_its_report_and_is_not_made_twice(
     before = {path: path.stat().st_mtime_ns for path in (copy / "audit").iterdir()}
     assert before
     monkeypatch.setattr("concurrent.futures.ProcessPoolExecutor.submit", None)
-    audit_run(copy, plan, progress=False)
+    evaluate.audit(arguments)
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
 def test_a_run_that_is_not_finished_is_not_audited(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_main(audit_main, [str(tmp_path)]) == 2
+    assert run_main(evaluate.audit, [str(tmp_path)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("normprobe: expected")
 

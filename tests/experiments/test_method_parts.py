@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from normprobe.config import Settings
-from normprobe.experiments.method_parts import MethodInputs, PlainTreatments, Plan, Samples, Try
+from normprobe.config import MethodSettings, ProblemSettings, ResponseSettings, Study
+from normprobe.experiments.method_parts import MethodInputs, PlainTreatments, Samples, Try
 from normprobe.experiments.method_settings import papers
 from normprobe.layer_profile import LayerProfile
 from normprobe.models.open import open_model
@@ -24,18 +24,15 @@ def profile() -> LayerProfile:
     return LayerProfile(1, identity, levels, quantiles, quantiles, [14.0] * 12, None, [9], 8)
 
 
-def inputs_of(folder: Path, profile: LayerProfile, source: str, plan: Plan) -> MethodInputs:
+def inputs_of(folder: Path, profile: LayerProfile, source: str, methods: MethodSettings) -> MethodInputs:
     problems = open_source(source).load({"sae": 8, "select": 8, "measure": 8}, seed=0)
     problems.to_parquet(folder / "problems.parquet")
-    return MethodInputs(
-        Settings(problems=source),
-        profile,
-        source,
-        folder / "problems.parquet",
-        folder / "responses.parquet",
-        100,
-        plan,
+    study = Study(
+        problems=ProblemSettings(source=source),
+        responses=ResponseSettings(max_new_tokens=100),
+        methods=methods,
     )
+    return MethodInputs(study, profile, folder / "problems.parquet", folder / "responses.parquet")
 
 
 def test_a_file_is_evaluated_on_its_own_problems_by_its_own_scorer(
@@ -52,7 +49,7 @@ def test_a_file_is_evaluated_on_its_own_problems_by_its_own_scorer(
         }
     )
     table.to_parquet(tmp_path / "mine.parquet")
-    plan = Plan(tune=4, test=12, samples=2)
+    plan = MethodSettings(tune=4, test=12, samples=2)
     inputs = inputs_of(tmp_path, profile, str(tmp_path / "mine.parquet"), plan)
     measured = table.loc[table["split"] == "measure", "problem_id"].tolist()[:12]
 
@@ -71,7 +68,7 @@ def test_a_file_is_evaluated_on_its_own_problems_by_its_own_scorer(
 
 
 def test_the_testbed_is_evaluated_on_its_crowded_problems(tmp_path: Path, profile: LayerProfile) -> None:
-    inputs = inputs_of(tmp_path, profile, "testbed", Plan(tune=2, test=4, samples=1))
+    inputs = inputs_of(tmp_path, profile, "testbed", MethodSettings(tune=2, test=4, samples=1))
     assert inputs.main_regime.name == "arithmetic 7–8, crowded, greedy"
     table = Try(inputs.main_regime, None, "test", 4)(inputs)
     assert table["n_tokens"].max() > 100, "the regime has a limit of its own"

@@ -8,25 +8,30 @@ import pandas as pd
 import pytest
 
 from normprobe import evaluate
+from normprobe.config import MethodSettings, Study
 from normprobe.errors import NormprobeError
 from normprobe.experiments.task_treatments import run_tasks
 from normprobe.layer_profile import LayerProfile
 from normprobe.models.open import open_model
+from normprobe.pipeline import Pipeline, needed
 from normprobe.report.method_results import task_table
 from normprobe.runs.directory import Run
+from normprobe.session import Session
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """As much of a run as the evaluation of tasks reads; τ so low that ALRR acts."""
     path = tmp_path_factory.mktemp("runs") / "run"
-    Run.open(path, {}, resolved={"model": "tiny-thinker", "dtype": "float32", "device": "cpu", "seed": 0})
+    pipeline = Pipeline(Session(Study(), Run(path)))
+    pipeline.begin()
     identity = open_model("tiny-thinker").identity.to_dict()
     levels, norms = [0.0, 0.25, 0.5, 0.75, 1.0], [5.0, 9.0, 10.0, 11.0, 20.0]
     quantiles = {"think": [norms] * 12}
-    LayerProfile(1, identity, levels, quantiles, quantiles, [14.0] * 12, None, [9], 8).save(
-        path / "layer_profile.json"
-    )
+    profile = LayerProfile(1, identity, levels, quantiles, quantiles, [14.0] * 12, None, [9], 8)
+    for stage in needed(["profile"]):
+        with pipeline.session.run.stage(pipeline.labels()[stage]) as folder:
+            profile.save(folder / "layer_profile.json")
     return path
 
 
@@ -48,7 +53,7 @@ def test_every_arm_answers_the_same_documents(run: Path, capsys: pytest.CaptureF
 
 def test_unknown_tasks_are_refused_before_anything_is_answered(run: Path) -> None:
     with pytest.raises(NormprobeError, match="tasks that lm-eval knows, got no_such_task"):
-        run_tasks(run, ["no_such_task"])
+        run_tasks(Study(methods=MethodSettings(tasks="no_such_task")), Session(Study(), Run(run)).profile)
 
 
 def test_gains_are_paired_by_document_and_graded_metrics_keep_their_grades() -> None:

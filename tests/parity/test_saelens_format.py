@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from normprobe.config import SaeSettings
 from normprobe.saes.dictionary import CONFIG, Dictionary, hook_name, random_dictionary, save
-from normprobe.saes.training import SaeSettings, generator_for, train_sae
+from normprobe.saes.training import generator_for, train_sae
 
 METADATA = {"model_name": "m", "hook_name": hook_name(3), "layer": 3, "model": {"weights": "abc"}, "seed": 7}
 

@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy
 import pandas
 import pytest
-import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from normprobe.errors import NormprobeError
-from normprobe.runs.directory import SCHEMA, Run, config_hash, read_config
+from normprobe.runs.directory import SCHEMA, Run, StageLabel, config_hash
 from normprobe.runs.files import atomic_write, atomic_write_json, atomic_write_text, refusing_disk_errors
 
 VALUES = st.recursive(
@@ -28,6 +27,10 @@ CONFIGS = st.dictionaries(st.text(), VALUES, max_size=5)
 def listing(folder: Path) -> dict[str, bytes]:
     """Every file under `folder` with its content: what must not change."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def label(name: str, **settings: object) -> StageLabel:
+    return StageLabel(name, 1, settings, {})
 
 
 @pytest.fixture
@@ -55,49 +58,53 @@ def test_hash_refuses_what_a_file_cannot_hold():
 
 
 def test_a_stage_appears_only_when_done(run):
-    with run.stage("traces", {"layers": (1, 2)}) as folder:
+    with run.stage(label("traces", layers=(1, 2))) as folder:
         (folder / "tokens.txt").write_text("a")
         assert folder.name == "traces.partial"
         assert not (run.path / "traces").exists()
     assert (run["traces"] / "tokens.txt").read_text() == "a"
     assert not folder.exists()
-    assert run.stage_complete("traces", {"layers": [1, 2]})
-    assert not run.stage_complete("traces", {"layers": [1]})
-    assert not run.stage_complete("saes", {})
+    made = run.label("traces")
+    assert made is not None
+    assert made.key == label("traces", layers=[1, 2]).key != label("traces", layers=[1]).key
+    assert run.is_current("traces")
+    assert run.label("saes") is None
 
 
 def test_an_interrupted_stage_resumes_with_its_files(run):
     def interrupted():
-        with run.stage("traces", {"n": 1}) as folder:
+        with run.stage(label("traces", n=1)) as folder:
             atomic_write_text(folder / "chunk_0.txt", "done")
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
-    assert not run.stage_complete("traces", {"n": 1})
+    assert run.label("traces") is None
+    assert run.resumes(label("traces", n=1))
+    assert not run.resumes(label("traces", n=2))
     with pytest.raises(NormprobeError, match="got an unfinished one"):
         run["traces"]
-    with run.stage("traces", {"n": 1}) as folder:
+    with run.stage(label("traces", n=1)) as folder:
         assert (folder / "chunk_0.txt").read_text() == "done"
     assert (run["traces"] / "chunk_0.txt").exists()
 
 
 @pytest.mark.parametrize(
-    "label", [None, "{", json.dumps({"schema": SCHEMA, "config": {"n": 1}, "hash": "0"})]
+    "content", [None, "{", json.dumps({"schema": SCHEMA, "settings": {"n": 1}, "key": "0"})]
 )
-def test_a_partial_folder_of_another_configuration_is_emptied(run, label):
+def test_a_partial_folder_of_other_settings_is_emptied(run, content):
     partial = run.path / "traces.partial"
     partial.mkdir()
     (partial / "chunk_0.txt").write_text("stale")
-    if label is not None:
-        (partial / "stage.json").write_text(label)
-    with run.stage("traces", {"n": 1}) as folder:
+    if content is not None:
+        (partial / "stage.json").write_text(content)
+    with run.stage(label("traces", n=1)) as folder:
         assert [path.name for path in folder.iterdir()] == ["stage.json"]
 
 
 def test_a_finished_stage_survives_until_its_replacement_is_done(run):
     def make(n, fail=False):
-        with run.stage("traces", {"n": n}) as folder:
+        with run.stage(label("traces", n=n)) as folder:
             (folder / "n.txt").write_text(str(n))
             if fail:
                 raise ZeroDivisionError
@@ -105,7 +112,7 @@ def test_a_finished_stage_survives_until_its_replacement_is_done(run):
     make(1)
     with pytest.raises(ZeroDivisionError):
         make(2, fail=True)
-    assert run.stage_complete("traces", {"n": 1})
+    assert run.label("traces") == label("traces", n=1)
     assert (run["traces"] / "n.txt").read_text() == "1"
     make(2)
     assert (run["traces"] / "n.txt").read_text() == "2"
@@ -123,7 +130,7 @@ def test_a_folder_that_is_no_stage_is_never_replaced(run):
     (run.path / "problems").mkdir()
     (run.path / "problems" / "mine.txt").write_text("keep")
     before = listing(run.path)
-    with pytest.raises(NormprobeError, match=r"without a readable stage\.json"), run.stage("problems", {}):
+    with pytest.raises(NormprobeError, match=r"without a readable stage\.json"), run.stage(label("problems")):
         pass
     assert listing(run.path) == before
 
@@ -132,38 +139,37 @@ def test_a_folder_that_is_no_stage_is_never_replaced(run):
     "text, message",
     [
         ("", "damaged"),
-        ('{"schema": 1, "conf', "damaged"),
+        ('{"schema": 2, "conf', "damaged"),
         ("[]", "damaged"),
         ('{"hash": "0"}', "damaged"),
         (json.dumps({"schema": SCHEMA + 1}), "upgrade normprobe"),
+        (json.dumps({"schema": SCHEMA - 1}), "make the run again"),
     ],
 )
 @pytest.mark.parametrize("name", ["traces/stage.json", "manifest.json"])
 def test_damaged_and_newer_files_are_refused_untouched(run, name, text, message):
-    with run.stage("traces", {}):
+    with run.stage(label("traces")):
         pass
     (run.path / name).write_text(text)
     before = listing(run.path)
     with pytest.raises(NormprobeError, match=message) as caught:
-        Run.open(run.path, {"seed": 4}).stage_complete("traces", {}) if name == "manifest.json" else run[
-            "traces"
-        ]
+        Run.open(run.path, {"seed": 4}) if name == "manifest.json" else run.label("traces")
     assert "\n" not in str(caught.value)
     assert listing(run.path) == before
 
 
 def test_the_manifest_says_what_ran(tmp_path):
-    run = Run.open(
-        tmp_path / "deep" / "run", {"model": "m"}, resolved={"model": "m", "seed": 7, "layers": (0, 1)}
-    )
+    resolved = {"model": {"name": "m"}, "seed": 7, "layers": (0, 1)}
+    run = Run.open(tmp_path / "deep" / "run", resolved, given={"seed": 7}, stages={"saes": "f00d"})
     run.identify(model={"name": "m", "hash": "f00d"})
     manifest = Run.load(run.path).manifest()
     assert manifest["schema"] == SCHEMA
     assert manifest["arguments"] == {
-        "given": {"model": "m"},
-        "resolved": {"model": "m", "seed": 7, "layers": [0, 1]},
+        "given": {"seed": 7},
+        "resolved": {"model": {"name": "m"}, "seed": 7, "layers": [0, 1]},
     }
     assert manifest["seed"] == 7
+    assert manifest["stages"] == {"saes": "f00d"}
     assert manifest["identities"] == {"model": {"name": "m", "hash": "f00d"}}
     assert manifest["environment"]["packages"]["torch"]
     assert manifest["environment"]["hardware"]["cpu_count"] == os.cpu_count()
@@ -171,30 +177,32 @@ def test_the_manifest_says_what_ran(tmp_path):
     assert run.manifest()["identities"] == {"model": {"name": "m", "hash": "f00d"}}
 
 
-@settings(max_examples=25)
-@given(CONFIGS)
-def test_the_configuration_replays(tmp_path_factory, config):
-    run = Run.open(tmp_path_factory.mktemp("replay") / "run", config)
-    assert read_config(run.path / "config.yaml", known=config.keys()) == config
+def test_a_stage_of_another_key_counts_as_absent(run):
+    with run.stage(label("traces", seed=1)) as folder:
+        (folder / "tokens.txt").write_text("a")
+    run.expect({"traces": label("traces", seed=2).key})
+    assert not run.is_current("traces")
+    with pytest.raises(NormprobeError, match=r"finished stage 'traces' .* got one of other settings"):
+        run["traces"]
+    with run.stage(label("traces", seed=2)):
+        pass
+    assert run.is_current("traces")
 
 
-def test_a_configuration_with_unknown_keys_is_refused(tmp_path):
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"seed": 1, "sede": 2}))
-    with pytest.raises(NormprobeError, match=r"expected only the keys out, seed in .* got sede; remove"):
-        read_config(tmp_path / "config.yaml", known={"seed", "out"})
-
-
-@pytest.mark.parametrize("content", [b"a: [", b"- 1\n- 2", b"", b"\xff\xfe\x00"])
-def test_an_unreadable_configuration_is_refused_in_one_line(tmp_path, content):
-    (tmp_path / "config.yaml").write_bytes(content)
-    with pytest.raises(NormprobeError) as caught:
-        read_config(tmp_path / "config.yaml", known=set())
-    assert "\n" not in str(caught.value)
+def test_a_stage_knows_how_fast_it_was_unless_it_was_interrupted(run):
+    with run.stage(label("traces"), work=100.0):
+        pass
+    rate = run.rate("traces")
+    assert rate is not None
+    assert rate > 1
+    with pytest.raises(ZeroDivisionError), run.stage(label("saes"), work=100.0):
+        raise ZeroDivisionError
+    with run.stage(label("saes"), work=100.0):
+        pass
+    assert run.rate("saes") is None
 
 
 def test_missing_places_are_refused(tmp_path):
-    with pytest.raises(NormprobeError, match="No such file"):
-        read_config(tmp_path / "none.yaml", known=set())
     with pytest.raises(
         NormprobeError, match=r"expected a run directory, got .* without a readable manifest.json"
     ):
@@ -224,7 +232,7 @@ def test_a_full_disk_is_one_line_and_the_stage_stays_unfinished(run):
         pytest.raises(
             NormprobeError, match=r"No space left on device; choose a writable directory with free space"
         ),
-        run.stage("traces", {}),
+        run.stage(label("traces")),
         Path("/dev/full").open("w") as full,
     ):
         full.write("x")
@@ -258,7 +266,7 @@ def write_text(path: Path) -> None:
 def test_every_writer_reports_a_disk_without_space(run, no_space, write):
     with (
         pytest.raises(NormprobeError, match="File too large; choose a writable directory") as caught,
-        run.stage("traces", {}) as folder,
+        run.stage(label("traces")) as folder,
         atomic_write(folder / "chunk") as unfinished,
     ):
         write(unfinished)

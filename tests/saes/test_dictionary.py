@@ -189,11 +189,11 @@ def test_a_release_that_cannot_be_had(given):
 def test_the_release_of_the_study_exists_in_saelens_list_for_its_model():
     from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
 
-    from normprobe.saes.study import read_study
+    from normprobe.config import read_study
 
     study = read_study(Path(__file__).parents[2] / "sae_training" / "r1_distill_llama_8b.yaml")
-    assert study.release is not None
-    release, _, pattern = study.release.partition(":")
+    assert study.saes.given is not None
+    release, _, pattern = study.saes.given.partition(":")
     known = get_pretrained_saes_directory()[release]
-    assert known.model == study.model
+    assert known.model == study.model.name
     assert all(pattern.replace("{layer}", str(layer)) in known.saes_map for layer in range(32))

@@ -7,13 +7,14 @@ import torch
 from saes_fixture import write_tables
 
 import normprobe.saes.codes as codes
+from normprobe.config import SaeSettings
 from normprobe.errors import NormprobeError
 from normprobe.models.model import OpenModel
 from normprobe.models.open import assemble
 from normprobe.problems.testbed.tokenizer import build_tokenizer
 from normprobe.saes.dictionary import Dictionary, random_dictionary
 from normprobe.saes.reductions import Reduced, reduce_subject, work
-from normprobe.saes.training import SaeSettings, generator_for, train_sae
+from normprobe.saes.training import generator_for, train_sae
 from normprobe.theory.bound import Constants, Lengths, signed_bound, slack
 from normprobe.theory.disentanglement import drift
 from normprobe.theory.orthogonality import c_star

@@ -1,5 +1,6 @@
 """The stages saes/ and reductions/ of a run: what they leave, that they resume, and what they refuse."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -10,14 +11,14 @@ import torch
 from saes_fixture import write_run
 from safetensors.numpy import load_file
 
+from normprobe.config import SaeSettings
 from normprobe.errors import NormprobeError
 from normprobe.models.model import OpenModel
 from normprobe.models.open import assemble
 from normprobe.problems.testbed.tokenizer import build_tokenizer
-from normprobe.runs.directory import Run
+from normprobe.runs.directory import Run, StageLabel
 from normprobe.runs.tables import Tables
 from normprobe.saes.stages import fill_reductions, fill_saes, load_reader, shape_of
-from normprobe.saes.training import SaeSettings
 from normprobe.tracing.stages import fill_traces
 
 SETTINGS = SaeSettings(width=40, k=4, n_samples=1280, batch_size=64)
@@ -36,13 +37,13 @@ def run(tmp_path, subjects) -> Run:
 
 def train(run: Run, subjects: dict[str, OpenModel], **changes) -> None:
     responses = Tables(run.path).responses
-    with run.stage("saes", {}) as folder:
-        arguments = {"settings": SETTINGS, "seed": 0, "progress": False} | changes
-        fill_saes(folder, subjects, responses, **arguments)
+    with run.stage(StageLabel("saes", 1, {}, {})) as folder:
+        settings = dataclasses.replace(SETTINGS, **changes)
+        fill_saes(folder, subjects, responses, settings=settings, seed=0, progress=False)
 
 
 def reduce(run: Run, subjects: dict[str, OpenModel]) -> None:
-    with run.stage("reductions", {}) as folder:
+    with run.stage(StageLabel("reductions", 1, {}, {})) as folder:
         fill_reductions(folder, subjects, Tables(run.path).responses, run["saes"], progress=False)
 
 
@@ -72,7 +73,7 @@ def test_a_whole_study(run, subjects):
     }
 
     tables = Tables(run.path)
-    with run.stage("traces", {}) as folder:
+    with run.stage(StageLabel("traces", 1, {}, {})) as folder:
         fill_traces(folder, subjects, tables.responses, tables.problems, progress=False)
     reduce(run, subjects)
     assert sorted(path.name for path in run["reductions"].iterdir()) == [
@@ -135,18 +136,18 @@ def test_an_interrupted_stage_resumes_to_the_same_bytes(run, subjects, tmp_path)
 
 
 def test_memory_decides_how_many_layers_go_together_and_nothing_else(run, subjects, tmp_path):
-    train(run, subjects, layers=[0, 2, 3])
+    train(run, subjects, layers="0,2-3")
     other = write_run(tmp_path / "other", subjects["model"])
     one_layer = 1280 * 32 * 4
-    train(other, subjects, layers=[3, 0, 2], settings=SaeSettings(40, 4, 1280, 64, memory=one_layer))
+    train(other, subjects, layers="3,0,2", memory_gb=one_layer / 2**30)
     assert weights(run["saes"]) == weights(other["saes"])
     half = write_run(tmp_path / "half", subjects["model"])
-    train(half, subjects, layers=[1], settings=SaeSettings(40, 4, 1280, 64, memory=one_layer // 2))
+    train(half, subjects, layers="1", memory_gb=one_layer / 2**31)
     assert set(pd.read_parquet(half["saes"] / "training.parquet")["tokens"]) == {640}
 
 
 def test_given_dictionaries_are_read_instead_and_controls_follow_their_shape(run, subjects, tmp_path):
-    train(run, {"model": subjects["model"]}, layers=[1, 2], settings=SaeSettings(24, 3, 640, 64))
+    train(run, {"model": subjects["model"]}, layers="1-2", width=24, k=3, n_samples=640)
     given = run["saes"] / "model"
     other = write_run(tmp_path / "other", subjects["model"])
     train(other, subjects, given=str(given))
@@ -171,8 +172,7 @@ def refused(run: Run, told: str, subjects, **changes) -> None:
 
 
 def test_what_is_refused_leaves_no_stage(run, subjects, tmp_path):
-    for layers in ([4], [-1, 0], []):
-        refused(run, "expected layers between 0 and 3, got", subjects, layers=layers)
+    refused(run, "expected layers between 0 and 3, got", subjects, layers="0,4")
     refused(run, "expected a folder of dictionaries, or RELEASE:ID", subjects, given="nowhere")
     train(run, {"model": subjects["untrained"]})
     other = write_run(tmp_path / "other", subjects["model"])
@@ -185,7 +185,7 @@ def test_dictionaries_of_several_widths_are_refused(run, subjects, tmp_path):
     given = tmp_path / "given"
     for layer, width in ((0, 24), (1, 40)):
         made = write_run(tmp_path / str(width), subjects["model"])
-        train(made, {"model": subjects["model"]}, layers=[layer], settings=SaeSettings(width, 3, 640, 64))
+        train(made, {"model": subjects["model"]}, layers=str(layer), width=width, k=3, n_samples=640)
         shutil.copytree(made["saes"] / "model", given, dirs_exist_ok=True)
     refused(
         run,

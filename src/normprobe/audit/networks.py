@@ -9,13 +9,14 @@ from typing import Any
 
 import pandas as pd
 
+from normprobe.config import SaeSettings
 from normprobe.models.model import OpenModel
 from normprobe.runs.layout import FILES
 from normprobe.runs.tables import Tables
 from normprobe.saes.activations import draw_tokens, sample_states, training_responses
 from normprobe.saes.dictionary import Dictionary, describe, random_dictionary
 from normprobe.saes.reductions import Reduced, reduce_subject
-from normprobe.saes.training import SaeSettings, generator_for, train_sae
+from normprobe.saes.training import generator_for, train_sae
 from normprobe.tracing.trace import Signals, replay, sinks
 
 OWN, RANDOM = "own", "random"

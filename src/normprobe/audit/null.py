@@ -27,8 +27,8 @@ from normprobe.audit.simulated import SUPPRESSED, simulated_suppression
 from normprobe.claims.evidence import Evidence
 from normprobe.claims.measure.readers import MODEL
 from normprobe.claims.registry import BY_NAME, evaluate_all
+from normprobe.config import SaeSettings
 from normprobe.models.model import OpenModel
-from normprobe.saes.training import SaeSettings
 
 STAND_INS = ("model", "untrained", "early")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from normprobe.claims.registry import BY_NAME, CLAIMS
-from normprobe.config import Settings
+from normprobe.config import AuditSettings, SaeSettings, Study
 from normprobe.runs.jobs import JSON, JobRunner
 from normprobe.runs.layout import FILES
 from normprobe.runs.tables import Tables
@@ -19,38 +19,18 @@ from normprobe.runs.tables import Tables
 if TYPE_CHECKING:
     from normprobe.audit.networks import Passage
     from normprobe.models.model import OpenModel
-    from normprobe.saes.training import SaeSettings
 
 NULLS_AT_ONCE = 20
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How large an audit is. problems: of each split that null networks read; samples: for coverage, per claim.
-
-    Planted models and the subjects in the model's place read as many problems as the run has.
-    """
-
-    nulls: int = 200
-    trained: int = 10
-    problems: int = 40
-    samples: int = 1000
-    sae_samples: int = 20_000
-    seed: int = 0
-
-
-QUICK = Plan(nulls=4, trained=0, problems=24, samples=50, sae_samples=4_000)
-
-
-@dataclass(frozen=True)
 class AuditInputs:
-    """What an audit reads: a finished run, how to open its models, and the width and k of its dictionaries."""
+    """What an audit reads: a finished run, its study, and the width and k of its dictionaries."""
 
     run: Path
-    model: Settings
+    study: Study
     width: int
     k: int
-    plan: Plan
 
     @property
     def tables(self) -> Tables:
@@ -60,14 +40,12 @@ class AuditInputs:
         """Open the run's model in this process."""
         from normprobe.models.open import open_for
 
-        return open_for(self.model)
+        return open_for(self.study.model)
 
     @property
     def saes(self) -> SaeSettings:
         """Settings of the dictionaries that an audit trains: the shape of the run's own."""
-        from normprobe.saes.training import SaeSettings
-
-        return SaeSettings(self.width, self.k, self.plan.sae_samples)
+        return replace(self.study.saes, width=self.width, k=self.k, n_samples=self.study.audit.sae_samples)
 
 
 def fill_audit(
@@ -77,7 +55,7 @@ def fill_audit(
 
     Raises NormprobeError if a table of the run is missing or its model is gone.
     """
-    parts, jobs = folder / "parts", _jobs(inputs.plan)
+    parts, jobs = folder / "parts", _jobs(inputs.study.audit)
     with JobRunner(
         parts,
         JSON,
@@ -87,7 +65,8 @@ def fill_audit(
         progress=progress,
     ) as runner:
         found = runner.run({name: partial(job, inputs) for name, job in jobs.items()})
-    FILES["audit"].write(folder, {"plan": asdict(inputs.plan), **_gathered(found)})
+    plan = {**asdict(inputs.study.audit), "seed": inputs.study.seed}
+    FILES["audit"].write(folder, {"plan": plan, **_gathered(found)})
     shutil.rmtree(parts)
 
 
@@ -103,7 +82,7 @@ _AuditJob = Callable[[AuditInputs], list[dict[str, Any]]]
 """Runs in a worker process: what it needs it opens itself."""
 
 
-def _jobs(plan: Plan) -> dict[str, _AuditJob]:
+def _jobs(plan: AuditSettings) -> dict[str, _AuditJob]:
     """The parts by name, the longest first: none should be left to run alone at the end."""
     jobs: dict[str, _AuditJob] = {
         "subject-untrained": _Subject("untrained"),
@@ -128,17 +107,17 @@ class _Nulls:
         from normprobe.audit.networks import Passage
         from normprobe.audit.null import NullStudy
 
-        opened, plan, tables = inputs.open(), inputs.plan, inputs.tables
-        n_sae = 2 * plan.problems if self.trained else 0
-        passage = Passage.of(tables, plan.problems, plan.problems, n_sae)
-        study = NullStudy(opened, passage, tables.layers("model"), inputs.saes, self.trained, plan.seed)
-        return [row for rows in study.nulls(self.first, self.last) for row in rows]
+        opened, study, tables = inputs.open(), inputs.study, inputs.tables
+        n = study.audit.problems
+        passage = Passage.of(tables, n, n, 2 * n if self.trained else 0)
+        nulls = NullStudy(opened, passage, tables.layers("model"), inputs.saes, self.trained, study.seed)
+        return [row for rows in nulls.nulls(self.first, self.last) for row in rows]
 
 
 def _planted(inputs: AuditInputs) -> list[dict[str, Any]]:
     from normprobe.audit.subjects import judge_planted
 
-    return judge_planted(inputs.open(), _whole(inputs.tables, 0), inputs.saes, inputs.plan.seed)
+    return judge_planted(inputs.open(), _whole(inputs.tables, 0), inputs.saes, inputs.study.seed)
 
 
 def _whole(tables: Tables, n_sae: int) -> Passage:
@@ -158,19 +137,19 @@ class _Subject:
         from normprobe.models.open import open_for
         from normprobe.saes.stages import load_reader
 
-        given, plan, tables = inputs.model, inputs.plan, inputs.tables
-        subjects = {"untrained": inputs.open().untrained(given.seed)}
+        study, tables = inputs.study, inputs.tables
+        subjects = {"untrained": inputs.open().untrained(study.seed)}
         if self.subject == "early":
-            if given.early_checkpoint is None:
+            if study.model.early_checkpoint is None:
                 return []
-            subjects["early"] = open_for(replace(given, model=given.early_checkpoint, revision=None))
+            subjects["early"] = open_for(study.model.early_checkpoint)
         own = {
             subject: load_reader(inputs.run / "saes", subject, network)
             for subject, network in subjects.items()
         }
-        passage = _whole(tables, 2 * plan.problems)
+        passage = _whole(tables, 2 * study.audit.problems)
         return judge_in_place(
-            subjects, own, self.subject, passage, tables.layers("model"), inputs.saes, plan.seed
+            subjects, own, self.subject, passage, tables.layers("model"), inputs.saes, study.seed
         )
 
 
@@ -181,11 +160,11 @@ class _Coverage:
     def __call__(self, inputs: AuditInputs) -> list[dict[str, Any]]:
         from normprobe.audit.coverage import coverage
 
-        claim, plan, tables = BY_NAME[self.claim], inputs.plan, inputs.tables
+        claim, study, tables = BY_NAME[self.claim], inputs.study, inputs.tables
         found = coverage(
             claim.name,
-            lambda resample: claim.judge(tables, resample, plan.seed)[0],
-            plan.seed,
-            plan.samples,
+            lambda resample: claim.judge(tables, resample, study.seed)[0],
+            study.seed,
+            study.audit.samples,
         )
         return [] if found is None else [asdict(found)]

@@ -23,8 +23,9 @@ from normprobe.audit.null import finding
 from normprobe.audit.planted import LEARNING, REASONING, amplitudes, plant
 from normprobe.audit.simulated import PLANTED, simulated_suppression
 from normprobe.claims.registry import BY_NAME, evaluate_all
+from normprobe.config import SaeSettings
 from normprobe.models.model import OpenModel
-from normprobe.saes.training import SaeSettings, generator_for
+from normprobe.saes.training import generator_for
 
 
 def judge_in_place(

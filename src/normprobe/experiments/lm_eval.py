@@ -76,6 +76,7 @@ class NormprobeLM(HFLM):
         revision: str | None = None,
         dtype: str = "float32",
         device: str = "cpu",
+        offline: bool = False,
         trust_remote_code: bool = False,
         max_length: int | None = None,
         batch_size: int | str = 1,
@@ -84,8 +85,8 @@ class NormprobeLM(HFLM):
     ) -> None:
         if unknown:
             raise NormprobeError(
-                "expected model_args among pretrained, policy, profile, mode, revision, dtype, trust_remote_code and "
-                f"max_length, got {', '.join(unknown)}; correct the names"
+                "expected model_args among pretrained, policy, profile, mode, revision, dtype, offline, "
+                f"trust_remote_code and max_length, got {', '.join(unknown)}; correct the names"
             )
         if mode not in MODES:
             raise NormprobeError(f"expected a mode of {', '.join(MODES)}, got {mode!r}; choose one of these")
@@ -97,7 +98,12 @@ class NormprobeLM(HFLM):
             device = "cpu"
         self.mode = mode
         self.opened = open_model(
-            pretrained, revision=revision, dtype=dtype, device=device, trust_remote_code=trust_remote_code
+            pretrained,
+            revision=revision,
+            dtype=dtype,
+            device=device,
+            offline=offline,
+            trust_remote_code=trust_remote_code,
         )
         use_one_thread_if_tiny(self.opened)
         measured = None if profile is None else LayerProfile.load(Path(profile))

@@ -13,7 +13,7 @@ from typing import Literal
 import pandas as pd
 import torch
 
-from normprobe.config import Settings
+from normprobe.config import Study
 from normprobe.engines.base import Events
 from normprobe.engines.hf import HfEngine
 from normprobe.experiments.answers import answer
@@ -30,46 +30,24 @@ from normprobe.policies.controls.entropy_log import EntropyLog
 from normprobe.policies.controls.plain import Plain
 from normprobe.policies.erss import ERSS
 from normprobe.policies.rows import Policy
-from normprobe.problems import ProblemSource, open_source
+from normprobe.problems import ProblemSource
 from normprobe.problems.source import Regime
 from normprobe.runs.files import read_table
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How large an evaluation is: problems of the sweep per regime, held-out problems, samples to select among."""
-
-    tune: int = 128
-    test: int = 2048
-    samples: int = 8
-    seed: int = 0
-
-    @property
-    def part(self) -> int:
-        """Held-out problems of what decides nothing: sensitivity and combinations."""
-        return max(self.test // 4, 1)
-
-
-@dataclass(frozen=True)
 class MethodInputs:
-    """What an evaluation reads: how to open the model, its layer profile, and tables of the run.
+    """What an evaluation reads: the study, the model's layer profile, and the run's problems and responses.parquet."""
 
-    source: the name of the run's problem source. problems, responses: problems.parquet and responses.parquet.
-    max_new_tokens: the limit of the run's responses, for regimes without a limit of their own.
-    """
-
-    model: Settings
+    study: Study
     profile: LayerProfile
-    source: str
     problems: Path
     responses: Path
-    max_new_tokens: int
-    plan: Plan
 
     @cached_property
     def regimes(self) -> Sequence[Regime]:
         """The regimes of the run's problem source. Raises NormprobeError if no problem has a gold answer."""
-        return open_source(self.source).regimes(read_table(self.problems))
+        return self.study.source.regimes(read_table(self.problems))
 
     @property
     def main_regime(self) -> Regime:
@@ -93,13 +71,13 @@ class Opened:
     @classmethod
     def of(cls, inputs: MethodInputs) -> Opened:
         """Open the model in this process. Raises NormprobeError if the profile is another model's."""
-        model = _open(inputs.model)
+        model = _open(inputs.study.model)
 
         def vectors(layers: tuple[int, ...]) -> Mapping[int, torch.Tensor]:
             return thinking_vectors(model, read_table(inputs.responses), layers)
 
         profile = inputs.profile.for_model(model.identity.to_dict())
-        return cls(model, profile, vectors, open_source(inputs.source), inputs.max_new_tokens)
+        return cls(model, profile, vectors, inputs.study.source, inputs.study.max_new_tokens)
 
     def policy(self, *settings: Setting) -> Policy:
         """The policy of these settings together; without any, one that never acts."""
@@ -162,9 +140,9 @@ class Try:
     n: int
 
     def __call__(self, inputs: MethodInputs) -> pd.DataFrame:
-        opened, plan = Opened.of(inputs), inputs.plan
+        opened, study = Opened.of(inputs), inputs.study
         policy = opened.policy(*([] if self.setting is None else [self.setting]))
-        table, _ = opened.answer(policy, self.regime, self.regime.problems(self.n, self.split), plan.seed)
+        table, _ = opened.answer(policy, self.regime, self.regime.problems(self.n, self.split), study.seed)
         return table.assign(
             regime=self.regime.name,
             method="" if self.setting is None else self.setting.method,
@@ -178,12 +156,12 @@ class PlainTreatments:
     """The held-out problems without a method: greedy, and with sampling alone changed."""
 
     def __call__(self, inputs: MethodInputs) -> pd.DataFrame:
-        opened, plan = Opened.of(inputs), inputs.plan
+        opened, study = Opened.of(inputs), inputs.study
         greedy = inputs.main_regime
-        problems = greedy.problems(plan.test, "test")
+        problems = greedy.problems(study.methods.test, "test")
         frames = []
         for treatment, regime in (("plain", greedy), (WARMER, replace(greedy, temperature=0.6))):
-            table, _ = opened.answer(opened.policy(), regime, problems, plan.seed)
+            table, _ = opened.answer(opened.policy(), regime, problems, study.seed)
             frames.append(table.assign(treatment=treatment, name=treatment))
         return pd.concat(frames, ignore_index=True)
 
@@ -196,21 +174,21 @@ class MethodTreatments:
     rates: dict[int, float] | None = None
 
     def __call__(self, inputs: MethodInputs) -> pd.DataFrame:
-        opened, plan = Opened.of(inputs), inputs.plan
+        opened, study = Opened.of(inputs), inputs.study
         regime = inputs.main_regime
-        problems = regime.problems(plan.test, "test")
+        problems = regime.problems(study.methods.test, "test")
         name = " + ".join(setting.name for setting in self.settings)
         treatment = " + ".join(setting.method for setting in self.settings)
         policy = opened.policy(*self.settings)
         policies = {treatment if self.rates is not None else f"{name} (paper)": policy}
         if self.rates is not None and isinstance(policy, ALRR | ERSS):
             entropies = EntropyLog(policy.layers[0])
-            opened.answer(entropies, regime, regime.problems(plan.tune, "tune"), plan.seed)
+            opened.answer(entropies, regime, regime.problems(study.methods.tune, "tune"), study.seed)
             uncertain = entropies.above(sum(self.rates.values()) / len(self.rates))
-            policies |= baselines(policy, self.rates, uncertain, plan.seed)
+            policies |= baselines(policy, self.rates, uncertain, study.seed)
         frames = []
         for key, acting in policies.items():
-            table, _ = opened.answer(acting, regime, problems, plan.seed)
+            table, _ = opened.answer(acting, regime, problems, study.seed)
             frames.append(table.assign(treatment=key, name=name if acting is policy else key))
         return pd.concat(frames, ignore_index=True)
 
@@ -226,16 +204,16 @@ class Samples:
     settings: tuple[Setting, ...] = ()
 
     def __call__(self, inputs: MethodInputs) -> pd.DataFrame:
-        opened, plan, regime = Opened.of(inputs), inputs.plan, inputs.main_regime
+        opened, study, regime = Opened.of(inputs), inputs.study, inputs.main_regime
         table = draw_sample(
             HfEngine(opened.model),
             opened.model,
-            regime.problems(plan.part if self.settings else plan.test, "test"),
+            regime.problems(study.methods.part if self.settings else study.methods.test, "test"),
             opened.profile,
             self.number,
             max_new_tokens=regime.max_new_tokens or opened.max_new_tokens,
             temperature=1.0,
-            seed=plan.seed,
+            seed=study.seed,
             policy=opened.policy(*self.settings) if self.settings else None,
             scorer=opened.source.score,
         )

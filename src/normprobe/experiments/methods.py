@@ -24,7 +24,6 @@ from normprobe.experiments.method_parts import (
     MethodInputs,
     MethodTreatments,
     PlainTreatments,
-    Plan,
     Samples,
     Try,
 )
@@ -34,14 +33,14 @@ from normprobe.runs.jobs import TABLE, JobRunner
 from normprobe.runs.layout import FILES
 
 SWEPT = ("ALRR", "ERSS", "CAA")
-QUICK = Plan(tune=8, test=24, samples=3)
 
 
 def fill_methods(
     folder: Path, inputs: MethodInputs, *, processes: int | None = None, progress: bool = True
 ) -> None:
     """Write the tables above into `folder`. Resumes part by part."""
-    profile, plan, regimes = inputs.profile, inputs.plan, inputs.regimes
+    profile, plan, regimes = inputs.profile, inputs.study.methods, inputs.regimes
+    seed = inputs.study.seed
     main = regimes[0]
     parts = folder / "parts"
     grid = [Try(c, s, "tune", plan.tune) for c in regimes for s in (None, *sweep(profile))]
@@ -72,13 +71,13 @@ def fill_methods(
         treatments[" ".join(["tuned", *(s.name for s in both)])] = MethodTreatments(both, {})
         tables["method_treatments"] = done("held-out problems", treatments)
         samples = done("samples", {f"sample {i}": Samples(i) for i in range(plan.samples)})
-        tables["selection"] = select_all(samples, plan.seed)
+        tables["selection"] = select_all(samples, seed)
         combined = [Samples(i, s) for s in ((both[0],), (both[1],), both) for i in range(plan.samples)]
         under = done(
             "combinations",
             {" ".join(["under", str(s.number), *(x.name for x in s.settings)]): s for s in combined},
         )
-        tables["combinations"] = _combinations(tables["method_treatments"], tables["selection"], under, plan)
+        tables["combinations"] = _combinations(tables["method_treatments"], tables["selection"], under, seed)
         promised = [
             Try(regime, setting, "test", plan.test)
             for regime in regimes[1:]
@@ -161,7 +160,7 @@ _SUMMARY = (
 
 
 def _combinations(
-    treatments: pd.DataFrame, selection: pd.DataFrame, under: pd.DataFrame, plan: Plan
+    treatments: pd.DataFrame, selection: pd.DataFrame, under: pd.DataFrame, seed: int
 ) -> pd.DataFrame:
     """Right or wrong under every combination of the methods, on the problems that all were tried on.
 
@@ -174,8 +173,7 @@ def _combinations(
     ]
     by_treatment = {"plain": selection}
     by_treatment |= {
-        str(treatment): select_all(table, plan.seed)
-        for treatment, table in under.groupby("treatment", sort=False)
+        str(treatment): select_all(table, seed) for treatment, table in under.groupby("treatment", sort=False)
     }
     for treatment, chosen in by_treatment.items():
         for selector, label in (

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -21,39 +21,29 @@ from normprobe.layer_profile import LayerProfile
 from normprobe.policies.alrr import ALRR
 from normprobe.policies.erss import ERSS
 from normprobe.policies.rows import Policy
-from normprobe.runs.directory import Run
 
 UNKNOWN_ENTROPY = "ALRR: entropy gate"
 """The harness samples by itself, so nobody can tell the entropy that a token was drawn from."""
 
 
-def run_tasks(
-    run_path: Path,
-    tasks: Sequence[str],
-    *,
-    limit: int | None = None,
-    include_path: Path | None = None,
-    batch_size: int = 64,
-    seed: int = 0,
-) -> pd.DataFrame:
+def run_tasks(study: Study, profile: LayerProfile, *, batch_size: int = 64) -> pd.DataFrame:
     """A row per task, document and treatment: the task's first metric, and what the treatment did to all documents of
     all tasks.
 
     Columns: task, metric, problem_id (task and document), treatment, correct
     (the metric; lower-is-better ones with their sign turned), acted (states acted on, per generated token and layer).
 
-    Raises NormprobeError for a run that is none of `normprobe verify`, or tasks that the harness does not know.
+    Raises NormprobeError for a profile of another model, or tasks that the harness does not know.
     """
-    arguments = Run.load(run_path).manifest()["arguments"]["resolved"]
-    path = run_path / "layer_profile.json"
-    profile = LayerProfile.load(path)
-    known = ("model", "revision", "dtype", "device", "trust_remote_code")
-    given = {key: arguments[key] for key in known if key in arguments}
+    given = dataclasses.asdict(study.model)
     opened: Any = NormprobeLM  # decorators of the harness hide the signatures of both
-    model = opened(given.pop("model"), **given, batch_size=batch_size)
+    given.pop("early")
+    model = opened(given.pop("name"), **given, batch_size=batch_size)
     profile.for_model(model.opened.identity.to_dict())
+    tasks, limit, seed = (study.methods.tasks or "").split(","), study.methods.limit, study.seed
+    include_path = study.methods.include_path
     evaluate: Any = simple_evaluate
-    manager = TaskManager(include_path=[str(DIRECTORY), *([str(include_path)] if include_path else [])])
+    manager = TaskManager(include_path=[str(DIRECTORY), *([include_path] if include_path else [])])
     if unknown := [task for task in tasks if task not in manager.all_tasks]:
         raise NormprobeError(
             f"expected tasks that lm-eval knows, got {', '.join(unknown)}; `normprobe lm-eval ls tasks` lists them"
@@ -67,7 +57,7 @@ def run_tasks(
             )  # a treatment that never acts is a result here
             found = evaluate(
                 model,
-                tasks=list(tasks),
+                tasks=tasks,
                 limit=limit,
                 apply_chat_template=True,
                 task_manager=manager,

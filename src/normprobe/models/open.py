@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from normprobe.config import Settings
 from normprobe.errors import NormprobeError
 from normprobe.models.architectures import Anatomy, dissect, softcap_of
 from normprobe.models.chat import Chat
@@ -16,6 +16,9 @@ from normprobe.models.identity import identify
 from normprobe.models.model import BUNDLED, OpenModel
 from normprobe.models.pretrained import Pretrained
 from normprobe.models.selfcheck import self_check
+
+if TYPE_CHECKING:
+    from normprobe.config import ModelSettings
 
 __all__ = ["DTYPES", "assemble", "open_for", "open_model"]
 
@@ -54,10 +57,10 @@ def open_model(
     return opened.untrained(seed=0) if str(name) == f"{BUNDLED}:untrained" else opened
 
 
-def open_for(settings: Settings) -> OpenModel:
-    """The model that a run's settings name. Raises as `open_model`."""
+def open_for(settings: ModelSettings) -> OpenModel:
+    """The model that a study's settings name. Raises as `open_model`."""
     return open_model(
-        settings.model,
+        settings.name,
         revision=settings.revision,
         dtype=settings.dtype,
         device=settings.device,

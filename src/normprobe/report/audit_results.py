@@ -14,6 +14,7 @@ from normprobe.claims.evidence import Evidence
 from normprobe.claims.registry import CLAIMS
 from normprobe.errors import NormprobeError
 from normprobe.report.table import marked, number
+from normprobe.runs.directory import Run
 from normprobe.stats.verdict import SUPPORTED
 
 FALSE_ALARMS = 0.05
@@ -33,7 +34,7 @@ HEAD = (
 
 def is_audited(run: Path) -> bool:
     """Whether `normprobe audit` has finished on this run."""
-    return (run / "audit" / "audit.json").is_file()
+    return Run(run).is_current("audit") and (run / "audit" / "audit.json").is_file()
 
 
 @dataclass(frozen=True)

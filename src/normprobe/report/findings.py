@@ -16,6 +16,7 @@ from normprobe.claims.registry import BY_NAME
 from normprobe.errors import NormprobeError
 from normprobe.report.figure import HEIGHT, Drawing
 from normprobe.report.table import count, with_interval
+from normprobe.runs.directory import Run
 
 _Entry = TypeVar("_Entry")
 
@@ -130,7 +131,7 @@ def _read(run: Path, name: str, entry: Callable[[dict[str, Any]], _Entry]) -> li
             f"expected a run directory, got {run}, which does not exist; "
             f"make it with `python -m normprobe.verify --out {run}`"
         )
-    if not path.is_file():
+    if not path.is_file() or not Run(run).is_current("evidence"):
         raise NormprobeError(
             f"expected {path}, which this run does not have; "
             f"finish it with `python -m normprobe.verify --out {run}`"

@@ -13,6 +13,7 @@ from typing import Any
 
 from normprobe.claims.evidence import VERDICTS, Evidence
 from normprobe.claims.registry import BY_NAME
+from normprobe.config import flat
 from normprobe.report import heatmap, method_results, signal_comparison
 from normprobe.report.accuracy_table import accuracy_table
 from normprobe.report.assumption_table import assumption_table
@@ -145,7 +146,7 @@ def _facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     facts = {"seed": manifest["seed"], "written": manifest["written"], "commit": f"{source['commit']}{state}"}
     for kind, identity in manifest["identities"].items():
         facts |= {f"{kind}: {key.replace('_', ' ')}": value for key, value in identity.items()}
-    facts |= {key.replace("_", " "): value for key, value in manifest["arguments"]["resolved"].items()}
+    facts |= {key.replace("_", " "): value for key, value in flat(manifest["arguments"]["resolved"])}
     facts |= {"python": environment["python"]} | environment["packages"]
     facts |= {key.replace("_", " "): value for key, value in environment["hardware"].items()}
     return [(name, _plain(value)) for name, value in facts.items()]

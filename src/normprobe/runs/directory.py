@@ -1,8 +1,8 @@
-"""A run directory: a manifest, the arguments that replay it, and stages that are complete or `*.partial`.
+"""A run directory: a manifest, the settings that replay it, and stages that are complete or `*.partial`.
 
-A stage is a folder. It is filled under the name `<stage>.partial/` and renamed when done, so a folder without
-the suffix is always whole. `stage.json` inside holds the stage's configuration; its hash decides whether a stage
-has to be run again.
+A stage is a folder. It is filled under the name `<stage>.partial/` and renamed when done, so a folder without the
+suffix is always whole. `stage.json` inside says what it was made from. The manifest holds the key that every stage
+should have now; a folder of another key counts as absent.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +26,23 @@ from normprobe.runs.environment import environment
 from normprobe.runs.files import atomic_write_json, atomic_write_text, refusing_disk_errors
 from normprobe.runs.lock import hold
 
-SCHEMA = 1
-"""Version of the run directory's format; a directory with a higher number is refused."""
+SCHEMA = 2
+"""Version of the run directory's format; a directory of another one is refused."""
+
+
+@dataclass(frozen=True)
+class StageLabel:
+    """What a stage is made from: its version, the settings it reads, and the keys of the stages it reads."""
+
+    name: str
+    version: int
+    settings: Mapping[str, Any]
+    reads: Mapping[str, str]
+
+    @property
+    def key(self) -> str:
+        """sha256 (hexadecimal) of all of it: two stages of one key hold the same."""
+        return config_hash(asdict(self))
 
 
 @dataclass(frozen=True)
@@ -36,24 +53,26 @@ class Run:
 
     @classmethod
     def open(
-        cls, path: str | Path, config: Mapping[str, Any], *, resolved: Mapping[str, Any] | None = None
+        cls,
+        path: str | Path,
+        resolved: Mapping[str, Any],
+        *,
+        given: Mapping[str, Any] | None = None,
+        stages: Mapping[str, str] | None = None,
     ) -> Run:
-        """Create the directory, or continue the run in it, and record the arguments.
+        """Create the directory, or continue the run in it, and record the settings.
 
-        `config` is what the user gave: it goes to config.yaml, which replays the run (`read_config`).
-        `resolved` is the same with all defaults filled in. Both go to manifest.json, with the environment.
-        Values must be what JSON can hold.
+        `resolved` holds every setting: it goes to config.yaml, which replays the run, and to manifest.json with what
+        was `given` to get there, the key that each of `stages` should have, and the environment. Values must be what
+        JSON can hold.
 
-        Raises NormprobeError if the directory cannot be written, or its manifest is damaged or of a newer schema.
+        Raises NormprobeError if the directory cannot be written, or its manifest is damaged or of another schema.
         """
         run = cls(Path(path))
         if run.path.exists() and not run.path.is_dir():
             raise NormprobeError(f"expected a run directory, got the file {run.path}; name another directory")
-        identities = {}
-        if (run.path / "manifest.json").exists():
-            identities = run.manifest()["identities"]
-        given = json.loads(_canonical(config))
-        full = given if resolved is None else json.loads(_canonical(resolved))
+        identities = run.manifest()["identities"] if (run.path / "manifest.json").exists() else {}
+        settings = json.loads(_canonical(resolved))
         with refusing_disk_errors(run.path):
             run.path.mkdir(parents=True, exist_ok=True)
             atomic_write_json(
@@ -61,13 +80,14 @@ class Run:
                 {
                     "schema": SCHEMA,
                     "written": datetime.now(UTC).isoformat(timespec="seconds"),
-                    "arguments": {"given": given, "resolved": full},
-                    "seed": full.get("seed"),
+                    "arguments": {"given": json.loads(_canonical(given or {})), "resolved": settings},
+                    "seed": settings.get("seed"),
+                    "stages": dict(stages or {}),
                     "identities": identities,
                     "environment": environment(),
                 },
             )
-            atomic_write_text(run.path / "config.yaml", yaml.safe_dump(given))
+            atomic_write_text(run.path / "config.yaml", yaml.safe_dump(dict(resolved), sort_keys=False))
         return run
 
     @classmethod
@@ -82,66 +102,113 @@ class Run:
         return hold(self.path)
 
     def manifest(self) -> dict[str, Any]:
-        """The content of manifest.json. Raises NormprobeError if missing, damaged or of a newer schema."""
+        """The content of manifest.json. Raises NormprobeError if missing, damaged or of another schema."""
         manifest = _read_versioned(self.path / "manifest.json", "a run directory")
-        if not isinstance(manifest.get("identities"), dict):
+        if not isinstance(manifest.get("identities"), dict) or not isinstance(manifest.get("stages"), dict):
             raise NormprobeError(_corrupt(self.path / "manifest.json"))
         return manifest
 
     def identify(self, **identities: Mapping[str, Any]) -> None:
         """Record in the manifest what was run, such as `run.identify(model=opened.identity.to_dict())`."""
+        self._record("identities", identities)
+
+    def expect(self, stages: Mapping[str, str]) -> None:
+        """Record in the manifest the key that each of these stages should have now."""
+        self._record("stages", stages)
+
+    def _record(self, part: str, entries: Mapping[str, Any]) -> None:
         manifest = self.manifest()
-        manifest["identities"].update(identities)
+        manifest[part].update(entries)
         with refusing_disk_errors(self.path):
             atomic_write_json(self.path / "manifest.json", manifest)
 
-    def stage_complete(self, name: str, config: Mapping[str, Any]) -> bool:
-        """Whether stage `name` is finished and was made with exactly this configuration.
+    def label(self, name: str) -> StageLabel | None:
+        """What the finished stage `name` was made from, whatever it should be now; None if it is missing.
 
         Raises NormprobeError if the stage's folder is there without a readable stage.json.
         """
         folder = self.path / name
-        if not folder.exists():
-            return False
-        return _read_versioned(folder / "stage.json", "a stage of a run").get("hash") == config_hash(config)
+        return read_label(folder) if folder.exists() else None
+
+    def resumes(self, label: StageLabel) -> bool:
+        """Whether an unfinished stage with exactly this label is there."""
+        return _key_or_none(self.path / f"{label.name}.partial") == label.key
+
+    def rate(self, name: str) -> float | None:
+        """Work per second of the finished stage `name`; None if nobody measured it."""
+        if self.label(name) is None:
+            return None
+        content = _read_versioned(self.path / name / "stage.json", "a stage of a run")
+        work, seconds = content.get("work"), content.get("seconds")
+        return work / seconds if work and seconds else None
+
+    def is_current(self, name: str) -> bool:
+        """Whether stage `name` is finished and has the key that the manifest expects.
+
+        In a folder of tables without a manifest, every stage that is there counts.
+        """
+        if not (self.path / "manifest.json").exists():
+            return (self.path / name).is_dir()
+        label = self.label(name)
+        return label is not None and label.key == self.manifest()["stages"].get(name)
 
     @contextmanager
-    def stage(self, name: str, config: Mapping[str, Any]) -> Iterator[Path]:
+    def stage(self, label: StageLabel, work: float | None = None) -> Iterator[Path]:
         """Yield the folder `<name>.partial/` to fill; it becomes `<name>/` when the block ends without exception.
 
-        After an exception or a kill the partial folder stays. The next call with the same configuration yields
-        it as it is, so the block can skip the files that are there (write those with `atomic_write`); with
-        another configuration it is emptied first. A finished stage of another configuration is replaced only
-        at the end.
+        After an exception or a kill the partial folder stays. The next call with the same label yields it as it is,
+        so the block can skip the files that are there (write those with `atomic_write`); with another label it is
+        emptied first. A finished stage is replaced only at the end. The manifest expects the new key from then on.
+        `work` says how much there is to do, in any unit: `rate` reads from it how fast the stage was.
 
         Raises NormprobeError on a full disk or missing permission, wherever in the block it happens.
         """
-        final, partial, replaced = (self.path / f"{name}{suffix}" for suffix in ("", ".partial", ".replaced"))
-        self.stage_complete(name, config)  # a folder of that name which is not a stage is not ours to replace
-        label = {"schema": SCHEMA, "config": json.loads(_canonical(config)), "hash": config_hash(config)}
+        final, partial, replaced = (self.path / f"{label.name}{end}" for end in ("", ".partial", ".replaced"))
+        self.label(label.name)  # a folder of that name which is not a stage is not ours to replace
+        content = json.loads(_canonical({"schema": SCHEMA, **asdict(label), "key": label.key}))
         with refusing_disk_errors(self.path):
             shutil.rmtree(replaced, ignore_errors=True)
-            if partial.exists() and _label_or_none(partial) != label:
+            resumed = partial.exists()
+            if resumed and _key_or_none(partial) != label.key:
                 shutil.rmtree(partial)
+                resumed = False
             partial.mkdir(parents=True, exist_ok=True)
-            atomic_write_json(partial / "stage.json", label)
+            content |= {"package": metadata.version("normprobe"), "work": work, "seconds": None}
+            atomic_write_json(partial / "stage.json", content)
+            start = time.monotonic()
             yield partial
+            if not resumed:  # else nobody knows how long the first part took
+                content["seconds"] = time.monotonic() - start
+                atomic_write_json(partial / "stage.json", content)
             if final.exists():
                 final.replace(replaced)
             partial.replace(final)
             shutil.rmtree(replaced, ignore_errors=True)
+            self.expect({label.name: label.key})
 
     def __getitem__(self, name: str) -> Path:
-        """The folder of a complete stage. Raises NormprobeError if it is missing, unfinished or damaged."""
+        """The folder of a stage. Raises NormprobeError if it is missing, unfinished, out of date or damaged."""
         folder = self.path / name
-        if not folder.exists():
-            state = "an unfinished one" if (self.path / f"{name}.partial").exists() else "none"
+        if not self.is_current(name):
+            state = "none"
+            if folder.exists():
+                state = "one of other settings"
+            elif (self.path / f"{name}.partial").exists():
+                state = "an unfinished one"
             raise NormprobeError(
                 f"expected the finished stage '{name}' in {self.path}, got {state}; "
                 f"run normprobe verify --out {self.path}"
             )
-        _read_versioned(folder / "stage.json", "a stage of a run")
         return folder
+
+
+def read_label(folder: Path) -> StageLabel:
+    """What a stage's folder, finished or not, is made from. Raises NormprobeError if its stage.json is unreadable."""
+    content = _read_versioned(folder / "stage.json", "a stage of a run")
+    try:
+        return StageLabel(content["name"], content["version"], content["settings"], content["reads"])
+    except KeyError as error:
+        raise NormprobeError(_corrupt(folder / "stage.json")) from error
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
@@ -149,37 +216,14 @@ def config_hash(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(_canonical(config).encode()).hexdigest()
 
 
-def read_config(path: str | Path, known: Collection[str]) -> dict[str, Any]:
-    """The arguments in a config.yaml. Raises NormprobeError if unreadable or with a key not in `known`."""
-    path = Path(path)
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise NormprobeError(
-            f"expected a config.yaml of a run, got {path} ({_first_line(error)}); "
-            "name the config.yaml in a run directory"
-        ) from error
-    if not isinstance(config, dict):
-        raise NormprobeError(
-            f"expected arguments as 'key: value' in {path}, got a {type(config).__name__}; write one key per line"
-        )
-    unknown = sorted(str(key) for key in config if key not in known)
-    if unknown:
-        raise NormprobeError(
-            f"expected only the keys {', '.join(sorted(known))} in {path}, "
-            f"got {', '.join(unknown)}; remove or rename them"
-        )
-    return config
-
-
 def _canonical(config: Mapping[str, Any]) -> str:
     return json.dumps(config, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def _label_or_none(folder: Path) -> Any:
+def _key_or_none(folder: Path) -> str | None:
     try:
-        return json.loads((folder / "stage.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return json.loads((folder / "stage.json").read_text(encoding="utf-8"))["key"]
+    except (OSError, ValueError, LookupError, TypeError):
         return None
 
 
@@ -195,10 +239,10 @@ def _read_versioned(path: Path, kind: str) -> dict[str, Any]:
         raise NormprobeError(_corrupt(path)) from error
     if not isinstance(content, dict) or not isinstance(content.get("schema"), int):
         raise NormprobeError(_corrupt(path))
-    if content["schema"] > SCHEMA:
+    if content["schema"] != SCHEMA:
+        how = "upgrade normprobe" if content["schema"] > SCHEMA else "make the run again"
         raise NormprobeError(
-            f"expected schema {SCHEMA} or older in {path}, got {content['schema']}; "
-            "upgrade normprobe or name another directory"
+            f"expected a run of schema {SCHEMA} in {path}, got {content['schema']}; {how} or name another directory"
         )
     return content
 
@@ -208,7 +252,3 @@ def _corrupt(path: Path) -> str:
         f"expected a {path.name} written by normprobe, got a damaged one at {path}; "
         f"delete {path.parent} to run it again"
     )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]

@@ -8,11 +8,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from normprobe.errors import NormprobeError
+
+# Imported where they are used: every command reads its errors from here, and --help must not wait for pandas.
+if TYPE_CHECKING:
+    import pandas as pd
 
 _DISK_ERRORS = (
     errno.ENOSPC,
@@ -77,6 +79,8 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
 
 def read_table(path: Path) -> pd.DataFrame:
     """Read a Parquet table. Raises NormprobeError if it is missing or damaged."""
+    import pandas as pd
+
     try:
         return pd.read_parquet(path)
     except (OSError, ValueError) as error:  # pyarrow's errors derive from these

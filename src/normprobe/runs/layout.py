@@ -38,7 +38,10 @@ FILES: dict[str, RunFile] = {
     "manifest": RunFile("manifest.json", "arguments, identities of the models, packages, hardware, commit"),
     "config": RunFile("config.yaml", "the arguments; `--config` replays them"),
     "report": RunFile("report.html", "everything that was found, in one page"),
-    "profile": RunFile("layer_profile.json", "the layer profile, which the interventions read"),
+    "profile": RunFile(
+        "profile/layer_profile.json", "the layer profile; the interventions read a copy beside it"
+    ),
+    "published_profile": RunFile("layer_profile.json", "the copy, there as long as it is the study's own"),
     "problems": RunFile(
         "problems/problems.parquet",
         "a row per problem",

@@ -16,6 +16,11 @@ from normprobe.runs.layout import FILES, READERS
 _NAMES = (*FILES, "roles", *(f"z/{reader}" for reader in READERS))
 
 
+def stage_of(name: str) -> str:
+    """The stage that writes a table, by a name that `Tables.has` knows."""
+    return FILES[{"roles": "tokens"}.get(name, "z" if name.startswith("z/") else name)].stage
+
+
 class Tables:
     """The tables of one run directory; `layout` describes their columns.
 
@@ -25,6 +30,7 @@ class Tables:
     def __init__(self, run_path: Path) -> None:
         self.path = Path(run_path)
         self._signals: dict[str, dict[str, np.ndarray]] = {}
+        self._current: dict[str, bool] = {}
 
     def has(self, name: str) -> bool:
         """Whether the run has this table: a property's name, `signals/SUBJECT`, `z/READER` or `roles` (some token has
@@ -38,7 +44,7 @@ class Tables:
             return self.has("tokens") and bool(self.tokens["role"].notna().any())
         if name.startswith("z/"):
             return self.has("z") and f"{name.removeprefix('z/')}/z_reasoning" in self._z
-        return (self.path / FILES[name].path).is_file()
+        return self._is_current(name) and (self.path / FILES[name].path).is_file()
 
     @cached_property
     def problems(self) -> pd.DataFrame:
@@ -107,7 +113,7 @@ class Tables:
     @cached_property
     def profile(self) -> dict[str, Any]:
         """`layer_profile.json` as it stands; `normprobe.layer_profile` gives its meaning and checks its model."""
-        return FILES["profile"].read(self.path)
+        return self._read("profile")
 
     def signals(self, subject: str) -> dict[str, np.ndarray]:
         """The signals of one subject: `norm`, entropies [layer, token] and `surprisal` [token], as float32."""
@@ -140,12 +146,28 @@ class Tables:
     def _z(self) -> dict[str, np.ndarray]:
         return self._aligned("z")
 
+    def _is_current(self, name: str) -> bool:
+        """Whether the stage that wrote a file has the key that the run expects: another study's is not read."""
+        stage = stage_of(name)
+        if stage not in self._current:
+            self._current[stage] = Run(self.path).is_current(stage)
+        return self._current[stage]
+
+    def _read(self, name: str) -> Any:
+        file = FILES[name]
+        if not self._is_current(name):
+            raise NormprobeError(
+                f"expected {self.path / file.path}, which this run does not have; "
+                f"finish the run with `normprobe verify --out {self.path}`"
+            )
+        return file.read(self.path)
+
     def _frame(self, name: str) -> pd.DataFrame:
-        return FILES[name].read(self.path)
+        return self._read(name)
 
     def _aligned(self, name: str) -> dict[str, np.ndarray]:
         """Arrays per token, checked to have as many tokens as tokens.parquet."""
-        arrays, n = FILES[name].read(self.path), len(self.tokens)
+        arrays, n = self._read(name), len(self.tokens)
         for key, values in arrays.items():
             if values.shape[-1] != n:
                 file = self.path / FILES[name].path

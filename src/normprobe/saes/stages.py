@@ -13,6 +13,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 from tqdm import tqdm
 
+from normprobe.config import SaeSettings
 from normprobe.errors import NormprobeError
 from normprobe.models.model import OpenModel
 from normprobe.runs.files import atomic_write, atomic_write_json
@@ -29,7 +30,7 @@ from normprobe.saes.dictionary import (
 )
 from normprobe.saes.published import layers_of, open_given
 from normprobe.saes.reductions import reduce_subject, work
-from normprobe.saes.training import SaeSettings, generator_for, quality, train_sae
+from normprobe.saes.training import generator_for, quality, train_sae
 
 GIVEN = "given.json"
 RANDOM = "random"
@@ -39,36 +40,31 @@ TABLES = ("features", "sums", "pairs", "dictionary")
 def fill_saes(
     folder: Path,
     subjects: Mapping[str, OpenModel],
-    responses: pd.DataFrame | None,
+    responses: pd.DataFrame,
     *,
-    layers: Sequence[int] | None = None,
-    given: str | None = None,
     settings: SaeSettings,
     seed: int,
     progress: bool = True,
 ) -> None:
     """Write a dictionary per subject and layer, a random one of the same shape per layer, and training.parquet.
 
-    Resumes layer by layer. `responses` are what the dictionaries are trained on; None only if nothing is trained.
+    Resumes layer by layer. `responses` are what the dictionaries are trained on.
 
-    `given` names dictionaries to read the model with instead of training them: a folder with `layer_NN` folders in
-    SAELens's format, or a published release as `RELEASE:ID`, where ID holds `{layer}`; saes/model/ then holds
-    given.json, and the controls are trained with the same width and k. `layers`: all by default, or all that a given
-    folder has.
+    `settings.given` names dictionaries to read the model with instead of training them: a folder with `layer_NN`
+    folders in SAELens's format, or a published release as `RELEASE:ID`, where ID holds `{layer}`; saes/model/ has
+    given.json, and the controls are trained with the same width and k. Without `settings.layers` every layer has
+    one, or every layer of a given folder.
 
     Raises NormprobeError for layers that the model lacks, given dictionaries that do not fit, nothing to train on, or
     states that are not finite.
     """
-    model = subjects["model"]
-    chosen = _layers(layers, model.identity.n_layers)
+    model, given = subjects["model"], settings.given
+    chosen = _layers(settings.layer_list, model.identity.n_layers)
     if given is not None:
         chosen = layers_of(given, chosen)
         settings = _like_given(given, chosen, model, settings)
     trained = [subject for subject in subjects if subject != "model" or given is None]
-    paired = pd.DataFrame()
-    if trained:
-        assert responses is not None, "dictionaries are trained on responses"
-        paired = training_responses(responses)
+    paired = training_responses(responses) if trained else responses
     with tqdm(
         total=len(trained) * len(chosen) * settings.n_samples,
         desc="train SAEs",

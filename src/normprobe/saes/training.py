@@ -12,47 +12,24 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
 
-from normprobe.errors import NormprobeError
 from normprobe.saes.dictionary import Dictionary
 
 if TYPE_CHECKING:
     from sae_lens import TopKTrainingSAE
 
+    from normprobe.config import SaeSettings
+
 _CODES_AT_ONCE = 2**24
 
 
-@dataclass(frozen=True)
-class SaeSettings:
-    """How dictionaries are trained; the defaults are tiny-thinker's. (The paper states none of this.)
-
-    width: features per layer. k: features active per token. n_samples: tokens shown to each dictionary, repeats
-    counted. batch_size: of them at once. memory: bytes of sampled states held at once, all layers together; fewer
-    tokens are sampled, and fewer layers at a time, where that does not suffice.
-    """
-
-    width: int = 512
-    k: int = 16
-    n_samples: int = 80_000
-    batch_size: int = 256
-    memory: int = 2**29
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.k <= self.width:
-            raise NormprobeError(
-                f"expected between 1 and {self.width} (the width) active features per token, got k = {self.k}; "
-                "correct one of them"
-            )
-
-    @property
-    def lr(self) -> float:
-        """Adam's learning rate: 3e-3 at width 1024 and ∝ 1/√width (arXiv 2406.04093); to zero over the last fifth."""
-        return 3e-3 * math.sqrt(1024 / self.width)
+def learning_rate(width: int) -> float:
+    """Adam's learning rate: 3e-3 at width 1024 and ∝ 1/√width (arXiv 2406.04093); to zero over the last fifth."""
+    return 3e-3 * math.sqrt(1024 / width)
 
 
 def generator_for(*key: object) -> torch.Generator:
@@ -96,13 +73,14 @@ def train_sae(
         )
     sae.b_dec.data.copy_(scale * states.mean(dim=0, dtype=torch.float64))
     sae = sae.to(device)
+    lr = learning_rate(settings.width)
     steps = max(1, settings.n_samples // settings.batch_size)
     trainer = SAETrainer(
         cfg=SAETrainerConfig(
             total_training_samples=steps * settings.batch_size,
             train_batch_size_samples=settings.batch_size,
-            lr=settings.lr,
-            lr_end=settings.lr,
+            lr=lr,
+            lr_end=lr,
             lr_decay_steps=steps // 5,
             device=str(device),
             logger=LoggingConfig(log_to_wandb=False),

@@ -1,0 +1,75 @@
+"""What a command would run, why, and about how long it takes: `--dry-run`. Writes nothing and opens no model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from normprobe.config import flat
+from normprobe.estimates import Workload
+from normprobe.pipeline import Pipeline, needed
+from normprobe.runs.directory import StageLabel
+from normprobe.session import Session
+
+HEAD = ("stage", "state", "time", "memory", "reason")
+NOTE = (
+    "Times and memory are estimates: responses are counted at their full length, and the speed is this run's own "
+    "where it has finished the stage before, else that of tiny-thinker on one core, scaled by the model's size."
+)
+
+
+def stage_table(session: Session, *targets: str) -> str:
+    """The stages that `targets` need: done, or to run with the reason, an estimated time and memory.
+
+    Raises NormprobeError for settings that cannot run, as far as is known without a model.
+    """
+    pipeline = Pipeline(session)
+    labels, again = pipeline.labels(targets), set[str]()
+    rows: list[tuple[str, ...]] = [HEAD]
+    work = session.workload()
+    for name in needed(targets):
+        label, made = labels[name], session.run.label(name)
+        if made is not None and made.key == label.key:
+            rows.append((name, "done", "", "", ""))
+            continue
+        reasons = "missing" if made is None else "; ".join(_reasons(made, label, again))
+        if made is None and session.run.resumes(label):
+            reasons = "unfinished, resumes"
+        again.add(name)
+        rows.append((name, "to run", *_cost(work, session, name), reasons))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join([*(line.rstrip() for line in lines), "", NOTE])
+
+
+def _reasons(made: StageLabel, label: StageLabel, again: set[str]) -> Iterator[str]:
+    """Why a finished stage is not what it should be."""
+    if made.version != label.version:
+        yield f"stage version {made.version} → {label.version}"
+    yield from _changes(dict(flat(made.settings)), dict(flat(label.settings)))
+    for stage in {**made.reads, **label.reads}:
+        if made.reads.get(stage) != label.reads.get(stage):
+            yield f"reads {stage}, which {'runs again' if stage in again else 'has changed'}"
+
+
+def _changes(made: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    for path in {**now, **made}:
+        old, new = made.get(path, "absent"), now.get(path, "absent")
+        if old != new:
+            section, _, name = path.partition(".")
+            what = f"claim {name} version" if section == "claims" else path
+            yield f"{what} {_short(old)} → {_short(new)}"
+
+
+def _short(value: object) -> str:
+    """A value in few characters: hashes are cut."""
+    text = "none" if value is None else str(value)
+    return f"{text[:8]}…" if len(text) > 40 and " " not in text else text
+
+
+def _cost(work: Workload, session: Session, name: str) -> tuple[str, str]:
+    seconds, gigabytes = work.seconds(name, session.run.rate(name)), work.gigabytes(name)
+    time = (
+        "unknown" if seconds is None else f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+    )
+    return time, "unknown" if gigabytes is None else f"{gigabytes:.1f} GB"

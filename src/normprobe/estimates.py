@@ -1,0 +1,111 @@
+"""About how long a stage takes and how much memory: counts of its work, and rates measured or stated here.
+
+They are estimates: responses are counted as if each reached its limit, and a model that is not tiny-thinker as if its
+time grew with the bytes of its weights.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from normprobe.config import Study
+from normprobe.problems.testbed import bundled
+
+RATES: Mapping[str, float] = {
+    "problems": 1e3,
+    "responses": 1e4,
+    "traces": 2e4,
+    "saes": 1.5e4,
+    "reductions": 1.5e4,
+    "profile": 1e5,
+    "experiments": 5e3,
+    "methods": 5e3,
+    "tasks": 5e3,
+    "evidence": 4.0,
+    "audit": 0.14,
+}
+"""Units of `work` per second, of tiny-thinker on one core, where the run has not measured its own."""
+_PYTHON_GB = 0.7
+"""Python with torch and its libraries."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The counts that the work of a study depends on. n: split → problems.
+
+    weights_gb, layers: of the model; None if its files are not on this machine.
+    """
+
+    study: Study
+    n: Mapping[str, int]
+    weights_gb: float | None
+    layers: int | None
+
+    @classmethod
+    def of(cls, study: Study, n: Mapping[str, int]) -> Workload:
+        """Reads the sizes and the configuration of a local model's files, and nothing else of it."""
+        name = study.model.name
+        folder = bundled.path(name) if name in bundled.NAMES else Path(name).expanduser()
+        if not (folder / "config.json").is_file():
+            return cls(study, n, None, None)
+        content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        n_bytes = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+        return cls(study, n, n_bytes / 1e9, content.get("num_hidden_layers"))
+
+    @property
+    def subjects(self) -> int:
+        """The model, its untrained twin, and an early checkpoint if there is one."""
+        return 2 + (self.study.model.early_checkpoint is not None)
+
+    def work(self, stage: str) -> float:
+        """The work of a stage in units of its own, such as tokens: more of it takes in proportion longer."""
+        s = self.study
+        tokens = 3.0 * sum(self.n.values()) * s.max_new_tokens
+        layers = len(s.saes.layer_list or []) or self.layers or 1
+        part = s.methods.part
+        answers = 225 * s.methods.tune + s.methods.test * (30 + s.methods.samples)
+        match stage:
+            case "problems":
+                return float(sum(self.n.values()))
+            case "responses" | "profile" | "tasks":
+                return tokens
+            case "traces":
+                return tokens * self.subjects
+            case "saes":
+                return 1.0 * s.saes.n_samples * layers * self.subjects
+            case "reductions":
+                return tokens * layers * (self.subjects + 1)
+            case "experiments":
+                return 12.0 * self.n["measure"] * s.max_new_tokens
+            case "methods":
+                return 1.0 * (answers + part * (20 + 3 * s.methods.samples)) * s.max_new_tokens
+            case "evidence":
+                return float(self.n["measure"])
+            case _:
+                return (s.audit.nulls + 10 * s.audit.trained) * s.audit.problems / 40 + s.audit.samples / 50
+
+    def seconds(self, stage: str, measured: float | None) -> float | None:
+        """How long a stage takes at a measured rate, or at that of `RATES`; None if nothing is known of the model."""
+        if measured is not None:
+            return self.work(stage) / measured
+        if self.weights_gb is None:
+            return None
+        return self.work(stage) / RATES[stage] * max(self.weights_gb / _tiny_gb(), 1.0)
+
+    def gigabytes(self, stage: str) -> float | None:
+        """Memory of a stage: the networks that it opens, the states that it holds, and Python."""
+        if stage in ("problems", "evidence"):
+            return _PYTHON_GB
+        if self.weights_gb is None:
+            return None
+        networks = self.subjects if stage in ("traces", "saes", "reductions", "audit") else 1
+        held = self.study.saes.memory_gb if stage == "saes" else 0.0
+        return _PYTHON_GB + networks * self.weights_gb + held
+
+
+def _tiny_gb() -> float:
+    folder = bundled.path("tiny-thinker")
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors")) / 1e9

@@ -1,0 +1,380 @@
+"""The stages of a run in order, what each reads, and the program that runs what is missing.
+
+A stage's key is a hash of its name, its version, the settings it reads and the keys of the stages it reads: a stage
+whose key is unchanged is not run again, and one whose key has changed counts as absent for every reader. Whether a
+stage has to run is decided before torch is imported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Collection
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from normprobe.claims.measure.signal_comparison import NAME as SIGNALS
+from normprobe.claims.registry import CLAIMS, write_claim, write_signals, write_verdicts
+from normprobe.config import ModelSettings, Study, flat
+from normprobe.layer_profile import LayerProfile
+from normprobe.problems.testbed import bundled
+from normprobe.runs.directory import Run, StageLabel, read_label
+from normprobe.runs.files import atomic_write_json, atomic_write_text, refusing_disk_errors
+from normprobe.runs.layout import FILES
+from normprobe.runs.tables import stage_of
+from normprobe.session import Session
+
+CLAIM_KEYS = "keys.json"
+_MODEL_FILES = (".safetensors", ".json", ".jinja", ".txt", ".model", ".py")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage: what it reads and what fills its folder. `version` is raised by hand when its output changes.
+
+    settings: what it reads of a study, as JSON can hold it. reads: the stages that must be finished before. optional:
+    stages that it reads where they are finished. on_request: a command of its own runs it, and its settings stay those
+    it was made with when other commands continue the run.
+    """
+
+    name: str
+    version: int
+    settings: Callable[[Study], dict[str, Any]]
+    reads: tuple[str, ...]
+    fill: Callable[[Session, Path], None]
+    optional: tuple[str, ...] = ()
+    on_request: bool = False
+
+
+def _fill_problems(session: Session, folder: Path) -> None:
+    FILES["problems"].write(folder, session.study.source.load(session.sizes, session.study.seed))
+
+
+def _fill_responses(session: Session, folder: Path) -> None:
+    from normprobe.engines.hf import HfEngine
+    from normprobe.tracing.stages import fill_responses
+
+    fill_responses(
+        folder,
+        HfEngine(session.model()),
+        session.tables.problems,
+        max_new_tokens=session.study.max_new_tokens,
+        batch_size=session.study.responses.batch_size,
+        seed=session.study.seed,
+        scorer=session.study.source.score,
+        progress=session.progress,
+    )
+
+
+def _fill_traces(session: Session, folder: Path) -> None:
+    from normprobe.tracing.stages import fill_traces
+
+    with ExitStack() as eager:
+        for opened in session.subjects.values():
+            eager.enter_context(opened.returning_attentions())
+        fill_traces(
+            folder,
+            session.subjects,
+            session.tables.responses,
+            session.tables.problems,
+            roles=session.study.source.roles,
+            batch_size=session.study.tracing.batch_size,
+            progress=session.progress,
+        )
+
+
+def _fill_saes(session: Session, folder: Path) -> None:
+    from normprobe.saes.stages import fill_saes
+
+    fill_saes(
+        folder,
+        session.subjects,
+        session.tables.responses,
+        settings=session.study.saes,
+        seed=session.study.seed,
+        progress=session.progress,
+    )
+
+
+def _fill_reductions(session: Session, folder: Path) -> None:
+    from normprobe.saes.stages import fill_reductions
+
+    responses, saes = session.tables.responses, session.run["saes"]
+    fill_reductions(folder, session.subjects, responses, saes, progress=session.progress)
+
+
+def _fill_profile(session: Session, folder: Path) -> None:
+    tables, identity = session.tables, session.model().identity.to_dict()
+    LayerProfile.measure(tables.tokens, tables.signals("model")["norm"], identity).save(
+        folder / FILES["profile"].name
+    )
+
+
+def _fill_experiments(session: Session, folder: Path) -> None:
+    from normprobe.engines.hf import HfEngine
+    from normprobe.experiments.suppression import fill_experiments
+
+    fill_experiments(
+        folder,
+        HfEngine(session.model()),
+        session.profile,
+        session.tables.problems,
+        session.tables.tokens,
+        max_new_tokens=session.study.max_new_tokens,
+        batch_size=session.study.experiments.batch_size,
+        seed=session.study.seed,
+        scorer=session.study.source.score,
+        progress=session.progress,
+    )
+
+
+def _fill_methods(session: Session, folder: Path) -> None:
+    from normprobe.experiments.method_parts import MethodInputs
+    from normprobe.experiments.methods import fill_methods
+
+    problems, responses = (session.run.path / FILES[name].path for name in ("problems", "responses"))
+    inputs = MethodInputs(session.study, session.profile, problems, responses)
+    fill_methods(folder, inputs, processes=session.processes, progress=session.progress)
+
+
+def _fill_tasks(session: Session, folder: Path) -> None:
+    from normprobe.experiments.task_treatments import run_tasks  # lm-eval is an extra
+
+    FILES["tasks"].write(folder, run_tasks(session.study, session.profile))
+
+
+def _fill_evidence(session: Session, folder: Path) -> None:
+    """Judge every claim; what has the same key in the evidence that is there is taken over from it."""
+    label, seed = read_label(folder), session.study.seed
+    finished, known = session.run.path / "evidence", {}
+    if (finished / CLAIM_KEYS).exists():
+        known = json.loads((finished / CLAIM_KEYS).read_text(encoding="utf-8"))
+    keys = {claim.name: _evidence_key(claim.name, claim.version, claim.needs, label) for claim in CLAIMS}
+    keys[SIGNALS] = _evidence_key(SIGNALS, 1, (), label)
+    unchanged = {name for name, key in keys.items() if known.get(name) == key}
+    for name in unchanged:
+        for path in finished.glob(f"{name}.*"):
+            shutil.copy2(path, folder)
+    for claim in CLAIMS:
+        if claim.name not in unchanged:
+            write_claim(claim, session.tables, seed, folder)
+    if SIGNALS not in unchanged:
+        write_signals(session.tables, seed, folder)
+    write_verdicts(folder)
+    atomic_write_json(folder / CLAIM_KEYS, keys)
+
+
+def _evidence_key(name: str, version: int, needs: Collection[str], evidence: StageLabel) -> str:
+    """What one part of the evidence depends on: what needs no table of methods/ outlasts an evaluation of methods."""
+    uses_methods = any(stage_of(need) == "methods" for need in needs)
+    reads = {stage: key for stage, key in evidence.reads.items() if uses_methods or stage != "methods"}
+    settings = {"version": version, "seed": evidence.settings["seed"]}
+    return StageLabel(name, evidence.version, settings, reads).key
+
+
+def _fill_audit(session: Session, folder: Path) -> None:
+    from normprobe.audit.study import AuditInputs, fill_audit
+    from normprobe.saes.stages import shape_of
+
+    inputs = AuditInputs(session.run.path, session.study, *shape_of(session.run["saes"]))
+    fill_audit(folder, inputs, processes=session.processes, progress=session.progress)
+
+
+def _problems(study: Study) -> dict[str, Any]:
+    sizes = {name: size for name, size in dataclasses.asdict(study.problems).items() if name != "source"}
+    return {
+        "source": study.source.name,
+        "fingerprint": study.source.fingerprint(),
+        **sizes,
+        "seed": study.seed,
+    }
+
+
+def _responses(study: Study) -> dict[str, Any]:
+    return _identity(study.model) | {
+        "max_new_tokens": study.max_new_tokens,
+        "batch_size": study.responses.batch_size,
+        "seed": study.seed,
+    }
+
+
+def _traces(study: Study) -> dict[str, Any]:
+    early = study.model.early_checkpoint
+    control = None if early is None else _identity(early)
+    return {"early": control, "batch_size": study.tracing.batch_size, "seed": study.seed}
+
+
+def _saes(study: Study) -> dict[str, Any]:
+    early, given = study.model.early_checkpoint, study.saes.given
+    return {
+        **dataclasses.asdict(study.saes),
+        "given": given and fingerprint(given, None),
+        "early": None if early is None else _identity(early),
+        "seed": study.seed,
+    }
+
+
+def _experiments(study: Study) -> dict[str, Any]:
+    return {
+        "max_new_tokens": study.max_new_tokens,
+        "batch_size": study.experiments.batch_size,
+        "seed": study.seed,
+    }
+
+
+def _methods(study: Study) -> dict[str, Any]:
+    m = study.methods
+    return {"tune": m.tune, "test": m.test, "samples": m.samples, "seed": study.seed}
+
+
+def _tasks(study: Study) -> dict[str, Any]:
+    m = study.methods
+    return {"tasks": m.tasks, "limit": m.limit, "include_path": m.include_path, "seed": study.seed}
+
+
+def _evidence(study: Study) -> dict[str, Any]:
+    return {"seed": study.seed, "claims": {claim.name: claim.version for claim in CLAIMS}}
+
+
+def _audit(study: Study) -> dict[str, Any]:
+    return {**dataclasses.asdict(study.audit), "seed": study.seed}
+
+
+STAGES: dict[str, Stage] = {
+    stage.name: stage
+    for stage in (
+        Stage("problems", 1, _problems, (), _fill_problems),
+        Stage("responses", 1, _responses, ("problems",), _fill_responses),
+        Stage("traces", 1, _traces, ("problems", "responses"), _fill_traces),
+        Stage("saes", 1, _saes, ("responses",), _fill_saes),
+        Stage("reductions", 1, lambda _: {}, ("responses", "saes"), _fill_reductions),
+        Stage("profile", 1, lambda _: {}, ("traces",), _fill_profile),
+        Stage("experiments", 1, _experiments, ("problems", "traces", "profile"), _fill_experiments),
+        Stage("methods", 1, _methods, ("problems", "responses", "profile"), _fill_methods, on_request=True),
+        Stage("tasks", 1, _tasks, ("profile",), _fill_tasks, on_request=True),
+        Stage(
+            "evidence",
+            1,
+            _evidence,
+            ("problems", "responses", "traces", "reductions", "profile", "experiments"),
+            _fill_evidence,
+            optional=("methods",),
+        ),
+        Stage("audit", 1, _audit, ("saes", "evidence"), _fill_audit, on_request=True),
+    )
+}
+"""All stages, each after those it reads."""
+
+
+@dataclass
+class Pipeline:
+    """The stages of one session."""
+
+    session: Session
+
+    @cached_property
+    def _settings(self) -> dict[str, dict[str, Any]]:
+        """What every stage reads of the study. The files of local models are hashed for it: once is enough."""
+        return {stage.name: stage.settings(self.session.study) for stage in STAGES.values()}
+
+    def labels(self, targets: Collection[str] = ()) -> dict[str, StageLabel]:
+        """What every stage should be made from now. targets: stages asked for, which count as finished.
+
+        A stage that runs on request and is not asked for keeps the settings that it was made with, but for the seed.
+        Raises NormprobeError for problems or dictionaries that are not there.
+        """
+        run, labels = self.session.run, dict[str, StageLabel]()
+        for stage in STAGES.values():
+            made, chosen = run.label(stage.name), self._settings[stage.name]
+            if (
+                stage.on_request
+                and stage.name not in targets
+                and made
+                and made.settings.keys() == chosen.keys()
+            ):
+                chosen = {**made.settings, "seed": chosen["seed"]}
+            also = [name for name in stage.optional if name in targets or self._finished(labels[name])]
+            reads = {name: labels[name].key for name in (*stage.reads, *also)}
+            labels[stage.name] = StageLabel(stage.name, stage.version, chosen, reads)
+        return labels
+
+    def _finished(self, label: StageLabel) -> bool:
+        made = self.session.run.label(label.name)
+        return made is not None and made.key == label.key
+
+    def begin(self) -> None:
+        """Write the study into its run directory, made if missing. Stages of another study are absent from then on.
+
+        Raises NormprobeError as `labels` does, before anything is written.
+        """
+        session = self.session
+        labels, resolved = self.labels(), dataclasses.asdict(session.study)
+        defaults = dict(flat(dataclasses.asdict(Study())))
+        given = {path: value for path, value in flat(resolved) if value != defaults[path]}
+        stages = {name: label.key for name, label in labels.items()}
+        Run.open(session.run.path, resolved, given=given, stages=stages)
+        self._publish()
+
+    def run(self, *targets: str) -> None:
+        """Run what is missing of these stages and of those that they read. Raises NormprobeError as the stages do."""
+        names = needed(targets)
+        for number, name in enumerate(names, start=1):
+            label = self.labels(targets)[name]
+            if self._finished(label):
+                continue
+            start = time.monotonic()
+            self.session.log(f"[{number}/{len(names)}] {name} …")
+            with self.session.run.stage(label, self.session.workload().work(name)) as folder:
+                STAGES[name].fill(self.session, folder)
+            (self.session.run.path / FILES["report"].path).unlink(missing_ok=True)
+            self._publish()
+            self.session.log(f"[{number}/{len(names)}] {name}: {time.monotonic() - start:.0f} s")
+
+    def _publish(self) -> None:
+        """Bring what lies beside the stages in line with them: the manifest's keys, the profile, the report."""
+        run = self.session.run
+        run.expect({name: label.key for name, label in self.labels().items()})
+        published = run.path / FILES["published_profile"].path
+        if run.is_current("profile"):
+            profile = run.path / FILES["profile"].path
+            atomic_write_text(published, profile.read_text(encoding="utf-8"))
+        else:
+            published.unlink(missing_ok=True)
+        if not run.is_current("evidence"):
+            (run.path / FILES["report"].path).unlink(missing_ok=True)
+
+
+def needed(targets: Collection[str]) -> list[str]:
+    """The targets and all stages that they read, in order."""
+    names = set(targets)
+    for stage in reversed(STAGES.values()):
+        if stage.name in names:
+            names.update(stage.reads)
+    return [name for name in STAGES if name in names]
+
+
+def fingerprint(name: str, revision: str | None = None) -> str:
+    """What tells one model, or folder of dictionaries, from another: a hash of a folder's files, or the hub's name."""
+    folder = bundled.path(name) if name in bundled.NAMES else Path(name).expanduser()
+    if not folder.is_dir():
+        return f"{name}@{revision}"
+    digest = hashlib.sha256(name.partition(":")[2].encode() if name in bundled.NAMES else b"")
+    for file in sorted(path for path in folder.rglob("*") if path.suffix in _MODEL_FILES):
+        digest.update(str(file.relative_to(folder)).encode())
+        with refusing_disk_errors(file), file.open("rb") as content:
+            digest.update(hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _identity(model: ModelSettings) -> dict[str, Any]:
+    return {
+        "model": fingerprint(model.name, model.revision),
+        "dtype": model.dtype,
+        "device": model.device,
+    }

@@ -149,9 +149,9 @@ class Tables:
     def _is_current(self, name: str) -> bool:
         """Whether the stage that wrote a file has the key that the run expects: another study's is not read."""
         stage = stage_of(name)
-        if stage not in self._current:
+        if stage and stage not in self._current:
             self._current[stage] = Run(self.path).is_current(stage)
-        return self._current[stage]
+        return self._current.get(stage, True)
 
     def _read(self, name: str) -> Any:
         file = FILES[name]

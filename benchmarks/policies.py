@@ -33,8 +33,8 @@ from normprobe.models.architectures import dissect
 from normprobe.models.open import DTYPES
 from normprobe.policies.alrr import ALRR
 from normprobe.policies.erss import ERSS
+from normprobe.policies.policy import Policy
 from normprobe.policies.probe import Probe
-from normprobe.policies.rows import Policy
 from normprobe.policies.threshold import AdaptiveThreshold, FixedThreshold
 
 TARGETS = {

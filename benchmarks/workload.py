@@ -152,8 +152,10 @@ def measure_profile(workload: Workload) -> tuple[LayerProfile, np.ndarray]:
     probe = Probe(everywhere, max_tokens=workload.new_tokens)
     with intervene(workload.model, probe, quiet=True) as intervention:
         workload.generate()
-    running: Any = intervention.running
-    norm = running.summary(range(len(workload.ids))).norm.transpose(0, 1).flatten(1).numpy()
+    assert intervention.running is not None
+    summary = intervention.running.summary(range(len(workload.ids)))
+    assert summary is not None
+    norm = summary.norm.transpose(0, 1).flatten(1).numpy()
     tokens = pd.DataFrame({"problem_id": range(norm.shape[1])}).assign(
         split="select", mode="think", segment="thought", sink=False
     )

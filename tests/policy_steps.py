@@ -6,8 +6,9 @@ from profile_fixture import profile
 from normprobe.policies.alrr import ALRR
 from normprobe.policies.combined import Combined
 from normprobe.policies.erss import ERSS
-from normprobe.policies.probe import Probe, RunningProbe
-from normprobe.policies.rows import Change, Policy, Rows
+from normprobe.policies.policy import Policy
+from normprobe.policies.probe import Probe
+from normprobe.policies.rows import Change, Rows
 from normprobe.policies.suppression import Clamp, Suppression
 from normprobe.policies.threshold import AdaptiveThreshold, FixedThreshold
 
@@ -68,7 +69,8 @@ class Step:
         return changes
 
     def summary(self) -> dict[str, torch.Tensor]:
-        return vars(self.running.summary(range(N_SLOTS))) if isinstance(self.running, RunningProbe) else {}
+        found = self.running.summary(range(N_SLOTS))
+        return {} if found is None else {name: kept for name, kept in vars(found).items() if name != "layers"}
 
 
 def act(policy: Policy, passes: list[list[tuple[int, Rows]]], device: torch.device) -> History:

@@ -10,8 +10,7 @@ from layout_fixture import put
 from normprobe.claims import methods_help
 from normprobe.claims.measure.measured_tokens import NotMeasurable
 from normprobe.claims.measure.resampling import Resampling
-from normprobe.claims.methods_help import BASELINES, LRS, SHOWN, detectable
-from normprobe.experiments.method_baselines import WARMER
+from normprobe.claims.methods_help import BASELINES, LRS, SHOWN, WARMER, detectable
 from normprobe.experiments.selectors import SELECTORS
 from normprobe.runs.tables import Tables
 

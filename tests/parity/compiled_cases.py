@@ -16,8 +16,8 @@ from normprobe.errors import NormprobeError
 from normprobe.policies.alrr import ALRR
 from normprobe.policies.combined import Combined
 from normprobe.policies.erss import ERSS
+from normprobe.policies.policy import Policy
 from normprobe.policies.probe import Probe
-from normprobe.policies.rows import Policy
 from normprobe.policies.suppression import Suppression
 from normprobe.policies.threshold import FixedThreshold
 

@@ -18,7 +18,8 @@ from normprobe.models.open import assemble
 from normprobe.policies.alrr import ALRR
 from normprobe.policies.controls.gated_recursion import AlwaysGate, EntropyGate, GatedRecursion, RandomGate
 from normprobe.policies.erss import ERSS
-from normprobe.policies.rows import Policy, norms
+from normprobe.policies.policy import Policy
+from normprobe.policies.rows import norms
 from normprobe.policies.suppression import Suppression
 from normprobe.policies.threshold import FixedThreshold
 from normprobe.problems.testbed.problems import make_problems

@@ -20,8 +20,9 @@ from normprobe.policies.controls.gated_recursion import (
     GatedRecursion,
     RandomGate,
 )
-from normprobe.policies.draws import keys, uniform
-from normprobe.policies.rows import Change, Policy, Rerun, Rows, norms, request_key
+from normprobe.policies.draws import keys, request_key, uniform
+from normprobe.policies.policy import Policy
+from normprobe.policies.rows import Change, Rerun, Rows, norms
 from normprobe.policies.threshold import AdaptiveThreshold, FixedThreshold
 
 CPU = torch.device("cpu")
@@ -261,7 +262,7 @@ def test_the_threshold_learns_from_the_norms_before_the_extra_pass(seed: int) ->
         before = norms(direction(2) * row[:, None])
         tau = state.tau(LAYER, slot)
         assert torch.equal(change.triggered, (before > tau) & (before < 7.0 * tau))
-        state.see(LAYER, slot, before, torch.tensor([True, True]))
+        state.observe(LAYER, slot, before, torch.tensor([True, True]))
         state.finish()
 
 
@@ -360,7 +361,7 @@ def test_a_random_gate_opens_as_often_as_told_and_at_other_tokens_with_another_s
 
 def test_an_entropy_gate_needs_an_engine_that_tells_the_entropy() -> None:
     rows = replace(random_rows(0), entropy=None)
-    with pytest.raises(NormprobeError, match="expected an engine that tells the output entropy") as caught:
+    with pytest.raises(NormprobeError, match="expected an engine that knows the output entropy") as caught:
         apply(GatedRecursion(EntropyGate((LAYER,), 1.0)), rows, Rerunning(lambda x: x))
     assert "\n" not in str(caught.value)
 
@@ -373,11 +374,11 @@ FIXED = FixedThreshold({LAYER: 1.0})
     [
         (lambda: ALRR(FIXED, blow_up=1.0), "expected blow_up > 1"),
         (lambda: ALRR(FIXED, blow_up=math.nan), "expected blow_up > 1"),
-        (lambda: ALRR(FIXED, max_passes=0), "at least one extra pass, got 0"),
+        (lambda: ALRR(FIXED, max_passes=0), "max_passes ≥ 1, got 0"),
         (lambda: ALRR(FIXED, growth=math.nan), "expected growth"),
         (lambda: ALRR(FIXED, damping=1.1), r"expected damping in \[0, 1\], got 1.1"),
         (lambda: ALRR(FIXED, damping=math.nan), "expected damping"),
-        (lambda: GatedRecursion(AlwaysGate((1,)), max_passes=-1), "at least one extra pass"),
+        (lambda: GatedRecursion(AlwaysGate((1,)), max_passes=-1), "max_passes ≥ 1"),
         (lambda: GatedRecursion(AlwaysGate((1,)), damping=-0.1), "expected damping"),
         (lambda: RandomGate({1: 1.5}), "expected a share of tokens"),
         (lambda: RandomGate({1: math.nan}), "expected a share of tokens"),

@@ -18,8 +18,9 @@ from normprobe.policies.controls.low_norm import LowNormSuppression
 from normprobe.policies.controls.replayed_suppression import Doses, ReplayedSuppression
 from normprobe.policies.controls.rotation import Rotation
 from normprobe.policies.erss import DIRECTIONS, ERSS
+from normprobe.policies.policy import Policy, Stateless
 from normprobe.policies.probe import Probe, RunningProbe
-from normprobe.policies.rows import Change, Policy, Rerun, Rows, Stateless
+from normprobe.policies.rows import Change, Rerun, Rows
 from normprobe.policies.suppression import Clamp, Suppression
 from normprobe.policies.threshold import FixedThreshold
 

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import kstest
 
-from normprobe.policies.draws import keys, normal, uniform
-from normprobe.policies.rows import request_key
+from normprobe.policies.draws import keys, normal, request_key, uniform
 
 CPU = torch.device("cpu")
 unsigned = st.integers(0, 2**64 - 1)

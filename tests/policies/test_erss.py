@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from normprobe.errors import NormprobeError
 from normprobe.policies.controls.caa import CAA
-from normprobe.policies.draws import keys, uniform
+from normprobe.policies.draws import keys, request_key, uniform
 from normprobe.policies.erss import DIRECTIONS, ERSS
-from normprobe.policies.rows import Rows, RunningPolicy, norms, request_key
+from normprobe.policies.policy import RunningPolicy
+from normprobe.policies.rows import Rows, norms
 from normprobe.policies.threshold import FixedThreshold
 
 CPU = torch.device("cpu")
@@ -246,7 +247,7 @@ def test_padding_and_prompt_do_nothing() -> None:
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"bank_size": 0}, "a bank of at least one state"),
+        ({"bank_size": 0}, "bank_size ≥ 1"),
         ({"beta": 1.5}, r"beta in \[0, 1\]"),
         ({"probability": float("nan")}, r"probability in \[0, 1\]"),
         ({"streak": 0}, "streak ≥ 1"),

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from normprobe.errors import NormprobeError
-from normprobe.policies.probe import BLOCKS, Probe, RunningProbe, Summary
+from normprobe.policies.probe import BLOCKS, Probe, RunningProbe
+from normprobe.policies.probe_summary import ProbeSummary
 from normprobe.policies.rows import Rows, norms
 from normprobe.policies.threshold import AdaptiveThreshold, FixedThreshold
 
@@ -47,7 +48,7 @@ def feed(probing: RunningProbe, slots: list[int], steps: list[int], hidden: torc
     probing.finish()
 
 
-def watched(states: torch.Tensor, slot: int = 1, **how) -> Summary:
+def watched(states: torch.Tensor, slot: int = 1, **how) -> ProbeSummary:
     """What a probe sees of one request that is alone."""
     probing = started(**how)
     for step in range(states.shape[1]):
@@ -55,10 +56,10 @@ def watched(states: torch.Tensor, slot: int = 1, **how) -> Summary:
     return probing.summary([slot])
 
 
-def same(one: Summary, other: Summary) -> bool:
+def same(one: ProbeSummary, other: ProbeSummary) -> bool:
     return all(
         torch.equal(getattr(one, name).nan_to_num(-1.0), getattr(other, name).nan_to_num(-1.0))
-        for name in Summary.__dataclass_fields__
+        for name in ProbeSummary.__dataclass_fields__
     )
 
 
@@ -89,7 +90,7 @@ def test_an_adaptive_threshold_is_the_one_of_before_each_pass() -> None:
             norm, tau = norms(states[i, step : step + 1]), reference.tau(layer, slot)
             excess[i] += (norm - tau).clamp_min(0)[0]
             above[i] += int(norm > tau)
-            reference.see(layer, slot, norm, eligible)
+            reference.observe(layer, slot, norm, eligible)
         reference.finish()
     seen = watched(states, threshold=ADAPTIVE)
     assert seen.above.tolist() == [above]

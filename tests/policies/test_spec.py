@@ -11,7 +11,7 @@ from normprobe.policies.alrr import ALRR
 from normprobe.policies.combined import Combined
 from normprobe.policies.controls.rotation import Rotation
 from normprobe.policies.erss import ERSS
-from normprobe.policies.rows import Policy
+from normprobe.policies.policy import Policy
 from normprobe.policies.spec import build, spec_of
 from normprobe.policies.suppression import Clamp, Suppression
 from normprobe.policies.threshold import AdaptiveThreshold, FixedThreshold
@@ -38,7 +38,7 @@ def test_names_and_settings_make_policies() -> None:
 @pytest.mark.parametrize(
     "spec, message",
     [
-        ("arlr", "a policy among alrr, erss, suppress, clamp, probe, got 'arlr'"),
+        ("arlr", "a policy among alrr, erss, probe, suppress, clamp, got 'arlr'"),
         ({"policy": "alrr", "alpha": 1.0}, "settings of alrr among .*, got alpha"),
         ({"policy": "alrr", "damping": "much"}, "damping of alrr like its default 1.0, got 'much'"),
         ({"policy": "alrr", "max_passes": 1.5}, "max_passes of alrr"),
@@ -52,7 +52,7 @@ def test_names_and_settings_make_policies() -> None:
         ({"policy": "alrr", "tau": {"1": 2}, "layers": [2]}, r"τ for layers \[2\], got \[1\]"),
         ({"policy": "alrr", "tau": "profile", "k": 2}, "an adaptive threshold only"),
         ({"policy": "suppress", "scale": 2}, r"a suppression factor in \[0, 1\]"),
-        ({"policy": "erss", "bank_size": 0}, "a bank of at least one state"),
+        ({"policy": "erss", "bank_size": 0}, "bank_size ≥ 1"),
         ([], "a policy as a name"),
         ([{"policy": "alrr"}, {"policy": "alrr"}], "do not conflict"),
     ],

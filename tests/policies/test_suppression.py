@@ -13,8 +13,10 @@ from normprobe.errors import NormprobeError
 from normprobe.policies.controls.direction_only import DirectionOnly
 from normprobe.policies.controls.low_norm import LowNormSuppression
 from normprobe.policies.controls.replayed_suppression import Doses, ReplayedSuppression
-from normprobe.policies.controls.rotation import Rotation, turn
-from normprobe.policies.rows import Policy, Rows, norms
+from normprobe.policies.controls.rotation import Rotation
+from normprobe.policies.ops import turn
+from normprobe.policies.policy import Policy
+from normprobe.policies.rows import Rows, norms
 from normprobe.policies.suppression import Clamp, Suppression
 from normprobe.policies.threshold import BINS, AdaptiveThreshold, FixedThreshold
 

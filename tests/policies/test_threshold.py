@@ -32,7 +32,7 @@ def width(threshold: AdaptiveThreshold, layer: int) -> float:
 def show(state: AdaptiveState, norms: np.ndarray | list[float], slot: int = 0, layer: int = 2) -> None:
     """A request shows these norms, one per pass."""
     for norm in norms:
-        state.see(layer, torch.tensor([slot]), torch.tensor([norm]).float(), torch.tensor([True]))
+        state.observe(layer, torch.tensor([slot]), torch.tensor([norm]).float(), torch.tensor([True]))
         state.finish()
 
 
@@ -80,7 +80,7 @@ def estimates() -> tuple[AdaptiveThreshold, dict[str, float]]:
     state = threshold.start(len(STREAMS), CPU)
     slot, yes = torch.arange(len(STREAMS)), torch.ones(len(STREAMS), dtype=torch.bool)
     for norms in np.stack(list(STREAMS.values()), axis=1):
-        state.see(2, slot, torch.from_numpy(norms).float(), yes)
+        state.observe(2, slot, torch.from_numpy(norms).float(), yes)
         state.finish()
     return threshold, dict(zip(STREAMS, state.tau(2, slot).tolist(), strict=True))
 
@@ -211,7 +211,7 @@ def test_order_company_and_slot_do_not_change_a_bit(seed: int, n: int) -> None:
     threshold = AdaptiveThreshold.of(profile(), LAYERS)
     together, alone = threshold.start(3, CPU), threshold.start(1, CPU)
     for row in stream:
-        together.see(2, torch.arange(3), row, torch.ones(3, dtype=torch.bool))
+        together.observe(2, torch.arange(3), row, torch.ones(3, dtype=torch.bool))
         together.finish()
     show(alone, stream[torch.from_numpy(rng.permutation(n)), 1].numpy())
     assert torch.equal(together.tau(2, torch.tensor([1])), alone.tau(2, torch.tensor([0])))
@@ -229,12 +229,12 @@ def test_layers_seen_together_one_by_one_or_in_part_end_alike(seed: int) -> None
     at_once, in_part = threshold.start(2, CPU), threshold.start(2, CPU)
     for step in range(5):
         for layer in LAYERS:
-            at_once.see(layer, slot, norms[layer][step], yes)
+            at_once.observe(layer, slot, norms[layer][step], yes)
         at_once.finish()
     for layer in LAYERS[::-1]:
         before = [in_part.tau(other, slot).clone() for other in LAYERS if other != layer]
         for step in range(5):
-            in_part.see(layer, slot, norms[layer][step], yes)
+            in_part.observe(layer, slot, norms[layer][step], yes)
             in_part.finish()
         assert all(
             torch.equal(in_part.tau(other, slot), old)
@@ -254,9 +254,9 @@ def test_rows_that_do_not_count_leave_no_trace(seed: int) -> None:
         norm = torch.from_numpy(30 * np.exp(rng.normal(0, 0.5, 3))).float()
         some = torch.from_numpy(rng.random(3) < 0.5)
         for layer in LAYERS:
-            clean.see(layer, torch.arange(3), norm, some)
+            clean.observe(layer, torch.arange(3), norm, some)
             junk = torch.tensor([500.0, torch.nan, torch.inf, 0.0, 1.0, torch.nan])
-            state.see(
+            state.observe(
                 layer,
                 torch.cat([torch.arange(3), torch.tensor([-1, 0, 1, 2, -1, -1])]),
                 torch.cat([norm, junk]),
@@ -289,7 +289,7 @@ def test_a_reset_forgets_one_request_and_no_other() -> None:
 def test_a_tokens_own_norm_does_not_move_its_own_threshold() -> None:
     state = AdaptiveThreshold.of(profile(), LAYERS).start(1, CPU)
     before = tau(state)
-    state.see(2, torch.tensor([0]), torch.tensor([300.0]), torch.tensor([True]))
+    state.observe(2, torch.tensor([0]), torch.tensor([300.0]), torch.tensor([True]))
     assert tau(state) == before
     state.finish()
     assert tau(state) != before
@@ -313,7 +313,7 @@ def test_a_fixed_threshold_is_the_profiles_for_every_request() -> None:
     assert threshold.layers == (2,)
     assert FixedThreshold.of(profile(), [2, 0]).layers == LAYERS
     state = threshold.start(2, CPU)
-    state.see(2, torch.tensor([0]), torch.tensor([1e6]), torch.tensor([True]))
+    state.observe(2, torch.tensor([0]), torch.tensor([1e6]), torch.tensor([True]))
     state.finish()
     state.reset([0])
     assert state.tau(2, torch.tensor([0, 1, -1])).tolist() == pytest.approx([profile().tau[2]] * 3)

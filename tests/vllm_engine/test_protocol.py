@@ -14,7 +14,7 @@ from normprobe.engines.vllm.engine import VllmEngine
 from normprobe.errors import NormprobeError
 from normprobe.layer_profile import LayerProfile
 from normprobe.policies.controls.rotation import Rotation
-from normprobe.policies.rows import Policy
+from normprobe.policies.policy import Policy
 from normprobe.policies.spec import build
 from normprobe.policies.threshold import FixedThreshold
 

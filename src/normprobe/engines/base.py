@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from normprobe.errors import NormprobeError
 from normprobe.models.chat import Chat
 from normprobe.models.identity import ModelIdentity
-from normprobe.policies.rows import Policy
+from normprobe.policies.policy import Policy
 
 Draws = Callable[[str, int], Float[np.ndarray, " step"]]
 """(name of a request, number of steps n) → n uniform numbers in [0, 1), a function of the two alone."""

@@ -7,18 +7,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from normprobe.policies.lrs import FORMS, sums_by_layer, with_rates
-from normprobe.policies.probe import RunningProbe, Summary
-from normprobe.policies.rows import RunningPolicy
+from normprobe.policies.probe_summary import ProbeSummary
 
 SUMS = ("total", "excess", "above", "last_excess", "last_third")
 """The sums of one layer that the scores `FORMS` add up over the layers."""
 
 
-def probe_results(summary: Summary, columns: Mapping[str, int]) -> list[dict[str, Any]]:
+def probe_results(summary: ProbeSummary, columns: Mapping[str, int]) -> list[dict[str, Any]]:
     """By request: {"n_tokens": int, "layers": {layer: {"total", "excess", "above", "largest", "last_excess",
     "last_third" and, with max_tokens > 0, "norm": [token]}}}.
 
-    The first four are those of `normprobe.policies.probe.Summary`; the next two are Σ max(0, norm − τ) and Σ norm over
+    The first four are those of `normprobe.policies.probe_summary.ProbeSummary`; the next two are Σ max(0, norm − τ) and Σ norm over
     the last parts that LRS scores. columns: layer (as text, as JSON has it) → its place in the summary.
     """
     *_, last_excess, last_third = sums_by_layer(summary)
@@ -56,11 +55,3 @@ def with_scores(result: Mapping[str, Any]) -> dict[str, Any]:
         "layers": layers,
         "scores": with_rates(sums, result["n_tokens"]),
     }
-
-
-def running_probe(running: RunningPolicy) -> RunningProbe | None:
-    """The probe among the parts of a policy at work, None if it has none."""
-    if isinstance(running, RunningProbe):
-        return running
-    parts = getattr(running, "parts", [])  # of a combination
-    return next((found for _, part in parts if (found := running_probe(part)) is not None), None)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from normprobe.engines.base import Draws, Engine, Events
-from normprobe.policies.rows import Policy
+from normprobe.policies.policy import Policy
 from normprobe.problems.source import Scorer
 
 MODE = "think"

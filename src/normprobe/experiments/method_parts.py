@@ -17,22 +17,22 @@ from normprobe.config import Study
 from normprobe.engines.base import Events
 from normprobe.engines.hf import HfEngine
 from normprobe.experiments.answers import answer
-from normprobe.experiments.method_baselines import WARMER, baselines
 from normprobe.experiments.method_settings import Setting, Vectors
 from normprobe.experiments.samples import draw_sample, sample_draws
 from normprobe.experiments.thinking_vectors import thinking_vectors
 from normprobe.layer_profile import LayerProfile
 from normprobe.models.model import OpenModel
 from normprobe.models.open import open_for
-from normprobe.policies.alrr import ALRR
 from normprobe.policies.combined import Combined
 from normprobe.policies.controls.entropy_log import EntropyLog
 from normprobe.policies.controls.plain import Plain
-from normprobe.policies.erss import ERSS
-from normprobe.policies.rows import Policy
+from normprobe.policies.policy import Policy
 from normprobe.problems import ProblemSource
 from normprobe.problems.source import Regime
 from normprobe.runs.files import read_table
+
+WARMER = "plain, T = 0.6"
+"""Plain generation with nothing changed but sampling."""
 
 
 @dataclass(frozen=True)
@@ -181,15 +181,19 @@ class MethodTreatments:
         treatment = " + ".join(setting.method for setting in self.settings)
         policy = opened.policy(*self.settings)
         policies = {treatment if self.rates is not None else f"{name} (paper)": policy}
-        if self.rates is not None and isinstance(policy, ALRR | ERSS):
-            entropies = EntropyLog(policy.layers[0])
-            opened.answer(entropies, regime, regime.problems(study.methods.tune, "tune"), study.seed)
-            uncertain = entropies.above(sum(self.rates.values()) / len(self.rates))
-            policies |= baselines(policy, self.rates, uncertain, study.seed)
+        if self.rates:
+
+            def entropy_above(share: float) -> float:
+                log = EntropyLog(policy.layers[0])
+                opened.answer(log, regime, regime.problems(study.methods.tune, "tune"), study.seed)
+                return log.above(share)
+
+            found = policy.baselines(self.rates, study.seed, entropy_above)
+            policies |= {f"{treatment}: {baseline}": other for baseline, other in found.items()}
         frames = []
-        for key, acting in policies.items():
-            table, _ = opened.answer(acting, regime, problems, study.seed)
-            frames.append(table.assign(treatment=key, name=name if acting is policy else key))
+        for key, applied in policies.items():
+            table, _ = opened.answer(applied, regime, problems, study.seed)
+            frames.append(table.assign(treatment=key, name=name if applied is policy else key))
         return pd.concat(frames, ignore_index=True)
 
 

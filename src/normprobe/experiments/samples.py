@@ -21,7 +21,7 @@ from normprobe.layer_profile import LayerProfile
 from normprobe.models.model import OpenModel
 from normprobe.models.sites import record_sites
 from normprobe.policies.lrs import lrs_scores
-from normprobe.policies.rows import Policy
+from normprobe.policies.policy import Policy
 from normprobe.problems.source import Scorer
 
 

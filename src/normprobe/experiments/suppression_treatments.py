@@ -17,7 +17,7 @@ from normprobe.policies.controls.low_norm import LowNormSuppression
 from normprobe.policies.controls.plain import Plain
 from normprobe.policies.controls.replayed_suppression import Doses
 from normprobe.policies.controls.rotation import Rotation
-from normprobe.policies.rows import Policy
+from normprobe.policies.policy import Policy
 from normprobe.policies.suppression import PAPER_SCALE, Suppression
 from normprobe.policies.threshold import FixedThreshold
 

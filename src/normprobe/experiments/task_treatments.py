@@ -15,15 +15,9 @@ from normprobe.engines.base import UntriggeredWarning
 from normprobe.errors import NormprobeError
 from normprobe.experiments.lm_eval import NormprobeLM
 from normprobe.experiments.lm_eval_tasks import DIRECTORY
-from normprobe.experiments.method_baselines import baselines
 from normprobe.experiments.method_settings import Setting, papers
 from normprobe.layer_profile import LayerProfile
-from normprobe.policies.alrr import ALRR
-from normprobe.policies.erss import ERSS
-from normprobe.policies.rows import Policy
-
-UNKNOWN_ENTROPY = "ALRR: entropy gate"
-"""The harness samples by itself, so nobody can tell the entropy that a token was drawn from."""
+from normprobe.policies.policy import Policy
 
 
 def run_tasks(study: Study, profile: LayerProfile, *, batch_size: int = 64) -> pd.DataFrame:
@@ -69,14 +63,13 @@ def run_tasks(study: Study, profile: LayerProfile, *, batch_size: int = 64) -> p
     frames = [under("plain", None)]
     for setting in papers(profile):
         policy = setting.policy(profile, _no_vectors)
-        assert isinstance(policy, ALRR | ERSS)
         name = _treatment(setting)
         frames.append(under(name, policy))
         rates = {layer: model.acted[layer] / max(model.n_tokens, 1) for layer in policy.layers}
         frames[-1]["acted"] = sum(rates.values()) / len(rates)
-        for baseline, other in baselines(policy, rates, 0.0, seed).items():
-            if baseline != UNKNOWN_ENTROPY:
-                frames.append(under(baseline.replace(setting.method, name, 1), other))
+        # The harness samples by itself, so nobody knows the entropy that a token was drawn from.
+        baselines = policy.baselines(rates, seed, entropy_above=None)
+        frames += [under(f"{name}: {baseline}", other) for baseline, other in baselines.items()]
     return pd.concat(frames, ignore_index=True)
 
 

@@ -8,34 +8,43 @@ Paper and code: b = 1.5, n = 1, g = 0.2, α = 1; the demo of the code: n = 10, g
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 
 from normprobe.errors import NormprobeError
+from normprobe.policies.checks import check_within
+from normprobe.policies.controls.gated_recursion import (
+    AlwaysGate,
+    EntropyGate,
+    Gate,
+    GatedRecursion,
+    RandomGate,
+)
 from normprobe.policies.ops import keep, peaks
-from normprobe.policies.rows import Change, Rerun, Rows, RunningPolicy
-from normprobe.policies.threshold import AdaptiveThreshold, FixedThreshold
+from normprobe.policies.policy import Cost, Policy, RunningPolicy
+from normprobe.policies.rows import Change, Rerun, Rows
+from normprobe.policies.threshold import ThresholdPolicy
 
 
 @dataclass(frozen=True)
-class ALRR:
+class ALRR(ThresholdPolicy):
     """Extra passes of a layer at its norm peaks.
 
     threshold: τ by layer. blow_up: b, the window's upper end in units of τ. max_passes: n. growth: g, the least growth
-    of the norm that an extra pass is kept for; `damping`: α, the weight of the extra pass.
+    of the norm that an extra pass is kept for. damping: α, the weight of the extra pass.
 
     Raises NormprobeError for settings that make no sense.
     """
 
-    threshold: FixedThreshold | AdaptiveThreshold
     blow_up: float = 1.5
     max_passes: int = 1
     growth: float = 0.2
     damping: float = 1.0
 
+    name: ClassVar[str] = "alrr"
     kind: ClassVar[str] = "recursion"
 
     def __post_init__(self) -> None:
@@ -45,17 +54,28 @@ class ALRR:
             )
         if math.isnan(self.growth):
             raise NormprobeError("expected growth as a share of the norm, got NaN; the paper has 0.2")
-        check_passes(self.max_passes, self.damping)
+        check_within("max_passes", self.max_passes, 1, hint="the paper has 1")
+        check_within("damping", self.damping, 0, 1, "the paper has 1")
 
-    @property
-    def layers(self) -> tuple[int, ...]:
-        return self.threshold.layers
+    def cost(self, state_bytes: int) -> Cost:
+        return Cost(self.threshold.bytes_per_slot, self.max_passes * len(self.layers))
+
+    def baselines(
+        self, rate: Mapping[int, float], seed: int, entropy_above: Callable[[float], float] | None
+    ) -> dict[str, Policy]:
+        """As many extra passes for random tokens and for uncertain tokens; and extra passes for all."""
+        gates: dict[str, Gate] = {"random gate": RandomGate(dict(rate), seed)}
+        if entropy_above is not None:
+            uncertain = entropy_above(sum(rate.values()) / len(rate))
+            gates["entropy gate"] = EntropyGate(self.layers, uncertain)
+        gates["always on"] = AlwaysGate(self.layers)
+        return {name: GatedRecursion(gate, self.max_passes, self.damping) for name, gate in gates.items()}
 
     def start(self, n_slots: int, d: int, device: torch.device) -> RunningPolicy:
         return _RunningALRR(self, n_slots, device)
 
 
-class _RunningALRR:
+class _RunningALRR(RunningPolicy):
     def __init__(self, settings: ALRR, n_slots: int, device: torch.device) -> None:
         self.settings = settings
         self.threshold = settings.threshold.start(n_slots, device)
@@ -67,7 +87,7 @@ class _RunningALRR:
         """Extra passes for the rows inside the window."""
         settings, tau, eligible = self.settings, self.threshold.tau(layer, rows.slot), rows.eligible
         norm, triggered = peaks(rows.hidden, tau, eligible, settings.blow_up)
-        self.threshold.see(layer, rows.slot, norm, eligible)
+        self.threshold.observe(layer, rows.slot, norm, eligible)
         hidden, active, passes = rows.hidden, triggered, torch.zeros_like(rows.slot)
         for _ in range(settings.max_passes):
             out = rerun(active, hidden)
@@ -88,11 +108,3 @@ class _RunningALRR:
 
     def finish(self) -> None:
         self.threshold.finish()
-
-
-def check_passes(max_passes: int, damping: float) -> None:
-    """Raises NormprobeError unless there is an extra pass, and a damping in [0, 1]."""
-    if max_passes < 1:
-        raise NormprobeError(f"expected at least one extra pass, got {max_passes}; the paper has 1")
-    if not 0 <= damping <= 1:
-        raise NormprobeError(f"expected damping in [0, 1], got {damping}; the paper has 1")

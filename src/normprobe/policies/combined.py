@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import ClassVar
 
 import torch
 
 from normprobe.errors import NormprobeError
-from normprobe.policies.rows import Change, Policy, Rerun, Rows, RunningPolicy
+from normprobe.policies.policy import Cost, Policy, RunningPolicy
+from normprobe.policies.probe_summary import ProbeSummary
+from normprobe.policies.rows import Change, Rerun, Rows
 
 
 @dataclass(frozen=True)
-class Combined:
+class Combined(Policy):
     """Policies applied in order at every layer.
 
-    Conflicts are told by `kind`: two of one kind at a layer, or a suppression with any other that changes states (what
+    Policies conflict by `kind`: two of one kind at a layer, or a suppression with any other that changes states (what
     is shortened no longer shows its norm). A probe conflicts with nothing. A combination within is taken apart.
 
     Raises NormprobeError for policies that conflict at a layer, or for none.
@@ -25,14 +26,10 @@ class Combined:
 
     policies: tuple[Policy, ...]
 
-    kind: ClassVar[str] = "combined"
-
     def __post_init__(self) -> None:
         if not self.policies:
             raise NormprobeError("expected at least one policy, got none; name one")
-        object.__setattr__(
-            self, "policies", tuple(part for policy in self.policies for part in parts_of(policy))
-        )
+        object.__setattr__(self, "policies", tuple(part for policy in self.policies for part in policy.parts))
         for one, other in combinations(self.policies, 2):
             kinds = {one.kind, other.kind}
             shared = sorted(set(one.layers) & set(other.layers))
@@ -46,38 +43,45 @@ class Combined:
     def layers(self) -> tuple[int, ...]:
         return tuple(sorted({layer for policy in self.policies for layer in policy.layers}))
 
+    @property
+    def parts(self) -> tuple[Policy, ...]:
+        return self.policies
+
+    def cost(self, state_bytes: int) -> Cost:
+        return sum((policy.cost(state_bytes) for policy in self.policies), Cost())
+
     def start(self, n_slots: int, d: int, device: torch.device) -> RunningPolicy:
         return RunningCombined(
             [(frozenset(policy.layers), policy.start(n_slots, d, device)) for policy in self.policies]
         )
 
 
-def parts_of(policy: Policy) -> tuple[Policy, ...]:
-    """The policies of a combination, or the one that it is."""
-    return policy.policies if isinstance(policy, Combined) else (policy,)
-
-
 @dataclass(frozen=True)
-class RunningCombined:
+class RunningCombined(RunningPolicy):
     """The policies at work, in order, each with its layers."""
 
     parts: list[tuple[frozenset[int], RunningPolicy]]
 
     def reset(self, slots: Sequence[int], requests: Sequence[str]) -> None:
-        for _, acting in self.parts:
-            acting.reset(slots, requests)
+        for _, running in self.parts:
+            running.reset(slots, requests)
 
     def apply(self, rows: Rows, layer: int, rerun: Rerun) -> Change:
         """The changes of all, one after the other; extra passes add up."""
         hidden, triggered, passes = rows.hidden, torch.zeros_like(rows.eligible), None
-        for layers, acting in self.parts:
+        for layers, running in self.parts:
             if layer in layers:
-                change = acting.apply(replace(rows, hidden=hidden), layer, rerun)
+                change = running.apply(replace(rows, hidden=hidden), layer, rerun)
                 hidden, triggered = change.hidden, triggered | change.triggered
                 if change.passes is not None:
                     passes = change.passes if passes is None else passes + change.passes
         return Change(hidden, triggered, passes)
 
     def finish(self) -> None:
-        for _, acting in self.parts:
-            acting.finish()
+        for _, running in self.parts:
+            running.finish()
+
+    def summary(self, slots: Sequence[int]) -> ProbeSummary | None:
+        """That of the first policy that has one."""
+        found = (running.summary(slots) for _, running in self.parts)
+        return next((summary for summary in found if summary is not None), None)

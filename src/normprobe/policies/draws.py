@@ -7,7 +7,9 @@ finaliser of SplitMix64 (Steele et al. 2014), applied once per part.
 
 from __future__ import annotations
 
+import hashlib
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -23,9 +25,36 @@ _GAMMA, _FIRST, _SECOND = (
 )
 
 
-def keys(numbers: list[int], device: torch.device) -> Int[torch.Tensor, " request"]:
+def request_key(request: str) -> int:
+    """What keys a request's random draws: a hash of its name, so that its slot and its batch do not matter.
+
+    An unsigned 64-bit number.
+    """
+    return int.from_bytes(hashlib.blake2b(request.encode(), digest_size=8).digest(), "big")
+
+
+def keys(numbers: Sequence[int], device: torch.device) -> Int[torch.Tensor, " request"]:
     """Keys of requests (`request_key`, unsigned) as a tensor: the same 64 bits, signed."""
     return torch.tensor([_signed(number) for number in numbers], dtype=torch.int64, device=device)
+
+
+class RequestKeys:
+    """The keys of the requests in all slots of a running policy; one slot more takes padding."""
+
+    BYTES = 8
+    """Memory per slot."""
+
+    def __init__(self, n_slots: int, device: torch.device) -> None:
+        self._key = torch.zeros(n_slots + 1, dtype=torch.int64, device=device)
+
+    def reset(self, slots: Sequence[int], requests: Sequence[str]) -> None:
+        """These slots hold these requests from now on."""
+        at = torch.tensor(list(slots), dtype=torch.int64, device=self._key.device)
+        self._key[at] = keys([request_key(request) for request in requests], self._key.device)
+
+    def of(self, slot: Int[torch.Tensor, " row"]) -> Int[torch.Tensor, " row"]:
+        """The key of each row's request; any for padding, slot −1."""
+        return self._key[slot]
 
 
 def _shifted(value: torch.Tensor, bits: int) -> torch.Tensor:
@@ -41,7 +70,9 @@ def _mixed(state: torch.Tensor, part: torch.Tensor | int) -> torch.Tensor:
     return value ^ _shifted(value, 31)
 
 
-def lots(key: Int[torch.Tensor, " row"], layer: int, seed: int, stream: int = 0) -> Int[torch.Tensor, " row"]:
+def stream_key(
+    key: Int[torch.Tensor, " row"], layer: int, seed: int, stream: int = 0
+) -> Int[torch.Tensor, " row"]:
     """The part of the hash that is the same at every step, for `uniform_at`. Arguments as in `uniform`."""
     value = _mixed(key, _signed(seed))
     for part in (layer, stream):
@@ -49,8 +80,8 @@ def lots(key: Int[torch.Tensor, " row"], layer: int, seed: int, stream: int = 0)
     return value
 
 
-def _hashed(lot: Int[torch.Tensor, " row"], step: Int[torch.Tensor, " row"]) -> Int[torch.Tensor, " row"]:
-    return _mixed(lot, step.to(torch.int64))
+def _hashed(stream: Int[torch.Tensor, " row"], step: Int[torch.Tensor, " row"]) -> Int[torch.Tensor, " row"]:
+    return _mixed(stream, step.to(torch.int64))
 
 
 def _unit(bits: torch.Tensor) -> torch.Tensor:
@@ -62,14 +93,14 @@ def uniform(
     key: Int[torch.Tensor, " row"], layer: int, step: Int[torch.Tensor, " row"], seed: int, stream: int = 0
 ) -> Float[torch.Tensor, " row"]:
     """One draw per row, uniform in [0, 1). stream: tells apart several draws for the same row."""
-    return uniform_at(lots(key, layer, seed, stream), step)
+    return uniform_at(stream_key(key, layer, seed, stream), step)
 
 
 def uniform_at(
-    lot: Int[torch.Tensor, " row"], step: Int[torch.Tensor, " row"]
+    stream: Int[torch.Tensor, " row"], step: Int[torch.Tensor, " row"]
 ) -> Float[torch.Tensor, " row"]:
-    """`uniform` of rows whose `lots` are known."""
-    return _unit(_hashed(lot, step))
+    """`uniform` of rows whose `stream_key` is known."""
+    return _unit(_hashed(stream, step))
 
 
 def normal(
@@ -81,7 +112,7 @@ def normal(
     stream: int = 0,
 ) -> Float[torch.Tensor, "row d"]:
     """d standard normal draws per row (Box and Muller 1958), float32."""
-    base = _hashed(lots(key, layer, seed, stream), step)[:, None]
+    base = _hashed(stream_key(key, layer, seed, stream), step)[:, None]
     column = torch.arange(d, device=key.device)[None]
     # 1 − u lies in (0, 1]: its logarithm is finite.
     radius = torch.sqrt(-2 * torch.log1p(-_unit(_mixed(base, 2 * column + 1))))

@@ -9,19 +9,20 @@ binds; here the streak goes on, and the cooldown alone spaces injections.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 
 from normprobe.errors import NormprobeError
-from normprobe.policies.controls.rotation import turn
-from normprobe.policies.draws import keys, lots, normal, uniform_at
-from normprobe.policies.ops import holding, inject, peaks, put
-from normprobe.policies.rows import Change, Rerun, Rows, RunningPolicy, norms, request_key
-from normprobe.policies.threshold import AdaptiveThreshold, FixedThreshold
+from normprobe.policies.checks import check_within
+from normprobe.policies.draws import RequestKeys, normal, stream_key, uniform_at
+from normprobe.policies.ops import inject, peaks, replace_rows, rows_of, turn
+from normprobe.policies.policy import Cost, Policy, RunningPolicy, counts
+from normprobe.policies.rows import Change, Rerun, Rows, norms
+from normprobe.policies.threshold import ThresholdPolicy
 
 TRIGGERS = ("at_peaks", "low_streak")
 DIRECTIONS = ("nearest", "random_bank", "scaled", "rotated")
@@ -29,7 +30,7 @@ _CHANCE, _ENTRY, _AXIS = 0, 1, 2  # streams of draws
 
 
 @dataclass(frozen=True)
-class ERSS:
+class ERSS(ThresholdPolicy):
     """Injections of earlier high-norm states.
 
     trigger: `at_peaks`, tokens above τ, or `low_streak`, tokens that end at least `streak` tokens below it.
@@ -45,46 +46,53 @@ class ERSS:
     Raises NormprobeError for settings that make no sense.
     """
 
-    threshold: FixedThreshold | AdaptiveThreshold
     trigger: str = "at_peaks"
-    streak: int = 40
+    streak: int = counts("tokens", 40)
     probability: float = 0.2
-    cooldown: int = 32
+    cooldown: int = counts("tokens", 32)
     min_cosine: float = 0.5
     beta: float = 0.5
-    bank_size: int = 32
+    bank_size: int = counts("states", 32)
     direction: str = "nearest"
     seed: int = 0
 
+    name: ClassVar[str] = "erss"
     kind: ClassVar[str] = "steering"
 
     def __post_init__(self) -> None:
-        for name, known in (("trigger", TRIGGERS), ("direction", DIRECTIONS)):
-            if getattr(self, name) not in known:
-                raise NormprobeError(
-                    f"expected {name} among {', '.join(known)}, got {getattr(self, name)}; choose one"
-                )
-        if self.bank_size < 1:
-            raise NormprobeError(
-                f"expected a bank of at least one state, got {self.bank_size}; the paper has 32"
-            )
-        if self.streak < 1 or self.cooldown < 0:
-            raise NormprobeError(
-                f"expected streak ≥ 1 and cooldown ≥ 0 tokens, got {self.streak} and {self.cooldown}; correct them"
-            )
-        for name, low in (("probability", 0), ("beta", 0), ("min_cosine", -1)):
-            if not low <= getattr(self, name) <= 1:
-                raise NormprobeError(f"expected {name} in [{low}, 1], got {getattr(self, name)}; correct it")
+        for name, value, known in (
+            ("trigger", self.trigger, TRIGGERS),
+            ("direction", self.direction, DIRECTIONS),
+        ):
+            if value not in known:
+                raise NormprobeError(f"expected {name} among {', '.join(known)}, got {value}; choose one")
+        check_within("bank_size", self.bank_size, 1, hint="the paper has 32")
+        check_within("streak", self.streak, 1, hint="the paper's code has 40")
+        check_within("cooldown", self.cooldown, 0, hint="the paper has 32")
+        check_within("probability", self.probability, 0, 1)
+        check_within("beta", self.beta, 0, 1)
+        check_within("min_cosine", self.min_cosine, -1, 1)
 
-    @property
-    def layers(self) -> tuple[int, ...]:
-        return self.threshold.layers
+    def cost(self, state_bytes: int) -> Cost:
+        """By layer the bank with its norms, two counters and the key of the draws; the request's key."""
+        by_layer = self.bank_size * (state_bytes + 4) + 2 * 8 + 8
+        return Cost(self.threshold.bytes_per_slot + len(self.layers) * by_layer + RequestKeys.BYTES)
+
+    def baselines(
+        self, rate: Mapping[int, float], seed: int, entropy_above: Callable[[float], float] | None
+    ) -> dict[str, Policy]:
+        """The same tokens changed as much, by something else than the most similar state."""
+        return {
+            "random bank vector": replace(self, direction="random_bank"),
+            "length alone": replace(self, direction="scaled"),
+            "rotation": replace(self, direction="rotated"),
+        }
 
     def start(self, n_slots: int, d: int, device: torch.device) -> RunningPolicy:
         return _RunningERSS(self, n_slots, d, device)
 
 
-class _RunningERSS:
+class _RunningERSS(RunningPolicy):
     """Banks and counters by [layer, slot]; one slot more than there are requests takes what does not count."""
 
     def __init__(self, settings: ERSS, n_slots: int, d: int, device: torch.device) -> None:
@@ -98,21 +106,20 @@ class _RunningERSS:
         # Its dtype is that of the first state.
         self._bank: Float[torch.Tensor, "layer slot entry d"] | None = None
         self._d = d
-        self._norm = torch.full((*shape, settings.bank_size), -torch.inf, device=device)
+        self._bank_norm = torch.full((*shape, settings.bank_size), -torch.inf, device=device)
         self._low = torch.zeros(shape, dtype=torch.int64, device=device)
         self._since = torch.full(shape, settings.cooldown, dtype=torch.int64, device=device)
-        self._key = torch.zeros(n_slots + 1, dtype=torch.int64, device=device)
-        self._lot = torch.zeros(shape, dtype=torch.int64, device=device)
-        self._seen: list[tuple[torch.Tensor, ...]] = []
+        self._keys = RequestKeys(n_slots, device)
+        self._chance_key = torch.zeros(shape, dtype=torch.int64, device=device)
+        self._pending: list[tuple[torch.Tensor, ...]] = []
 
     def reset(self, slots: Sequence[int], requests: Sequence[str]) -> None:
         self.threshold.reset(slots)
-        at = torch.tensor(list(slots), dtype=torch.int64, device=self._key.device)
-        key = keys([request_key(request) for request in requests], self._key.device)
-        self._key[at] = key
+        at = torch.tensor(list(slots), dtype=torch.int64, device=self._places.device)
+        self._keys.reset(slots, requests)
         for layer, i in self._index.items():
-            self._lot[i, at] = lots(key, layer, self.settings.seed, _CHANCE)
-        self._norm[:, at] = -torch.inf
+            self._chance_key[i, at] = stream_key(self._keys.of(at), layer, self.settings.seed, _CHANCE)
+        self._bank_norm[:, at] = -torch.inf
         self._low[:, at] = 0
         self._since[:, at] = self.settings.cooldown
 
@@ -120,20 +127,22 @@ class _RunningERSS:
         """Mix bank entries into the triggered rows."""
         s, i, slot = self.settings, self._index[layer], rows.slot
         if self._bank is None:
-            shape = (*self._norm.shape, self._d)
+            shape = (*self._bank_norm.shape, self._d)
             self._bank = torch.zeros(shape, dtype=rows.hidden.dtype, device=rows.hidden.device)
         tau, eligible = self.threshold.tau(layer, slot), rows.eligible
         norm, above = peaks(rows.hidden, tau, eligible)
-        self.threshold.see(layer, slot, norm, eligible)
+        self.threshold.observe(layer, slot, norm, eligible)
         due = above if s.trigger == "at_peaks" else ~above & (self._low[i, slot] + 1 >= s.streak)
         may = eligible & due & (self._since[i, slot] >= s.cooldown)
-        if (maybe := holding(may)) is not None:
-            chance = uniform_at(self._lot[i, slot[maybe]], rows.step[maybe]) < s.probability
-            may = put(may, maybe, may[maybe] & chance)
-        bank, held = self._bank[i], self._norm[i]
-        mixed, acts = inject(rows.hidden, norm, slot, may, bank, held, min_cosine=s.min_cosine, beta=s.beta)
+        if (maybe := rows_of(may)) is not None:
+            chance = uniform_at(self._chance_key[i, slot[maybe]], rows.step[maybe]) < s.probability
+            may = replace_rows(may, maybe, may[maybe] & chance)
+        bank, bank_norm = self._bank[i], self._bank_norm[i]
+        mixed, acts = inject(
+            rows.hidden, norm, slot, may, bank, bank_norm, min_cosine=s.min_cosine, beta=s.beta
+        )
         at = torch.where(eligible, slot, self._spare)
-        self._seen.append((self._places[i], at, rows.hidden, norm, above, acts))
+        self._pending.append((self._places[i], at, rows.hidden, norm, above, acts))
         if s.beta == 0:
             # To the bit: an angle of 0 is not found exactly, and −0 + 0 is +0.
             return Change(rows.hidden, acts)
@@ -146,14 +155,14 @@ class _RunningERSS:
         self, rows: Rows, layer: int, mixed: Float[torch.Tensor, "row d"]
     ) -> Float[torch.Tensor, "row d"]:
         """What a baseline makes of the rows, given what the method makes of them."""
-        s, key = self.settings, self._key[rows.slot]
+        s, key = self.settings, self._keys.of(rows.slot)
         match s.direction:
             case "random_bank":
                 assert self._bank is not None
                 i = self._index[layer]
-                lots = normal(key, layer, rows.step, s.seed, s.bank_size, _ENTRY)
-                filled = self._norm[i, rows.slot] > -torch.inf
-                entry = torch.where(filled, lots, -torch.inf).argmax(dim=-1)
+                drawn = normal(key, layer, rows.step, s.seed, s.bank_size, _ENTRY)
+                filled = self._bank_norm[i, rows.slot] > -torch.inf
+                entry = torch.where(filled, drawn, -torch.inf).argmax(dim=-1)
                 return torch.lerp(rows.hidden, self._bank[i, rows.slot, entry], s.beta)
             case "scaled":
                 return rows.hidden * (norms(mixed) / norms(rows.hidden).clamp_min(1e-12))[:, None]
@@ -167,20 +176,20 @@ class _RunningERSS:
     def finish(self) -> None:
         """States above τ enter the banks in place of the shortest there, counters count: all layers at once."""
         self.threshold.finish()
-        if not self._seen or self._bank is None:
+        if not self._pending or self._bank is None:
             return
-        place, at, hidden, norm, above, acts = map(torch.stack, zip(*self._seen, strict=True))
-        self._seen.clear()
+        place, at, hidden, norm, above, acts = map(torch.stack, zip(*self._pending, strict=True))
+        self._pending.clear()
         slots = torch.add(at, place[:, None], alpha=self._spare + 1).flatten()
         above, acts = above.flatten(), acts.flatten()
         for count, ends in ((self._low, above), (self._since, acts)):
             count = count.view(-1)
             count.index_copy_(0, slots, (count.index_select(0, slots) + 1).masked_fill(ends, 0))
-        if (rows := holding(above)) is None:
+        if (rows := rows_of(above)) is None:
             return
         into, state, size = slots[rows], hidden.flatten(0, 1)[rows], norm.flatten()[rows]
-        bank, held = self._bank.flatten(0, 1), self._norm.flatten(0, 1)
-        shortest = held[into].min(dim=-1)
+        bank, bank_norm = self._bank.flatten(0, 1), self._bank_norm.flatten(0, 1)
+        shortest = bank_norm[into].min(dim=-1)
         enters, entry = above[rows] & (size > shortest.values), shortest.indices
         bank[into, entry] = torch.where(enters[:, None], state, bank[into, entry])
-        held[into, entry] = torch.where(enters, size, shortest.values)
+        bank_norm[into, entry] = torch.where(enters, size, shortest.values)

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 
 from normprobe.errors import NormprobeError
-from normprobe.policies.probe import Summary
+from normprobe.policies.probe_summary import ProbeSummary
 
 LAST_PART, LAST_THIRD = 0.3, 1 / 3
 FORMS: tuple[str, ...] = ("A", "B", "C", "D", "last_third")
@@ -42,24 +42,24 @@ def lrs_scores(
     return with_rates(sums, n)
 
 
-def probe_scores(seen: Summary) -> list[dict[str, float]]:
-    """The same scores of each request that a probe has seen, whatever its threshold, fixed or adaptive.
+def probe_scores(summary: ProbeSummary) -> list[dict[str, float]]:
+    """The same scores of each request of a probe, whatever its threshold, fixed or adaptive.
 
-    D and last_third are exact for responses of fewer than `BLOCKS` tokens and approximate beyond (`Summary.last`).
+    D and last_third are exact for responses of fewer than `BLOCKS` tokens and approximate beyond (`ProbeSummary.last`).
     """
-    by_request = sums_by_layer(seen).sum(dim=2).T.tolist()
+    by_request = sums_by_layer(summary).sum(dim=2).T.tolist()
     return [
         with_rates(dict(zip(FORMS, sums, strict=True)), n)
-        for sums, n in zip(by_request, seen.n_tokens.tolist(), strict=True)
+        for sums, n in zip(by_request, summary.n_tokens.tolist(), strict=True)
     ]
 
 
-def sums_by_layer(seen: Summary) -> Float[torch.Tensor, "form request layer"]:
+def sums_by_layer(summary: ProbeSummary) -> Float[torch.Tensor, "form request layer"]:
     """What the scores of `FORMS` add up over the layers."""
-    counts = seen.n_tokens.tolist()
-    _, D = seen.last(torch.tensor([_last(n, LAST_PART) for n in counts], dtype=torch.int64))
-    last_third, _ = seen.last(torch.tensor([_last(n, LAST_THIRD) for n in counts], dtype=torch.int64))
-    return torch.stack([seen.total, seen.excess, seen.above.float(), D, last_third])
+    counts = summary.n_tokens.tolist()
+    _, D = summary.last(torch.tensor([_last(n, LAST_PART) for n in counts], dtype=torch.int64))
+    last_third, _ = summary.last(torch.tensor([_last(n, LAST_THIRD) for n in counts], dtype=torch.int64))
+    return torch.stack([summary.total, summary.excess, summary.above.float(), D, last_third])
 
 
 def with_rates(sums: Mapping[str, float], n: int) -> dict[str, float]:

@@ -6,7 +6,10 @@ it is plain torch; the two agree to float32 rounding. Nothing here waits for the
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from importlib.util import find_spec
+from typing import ParamSpec, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -15,30 +18,47 @@ from normprobe.policies.histograms import Histograms
 from normprobe.policies.rows import norms
 
 _TRITON = find_spec("triton") is not None
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
-def _on_gpu(tensor: torch.Tensor) -> bool:
-    return tensor.is_cuda and _TRITON
+def _on_gpu(arguments: tuple[object, ...]) -> bool:
+    return _TRITON and any(isinstance(argument, torch.Tensor) and argument.is_cuda for argument in arguments)
 
 
-def holding(mask: Bool[torch.Tensor, " row"]) -> Int[torch.Tensor, " holding"] | slice | None:
-    """The rows where the mask holds, for work that means nothing elsewhere; None if there are none. All rows, unless a
-    look costs nothing, as on the CPU outside a compiled graph."""
+def _with_kernel(reference: Callable[P, T]) -> Callable[P, T]:
+    """The kernel of the same name where there is a GPU tensor among the arguments, else the reference."""
+
+    @wraps(reference)
+    def operation(*args: P.args, **kwargs: P.kwargs) -> T:
+        if not _on_gpu(args):
+            return reference(*args, **kwargs)
+        from normprobe.policies import ops_triton
+
+        return getattr(ops_triton, reference.__name__)(*args, **kwargs)
+
+    return operation
+
+
+def rows_of(mask: Bool[torch.Tensor, " row"]) -> Int[torch.Tensor, " chosen"] | slice | None:
+    """The rows where the mask is true, None if there are none. All rows where finding out would wait for the device,
+    that is on a GPU and in a compiled graph: for work whose results elsewhere are discarded."""
     if mask.device.type != "cpu" or torch.compiler.is_compiling():
         return slice(None)
     rows = mask.nonzero()[:, 0]
     return rows if len(rows) else None
 
 
-def put(
+def replace_rows(
     values: Shaped[torch.Tensor, "row ..."],
-    rows: Int[torch.Tensor, " holding"] | slice,
-    news: Shaped[torch.Tensor, "holding ..."],
+    rows: Int[torch.Tensor, " chosen"] | slice,
+    new: Shaped[torch.Tensor, "chosen ..."],
 ) -> Shaped[torch.Tensor, "row ..."]:
-    """The values with new ones in the rows that `holding` told."""
-    return news if isinstance(rows, slice) else values.index_copy(0, rows, news)
+    """The values with new ones in the rows that `rows_of` found."""
+    return new if isinstance(rows, slice) else values.index_copy(0, rows, new)
 
 
+@_with_kernel
 def peaks(
     hidden: Float[torch.Tensor, "row d"],
     tau: Float[torch.Tensor, " row"],
@@ -46,15 +66,12 @@ def peaks(
     blow_up: float | None = None,
 ) -> tuple[Float[torch.Tensor, " row"], Bool[torch.Tensor, " row"]]:
     """‖h‖₂ in float32, and the eligible rows with τ < ‖h‖, and ‖h‖ < b·τ if there is a b (`blow_up`)."""
-    if _on_gpu(hidden):
-        from normprobe.policies import ops_triton
-
-        return ops_triton.peaks(hidden, tau, eligible, blow_up)
     norm = norms(hidden)
     active = eligible & (norm > tau)
     return norm, active if blow_up is None else active & (norm < blow_up * tau)
 
 
+@_with_kernel
 def keep(
     hidden: Float[torch.Tensor, "row d"],
     out: Float[torch.Tensor, "row d"],
@@ -71,25 +88,20 @@ def keep(
     An active row h becomes h' = (1 − α)·h + α·out, exactly `out` at a damping α of 1 and exactly `hidden` at 0, if
     ‖h'‖ ≥ (1 + growth)·‖h‖ and τ < ‖h'‖ < blow_up·τ. All else stays, to the bit. norm: ‖h‖.
     """
-    if _on_gpu(hidden):
-        from normprobe.policies import ops_triton
-
-        return ops_triton.keep(
-            hidden, out, norm, tau, active, damping=damping, growth=growth, blow_up=blow_up
-        )
     mixed = torch.lerp(hidden, out, damping)
     grown = norms(mixed)
     kept = active & (grown >= (1 + growth) * norm) & (grown > tau) & (grown < blow_up * tau)
     return torch.where(kept[:, None], mixed, hidden), torch.where(kept, grown, norm), kept
 
 
+@_with_kernel
 def inject(
     hidden: Float[torch.Tensor, "row d"],
     norm: Float[torch.Tensor, " row"],
     slot: Int[torch.Tensor, " row"],
     may: Bool[torch.Tensor, " row"],
     bank: Float[torch.Tensor, "slot entry d"],
-    held: Float[torch.Tensor, "slot entry"],
+    bank_norm: Float[torch.Tensor, "slot entry"],
     *,
     min_cosine: float,
     beta: float,
@@ -97,25 +109,22 @@ def inject(
     """The states with the entry v of the best cosine in their slot's bank mixed in, and the rows that have one.
 
     Where a row `may`, and the best cosine is `min_cosine` at least, (1 − β)·h + β·v; all else stays, to the bit.
-    held: the norms of the entries, −∞ for an empty place.
+    bank_norm: the norms of the entries, −∞ for an empty place.
     """
-    if _on_gpu(hidden):
-        from normprobe.policies import ops_triton
-
-        return ops_triton.inject(hidden, norm, slot, may, bank, held, min_cosine=min_cosine, beta=beta)
-    rows = holding(may)
+    rows = rows_of(may)
     if rows is None:
         return hidden, may
-    state, entries, length = hidden[rows], bank[slot[rows]], held[slot[rows]]
+    state, entries, length = hidden[rows], bank[slot[rows]], bank_norm[slot[rows]]
     dots = torch.einsum("rkd,rd->rk", entries.float(), state.float())
     cosine = dots / (length * norm[rows, None]).clamp_min(1e-12)
     best = torch.where(length > -torch.inf, cosine, -torch.inf).max(dim=-1)
     acts = may[rows] & (best.values >= min_cosine)
     vector = entries.gather(1, best.indices[:, None, None].expand(-1, 1, hidden.shape[1]))[:, 0]
     mixed = torch.where(acts[:, None], torch.lerp(state, vector, beta), state)
-    return put(hidden, rows, mixed), put(may, rows, acts)
+    return replace_rows(hidden, rows, mixed), replace_rows(may, rows, acts)
 
 
+@_with_kernel
 def learn(
     histograms: Histograms,
     place: Int[torch.Tensor, " asked"] | None,
@@ -128,10 +137,6 @@ def learn(
 
     Rows that are not eligible, of slot −1 or of norm NaN do not count. At most one row per slot does.
     """
-    if _on_gpu(norm):
-        from normprobe.policies import ops_triton
-
-        return ops_triton.learn(histograms, place, slot, norm, eligible)
     h = histograms
     low, width, edges, prior, base = (
         values if place is None else values.index_select(0, place)
@@ -145,4 +150,19 @@ def learn(
     row = first.div_(n_columns, rounding_mode="floor").flatten()
     counts = h.counts.view(-1, n_columns).index_select(0, row).view(*norm.shape, n_columns)
     h.tau.view(-1).index_copy_(0, row, h.fence(counts, low, width, prior).flatten())
-    return None
+
+
+def turn(
+    state: Float[torch.Tensor, "row d"],
+    towards: Float[torch.Tensor, "row d"],
+    angle: Float[torch.Tensor, "row 1"],
+) -> Float[torch.Tensor, "row d"]:
+    """States of the same norm, turned by an angle (radians) in the plane of state and `towards`; zero stays zero."""
+    along = _unit(state)
+    across = _unit(towards - (towards * along).sum(dim=-1, keepdim=True) * along)
+    return norms(state)[:, None] * (torch.cos(angle) * along + torch.sin(angle) * across)
+
+
+def _unit(vectors: Float[torch.Tensor, "row d"]) -> Float[torch.Tensor, "row d"]:
+    """Unit vectors; the smallest divisor only guards the zero vector, which stays zero."""
+    return vectors / norms(vectors).clamp_min(1e-12)[:, None]

@@ -146,7 +146,7 @@ def keep(
 @triton.jit
 @no_type_check
 def _inject(
-    hidden, norm, slot, may, bank, held, new, acts, min_cosine, beta, n_entries, d, BLOCK: tl.constexpr
+    hidden, norm, slot, may, bank, bank_norm, new, acts, min_cosine, beta, n_entries, d, BLOCK: tl.constexpr
 ):
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
@@ -157,7 +157,7 @@ def _inject(
     best, chosen = tl.full((), -float("inf"), tl.float32), first
     # Only a row that may act reads its bank.
     for entry in range(first, first + tl.where(tl.load(may + row) != 0, n_entries, 0)):
-        size = tl.load(held + entry)
+        size = tl.load(bank_norm + entry)
         vector = tl.load(bank + entry * d + column, mask=inside, other=0.0).to(tl.float32)
         scale = size * length
         cosine = tl.div_rn(tl.sum(vector * wide), tl.where(scale < 1e-12, 1e-12, scale))
@@ -178,7 +178,7 @@ def inject(
     slot: Int[torch.Tensor, " row"],
     may: Bool[torch.Tensor, " row"],
     bank: Float[torch.Tensor, "slot entry d"],
-    held: Float[torch.Tensor, "slot entry"],
+    bank_norm: Float[torch.Tensor, "slot entry"],
     *,
     min_cosine: float,
     beta: float,
@@ -194,7 +194,7 @@ def inject(
             slot.contiguous(),
             may,
             bank,
-            held,
+            bank_norm,
             new,
             acts,
             float(min_cosine),

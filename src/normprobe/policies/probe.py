@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
-from normprobe.errors import NormprobeError
+from normprobe.policies.checks import check_within
 from normprobe.policies.ops import peaks
-from normprobe.policies.rows import Change, Rerun, Rows, RunningPolicy
-from normprobe.policies.threshold import AdaptiveThreshold, FixedThreshold
+from normprobe.policies.policy import Cost, RunningPolicy, counts
+from normprobe.policies.probe_summary import ProbeSummary
+from normprobe.policies.rows import Change, Rerun, Rows
+from normprobe.policies.threshold import ThresholdPolicy
 
 BLOCKS = 128
 """From 128 tokens on, between 64 and 128 blocks are in use: one holds at most a 64th of the response."""
@@ -30,7 +32,7 @@ CELLS = HALF * (LEVELS + 1)
 
 
 @dataclass(frozen=True)
-class Probe:
+class Probe(ThresholdPolicy):
     """Records norms at the threshold's layers; 9 KiB per request and layer.
 
     threshold: a fixed one of τ = ∞ records norms without any being high.
@@ -38,60 +40,24 @@ class Probe:
         (4 · layers · max_tokens bytes per request); 0 keeps none. Later tokens still enter all sums.
     """
 
-    threshold: FixedThreshold | AdaptiveThreshold
-    max_tokens: int = 0
+    max_tokens: int = counts("tokens", 0)
 
+    name: ClassVar[str] = "probe"
     kind: ClassVar[str] = "probe"
 
     def __post_init__(self) -> None:
-        if self.max_tokens < 0:
-            raise NormprobeError(f"expected max_tokens ≥ 0, got {self.max_tokens}; 0 keeps no trace")
+        check_within("max_tokens", self.max_tokens, 0, hint="0 keeps no trace")
 
-    @property
-    def layers(self) -> tuple[int, ...]:
-        return self.threshold.layers
+    def cost(self, state_bytes: int) -> Cost:
+        """By layer two counters, three sums and the largest norm; the sums of blocks; the norms kept one by one."""
+        by_layer = 2 * 8 + 3 * 8 + 4 + 2 * 4 * CELLS + 4 * (self.max_tokens + 1)
+        return Cost(self.threshold.bytes_per_slot + len(self.layers) * by_layer)
 
     def start(self, n_slots: int, d: int, device: torch.device) -> RunningPolicy:
         return RunningProbe(self, n_slots, device)
 
 
-@dataclass(frozen=True)
-class Summary:
-    """What was seen of some requests, on the CPU; layers as in the probe, norms in activation units.
-
-    n_tokens: rows seen. total: Σ norm. excess: Σ max(0, norm − τ). above: #(norm > τ). largest: max norm.
-    width: tokens per block. total_by_block, excess_by_block: the same sums over block after block, 0 where none is yet.
-    norm: the first `max_tokens` norms, NaN beyond what was seen.
-    """
-
-    n_tokens: Int[torch.Tensor, " request"]
-    total: Float[torch.Tensor, "request layer"]
-    excess: Float[torch.Tensor, "request layer"]
-    above: Int[torch.Tensor, "request layer"]
-    largest: Float[torch.Tensor, "request layer"]
-    width: Int[torch.Tensor, " request"]
-    total_by_block: Float[torch.Tensor, "request layer block"]
-    excess_by_block: Float[torch.Tensor, "request layer block"]
-    norm: Float[torch.Tensor, "request layer token"]
-
-    def last(
-        self, n_last: Int[torch.Tensor, " request"]
-    ) -> tuple[Float[torch.Tensor, "request layer"], Float[torch.Tensor, "request layer"]]:
-        """Σ norm and Σ max(0, norm − τ) over the last `n_last` tokens.
-
-        Exact for responses of fewer than `BLOCKS` tokens. Else the block in which the last part begins enters in
-        proportion to the tokens of it that belong there: off by at most width/4 times the range of values within it.
-        """
-        begin = torch.arange(self.total_by_block.shape[2]) * self.width[:, None]
-        end = torch.minimum(begin + self.width[:, None], self.n_tokens[:, None])
-        held = (end - begin).clamp_min(0)
-        wanted = (end - (self.n_tokens - n_last)[:, None]).clamp_min(0).minimum(held)
-        share = (wanted / held.clamp_min(1))[:, None]
-        total, excess = self.total_by_block * share, self.excess_by_block * share
-        return total.sum(dim=2), excess.sum(dim=2)
-
-
-class RunningProbe:
+class RunningProbe(RunningPolicy):
     """The sums by [layer, slot]; one slot more than there are requests takes what does not count."""
 
     def __init__(self, settings: Probe, n_slots: int, device: torch.device) -> None:
@@ -114,7 +80,7 @@ class RunningProbe:
         self._largest = torch.zeros(shape, device=device)
         self._cells = torch.zeros(*shape, CELLS, 2, device=device)  # of norm, of excess
         self._norm = torch.full((*shape, settings.max_tokens + 1), torch.nan, device=device)
-        self._seen: dict[int, tuple[torch.Tensor, ...]] = {}
+        self._pending: dict[int, tuple[torch.Tensor, ...]] = {}
         self._at: Int[torch.Tensor, " row"] | None = None
 
     def reset(self, slots: Sequence[int], requests: Sequence[str]) -> None:
@@ -128,8 +94,8 @@ class RunningProbe:
         """Nothing changes."""
         tau, eligible = self.threshold.tau(layer, rows.slot), rows.eligible
         norm, above = peaks(rows.hidden, tau, eligible)
-        self.threshold.see(layer, rows.slot, norm, eligible)
-        self._seen[layer] = (norm, tau, above)
+        self.threshold.observe(layer, rows.slot, norm, eligible)
+        self._pending[layer] = (norm, tau, above)
         self._at = torch.where(eligible, rows.slot, self._spare)  # the same at every layer of a pass
         return Change(rows.hidden, torch.zeros_like(eligible))
 
@@ -138,11 +104,11 @@ class RunningProbe:
         self.threshold.finish()
         if self._at is None:
             return
-        norm, tau, above = map(torch.stack, zip(*self._seen.values(), strict=True))
+        norm, tau, above = map(torch.stack, zip(*self._pending.values(), strict=True))
         # An engine may hold some of the layers only.
-        whole = len(self._seen) == len(self._places)
-        base = self._every if whole else torch.stack([self._places[layer] for layer in self._seen])
-        self._seen.clear()
+        whole = len(self._pending) == len(self._places)
+        base = self._every if whole else torch.stack([self._places[layer] for layer in self._pending])
+        self._pending.clear()
         # Padding may be called eligible.
         at = self._at.remainder(self._spare + 1)
         self._at = None
@@ -164,8 +130,8 @@ class RunningProbe:
         self._n.view(-1).index_copy_(0, flat, n)
         self._level.view(-1).index_copy_(0, flat, level + (n >> level == BLOCKS))
 
-    def summary(self, slots: Sequence[int]) -> Summary:
-        """What was seen of these requests. Waits for the device, once."""
+    def summary(self, slots: Sequence[int]) -> ProbeSummary:
+        """The sums of these requests. Waits for the device, once."""
         at = torch.tensor(list(slots), dtype=torch.int64, device=self._n.device)
         n_layers, columns = len(self._places), self.settings.max_tokens
         parts = (
@@ -187,7 +153,8 @@ class RunningProbe:
         index = block[:, None, :, None].expand(-1, n_layers, -1, 2)
         blocks.scatter_add_(2, index, cells.unflatten(2, (CELLS, 2)))
         total_by_block, excess_by_block = blocks.unbind(-1)
-        return Summary(
+        return ProbeSummary(
+            self.settings.layers,
             n,
             total.float(),
             excess.float(),

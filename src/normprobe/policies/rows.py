@@ -1,12 +1,9 @@
-"""What a policy sees of a running model, and what it gives back: the seam between policies and engines."""
+"""What a policy sees of a running model and what it gives back: rows, changes, and extra passes of a layer."""
 
 from __future__ import annotations
 
-import hashlib
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -67,68 +64,6 @@ class Rerun(Protocol):
         ...
 
 
-@runtime_checkable
-class Policy(Protocol):
-    """An intervention: immutable settings. What a row gets may depend on the history of its own request, never on the
-    other requests in the batch."""
-
-    kind: ClassVar[str]
-    """recursion, steering, suppression or probe: what `Combined` tells conflicts by."""
-
-    @property
-    def layers(self) -> tuple[int, ...]:
-        """The layers (from 0) after which the policy wants to be asked."""
-        ...
-
-    def start(self, n_slots: int, d: int, device: torch.device) -> RunningPolicy:
-        """The policy at work, with room for the histories of `n_slots` requests at a time, of width d."""
-        ...
-
-
-@runtime_checkable
-class RunningPolicy(Protocol):
-    """A policy at work. All tensor maths: nothing here waits for the device, but for what `rerun` itself reads."""
-
-    def reset(self, slots: Sequence[int], requests: Sequence[str]) -> None:
-        """From now on these slots hold these requests, of which nothing has been seen. Must precede their first row.
-
-        A request's name keys its random draws and nothing else.
-        """
-        ...
-
-    def apply(self, rows: Rows, layer: int, rerun: Rerun) -> Change:
-        """Change the states of one layer in one pass, layers in ascending order. History does not change yet."""
-        ...
-
-    def finish(self) -> None:
-        """The pass is over: what the layers asked since the last call have shown enters the history, all at once."""
-        ...
-
-
-class Stateless(ABC):
-    """Mixin of policies without a history: the settings act themselves."""
-
-    def start(self, n_slots: int, d: int, device: torch.device) -> RunningPolicy:
-        return self
-
-    def reset(self, slots: Sequence[int], requests: Sequence[str]) -> None:  # noqa: B027  nothing to forget
-        pass
-
-    @abstractmethod
-    def apply(self, rows: Rows, layer: int, rerun: Rerun) -> Change: ...
-
-    def finish(self) -> None:  # noqa: B027  nothing to remember
-        pass
-
-
 def norms(hidden: Float[torch.Tensor, "row d"]) -> Float[torch.Tensor, " row"]:
     """‖h‖₂ of each row, in float32 whatever the dtype of the model."""
     return torch.linalg.vector_norm(hidden, dim=-1, dtype=torch.float32)
-
-
-def request_key(request: str) -> int:
-    """What keys a request's random draws: a hash of its name, so that neither its slot nor the batch has a say.
-
-    An unsigned 64-bit number.
-    """
-    return int.from_bytes(hashlib.blake2b(request.encode(), digest_size=8).digest(), "big")

@@ -10,34 +10,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
+from normprobe import policies
 from normprobe.errors import NormprobeError
 from normprobe.layer_profile import LayerProfile
-from normprobe.policies.alrr import ALRR
-from normprobe.policies.combined import Combined, parts_of
-from normprobe.policies.erss import ERSS
-from normprobe.policies.probe import Probe
-from normprobe.policies.rows import Policy
-from normprobe.policies.suppression import Clamp, Suppression
-from normprobe.policies.threshold import AdaptiveThreshold, FixedThreshold
+from normprobe.policies.combined import Combined
+from normprobe.policies.policy import Policy
+from normprobe.policies.threshold import AdaptiveThreshold, FixedThreshold, Threshold, ThresholdPolicy
 
 Spec = str | Mapping[str, Any] | Sequence[Mapping[str, Any]]
-Threshold = AdaptiveThreshold | FixedThreshold
 
 THRESHOLD_KEYS = ("layers", "tau", "k", "prior_tokens")
 """layers: where (default: the profile's chosen layers). tau: "adaptive" (default: per request, from the profile's
 quantiles), "profile" (the profile's own, fixed) or {layer: τ}. k, prior_tokens: of the adaptive one."""
 
 
-_OF: dict[str, Any] = {
-    "alrr": ALRR,
-    "erss": ERSS,
-    "suppress": Suppression,
-    "clamp": Clamp,
-    "probe": Probe,
-}
-"""By name; each takes a threshold and settings of its own."""
+def named_policies() -> dict[str, type[ThresholdPolicy]]:
+    """The policies that a spec can name, by name: each `ThresholdPolicy` in a file of this folder."""
+    # The operations hold no policy, and the kernels among them need Triton.
+    names = [found.name for found in iter_modules(policies.__path__) if not found.name.startswith("ops")]
+    modules = [import_module(f"{policies.__name__}.{name}") for name in names]
+    return {
+        value.name: value
+        for module in modules
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, ThresholdPolicy) and value is not ThresholdPolicy
+    }
 
 
 def build(spec: Spec, profile: LayerProfile | None) -> Policy:
@@ -48,38 +49,33 @@ def build(spec: Spec, profile: LayerProfile | None) -> Policy:
     """
     if isinstance(spec, str):
         return build({"policy": spec}, profile)
+    known = named_policies()
     if not isinstance(spec, Mapping):
         if not isinstance(spec, Sequence) or not spec:
             raise NormprobeError(
                 f'expected a policy as a name or as {{"policy": name, …}}, got {spec!r}; '
-                f"name one of {', '.join(_OF)}"
+                f"name one of {', '.join(known)}"
             )
         parts = tuple(build(part, profile) for part in spec)
         return parts[0] if len(parts) == 1 else Combined(parts)
     name = spec.get("policy")
-    if not isinstance(name, str) or name not in _OF:
-        raise NormprobeError(f"expected a policy among {', '.join(_OF)}, got {name!r}; correct the name")
-    known = _types(name)
+    if not isinstance(name, str) or name not in known:
+        raise NormprobeError(f"expected a policy among {', '.join(known)}, got {name!r}; correct the name")
+    defaults = _defaults(known[name])
     settings = {key: value for key, value in spec.items() if key not in ("policy", *THRESHOLD_KEYS)}
-    if unknown := sorted(set(settings) - set(known)):
+    if unknown := sorted(set(settings) - set(defaults)):
         raise NormprobeError(
-            f"expected settings of {name} among {', '.join([*THRESHOLD_KEYS, *known])}, got {', '.join(unknown)}; "
+            f"expected settings of {name} among {', '.join([*THRESHOLD_KEYS, *defaults])}, got {', '.join(unknown)}; "
             "correct them"
         )
     for key, value in settings.items():
-        if not _fits(value, known[key]):
+        if not _fits(value, defaults[key]):
             raise NormprobeError(
-                f"expected {key} of {name} like its default {known[key]!r}, got {value!r}; correct it"
+                f"expected {key} of {name} like its default {defaults[key]!r}, got {value!r}; correct it"
             )
     # JSON does not tell 1 from 1.0.
-    numbers = {key: float(value) for key, value in settings.items() if isinstance(known[key], float)}
-    return _OF[name](threshold=_threshold(spec, profile), **settings | numbers)
-
-
-def _types(name: str) -> dict[str, Any]:
-    """The settings a policy takes besides its threshold, with their defaults."""
-    plain = {f.name: f.default for f in fields(_OF[name])}
-    return {key: value for key, value in plain.items() if isinstance(value, bool | int | float | str)}
+    numbers = {key: float(value) for key, value in settings.items() if isinstance(defaults[key], float)}
+    return known[name](threshold=_threshold(spec, profile), **settings | numbers)
 
 
 def _fits(value: object, default: object) -> bool:
@@ -131,20 +127,23 @@ def spec_of(policy: Policy, profile: LayerProfile | None) -> list[dict[str, Any]
 
     Raises NormprobeError for a policy that none describes: one without a name, or thresholds of another profile.
     """
-    parts: tuple[Any, ...] = parts_of(policy)
-    names = {kind: name for name, kind in _OF.items()}
+    named = [part for part in policy.parts if isinstance(part, ThresholdPolicy)]
     spec = [
-        {"policy": names[type(part)], **_threshold_spec(part.threshold)}
-        | {key: getattr(part, key) for key in _types(names[type(part)])}
-        for part in parts
-        if type(part) in names
+        {"policy": part.name, **_threshold_spec(part.threshold)}
+        | {key: getattr(part, key) for key in _defaults(type(part))}
+        for part in named
     ]
-    if len(spec) < len(parts) or build(spec, profile) != policy:
+    if len(spec) < len(policy.parts) or build(spec, profile) != policy:
         raise NormprobeError(
-            f"expected policies among {', '.join(_OF)}, with thresholds given or from the engine's own layer profile, "
-            f"got {', '.join(type(part).__name__ for part in parts)}; build them from that profile"
+            f"expected policies among {', '.join(named_policies())}, with thresholds given or from the engine's own "
+            f"layer profile, got {', '.join(type(part).__name__ for part in policy.parts)}; build them from that profile"
         )
     return spec
+
+
+def _defaults(policy: type[ThresholdPolicy]) -> dict[str, Any]:
+    """The settings that a policy takes besides its threshold, with their defaults."""
+    return {field.name: field.default for field in fields(policy) if field.name != "threshold"}
 
 
 def _threshold_spec(threshold: Threshold) -> dict[str, Any]:

@@ -13,10 +13,11 @@ from typing import ClassVar
 import torch
 from jaxtyping import Float
 
-from normprobe.errors import NormprobeError
+from normprobe.policies.checks import check_within
 from normprobe.policies.ops import peaks
-from normprobe.policies.rows import Change, Rerun, Rows, RunningPolicy
-from normprobe.policies.threshold import AdaptiveThreshold, FixedThreshold
+from normprobe.policies.policy import Cost, RunningPolicy
+from normprobe.policies.rows import Change, Rerun, Rows
+from normprobe.policies.threshold import ThresholdPolicy
 
 PAPER_SCALE = 0.1
 """What is left of a suppressed state in the paper."""
@@ -24,28 +25,26 @@ PAPER_SCALE = 0.1
 
 def check_scale(scale: float) -> None:
     """Raises NormprobeError unless the factor shortens a state and leaves its direction."""
-    if not 0 <= scale <= 1:
-        raise NormprobeError(f"expected a suppression factor in [0, 1], got {scale}; try {PAPER_SCALE}")
+    check_within("a suppression factor", scale, 0, 1, f"try {PAPER_SCALE}")
 
 
 @dataclass(frozen=True)
-class Suppression:
+class Suppression(ThresholdPolicy):
     """h → scale · h for eligible states with ‖h‖ > τ.
 
     Raises NormprobeError for a scale outside [0, 1].
     """
 
-    threshold: FixedThreshold | AdaptiveThreshold
     scale: float = PAPER_SCALE
 
+    name: ClassVar[str] = "suppress"
     kind: ClassVar[str] = "suppression"
 
     def __post_init__(self) -> None:
         check_scale(self.scale)
 
-    @property
-    def layers(self) -> tuple[int, ...]:
-        return self.threshold.layers
+    def cost(self, state_bytes: int) -> Cost:
+        return Cost(self.threshold.bytes_per_slot)
 
     def start(self, n_slots: int, d: int, device: torch.device) -> RunningPolicy:
         return _RunningSuppression(self, n_slots, device)
@@ -58,26 +57,22 @@ class Suppression:
 
 
 @dataclass(frozen=True)
-class Clamp:
+class Clamp(ThresholdPolicy):
     """h → (fraction · τ / ‖h‖) · h for eligible states with ‖h‖ > τ: all left at one norm, a fraction of τ.
 
     Raises NormprobeError for a fraction outside [0, 1].
     """
 
-    threshold: FixedThreshold | AdaptiveThreshold
     fraction: float = 0.25
 
+    name: ClassVar[str] = "clamp"
     kind: ClassVar[str] = "suppression"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.fraction <= 1:
-            raise NormprobeError(
-                f"expected a fraction of τ in [0, 1], got {self.fraction}; the paper's code has 0.25"
-            )
+        check_within("a fraction of τ", self.fraction, 0, 1, "the paper's code has 0.25")
 
-    @property
-    def layers(self) -> tuple[int, ...]:
-        return self.threshold.layers
+    def cost(self, state_bytes: int) -> Cost:
+        return Cost(self.threshold.bytes_per_slot)
 
     def start(self, n_slots: int, d: int, device: torch.device) -> RunningPolicy:
         return _RunningSuppression(self, n_slots, device)
@@ -89,7 +84,7 @@ class Clamp:
         return self.fraction * tau / norm
 
 
-class _RunningSuppression:
+class _RunningSuppression(RunningPolicy):
     def __init__(self, settings: Suppression | Clamp, n_slots: int, device: torch.device) -> None:
         self.settings = settings
         self.threshold = settings.threshold.start(n_slots, device)
@@ -101,7 +96,7 @@ class _RunningSuppression:
         """The rows with those above τ shortened. The threshold learns from the norms before that."""
         tau, eligible = self.threshold.tau(layer, rows.slot), rows.eligible
         norm, chosen = peaks(rows.hidden, tau, eligible)
-        self.threshold.see(layer, rows.slot, norm, eligible)
+        self.threshold.observe(layer, rows.slot, norm, eligible)
         shortened = (self.settings.factor(norm, tau)[:, None] * rows.hidden).to(rows.hidden.dtype)
         return Change(torch.where(chosen[:, None], shortened, rows.hidden), chosen)
 

@@ -3,7 +3,7 @@
 τ = Q3 + k·max(IQR, 0.001) (arXiv 2606.06188; k = 1.5). The reference code takes P² quantiles of batch means after 500
 steps of warm-up, so what a request gets depends on its batch. Here each request has its own histogram per layer:
 
-- bins of log-norm, so that one relative error holds at all sizes; integer counts, so that order has no say;
+- bins of log-norm, so that one relative error holds at all sizes; integer counts: the order of tokens is irrelevant;
 - a prior of pseudo-tokens distributed as the layer profile says; its weight fades as prior / (prior + n): no warm-up;
 - a quartile is interpolated within its bin, so it is off by less than a bin's width w (3–4 % of the norm) whatever the
   stream, and τ by less than w · (Q3 + k·(Q1 + Q3)). Norms beyond the outermost edges count in the outermost bins.
@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -25,7 +26,9 @@ from jaxtyping import Bool, Float, Int
 
 from normprobe.errors import NormprobeError
 from normprobe.layer_profile import IQR_FACTOR, SMALLEST_IQR, LayerProfile
-from normprobe.policies.ops import Histograms, learn
+from normprobe.policies.histograms import Histograms
+from normprobe.policies.ops import learn
+from normprobe.policies.policy import Policy
 
 BINS = 128
 MARGIN = 4.0
@@ -63,13 +66,18 @@ class FixedThreshold:
         """The profile's own τ, of its chosen layers or of these."""
         return cls({layer: profile.tau[layer] for layer in _layers(profile, layers)})
 
+    @property
+    def bytes_per_slot(self) -> int:
+        """Memory per request."""
+        return 0
+
     def start(self, n_slots: int, device: torch.device) -> FixedState:
         return FixedState({layer: torch.tensor(tau, device=device) for layer, tau in self.tau.items()})
 
 
 @dataclass(frozen=True)
 class FixedState:
-    """Nothing to remember."""
+    """A fixed threshold at work: it has nothing to remember."""
 
     _tau: Mapping[int, Float[torch.Tensor, ""]]
 
@@ -79,7 +87,7 @@ class FixedState:
         """τ of each row."""
         return self._tau[layer].expand(len(slot))
 
-    def see(
+    def observe(
         self,
         layer: int,
         slot: Int[torch.Tensor, " row"],
@@ -156,12 +164,17 @@ class AdaptiveThreshold:
             prior.append(tuple((shares / shares.sum()).tolist()))
         return cls(chosen, tuple(low), tuple(high), tuple(prior), k, prior_tokens)
 
+    @property
+    def bytes_per_slot(self) -> int:
+        """Memory per request: by layer the histogram's columns and τ, in float32."""
+        return 4 * (BINS + 3) * len(self.layers)
+
     def start(self, n_slots: int, device: torch.device) -> AdaptiveState:
         return AdaptiveState(self, n_slots, device)
 
 
 class AdaptiveState:
-    """The histograms of the requests at hand, 4 · 129 bytes per layer and request."""
+    """An adaptive threshold at work: the histograms of the requests."""
 
     def __init__(self, settings: AdaptiveThreshold, n_slots: int, device: torch.device) -> None:
         low, high = np.log(settings.low), np.log(settings.high)
@@ -175,7 +188,7 @@ class AdaptiveState:
         self._fresh = self._histograms.tau[:, -1:].clone()
         self._tau = dict(zip(settings.layers, self._histograms.tau, strict=True))
         self._places = dict(zip(settings.layers, self._histograms.every, strict=True))
-        self._seen: dict[int, torch.Tensor] = {}
+        self._norms: dict[int, torch.Tensor] = {}
         self._rows: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def reset(self, slots: Sequence[int]) -> None:
@@ -188,7 +201,7 @@ class AdaptiveState:
         """τ of each row, from what its request has shown before this pass; some finite τ for padding, slot −1."""
         return self._tau[layer][slot]
 
-    def see(
+    def observe(
         self,
         layer: int,
         slot: Int[torch.Tensor, " row"],
@@ -199,7 +212,7 @@ class AdaptiveState:
 
         All layers of a pass are asked about the same rows.
         """
-        self._seen[layer] = norm
+        self._norms[layer] = norm
         self._rows = (slot, eligible)
 
     def finish(self) -> None:
@@ -207,12 +220,29 @@ class AdaptiveState:
         if self._rows is None:
             return
         # An engine may hold some of the layers only.
-        whole = len(self._seen) == len(self._places)
-        place = None if whole else torch.stack([self._places[layer] for layer in self._seen])
+        whole = len(self._norms) == len(self._places)
+        place = None if whole else torch.stack([self._places[layer] for layer in self._norms])
         slot, eligible = self._rows
-        learn(self._histograms, place, slot, torch.stack(list(self._seen.values())), eligible)
-        self._seen.clear()
+        learn(self._histograms, place, slot, torch.stack(list(self._norms.values())), eligible)
+        self._norms.clear()
         self._rows = None
+
+
+Threshold = FixedThreshold | AdaptiveThreshold
+
+
+@dataclass(frozen=True)
+class ThresholdPolicy(Policy):
+    """A policy that acts where the norm is above a threshold. A spec can name it (`normprobe.policies.spec`): its
+    settings are the threshold's and, with their defaults, its own fields."""
+
+    threshold: Threshold
+
+    name: ClassVar[str]
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        return self.threshold.layers
 
 
 def _layers(profile: LayerProfile, layers: Sequence[int] | None) -> tuple[int, ...]:

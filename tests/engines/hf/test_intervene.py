@@ -26,7 +26,7 @@ from normprobe.models.model import OpenModel
 from normprobe.models.open import assemble
 from normprobe.policies.controls.plain import Plain
 from normprobe.policies.controls.replayed_suppression import Doses, ReplayedSuppression
-from normprobe.policies.rows import Policy
+from normprobe.policies.policy import Policy
 from normprobe.policies.suppression import Suppression
 from normprobe.policies.threshold import FixedThreshold
 from normprobe.problems.testbed.problems import make_problems

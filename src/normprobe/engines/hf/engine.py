@@ -22,12 +22,12 @@ from normprobe.engines.base import (
 from normprobe.engines.hf.decode import OnPass, decode
 from normprobe.engines.hf.intervention import Intervention, attached
 from normprobe.engines.hf.recorder import Recorder
-from normprobe.engines.probe_results import probe_results, running_probe, with_scores
+from normprobe.engines.probe_results import probe_results, with_scores
 from normprobe.errors import NormprobeError
 from normprobe.models.chat import Chat
 from normprobe.models.identity import ModelIdentity
 from normprobe.models.model import OpenModel
-from normprobe.policies.rows import Policy
+from normprobe.policies.policy import Policy
 
 
 @dataclass(frozen=True)
@@ -154,8 +154,8 @@ def _by_policy(
 def _probes(intervention: Intervention, n: int) -> list[ProbeResult | None]:
     """What the policy's probe measured of the n requests of a batch."""
     assert intervention.running is not None
-    probe = running_probe(intervention.running)
-    if probe is None:
+    summary = intervention.running.summary(range(n))
+    if summary is None:
         return [None] * n
-    columns = {str(layer): i for i, layer in enumerate(probe.settings.layers)}
-    return [with_scores(result) for result in probe_results(probe.summary(range(n)), columns)]
+    columns = {str(layer): i for i, layer in enumerate(summary.layers)}
+    return [with_scores(result) for result in probe_results(summary, columns)]

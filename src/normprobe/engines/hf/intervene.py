@@ -19,7 +19,7 @@ from normprobe.layer_profile import LayerProfile
 from normprobe.models.architectures import dissect
 from normprobe.models.identity import weights_fingerprint
 from normprobe.models.model import OpenModel
-from normprobe.policies.rows import Policy
+from normprobe.policies.policy import Policy
 from normprobe.policies.spec import Spec, build
 
 FINISHED = -(2**40)

@@ -15,7 +15,8 @@ from normprobe.engines.base import Events, UntriggeredWarning
 from normprobe.engines.hf.recorder import PassRecord, PolicyCall, Recorder
 from normprobe.engines.hf.rerun import BlockCall
 from normprobe.errors import NormprobeError
-from normprobe.policies.rows import Policy, Rows, RunningPolicy
+from normprobe.policies.policy import Policy, RunningPolicy
+from normprobe.policies.rows import Rows
 
 UNFOLDED = 64
 """Passes whose norms are kept before they are reduced to the largest."""

@@ -9,8 +9,7 @@ from typing import Any
 
 from normprobe.errors import NormprobeError
 from normprobe.layer_profile import LayerProfile
-from normprobe.policies.combined import parts_of
-from normprobe.policies.rows import Policy
+from normprobe.policies.policy import Policy
 from normprobe.policies.spec import build
 
 FIELD = "normprobe"
@@ -60,8 +59,8 @@ class Configuration:
         """The layers that the default policy runs once more. Raises NormprobeError as `policy_of` does."""
         if self.policy is None:
             return ()
-        parts = parts_of(policy_of(self.policy, self.layer_profile(), n_layers))
-        return tuple(sorted({layer for part in parts if part.kind == "recursion" for layer in part.layers}))
+        parts = policy_of(self.policy, self.layer_profile(), n_layers).parts
+        return tuple(sorted({layer for part in parts if part.cost(0).extra_passes for layer in part.layers}))
 
 
 def canonical(spec: object) -> str:

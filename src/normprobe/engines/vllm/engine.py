@@ -19,7 +19,7 @@ from normprobe.engines.vllm.configuration import FIELD, PLAIN, Configuration
 from normprobe.errors import NormprobeError
 from normprobe.models.chat import Chat
 from normprobe.models.identity import ModelIdentity
-from normprobe.policies.rows import Policy
+from normprobe.policies.policy import Policy
 from normprobe.policies.spec import spec_of
 
 

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from normprobe.errors import NormprobeError
-from normprobe.policies.combined import parts_of
-from normprobe.policies.rows import Policy
+from normprobe.policies.policy import Policy, Unit
 
 MOST_PASSES = 256
 """Extra passes per token, over all layers; the paper has 10 at most in each."""
@@ -15,8 +14,6 @@ MOST_STATES = 64
 """States in a bank; the paper has 32."""
 MOST_BYTES = 2**30
 """Memory of one request's settings, which are kept for as many requests as the engine serves at a time."""
-
-_ALWAYS = 10 * 2**10  # a probe's sums and a histogram, by layer
 
 
 @dataclass(frozen=True)
@@ -48,38 +45,30 @@ class Limits:
 
         Raises NormprobeError for a setting beyond its limit, and for extra passes that other ranks do not make.
         """
-        most = {
-            "bank_size": MOST_STATES,
-            "max_tokens": self.length,
-            "streak": self.length,
-            "cooldown": self.length,
-        }
-        for part in parts_of(policy):
-            passes = getattr(part, "max_passes", 0) * len(part.layers)
+        most: dict[Unit, int] = {"tokens": self.length, "states": MOST_STATES}
+        for part in policy.parts:
+            passes = part.cost(self.state_bytes).extra_passes
             if passes > MOST_PASSES:
                 raise NormprobeError(
                     f"expected at most {MOST_PASSES} extra passes of a token in this engine (max_passes times layers), "
                     f"got {passes}; lower max_passes"
                 )
-            for name, limit in most.items():
-                if (value := getattr(part, name, 0)) > limit:
-                    raise NormprobeError(
-                        f"expected {name} of at most {limit} in this engine, got {value}; lower it"
-                    )
-            if part.kind == "recursion" and self.lockstep:
+            if passes and self.lockstep:
                 raise NormprobeError(
                     "expected no extra passes of a mixture of experts under data parallelism, whose ranks wait for "
                     "each other in every pass, got alrr; use tensor parallelism"
                 )
+            for unit, limit in most.items():
+                for name, value in part.counted(unit).items():
+                    if value > limit:
+                        raise NormprobeError(
+                            f"expected {name} of at most {limit} in this engine, got {value}; lower it"
+                        )
 
     def check_memory(self, policy: Policy) -> None:
         """Check the memory of a request's policy. Raises NormprobeError for histories of more than `MOST_BYTES`."""
-        by_slot = sum(
-            len(part.layers) * (_ALWAYS + 4 * getattr(part, "max_tokens", 0))
-            + len(part.layers) * getattr(part, "bank_size", 0) * self.state_bytes
-            for part in parts_of(policy)
-        )
-        if (needed := by_slot * self.n_slots) > MOST_BYTES:
+        needed = policy.cost(self.state_bytes).bytes_per_slot * self.n_slots
+        if needed > MOST_BYTES:
             raise NormprobeError(
                 f"expected a policy whose histories take {MOST_BYTES >> 20} MiB at most in this engine, got "
                 f"{needed >> 20}; name fewer layers, or lower max_tokens or bank_size"

@@ -6,7 +6,7 @@ The baselines that act on the very tokens of ERSS are directions of `ERSS`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,11 +14,12 @@ import torch
 from jaxtyping import Float
 
 from normprobe.errors import NormprobeError
-from normprobe.policies.rows import Change, Rerun, Rows, RunningPolicy
+from normprobe.policies.policy import Policy, RunningPolicy
+from normprobe.policies.rows import Change, Rerun, Rows
 
 
 @dataclass(frozen=True, eq=False)
-class CAA:
+class CAA(Policy):
     """h → h + β·v at every eligible token, v a fixed vector of the layer.
 
     vectors: by layer, in activation units; in CAA the mean difference of the states of contrasting answers.
@@ -58,14 +59,10 @@ class CAA:
 
 
 @dataclass(frozen=True)
-class _RunningCAA:
+class _RunningCAA(RunningPolicy):
     added: Mapping[int, Float[torch.Tensor, " d"]]
-
-    def reset(self, slots: Sequence[int], requests: Sequence[str]) -> None: ...
 
     def apply(self, rows: Rows, layer: int, rerun: Rerun) -> Change:
         """The eligible rows with the layer's vector added."""
         moved = (rows.hidden + self.added[layer]).to(rows.hidden.dtype)
         return Change(torch.where(rows.eligible[:, None], moved, rows.hidden), rows.eligible)
-
-    def finish(self) -> None: ...

@@ -15,7 +15,8 @@ from typing import ClassVar
 import torch
 
 from normprobe.errors import NormprobeError
-from normprobe.policies.rows import Change, Rerun, Rows, Stateless, norms
+from normprobe.policies.policy import Stateless
+from normprobe.policies.rows import Change, Rerun, Rows, norms
 from normprobe.policies.threshold import FixedThreshold
 
 

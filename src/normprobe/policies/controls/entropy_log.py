@@ -8,7 +8,8 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from normprobe.policies.rows import Change, Rerun, Rows, Stateless
+from normprobe.policies.policy import Stateless
+from normprobe.policies.rows import Change, Rerun, Rows
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Which tokens get an extra pass in the baselines of ALRR: as many as with its window of norms, but other ones."""
+"""Extra passes at other tokens than ALRR's: its baselines at equal compute."""
 
 from __future__ import annotations
 
@@ -8,57 +8,43 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 
 from normprobe.errors import NormprobeError
-from normprobe.policies.alrr import check_passes
-from normprobe.policies.draws import keys, uniform
-from normprobe.policies.rows import Change, Rerun, Rows, RunningPolicy, request_key
+from normprobe.policies.checks import check_within
+from normprobe.policies.draws import RequestKeys, uniform
+from normprobe.policies.policy import Cost, Policy, RunningPolicy
+from normprobe.policies.rows import Change, Rerun, Rows
 
 
 @dataclass(frozen=True)
 class RandomGate:
-    """Tokens at random, keyed by (seed, request, layer, step). rate: by layer, the share of tokens."""
+    """Tokens at random, keyed by (seed, request, layer, step). rate: by layer, the share of tokens.
+
+    Raises NormprobeError for a share outside [0, 1].
+    """
 
     rate: Mapping[int, float]
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if bad := {layer: rate for layer, rate in self.rate.items() if not 0 <= rate <= 1}:
-            raise NormprobeError(
-                f"expected a share of tokens in [0, 1] for each layer, got {bad}; correct it"
-            )
+        for layer, rate in self.rate.items():
+            check_within(f"a share of tokens for layer {layer}", rate, 0, 1)
 
     @property
     def layers(self) -> tuple[int, ...]:
         return tuple(sorted(self.rate))
 
-    def start(self, n_slots: int, device: torch.device) -> RandomGateState:
-        return RandomGateState(self, torch.zeros(n_slots + 1, dtype=torch.int64, device=device))
-
-
-@dataclass(frozen=True)
-class RandomGateState:
-    """The keys of the requests at hand."""
-
-    settings: RandomGate
-    key: torch.Tensor
-
-    def reset(self, slots: Sequence[int], requests: Sequence[str]) -> None:
-        at = torch.tensor(list(slots), dtype=torch.int64, device=self.key.device)
-        self.key[at] = keys([request_key(request) for request in requests], self.key.device)
-
-    def open(self, rows: Rows, layer: int) -> Bool[torch.Tensor, " row"]:
-        """The rows drawn."""
-        drawn = uniform(self.key[rows.slot], layer, rows.step, self.settings.seed)
-        return rows.eligible & (drawn < self.settings.rate[layer])
+    def open(self, rows: Rows, layer: int, key: Int[torch.Tensor, " row"]) -> Bool[torch.Tensor, " row"]:
+        """The rows drawn. key: of each row's request."""
+        return rows.eligible & (uniform(key, layer, rows.step, self.seed) < self.rate[layer])
 
 
 @dataclass(frozen=True)
 class EntropyGate:
     """Uncertain tokens: those drawn from a distribution of more than `above` nats.
 
-    After Entropy-Gated Latent Recursion (arXiv 2606.16620).
+    After Entropy-Gated Latent Recursion (arXiv 2606.16620). Raises NormprobeError for NaN.
     """
 
     layers: tuple[int, ...]
@@ -68,16 +54,11 @@ class EntropyGate:
         if math.isnan(self.above):
             raise NormprobeError("expected an entropy in nats, got NaN; give a number")
 
-    def start(self, n_slots: int, device: torch.device) -> EntropyGate:
-        return self
-
-    def reset(self, slots: Sequence[int], requests: Sequence[str]) -> None: ...
-
-    def open(self, rows: Rows, layer: int) -> Bool[torch.Tensor, " row"]:
-        """The rows above. Raises NormprobeError if the engine does not tell the entropy."""
+    def open(self, rows: Rows, layer: int, key: Int[torch.Tensor, " row"]) -> Bool[torch.Tensor, " row"]:
+        """The rows above. Raises NormprobeError if the engine does not know the entropy."""
         if rows.entropy is None:
             raise NormprobeError(
-                "expected an engine that tells the output entropy of each token, got one that does not; "
+                "expected an engine that knows the output entropy of each token, got one that does not; "
                 "use the Hugging Face engine"
             )
         return rows.eligible & (rows.entropy > self.above)
@@ -89,12 +70,7 @@ class AlwaysGate:
 
     layers: tuple[int, ...]
 
-    def start(self, n_slots: int, device: torch.device) -> AlwaysGate:
-        return self
-
-    def reset(self, slots: Sequence[int], requests: Sequence[str]) -> None: ...
-
-    def open(self, rows: Rows, layer: int) -> Bool[torch.Tensor, " row"]:
+    def open(self, rows: Rows, layer: int, key: Int[torch.Tensor, " row"]) -> Bool[torch.Tensor, " row"]:
         """All of them."""
         return rows.eligible
 
@@ -103,11 +79,8 @@ Gate = RandomGate | EntropyGate | AlwaysGate
 
 
 @dataclass(frozen=True)
-class GatedRecursion:
-    """A baseline of ALRR at equal compute: as many extra passes at tokens that a `gate` chooses, all of them kept.
-
-    max_passes, damping: as in `ALRR`.
-    """
+class GatedRecursion(Policy):
+    """Extra passes at the tokens that a gate chooses, all of them kept. max_passes, damping: as in `ALRR`."""
 
     gate: Gate
     max_passes: int = 1
@@ -116,27 +89,31 @@ class GatedRecursion:
     kind: ClassVar[str] = "recursion"
 
     def __post_init__(self) -> None:
-        check_passes(self.max_passes, self.damping)
+        check_within("max_passes", self.max_passes, 1)
+        check_within("damping", self.damping, 0, 1)
 
     @property
     def layers(self) -> tuple[int, ...]:
         return self.gate.layers
 
+    def cost(self, state_bytes: int) -> Cost:
+        return Cost(RequestKeys.BYTES, self.max_passes * len(self.layers))
+
     def start(self, n_slots: int, d: int, device: torch.device) -> RunningPolicy:
-        return _RunningGatedRecursion(self, n_slots, device)
+        return _RunningGatedRecursion(self, RequestKeys(n_slots, device))
 
 
-class _RunningGatedRecursion:
-    def __init__(self, settings: GatedRecursion, n_slots: int, device: torch.device) -> None:
-        self.settings = settings
-        self.gate = settings.gate.start(n_slots, device)
+@dataclass(frozen=True)
+class _RunningGatedRecursion(RunningPolicy):
+    settings: GatedRecursion
+    keys: RequestKeys
 
     def reset(self, slots: Sequence[int], requests: Sequence[str]) -> None:
-        self.gate.reset(slots, requests)
+        self.keys.reset(slots, requests)
 
     def apply(self, rows: Rows, layer: int, rerun: Rerun) -> Change:
         """Extra passes for the rows that the gate lets through."""
-        active = self.gate.open(rows, layer)
+        active = self.settings.gate.open(rows, layer, self.keys.of(rows.slot))
         hidden, passes = rows.hidden, torch.zeros_like(rows.slot)
         for _ in range(self.settings.max_passes):
             out = rerun(active, hidden)
@@ -146,5 +123,3 @@ class _RunningGatedRecursion:
             mixed = torch.lerp(hidden, out, self.settings.damping)
             hidden = torch.where(active[:, None], mixed, hidden)
         return Change(hidden, active, passes)
-
-    def finish(self) -> None: ...

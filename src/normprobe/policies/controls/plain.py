@@ -7,16 +7,21 @@ from typing import ClassVar
 
 import torch
 
-from normprobe.policies.rows import Change, Rerun, Rows, Stateless
+from normprobe.policies.policy import Stateless
+from normprobe.policies.rows import Change, Rerun, Rows
 
 
 @dataclass(frozen=True)
 class Plain(Stateless):
-    """Changes nothing at these layers."""
+    """Changes nothing. sites: the layers after which an engine calls it."""
 
-    layers: tuple[int, ...]
+    sites: tuple[int, ...]
 
     kind: ClassVar[str] = "probe"
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        return self.sites
 
     def apply(self, rows: Rows, layer: int, rerun: Rerun) -> Change:
         """The rows as they are."""

@@ -14,7 +14,9 @@ import torch
 from jaxtyping import Float, Int
 
 from normprobe.errors import NormprobeError
-from normprobe.policies.rows import Change, Rerun, Rows, RunningPolicy, norms, request_key
+from normprobe.policies.draws import request_key
+from normprobe.policies.policy import Cost, Policy, RunningPolicy
+from normprobe.policies.rows import Change, Rerun, Rows, norms
 from normprobe.policies.suppression import check_scale
 
 
@@ -57,7 +59,7 @@ class Doses:
 
 
 @dataclass(frozen=True)
-class ReplayedSuppression:
+class ReplayedSuppression(Policy):
     """Shorten the states that the doses name, whatever their norm: a matched control, given shuffled doses.
 
     doses: by request; one that outlives its doses starts them again, so its share of changed tokens stays the same.
@@ -81,6 +83,9 @@ class ReplayedSuppression:
     def layers(self) -> tuple[int, ...]:
         return self.doses.layers
 
+    def cost(self, state_bytes: int) -> Cost:
+        return Cost(8)  # where its doses stand
+
     def start(self, n_slots: int, d: int, device: torch.device) -> RunningPolicy:
         doses = replace(self.doses, delta=self.doses.delta.to(device), n_steps=self.doses.n_steps.to(device))
         request = torch.zeros(n_slots + 1, dtype=torch.int64, device=device)
@@ -88,7 +93,7 @@ class ReplayedSuppression:
 
 
 @dataclass(frozen=True)
-class _RunningReplay:
+class _RunningReplay(RunningPolicy):
     settings: ReplayedSuppression
     request: Int[torch.Tensor, " slot"]  # the row of the doses that each slot's request has
 
@@ -114,5 +119,3 @@ class _RunningReplay:
             scale = (1 - dose / norms(rows.hidden).clamp_min(1e-12)).clamp_min(-1)[:, None]
         shortened = (scale * rows.hidden).to(rows.hidden.dtype)
         return Change(torch.where(chosen[:, None], shortened, rows.hidden), chosen)
-
-    def finish(self) -> None: ...

@@ -12,16 +12,17 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Int
 
-from normprobe.policies.draws import keys, normal
-from normprobe.policies.rows import Change, Rerun, Rows, RunningPolicy, norms, request_key
+from normprobe.policies.draws import RequestKeys, normal
+from normprobe.policies.ops import turn
+from normprobe.policies.policy import Cost, Policy, RunningPolicy
+from normprobe.policies.rows import Change, Rerun, Rows, norms
 from normprobe.policies.suppression import PAPER_SCALE, check_scale
 from normprobe.policies.threshold import FixedThreshold
 
 
 @dataclass(frozen=True)
-class Rotation:
+class Rotation(Policy):
     """Turn states with ‖h‖ > τ in a random direction, until ‖Δh‖ is what a suppression by `scale` would remove.
 
     ‖Δh‖ = (1 − scale)·‖h‖ at a fixed norm is a turn by 2·asin((1 − scale)/2), 53° at the paper's 0.1. The direction is
@@ -43,18 +44,20 @@ class Rotation:
     def layers(self) -> tuple[int, ...]:
         return self.threshold.layers
 
+    def cost(self, state_bytes: int) -> Cost:
+        return Cost(RequestKeys.BYTES)
+
     def start(self, n_slots: int, d: int, device: torch.device) -> RunningPolicy:
-        return _RunningRotation(self, torch.zeros(n_slots + 1, dtype=torch.int64, device=device))
+        return _RunningRotation(self, RequestKeys(n_slots, device))
 
 
 @dataclass(frozen=True)
-class _RunningRotation:
+class _RunningRotation(RunningPolicy):
     settings: Rotation
-    key: Int[torch.Tensor, " slot"]
+    keys: RequestKeys
 
     def reset(self, slots: Sequence[int], requests: Sequence[str]) -> None:
-        at = torch.tensor(list(slots), dtype=torch.int64, device=self.key.device)
-        self.key[at] = keys([request_key(request) for request in requests], self.key.device)
+        self.keys.reset(slots, requests)
 
     def apply(self, rows: Rows, layer: int, rerun: Rerun) -> Change:
         """The rows with the chosen ones turned."""
@@ -63,24 +66,6 @@ class _RunningRotation:
         angle = rows.hidden.new_full(
             (len(rows.slot), 1), 2 * math.asin((1 - settings.scale) / 2), dtype=torch.float32
         )
-        drawn = normal(self.key[rows.slot], layer, rows.step, settings.seed, rows.hidden.shape[1])
+        drawn = normal(self.keys.of(rows.slot), layer, rows.step, settings.seed, rows.hidden.shape[1])
         turned = turn(rows.hidden.float(), drawn, angle).to(rows.hidden.dtype)
         return Change(torch.where(chosen[:, None], turned, rows.hidden), chosen)
-
-    def finish(self) -> None: ...
-
-
-def turn(
-    state: Float[torch.Tensor, "row d"],
-    towards: Float[torch.Tensor, "row d"],
-    angle: Float[torch.Tensor, "row 1"],
-) -> Float[torch.Tensor, "row d"]:
-    """States of the same norm, turned by an angle (radians) in the plane of state and `towards`; zero stays zero."""
-    along = _unit(state)
-    across = _unit(towards - (towards * along).sum(dim=-1, keepdim=True) * along)
-    return norms(state)[:, None] * (torch.cos(angle) * along + torch.sin(angle) * across)
-
-
-def _unit(vectors: Float[torch.Tensor, "row d"]) -> Float[torch.Tensor, "row d"]:
-    """Unit vectors; the smallest divisor only guards the zero vector, which stays zero."""
-    return vectors / norms(vectors).clamp_min(1e-12)[:, None]

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from normprobe.engines.vllm.worker.slots import Slots, external
-from normprobe.policies.rows import Change, Rerun, Rows, Stateless
+from normprobe.policies.policy import Stateless
+from normprobe.policies.rows import Change, Rerun, Rows
 
 CPU = torch.device("cpu")
 

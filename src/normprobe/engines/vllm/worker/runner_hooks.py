@@ -22,7 +22,8 @@ from normprobe.engines.vllm.worker.rerun import BlockRerun, RowMetadata
 from normprobe.engines.vllm.worker.residual_stream import Site, blocks_of
 from normprobe.engines.vllm.worker.slots import Slots
 from normprobe.errors import NormprobeError
-from normprobe.policies.rows import Rerun, Rows, RunningPolicy
+from normprobe.policies.policy import RunningPolicy
+from normprobe.policies.rows import Rerun, Rows
 
 
 class RunnerHooks:

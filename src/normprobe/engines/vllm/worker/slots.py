@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from normprobe.engines.probe_results import probe_results, running_probe
-from normprobe.policies.rows import Policy, RunningPolicy
+from normprobe.engines.probe_results import probe_results
+from normprobe.policies.policy import Policy, RunningPolicy
 
 _SUFFIX = re.compile(r"-[0-9a-f]{8}$")
 
@@ -84,9 +84,9 @@ class Slots:
                 by_policy.setdefault(self.active[request].policy, []).append(request)
         found: dict[str, dict[str, Any]] = {}
         for policy, members in by_policy.items():
-            if (probe := running_probe(self.running[policy])) is not None:
-                summary = probe.summary([self.active[request].slot for request in members])
-                columns = {str(layer): i for i, layer in enumerate(probe.settings.layers) if layer in here}
+            summary = self.running[policy].summary([self.active[request].slot for request in members])
+            if summary is not None:
+                columns = {str(layer): i for i, layer in enumerate(summary.layers) if layer in here}
                 found |= dict(zip(members, probe_results(summary, columns), strict=True))
         return found
 

@@ -17,8 +17,8 @@ def probe_results(summary: ProbeSummary, columns: Mapping[str, int]) -> list[dic
     """By request: {"n_tokens": int, "layers": {layer: {"total", "excess", "above", "largest", "last_excess",
     "last_third" and, with max_tokens > 0, "norm": [token]}}}.
 
-    The first four are those of `normprobe.policies.probe_summary.ProbeSummary`; the next two are Σ max(0, norm − τ) and Σ norm over
-    the last parts that LRS scores. columns: layer (as text, as JSON has it) → its place in the summary.
+    The first four are those of `ProbeSummary`; the next two are Σ max(0, norm − τ) and Σ norm over the last parts that
+    LRS scores. columns: layer (as text, as JSON has it) → its place in the summary.
     """
     *_, last_excess, last_third = sums_by_layer(summary)
     values = {

@@ -136,7 +136,7 @@ def spec_of(policy: Policy, profile: LayerProfile | None) -> list[dict[str, Any]
     if len(spec) < len(policy.parts) or build(spec, profile) != policy:
         raise NormprobeError(
             f"expected policies among {', '.join(named_policies())}, with thresholds given or from the engine's own "
-            f"layer profile, got {', '.join(type(part).__name__ for part in policy.parts)}; build them from that profile"
+            f"layer profile, got {', '.join(type(part).__name__ for part in policy.parts)}; build them from it"
         )
     return spec
 

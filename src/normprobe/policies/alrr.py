@@ -63,7 +63,7 @@ class ALRR(ThresholdPolicy):
     def baselines(
         self, rate: Mapping[int, float], seed: int, entropy_above: Callable[[float], float] | None
     ) -> dict[str, Policy]:
-        """As many extra passes for random tokens and for uncertain tokens; and extra passes for all."""
+        """Extra passes at random tokens and at uncertain tokens, as many as here; and extra passes at all tokens."""
         gates: dict[str, Gate] = {"random gate": RandomGate(dict(rate), seed)}
         if entropy_above is not None:
             uncertain = entropy_above(sum(rate.values()) / len(rate))

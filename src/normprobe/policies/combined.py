@@ -58,7 +58,7 @@ class Combined(Policy):
 
 @dataclass(frozen=True)
 class RunningCombined(RunningPolicy):
-    """The policies at work, in order, each with its layers."""
+    """A combination at work: its parts in order, each with its layers."""
 
     parts: list[tuple[frozenset[int], RunningPolicy]]
 
@@ -67,7 +67,7 @@ class RunningCombined(RunningPolicy):
             running.reset(slots, requests)
 
     def apply(self, rows: Rows, layer: int, rerun: Rerun) -> Change:
-        """The changes of all, one after the other; extra passes add up."""
+        """Apply the parts one after the other; their extra passes add up."""
         hidden, triggered, passes = rows.hidden, torch.zeros_like(rows.eligible), None
         for layers, running in self.parts:
             if layer in layers:
@@ -82,6 +82,6 @@ class RunningCombined(RunningPolicy):
             running.finish()
 
     def summary(self, slots: Sequence[int]) -> ProbeSummary | None:
-        """That of the first policy that has one."""
+        """The summary of the first part that records one."""
         found = (running.summary(slots) for _, running in self.parts)
         return next((summary for summary in found if summary is not None), None)

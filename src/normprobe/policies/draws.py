@@ -1,4 +1,4 @@
-"""Random numbers that depend on what they are for, and on nothing else: counter-based, on any device.
+"""Counter-based random numbers: a draw depends on what it is for and on nothing else, on any device.
 
 A draw is a hash of (seed, stream, request, layer, step), so it is the same whatever else is in the batch, and on every
 device: integer arithmetic only (a normal draw to the rounding of the device's logarithm and cosine). The hash is the

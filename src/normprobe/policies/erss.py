@@ -93,7 +93,7 @@ class ERSS(ThresholdPolicy):
 
 
 class _RunningERSS(RunningPolicy):
-    """Banks and counters by [layer, slot]; one slot more than there are requests takes what does not count."""
+    """ERSS at work: banks and counters by [layer, slot]. One slot more takes the rows that do not count."""
 
     def __init__(self, settings: ERSS, n_slots: int, d: int, device: torch.device) -> None:
         self.settings = settings
@@ -154,7 +154,7 @@ class _RunningERSS(RunningPolicy):
     def _instead(
         self, rows: Rows, layer: int, mixed: Float[torch.Tensor, "row d"]
     ) -> Float[torch.Tensor, "row d"]:
-        """What a baseline makes of the rows, given what the method makes of them."""
+        """The states that a baseline direction gives. mixed: the states that the method gives."""
         s, key = self.settings, self._keys.of(rows.slot)
         match s.direction:
             case "random_bank":
@@ -174,7 +174,7 @@ class _RunningERSS(RunningPolicy):
                 return turn(state, side, angle[:, None])
 
     def finish(self) -> None:
-        """States above τ enter the banks in place of the shortest there, counters count: all layers at once."""
+        """Store the states above τ in place of the shortest ones, and advance the counters: all layers at once."""
         self.threshold.finish()
         if not self._pending or self._bank is None:
             return

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 @dataclass(frozen=True)
 class Histograms:
-    """Of log-norms, by layer and request; one slot more than there are requests takes what does not count.
+    """Counts of log-norms by layer and request. One slot more takes the norms that do not count.
 
     counts: column b holds the norms between the edges b − 1 and b. Column 0 stays 0, so that a running sum is the
         distribution at the edges; the last takes NaN norms, which do not count.
@@ -41,7 +41,7 @@ class Histograms:
         k: float,
         smallest_iqr: float,
     ) -> Histograms:
-        """Of requests that have shown nothing: τ is the prior's."""
+        """Empty histograms; τ is the prior's."""
         n_layers, _, n_edges = prior.shape
         device = prior.device
         edges = torch.exp(low + width * torch.arange(n_edges, device=device))

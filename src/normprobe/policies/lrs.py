@@ -55,7 +55,7 @@ def probe_scores(summary: ProbeSummary) -> list[dict[str, float]]:
 
 
 def sums_by_layer(summary: ProbeSummary) -> Float[torch.Tensor, "form request layer"]:
-    """What the scores of `FORMS` add up over the layers."""
+    """The scores of `FORMS` layer by layer, before they are added up."""
     counts = summary.n_tokens.tolist()
     _, D = summary.last(torch.tensor([_last(n, LAST_PART) for n in counts], dtype=torch.int64))
     last_third, _ = summary.last(torch.tensor([_last(n, LAST_THIRD) for n in counts], dtype=torch.int64))

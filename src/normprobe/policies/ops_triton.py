@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from normprobe.policies.histograms import Histograms
 
 _UNFUSED = {"enable_fp_fusion": False}
-"""a·b + c is rounded twice, as in torch, whatever this version of Triton does unasked."""
+"""a·b + c is rounded twice, as in torch, whatever Triton does by default."""
 
 
 @triton.jit

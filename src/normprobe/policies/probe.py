@@ -58,7 +58,7 @@ class Probe(ThresholdPolicy):
 
 
 class RunningProbe(RunningPolicy):
-    """The sums by [layer, slot]; one slot more than there are requests takes what does not count."""
+    """A probe at work: its sums by [layer, slot]. One slot more takes the rows that do not count."""
 
     def __init__(self, settings: Probe, n_slots: int, device: torch.device) -> None:
         self.settings = settings
@@ -100,7 +100,7 @@ class RunningProbe(RunningPolicy):
         return Change(rows.hidden, torch.zeros_like(eligible))
 
     def finish(self) -> None:
-        """The norms seen since the last call enter the sums, all layers at once."""
+        """Add the norms since the last call to the sums, all layers at once."""
         self.threshold.finish()
         if self._at is None:
             return

@@ -51,12 +51,12 @@ class Change:
 
 @runtime_checkable
 class Rerun(Protocol):
-    """Provided by the engine: the layer once more on its own output, reading the cache and writing nothing to it."""
+    """The layer once more on its own output, reading the cache and writing nothing to it; the engine provides it."""
 
     def __call__(
         self, active: Bool[torch.Tensor, " row"], states: Float[torch.Tensor, "row d"]
     ) -> Float[torch.Tensor, "row d"] | None:
-        """New states of the active rows given `states`; what stands in the other rows means nothing.
+        """New states of the active rows given `states`; the other rows may hold anything.
 
         None if the engine knows that no row is active (eager mode: it computes the active rows only, and reads their
         number once). A compiled engine computes all rows and never knows.

@@ -93,7 +93,7 @@ class _RunningSuppression(RunningPolicy):
         self.threshold.reset(slots)
 
     def apply(self, rows: Rows, layer: int, rerun: Rerun) -> Change:
-        """The rows with those above τ shortened. The threshold learns from the norms before that."""
+        """The rows, those above τ shortened. The threshold observes the norms from before."""
         tau, eligible = self.threshold.tau(layer, rows.slot), rows.eligible
         norm, chosen = peaks(rows.hidden, tau, eligible)
         self.threshold.observe(layer, rows.slot, norm, eligible)

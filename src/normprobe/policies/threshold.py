@@ -216,7 +216,7 @@ class AdaptiveState:
         self._rows = (slot, eligible)
 
     def finish(self) -> None:
-        """What was seen since the last call enters the histograms, all layers at once."""
+        """Count the norms observed since the last call, all layers at once."""
         if self._rows is None:
             return
         # An engine may hold some of the layers only.

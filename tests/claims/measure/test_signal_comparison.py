@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from claims_fixture import Effects, write_run
+from layout_fixture import put
 
 from normprobe.claims.measure.measured_tokens import NotMeasurable
 from normprobe.claims.measure.resampling import Resampling
@@ -33,10 +34,8 @@ def score(path: Path, accuracy: float) -> Path:
     tokens = Tables(path).tokens
     responses = tokens[["response_id", "problem_id", "split", "mode"]].drop_duplicates(ignore_index=True)
     right = np.random.default_rng(0).random(len(responses)) < accuracy
-    (path / "responses").mkdir(exist_ok=True)
-    responses.assign(correct=pd.array(right, dtype="boolean")).to_parquet(
-        path / "responses/responses.parquet"
-    )
+    token_ids = [[0]] * len(responses)
+    put(path, "responses", responses.assign(token_ids=token_ids, correct=pd.array(right, dtype="boolean")))
     return path
 
 
@@ -89,7 +88,7 @@ def slow_auroc(table: pd.DataFrame, within: list[str]) -> float:
 
 
 @pytest.mark.parametrize(("target", "within"), [(CORRECT, []), (CORRECT_ALIKE, ["domain", "difficulty"])])
-def test_correct_answers_are_told_as_the_slow_reference_does(scored, compared, target, within):
+def test_correct_answers_agree_with_the_slow_reference(scored, compared, target, within):
     tables = Tables(scored)
     tokens, responses = tables.tokens, tables.responses
     rows = tokens[

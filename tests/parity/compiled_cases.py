@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 from parity_models import build
+from torch._dynamo.backends.common import aot_autograd
+from torch._guards import TracingContext
 from transformers import CompileConfig, PreTrainedModel, StaticCache
 
 from normprobe.engines.hf import Intervention, intervene
@@ -19,7 +21,7 @@ from normprobe.policies.erss import ERSS
 from normprobe.policies.policy import Policy
 from normprobe.policies.probe import Probe
 from normprobe.policies.suppression import Suppression
-from normprobe.policies.threshold import FixedThreshold
+from normprobe.policies.threshold import BINS, AdaptiveThreshold, FixedThreshold
 
 LAYERS = (0, 1)
 NEW_TOKENS = 8
@@ -133,6 +135,30 @@ def test_compiled_equals_uncompiled_in_one_graph(model: PreTrainedModel, name: s
     assert backend.graphs == bare.graphs  # neither a step nor another batch makes a new one
     assert len(backend.places) == 2  # all stays from step to step; each batch has its own
     assert [written(model, bare), written(model)] == plain
+
+
+@pytest.mark.parametrize("name", ["alrr", "erss", "probe", "suppression"])
+def test_what_a_pass_changes_stays_where_it_is(model: PreTrainedModel, name: str) -> None:
+    """Inductor records no CUDA graph of a pass that changes a tensor whose place may change."""
+    even = (1 / BINS,) * BINS
+    adaptive = AdaptiveThreshold(LAYERS, (0.1, 0.1), (1e3, 1e3), (even, even))
+    policy = {"alrr": ALRR, "erss": ERSS, "probe": Probe, "suppression": Suppression}[name](adaptive)
+    changed = []
+
+    def look(graph: torch.fx.GraphModule, _inputs: object) -> Any:
+        inputs = TracingContext.get().fw_metadata
+        assert inputs is not None
+        changes = [at for at, info in enumerate(inputs.input_info) if info.mutates_data]
+        changed.append((set(changes), set(inputs.static_input_indices)))
+        return graph.forward
+
+    backend = Backend()
+    backend.run = aot_autograd(fw_compiler=look)
+    with intervene(model, policy, always_on=True, quiet=True):
+        written(model, backend)
+    ((changes, static),) = changed
+    assert len(changes) > 6  # keys, values and length of three layers, and the policy's own
+    assert changes <= static
 
 
 def test_what_the_probe_saw_is_the_same(model: PreTrainedModel) -> None:

@@ -186,7 +186,8 @@ class AdaptiveState:
         )
         self._histograms = Histograms.fresh(n_slots, lowest, width, prior, settings.k, SMALLEST_IQR)
         self._fresh = self._histograms.tau[:, -1:].clone()
-        self._tau = dict(zip(settings.layers, self._histograms.tau, strict=True))
+        # Numbers, no views of `tau`: torch.compile gives a graph whose inputs share memory no place of its own.
+        self._index = {layer: at for at, layer in enumerate(settings.layers)}
         self._places = dict(zip(settings.layers, self._histograms.every, strict=True))
         self._norms: dict[int, torch.Tensor] = {}
         self._rows: tuple[torch.Tensor, torch.Tensor] | None = None
@@ -199,7 +200,7 @@ class AdaptiveState:
 
     def tau(self, layer: int, slot: Int[torch.Tensor, " row"]) -> Float[torch.Tensor, " row"]:
         """τ of each row, from what its request has shown before this pass; some finite τ for padding, slot −1."""
-        return self._tau[layer][slot]
+        return self._histograms.tau[self._index[layer]][slot]
 
     def observe(
         self,

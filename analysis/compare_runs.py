@@ -14,8 +14,8 @@ from normprobe.console import run_main
 from normprobe.errors import NormprobeError
 from normprobe.report.findings import read_evidence
 from normprobe.report.table import marked, with_interval
+from normprobe.runs.atomic import atomic_write_text, refusing_disk_errors
 from normprobe.runs.directory import Run
-from normprobe.runs.files import atomic_write_text, refusing_disk_errors
 
 ESTIMATE = "estimate"
 

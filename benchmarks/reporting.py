@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from normprobe.runs.atomic import refusing_disk_errors
 from normprobe.runs.environment import environment
-from normprobe.runs.files import refusing_disk_errors
 from normprobe.stats.bootstrap import percentile_interval
 
 PRECISE = 0.02

@@ -104,7 +104,7 @@ def run_rounds(
     one, other = pair
     treatments = {name: [((one, policy), other), ((other, policy), one)] for name, policy in policies.items()}
     treatments["no plugin"] = [((bare, None), one), ((bare, None), other)]
-    seconds: dict[str, list[Float[np.ndarray, 2]]] = {name: [] for name in treatments}
+    seconds: dict[str, list[Float[np.ndarray, " 2"]]] = {name: [] for name in treatments}
     reference = bare.generate()
     for number in range(rounds + 1):
         for name in rng.permutation(list(treatments)):

@@ -19,8 +19,8 @@ from layout_fixture import put
 
 from normprobe.claims.methods_help import BASELINES, LRS
 from normprobe.claims.registry import evaluate_all
+from normprobe.runs.atomic import atomic_write_json
 from normprobe.runs.directory import SCHEMA, Run, StageLabel
-from normprobe.runs.files import atomic_write_json
 from normprobe.runs.tables import Tables
 
 DOMAINS = ("arithmetic", "boolean", "pointers", "recall")

@@ -6,8 +6,8 @@ import pandas as pd
 
 from normprobe.models.model import OpenModel
 from normprobe.problems.testbed.problems import make_problems
+from normprobe.runs.atomic import atomic_write
 from normprobe.runs.directory import Run, StageLabel
-from normprobe.runs.files import atomic_write
 
 SPLITS = ("sae", "select", "measure")
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from normprobe.errors import NormprobeError
-from normprobe.runs.files import refusing_disk_errors
+from normprobe.runs.atomic import refusing_disk_errors
 
 _Options = TypeVar("_Options")
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from normprobe.config import flat
-from normprobe.estimates import Workload
+from normprobe.estimates import StudySizes
 from normprobe.pipeline import Pipeline, needed
 from normprobe.runs.directory import StageLabel
 from normprobe.session import Session
@@ -67,7 +67,7 @@ def _short(value: object) -> str:
     return f"{text[:8]}…" if len(text) > 40 and " " not in text else text
 
 
-def _cost(work: Workload, session: Session, name: str) -> tuple[str, str]:
+def _cost(work: StudySizes, session: Session, name: str) -> tuple[str, str]:
     seconds, gigabytes = work.seconds(name, session.run.rate(name)), work.gigabytes(name)
     time = (
         "unknown" if seconds is None else f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"

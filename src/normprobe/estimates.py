@@ -33,7 +33,7 @@ _PYTHON_GB = 0.7
 
 
 @dataclass(frozen=True)
-class Workload:
+class StudySizes:
     """The counts that the work of a study depends on. n: split → problems.
 
     weights_gb, layers: of the model; None if its files are not on this machine.
@@ -45,7 +45,7 @@ class Workload:
     layers: int | None
 
     @classmethod
-    def of(cls, study: Study, n: Mapping[str, int]) -> Workload:
+    def of(cls, study: Study, n: Mapping[str, int]) -> StudySizes:
         """Reads the sizes and the configuration of a local model's files, and nothing else of it."""
         name = study.model.name
         folder = bundled.path(name) if name in bundled.NAMES else Path(name).expanduser()

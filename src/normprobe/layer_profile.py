@@ -14,7 +14,7 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from normprobe.errors import NormprobeError
-from normprobe.runs.files import atomic_write_json, refusing_disk_errors
+from normprobe.runs.atomic import atomic_write_json, refusing_disk_errors
 
 SCHEMA = 1
 QUANTILES = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)

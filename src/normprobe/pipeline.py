@@ -24,8 +24,8 @@ from normprobe.claims.registry import CLAIMS, write_claim, write_signals, write_
 from normprobe.config import ModelSettings, Study, flat
 from normprobe.layer_profile import LayerProfile
 from normprobe.problems.testbed import bundled
+from normprobe.runs.atomic import atomic_write_json, atomic_write_text, refusing_disk_errors
 from normprobe.runs.directory import Run, StageLabel, read_label
-from normprobe.runs.files import atomic_write_json, atomic_write_text, refusing_disk_errors
 from normprobe.runs.layout import FILES
 from normprobe.runs.tables import stage_of
 from normprobe.session import Session
@@ -337,7 +337,7 @@ class Pipeline:
             self.session.log(f"[{number}/{len(names)}] {name}: {time.monotonic() - start:.0f} s")
 
     def _publish(self) -> None:
-        """Bring what lies beside the stages in line with them: the manifest's keys, the profile, the report."""
+        """Bring what lies outside the stages in line with them: the manifest's keys, the profile, the report."""
         run = self.session.run
         run.expect({name: label.key for name, label in self.labels().items()})
         published = run.path / FILES["published_profile"].path

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from normprobe.config import Study
-from normprobe.estimates import Workload
+from normprobe.estimates import StudySizes
 from normprobe.layer_profile import LayerProfile
 from normprobe.runs.directory import Run
 from normprobe.runs.layout import FILES
@@ -45,12 +45,12 @@ class Session:
         asked = self.study.problems
         return {"sae": asked.n_sae, "select": asked.n_select, "measure": asked.n_measure}
 
-    def workload(self) -> Workload:
+    def workload(self) -> StudySizes:
         """The counts that time and memory are estimated from. Reads the problems if the run has not yet."""
         is_there = self.run.is_current("problems")
         problems = self.tables.problems if is_there else self.study.source.load(self.sizes, self.study.seed)
         n = {str(split): len(rows) for split, rows in problems.groupby("split")}
-        return Workload.of(self.study, n)
+        return StudySizes.of(self.study, n)
 
     def model(self, subject: str = "model") -> OpenModel:
         """The network of a subject: "model", "untrained" or "early"."""

@@ -37,8 +37,8 @@ def verify(study: Study, out: str | Path, *, progress: bool = True) -> Path:
 def run_until(stage: str, study: Study, out: Path, *, progress: bool = True) -> Run:
     """Run what is missing of a study up to a stage. Raises NormprobeError as `verify`."""
     from normprobe.pipeline import Pipeline
+    from normprobe.runs.atomic import refusing_disk_errors
     from normprobe.runs.directory import Run
-    from normprobe.runs.files import refusing_disk_errors
     from normprobe.session import Session
 
     pipeline, run = Pipeline(Session(study, Run(out), progress)), Run(out)

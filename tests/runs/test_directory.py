@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from normprobe.errors import NormprobeError
+from normprobe.runs.atomic import atomic_write, atomic_write_json, atomic_write_text, refusing_disk_errors
 from normprobe.runs.directory import SCHEMA, Run, StageLabel, config_hash
-from normprobe.runs.files import atomic_write, atomic_write_json, atomic_write_text, refusing_disk_errors
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

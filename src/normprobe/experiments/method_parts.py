@@ -29,7 +29,7 @@ from normprobe.policies.controls.plain import Plain
 from normprobe.policies.policy import Policy
 from normprobe.problems import ProblemSource
 from normprobe.problems.source import Regime
-from normprobe.runs.files import read_table
+from normprobe.runs.atomic import read_table
 
 WARMER = "plain, T = 0.6"
 """Plain generation with nothing changed but sampling."""

@@ -23,7 +23,7 @@ from normprobe.experiments.suppression_treatments import TREATMENTS, in_order, m
 from normprobe.layer_profile import LayerProfile
 from normprobe.policies.controls.replayed_suppression import Doses, ReplayedSuppression
 from normprobe.problems.source import Scorer
-from normprobe.runs.files import atomic_write, read_table, write_table
+from normprobe.runs.atomic import atomic_write, read_table, write_table
 from normprobe.runs.jobs import JobRunner, ResultFormat
 from normprobe.runs.layout import FILES
 

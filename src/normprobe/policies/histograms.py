@@ -27,7 +27,7 @@ class Histograms:
     prior: Float[torch.Tensor, "layer 1 edge"]
     base: Int[torch.Tensor, "layer 1"]
     every: Int[torch.Tensor, " layer"]
-    levels: Float[torch.Tensor, 2]
+    levels: Float[torch.Tensor, " 2"]
     k: float
     smallest_iqr: float
 

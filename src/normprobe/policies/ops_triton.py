@@ -1,7 +1,7 @@
 """The functions of `normprobe.policies.ops` as Triton kernels: one launch each, one program per row.
 
 A program reads its own row and nothing else, in blocks whose size depends on the width alone: what a row gets is the
-same to the bit whatever rows stand beside it (of a width that fills 16 bytes: a load is as wide as a row is aligned).
+same to the bit whatever the other rows are (of a width that fills 16 bytes: a load is as wide as a row is aligned).
 Imported only where Triton is; under Triton's interpreter (TRITON_INTERPRET=1) the kernels run on CPU tensors.
 """
 

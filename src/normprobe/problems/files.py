@@ -14,7 +14,7 @@ import pandas as pd
 from normprobe.errors import NormprobeError
 from normprobe.problems.scoring import matches
 from normprobe.problems.source import COLUMNS, Regime, check_problems
-from normprobe.runs.files import refusing_disk_errors
+from normprobe.runs.atomic import refusing_disk_errors
 
 
 @dataclass(frozen=True)

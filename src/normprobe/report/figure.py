@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from normprobe import style
-from normprobe.runs.files import atomic_write_text, refusing_disk_errors
+from normprobe.runs.atomic import atomic_write_text, refusing_disk_errors
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -22,8 +22,8 @@ from normprobe.report.figure import Drawing
 from normprobe.report.findings import Findings, NothingToDraw
 from normprobe.report.table import HOLM, SHAPES, count, holm_p, margin, with_interval
 from normprobe.report.what_would_change import binding, margins, what_would_change
+from normprobe.runs.atomic import atomic_write_text, refusing_disk_errors
 from normprobe.runs.directory import Run
-from normprobe.runs.files import atomic_write_text, refusing_disk_errors
 from normprobe.runs.tables import Tables
 from normprobe.style import MODE_COLOURS, VERDICT_COLOURS
 

@@ -22,8 +22,8 @@ from typing import Any
 import yaml
 
 from normprobe.errors import NormprobeError
+from normprobe.runs.atomic import atomic_write_json, atomic_write_text, refusing_disk_errors
 from normprobe.runs.environment import environment
-from normprobe.runs.files import atomic_write_json, atomic_write_text, refusing_disk_errors
 from normprobe.runs.lock import hold
 
 SCHEMA = 2

@@ -19,7 +19,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from normprobe.errors import NormprobeError
-from normprobe.runs.files import atomic_write_json, read_table, write_table
+from normprobe.runs.atomic import atomic_write_json, read_table, write_table
 
 T = TypeVar("T")
 Job = Callable[[], T]

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from normprobe.errors import NormprobeError
-from normprobe.runs.files import refusing_disk_errors
+from normprobe.runs.atomic import refusing_disk_errors
 
 LOCK = ".lock"
 

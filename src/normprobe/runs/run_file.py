@@ -13,7 +13,7 @@ import pandas as pd
 from safetensors.numpy import load_file, save_file
 
 from normprobe.errors import NormprobeError
-from normprobe.runs.files import atomic_write, atomic_write_json, write_table
+from normprobe.runs.atomic import atomic_write, atomic_write_json, write_table
 from normprobe.runs.schema import Arrays, Columns
 
 

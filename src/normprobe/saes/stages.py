@@ -16,7 +16,7 @@ from tqdm import tqdm
 from normprobe.config import SaeSettings
 from normprobe.errors import NormprobeError
 from normprobe.models.model import OpenModel
-from normprobe.runs.files import atomic_write, atomic_write_json
+from normprobe.runs.atomic import atomic_write, atomic_write_json
 from normprobe.runs.layout import FILES
 from normprobe.saes.activations import draw_tokens, layer_groups, sample_states, training_responses
 from normprobe.saes.dictionary import (

@@ -60,7 +60,7 @@ class Pair:
         return self.semantic + self.reasoning + self.residual
 
     @property
-    def s(self) -> Float[np.ndarray, 1]:
+    def s(self) -> Float[np.ndarray, " 1"]:
         """S = Σ Δ, one value."""
         return (self.a - self.b).sum(keepdims=True)
 

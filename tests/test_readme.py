@@ -1,0 +1,139 @@
+"""The README and the pages, as their readers meet them: every command and program is run, or named with what covers it.
+
+Only places differ: the environment's folder, and the run. A command that costs minutes, or needs the network, a GPU or
+vLLM, stands in COVERED with the file that runs it in its stead.
+"""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from normprobe.cli import COMMANDS
+from normprobe.cli import main as normprobe
+
+ROOT = Path(__file__).parents[1]
+BIN, RUN = ".venv/bin/", "runs/tiny-thinker"
+SERVING = ROOT / "docs/serve_with_normprobe.md"  # its blocks are run by tests/vllm_engine/test_docs.py
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+TEXT = {page: page.read_text(encoding="utf-8") for page in PAGES}
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+CHAIN = '"math : z= 3 ; a: z *2 ; b: a +4 ; c: b *3 ; ? c"'
+RIGHT = r'"response": "[^"]*</think> answer : 8"'
+PRINTS = {
+    ".venv/bin/normprobe --help": "|".join(COMMANDS),
+    ".venv/bin/normprobe theorem": r"(\d+) of \1 steps hold: the theorem is proved",
+    ".venv/bin/normprobe theorem --json": '"holds": true',
+    f".venv/bin/normprobe generate {CHAIN}": RIGHT,
+    f".venv/bin/normprobe generate {CHAIN} --policy alrr --profile {RUN}/layer_profile.json": RIGHT,
+    ".venv/bin/normprobe lm-eval --model normprobe --tasks normprobe_testbed --apply_chat_template --limit 4 "
+    f"--model_args pretrained=tiny-thinker,policy=alrr,profile={RUN}/layer_profile.json": r"exact_match",
+}
+"""Command → what its output must hold, as a regular expression."""
+
+CI, VERIFY = ".ci/run", "tests/cli/test_verify.py"
+COVERED = {
+    "make setup": CI,
+    "make check": CI,
+    "make docs": CI,
+    "make test": CI,
+    'make test PYTEST_ARGS="tests/runs/test_directory.py"': CI,
+    "make test-vllm": CI,
+    "make reproduce-figures": CI,  # 11 minutes; there with QUICK=1
+    "make reproduce-figures QUICK=1": CI,
+    f".venv/bin/python -m normprobe.verify --out {RUN}": VERIFY,  # minutes; there with fewer problems
+    ".venv/bin/python -m normprobe.verify --model DIR_OR_ID --problems FILE --out runs/mine": VERIFY,
+    f".venv/bin/normprobe evaluate {RUN}": VERIFY,  # 88 minutes; there smaller
+    f".venv/bin/normprobe evaluate {RUN} --tasks gsm8k": "tests/experiments/test_task_treatments.py",  # downloads it
+}
+"""Command → the file that runs it, smaller."""
+
+
+def commands(page: Path) -> list[str]:
+    """The commands of a page, continued lines joined, comments cut off."""
+    shells = "".join(block for language, block in FENCE.findall(TEXT[page]) if language == "bash")
+    lines = re.sub(r" *\\\n *", " ", shells).splitlines()
+    return [command for line in lines if (command := re.sub(r"(^| +)# .*", "", line).strip())]
+
+
+def programs(page: Path) -> list[str]:
+    return [block for language, block in FENCE.findall(TEXT[page]) if language == "python"]
+
+
+HERE = [page for page in PAGES if page != SERVING]
+SHOWN = [command for page in HERE for command in commands(page)]
+
+
+def test_every_command_is_run_or_covered_and_no_entry_is_stale() -> None:
+    assert sorted(set(SHOWN)) == sorted({*PRINTS, *COVERED})
+    for command, file in COVERED.items():
+        assert (ROOT / file).is_file(), command
+        if file == CI and command.startswith("make"):
+            assert f"step {command.split()[1]}" in (ROOT / file).read_text(encoding="utf-8")
+
+
+def test_code_stands_in_fences_with_a_language() -> None:
+    for page in HERE:
+        outside = FENCE.sub("", TEXT[page])
+        assert (
+            re.findall(r"^ {4}(?:\.venv|make |import |from |python|normprobe )\S*", outside, re.MULTILINE)
+            == []
+        )
+        assert {language for language, _ in FENCE.findall(TEXT[page])} <= {"bash", "python", "json", "text"}
+
+
+def test_the_page_about_serving_is_run_by_a_test_of_its_own() -> None:
+    covering = (ROOT / "tests/vllm_engine/test_docs.py").read_text(encoding="utf-8")
+    for section in TEXT[SERVING].split("\n## "):
+        if "```bash" in section or "```python" in section:
+            assert section.partition("\n")[0] in covering
+
+
+def test_links_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+)\)", FENCE.sub("", TEXT[page])):
+            made = page.parent == ROOT / "docs" and target == "run_layout.md"  # by docs/hooks.py
+            assert made or (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of tiny-thinker with a few problems, up to its layer profile."""
+    path = tmp_path_factory.mktemp("runs") / "tiny-thinker"
+    sizes = ["--n-sae", "8", "--n-select", "8", "--n-measure", "8"]
+    assert normprobe(["profile", "--out", str(path), *sizes]) == 0
+    return path
+
+
+def output(text: str, run: Path, *interpreter: str) -> str:
+    """What a command or program of a page prints, in the places of this test."""
+    placed = text.replace(BIN, f"{Path(sys.executable).parent}/").replace(RUN, str(run))
+    done = subprocess.run([*interpreter, placed], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.parametrize("command", PRINTS)
+def test_commands_print_what_the_page_says(command: str, run: Path) -> None:
+    assert re.search(PRINTS[command], output(command, run, "bash", "-ec"))
+
+
+def test_the_readmes_program_steers_a_model(run: Path) -> None:
+    (program,) = programs(ROOT / "README.md")
+    steered, suppressed = output(program, run, sys.executable, "-c").splitlines()
+    assert "answer : 8" in steered
+    assert "answer : 8" not in suppressed
+
+
+def test_the_indexs_program_reads_a_run(run: Path) -> None:
+    (program,) = programs(ROOT / "docs/index.md")
+    printed = output(program, run, sys.executable, "-c")
+    assert re.findall(r"^\w+(?= \[ ?\d)", printed, re.MULTILINE) == ["filler", "no_think", "think"]
+    assert printed.splitlines()[-1].startswith("tiny-thinker [")
+
+
+def test_every_program_of_a_page_is_run_by_a_test_of_this_file() -> None:
+    assert [page.name for page in HERE if programs(page)] == ["README.md", "index.md"]

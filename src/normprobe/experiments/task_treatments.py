@@ -11,6 +11,7 @@ import pandas as pd
 from lm_eval import simple_evaluate
 from lm_eval.tasks import TaskManager
 
+from normprobe.config import Study
 from normprobe.engines.base import UntriggeredWarning
 from normprobe.errors import NormprobeError
 from normprobe.experiments.lm_eval import NormprobeLM

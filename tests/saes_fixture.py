@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import pandas as pd
+from layout_fixture import put
+from run_fixture import finish
 
 from normprobe.models.model import OpenModel
 from normprobe.problems.testbed.problems import make_problems
-from normprobe.runs.atomic import atomic_write
-from normprobe.runs.directory import Run, StageLabel
+from normprobe.runs.directory import Run
 
 SPLITS = ("sae", "select", "measure")
 
@@ -48,13 +49,7 @@ def write_run(path: Path, opened: OpenModel, n: int = 24) -> Run:
     """The same as the first stages of a run."""
     run = Run.open(path, {"seed": 0})
     problems, responses = write_tables(opened, n)
-    for name, table in (
-        ("problems", problems.assign(domain=None, difficulty=None, answer=None)),
-        ("responses", responses),
-    ):
-        with (
-            run.stage(StageLabel(name, 1, {}, {})) as folder,
-            atomic_write(folder / f"{name}.parquet") as unfinished,
-        ):
-            table.to_parquet(unfinished, index=False)
+    put(path, "problems", problems.assign(domain=None, difficulty=None, answer=None))
+    put(path, "responses", responses)
+    finish(run)
     return run

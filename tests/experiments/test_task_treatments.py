@@ -13,7 +13,7 @@ from normprobe.errors import NormprobeError
 from normprobe.experiments.task_treatments import run_tasks
 from normprobe.layer_profile import LayerProfile
 from normprobe.models.open import open_model
-from normprobe.pipeline import Pipeline, needed
+from normprobe.pipeline import STAGES, Pipeline, needed
 from normprobe.report.method_results import task_table
 from normprobe.runs.directory import Run
 from normprobe.session import Session
@@ -31,6 +31,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     profile = LayerProfile(1, identity, levels, quantiles, quantiles, [14.0] * 12, None, [9], 8)
     for stage in needed(["profile"]):
         with pipeline.session.run.stage(pipeline.labels()[stage]) as folder:
+            if stage == "problems":
+                STAGES[stage].fill(pipeline.session, folder)
             profile.save(folder / "layer_profile.json")
     return path
 

@@ -89,7 +89,7 @@ FIGURES = sorted(
         of_tables("fig_17_sensitivity", [METHODS("sensitivity")], method_results.sensitivity),
         of_tables("fig_18_combinations", [METHODS("combinations")], method_results.combinations),
         of_tables("fig_19_failure_modes", [METHODS("treatments")], method_results.failures),
-        of_tables("fig_20_methods", ["layer_profile.json"], method_schematic.drawing),
+        of_tables("fig_20_methods", ["profile/layer_profile.json"], method_schematic.drawing),
     ],
     key=lambda figure: figure.stem,
 )

@@ -308,7 +308,9 @@ def _check(section: type[_Checked], name: str, value: object) -> None:
     path = f"{sections[section]}.{name}" if section in sections else name
     if not _is(value, hint):
         raise NormprobeError(f"expected {path} as {_in_words(hint)}, got {value!r}; correct it")
-    if type(value) in (int, float) and not (value > 0 or (value == 0 and name in _MAY_BE_ZERO)):
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return
+    if not (value > 0 or (value == 0 and name in _MAY_BE_ZERO)):
         least = "0 or more" if name in _MAY_BE_ZERO else "above 0"
         raise NormprobeError(f"expected {path} {least}, got {value}; correct it")
 

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from normprobe.errors import NormprobeError
 from normprobe.runs.atomic import refusing_disk_errors
@@ -21,12 +21,7 @@ def parse(
     """
     import tyro
 
-    return tyro.cli(
-        options,
-        prog=f"normprobe {command}",
-        args=argv,
-        default=default,
-    )
+    return cast(_Options, tyro.cli(options, prog=f"normprobe {command}", args=argv, default=default))
 
 
 def run_main(main: Callable[[list[str] | None], int | None], argv: list[str] | None = None) -> int:

@@ -127,7 +127,7 @@ def test_compiled_equals_uncompiled_in_one_graph(model: PreTrainedModel, name: s
         got = [written(model, backend), written(model, backend)]
     assert got == expected
     ours, theirs = compiled.events(), uncompiled.events()
-    for field in ("slot", "step", "layer", "passes"):
+    for field in ("request", "step", "layer", "passes"):
         assert torch.equal(getattr(ours, field), getattr(theirs, field))
     torch.testing.assert_close(ours.delta, theirs.delta)
     assert len(ours.step) > 0

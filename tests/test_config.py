@@ -72,7 +72,7 @@ def test_help_is_quick_and_imports_nothing_heavy(command):
     assert done.stdout.splitlines()[-1] == "[]"
     after = os.times()
     spent = after.children_user + after.children_system - before.children_user - before.children_system
-    assert spent < 1.0  # seconds of the processor, on a machine that may be busy; 0.4 on an idle core
+    assert spent < 2.0  # seconds of the processor: 0.4 on an idle core, twice that where many share it
 
 
 @pytest.mark.parametrize(

@@ -61,15 +61,19 @@ def rows(audit: Audit, findings: Findings) -> list[tuple[str, str, np.ndarray, f
 def draw(
     axes: Any, label: str, unit: str, nulls: np.ndarray, estimate: float, interval: tuple[float, float]
 ) -> None:
-    """One row: null networks as a histogram in grey, this model as a line with its interval in blue."""
+    """One row: null networks as a histogram with a rug in grey, this model as a line with its interval in blue."""
+    import seaborn
+
     span = np.concatenate([nulls, [estimate]])
     edges = (
         np.linspace(span.min(), span.max(), BINS + 1) if np.ptp(span) else estimate + np.array([-0.02, 0.02])
     )
-    axes.hist(nulls, bins=edges, color=GREY)
+    seaborn.histplot(x=nulls, bins=edges, color=GREY, alpha=1.0, linewidth=0, ax=axes)
+    seaborn.rugplot(x=nulls, color="black", height=-0.05, linewidth=0.6, clip_on=False, ax=axes)
     axes.axvline(estimate, color=BLUE)
     if np.isfinite(interval).all():
         axes.axvspan(*interval, color=BLUE, alpha=0.25, linewidth=0)
     axes.set_title(label, loc="left")
     axes.set_xlabel(unit)
+    axes.set_ylabel("")
     axes.set_yticks([])

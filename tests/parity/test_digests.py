@@ -74,7 +74,8 @@ def of_floats(values: np.ndarray) -> dict[str, Any]:
     known = values[np.isfinite(values)].astype(np.float64)
     digest: dict[str, Any] = {"shape": list(values.shape), "not finite": int(values.size - known.size)}
     if known.size:
-        digest |= {"mean": known.mean(), "median": float(np.median(known)), "std": known.std()}
+        mean, std = float(known.mean()), float(known.std())
+        digest |= {"mean": mean, "median": float(np.median(known)), "std": std}
     return digest
 
 

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from normprobe.errors import NormprobeError
-from normprobe.policies.controls.caa import CAA
 from normprobe.policies.draws import keys, request_key, uniform
 from normprobe.policies.erss import DIRECTIONS, ERSS
 from normprobe.policies.policy import RunningPolicy
@@ -258,30 +257,3 @@ def test_padding_and_prompt_do_nothing() -> None:
 def test_bad_settings_are_refused_in_one_line(settings: dict, message: str) -> None:
     with pytest.raises(NormprobeError, match=message):
         ERSS(FixedThreshold({1: 1.0}), **settings)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_an_addition_moves_every_eligible_row_by_its_vector(dtype: torch.dtype) -> None:
-    vector = torch.tensor([1.0, -2.0, 0.0, 0.5])
-    hidden = drawn(6, 1, 4)[0].to(dtype)
-    rows = Rows(hidden, torch.tensor([0, 1, 2, -1]), torch.tensor([0, 3, -1, -1]))
-    running = CAA({1: vector, 2: -vector}, beta=2.0).start(3, 4, CPU)
-    running.reset([0, 1, 2], NAMES)
-    for layer, sign in ((1, 2.0), (2, -2.0)):
-        change = running.apply(rows, layer, never)
-        assert change.triggered.tolist() == [True, True, False, False]
-        expected = (hidden.float() + sign * vector).to(dtype)
-        assert torch.equal(change.hidden[:2], expected[:2])
-        assert torch.equal(change.hidden[2:], hidden[2:])
-
-
-def test_an_addition_that_makes_no_sense_is_refused() -> None:
-    good = torch.ones(4)
-    for make, message in (
-        (lambda: CAA({}), "a vector for at least one layer"),
-        (lambda: CAA({1: good}, float("nan")), "a finite beta, got nan"),
-        (lambda: CAA({1: good, 2: good / 0}), r"NaN or infinity at layers \[2\]"),
-        (lambda: CAA({1: good}).start(1, 5, CPU), r"width 5, got \{1: 4\}"),
-    ):
-        with pytest.raises(NormprobeError, match=message):
-            make()

@@ -205,7 +205,7 @@ def judged(monkeypatch) -> list[str]:
         names.append(claim.name)
         write_claim(claim, tables, seed, folder)
 
-    monkeypatch.setattr("normprobe.pipeline.write_claim", recorded)
+    monkeypatch.setattr("normprobe.claims.registry.write_claim", recorded)
     return names
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from normprobe.claims.measure.signal_comparison import NAME as SIGNALS
-from normprobe.claims.registry import CLAIMS, write_claim, write_signals, write_verdicts
+from normprobe.claims.registry import CLAIMS, evaluate_all
 from normprobe.config import ModelSettings, Study, flat
 from normprobe.layer_profile import LayerProfile
 from normprobe.problems.testbed import bundled
@@ -161,12 +161,7 @@ def _fill_evidence(session: Session, folder: Path) -> None:
     for name in unchanged:
         for path in finished.glob(f"{name}.*"):
             shutil.copy2(path, folder)
-    for claim in CLAIMS:
-        if claim.name not in unchanged:
-            write_claim(claim, session.tables, seed, folder)
-    if SIGNALS not in unchanged:
-        write_signals(session.tables, seed, folder)
-    write_verdicts(folder)
+    evaluate_all(session.tables, seed, folder, unchanged)
     atomic_write_json(folder / CLAIM_KEYS, keys)
 
 

@@ -90,9 +90,9 @@ _Command = TypeVar("_Command", bound=StudyCommand)
 
 def main(argv: list[str] | None = None) -> int:
     """Command line of `python -m normprobe.verify` and `normprobe verify`."""
-    command = _parse(VerifyCommand, argv, "verify")
-    if command.dry_run:
-        return _list_stages(command, "evidence")
+    command = _parse(VerifyCommand, argv, "verify", "evidence")
+    if command is None:
+        return 0
     from normprobe.report.findings import read_evidence
     from normprobe.report.table import verdict_table
 
@@ -103,44 +103,39 @@ def main(argv: list[str] | None = None) -> int:
     return 1 if command.strict and any(item.verdict != "supported" for item in evidence) else 0
 
 
-def train_saes(argv: list[str] | None = None) -> int:
+def train_saes(argv: list[str] | None = None) -> None:
     """Command line of `normprobe train-saes`."""
-    command = _parse(TrainSaesCommand, argv, "train-saes")
-    if command.dry_run:
-        return _list_stages(command, "saes")
-    run = run_until("saes", command.study, command.out)
-    print(f"dictionaries: {run['saes'] / 'model'}")
-    return 0
+    if command := _parse(TrainSaesCommand, argv, "train-saes", "saes"):
+        print(f"dictionaries: {run_until('saes', command.study, command.out)['saes'] / 'model'}")
 
 
-def profile(argv: list[str] | None = None) -> int:
+def profile(argv: list[str] | None = None) -> None:
     """Command line of `normprobe profile`."""
-    command = _parse(ProfileCommand, argv, "profile")
-    if command.dry_run:
-        return _list_stages(command, "profile")
-    run = run_until("profile", command.study, command.out)
-    print(f"layer profile: {run.path / 'layer_profile.json'}")
-    return 0
+    if command := _parse(ProfileCommand, argv, "profile", "profile"):
+        run_until("profile", command.study, command.out)
+        print(f"layer profile: {command.out / 'layer_profile.json'}")
 
 
-def _list_stages(command: StudyCommand, stage: str) -> int:
-    from normprobe.dry_run import stage_table
-    from normprobe.runs.directory import Run
-    from normprobe.session import Session
+def _parse(kind: type[_Command], argv: list[str] | None, name: str, stage: str) -> _Command | None:
+    """The command, its options over those of --quick, those over the file's, those over the defaults.
 
-    print(stage_table(Session(command.study, Run(command.out)), stage))
-    return 0
-
-
-def _parse(kind: type[_Command], argv: list[str] | None, name: str) -> _Command:
-    """The command, its options over those of --quick, those over the file's, those over the defaults."""
+    With --dry-run the stages up to `stage` are listed, and it is None.
+    """
     given = sys.argv[1:] if argv is None else argv
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--config", type=Path)
     first.add_argument("--quick", action="store_true")
     early, _ = first.parse_known_args(given)
     study = Study() if early.config is None else read_study(early.config)
-    return parse(kind, given, name, kind(changed(study, QUICK) if early.quick else study))
+    command = parse(kind, given, name, kind(changed(study, QUICK) if early.quick else study))
+    if not command.dry_run:
+        return command
+    from normprobe.dry_run import stage_table
+    from normprobe.runs.directory import Run
+    from normprobe.session import Session
+
+    print(stage_table(Session(command.study, Run(command.out)), stage))
+    return None
 
 
 class _CallableModule(ModuleType):

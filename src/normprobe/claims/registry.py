@@ -6,6 +6,7 @@ import importlib
 import json
 import pkgutil
 import zlib
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
@@ -33,16 +34,20 @@ CLAIMS: tuple[Claim, ...] = _discover()
 BY_NAME = {claim.name: claim for claim in CLAIMS}
 
 
-def evaluate_all(tables: Tables, seed: int, directory: Path) -> list[Evidence]:
+def evaluate_all(
+    tables: Tables, seed: int, directory: Path, unchanged: Collection[str] = ()
+) -> list[Evidence]:
     """Judge every claim on a run and write what was found into `directory` (made if missing).
 
     Written: for each claim the files of `write_claim`, the lists of `write_verdicts`, and where the run allows it
-    `signals.parquet` (`write_signals`).
+    `signals.parquet` (`write_signals`). unchanged: names whose files are there already.
     """
     directory.mkdir(parents=True, exist_ok=True)
     for claim in CLAIMS:
-        write_claim(claim, tables, seed, directory)
-    write_signals(tables, seed, directory)
+        if claim.name not in unchanged:
+            write_claim(claim, tables, seed, directory)
+    if signal_comparison.NAME not in unchanged:
+        write_signals(tables, seed, directory)
     return write_verdicts(directory)
 
 

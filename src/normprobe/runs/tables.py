@@ -22,7 +22,7 @@ def stage_of(name: str) -> str:
 
 
 class Tables:
-    """The tables of one run directory; `layout` describes their columns.
+    """The tables of one run directory: `tables.tokens` and so on, by the names that `layout` describes them under.
 
     A missing or corrupt file raises NormprobeError (one line) when it is asked for, never before; `has` asks first.
     """
@@ -46,69 +46,13 @@ class Tables:
             return self.has("z") and f"{name.removeprefix('z/')}/z_reasoning" in self._z
         return self._is_current(name) and (self.path / FILES[name].path).is_file()
 
-    @cached_property
-    def problems(self) -> pd.DataFrame:
-        return self._frame("problems")
-
-    @cached_property
-    def responses(self) -> pd.DataFrame:
-        return self._frame("responses")
-
-    @cached_property
-    def tokens(self) -> pd.DataFrame:
-        """One row per token of each traced response; all arrays below have their columns in this order."""
-        return self._frame("tokens")
-
-    @cached_property
-    def features(self) -> pd.DataFrame:
-        return self._frame("features")
-
-    @cached_property
-    def sums(self) -> pd.DataFrame:
-        return self._frame("sums")
-
-    @cached_property
-    def pairs(self) -> pd.DataFrame:
-        return self._frame("pairs")
-
-    @cached_property
-    def dictionary(self) -> pd.DataFrame:
-        return self._frame("dictionary")
-
-    @cached_property
-    def suppression(self) -> pd.DataFrame:
-        return self._frame("suppression")
-
-    @cached_property
-    def method_treatments(self) -> pd.DataFrame:
-        """One row per held-out problem and treatment of `normprobe evaluate`."""
-        return self._frame("method_treatments")
-
-    @cached_property
-    def selection(self) -> pd.DataFrame:
-        return self._frame("selection")
-
-    @cached_property
-    def sweep(self) -> pd.DataFrame:
-        """One row per regime and setting tried on tuning problems; `confirmed`: the promising ones on held-out ones."""
-        return self._frame("sweep")
-
-    @cached_property
-    def confirmed(self) -> pd.DataFrame:
-        return self._frame("confirmed")
-
-    @cached_property
-    def sensitivity(self) -> pd.DataFrame:
-        return self._frame("sensitivity")
-
-    @cached_property
-    def combinations(self) -> pd.DataFrame:
-        return self._frame("combinations")
-
-    @cached_property
-    def tasks(self) -> pd.DataFrame:
-        """One row per document and treatment of `normprobe evaluate --tasks`."""
-        return self._frame("tasks")
+    def __getattr__(self, name: str) -> pd.DataFrame:
+        """A table by its name in `layout.FILES`, such as `tables.tokens`; called once per name."""
+        if name not in FILES or FILES[name].columns is None:
+            raise AttributeError(f"a run has no table {name!r}")
+        table = self._read(name)
+        setattr(self, name, table)
+        return table
 
     @cached_property
     def profile(self) -> dict[str, Any]:
@@ -161,9 +105,6 @@ class Tables:
                 f"finish the run with `normprobe verify --out {self.path}`"
             )
         return file.read(self.path)
-
-    def _frame(self, name: str) -> pd.DataFrame:
-        return self._read(name)
 
     def _aligned(self, name: str) -> dict[str, np.ndarray]:
         """Arrays per token, checked to have as many tokens as tokens.parquet."""

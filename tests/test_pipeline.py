@@ -149,7 +149,7 @@ def test_an_evaluation_keeps_its_size_when_the_study_goes_on(run):
     with pipeline.session.run.stage(pipeline.labels(["methods"])["methods"]) as folder:
         copy(run / "methods", folder)
     assert states(run, None)["evidence"] == "reads methods, which has changed"
-    assert states(run, None, "methods")["methods"] == "tune 2 → 128; test 4 → 2048; samples 2 → 8"
+    assert states(run, None, "methods")["methods"] == "methods.tune 2 → 128; methods.test 4 → 2048; methods.samples 2 → 8"
     pipeline_of(run).begin()
     assert Tables(run).has("method_treatments")
 
@@ -185,7 +185,7 @@ def test_a_command_on_a_run_reads_its_settings_and_changes_its_own(run, capsys):
     assert run_main(evaluate.audit, [str(run), "--dry-run", "--nulls", "3"]) == 0
     assert f"nulls {AuditSettings.nulls} → 3" in capsys.readouterr().out
     assert run_main(evaluate.main, [str(run), "--dry-run", "--quick", "--test", "5"]) == 0
-    assert "tune 128 → 8; test 2048 → 5; samples 8 → 3" in capsys.readouterr().out
+    assert "methods.tune 128 → 8; methods.test 2048 → 5; methods.samples 8 → 3" in capsys.readouterr().out
 
 
 def test_a_run_of_an_older_layout_is_refused_in_one_line(tmp_path, capsys):

@@ -8,34 +8,25 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import types
-import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from tyro.conf import Fixed, OmitArgPrefixes, Suppress, arg
 
 from normprobe.errors import NormprobeError
+from normprobe.local_files import fingerprint
 from normprobe.problems import ProblemSource, open_source
 from normprobe.problems.testbed import bundled
+from normprobe.settings import Settings, flat
 
-_MAY_BE_ZERO = ("seed", "nulls", "trained")
-_Tree = TypeVar("_Tree", bound="_Checked")
-
-
-class _Checked:
-    """A dataclass that refuses a value of another type than its field, and a number that is not above zero."""
-
-    def __post_init__(self) -> None:
-        for name in get_type_hints(type(self)):
-            _check(type(self), name, getattr(self, name))
+_Tree = TypeVar("_Tree", bound=Settings)
 
 
 @dataclass(frozen=True)
-class ModelSettings(_Checked):
+class ModelSettings(Settings, section="model"):
     """Which model is opened, and how."""
 
     name: Annotated[str, arg(name="model", metavar="NAME")] = "tiny-thinker"
@@ -63,9 +54,14 @@ class ModelSettings(_Checked):
         name = self.early or ("tiny-thinker:early" if self.name == "tiny-thinker" else None)
         return None if name is None else dataclasses.replace(self, name=name, revision=None, early=None)
 
+    def identity(self) -> dict[str, Any]:
+        """The weights, and where and how they compute."""
+        weights = fingerprint(self.name, self.revision)
+        return {"model": weights, "dtype": self.dtype, "device": self.device}
+
 
 @dataclass(frozen=True)
-class ProblemSettings(_Checked):
+class ProblemSettings(Settings, section="problems"):
     """Where the problems come from. The sizes count for a source that makes its problems; a file has its own."""
 
     source: Annotated[str | None, arg(name="problems", metavar="FILE")] = None
@@ -79,7 +75,7 @@ class ProblemSettings(_Checked):
 
 
 @dataclass(frozen=True)
-class ResponseSettings(_Checked):
+class ResponseSettings(Settings, section="responses"):
     """How the model answers."""
 
     max_new_tokens: Annotated[int | None, arg(metavar="INT")] = None
@@ -89,7 +85,7 @@ class ResponseSettings(_Checked):
 
 
 @dataclass(frozen=True)
-class TracingSettings(_Checked):
+class TracingSettings(Settings, section="tracing"):
     """How responses are read again for their signals."""
 
     batch_size: Annotated[int, arg(name="trace-batch-size")] = 64
@@ -97,7 +93,7 @@ class TracingSettings(_Checked):
 
 
 @dataclass(frozen=True)
-class SaeSettings(_Checked):
+class SaeSettings(Settings, section="saes"):
     """The sparse dictionaries: how they are trained, or which ones are given. (The paper states none of this.)"""
 
     given: Annotated[str | None, arg(name="saes", metavar="DIR|RELEASE")] = None
@@ -136,6 +132,9 @@ class SaeSettings(_Checked):
             chosen += range(int(first), int(last or first) + 1)
         return sorted(set(chosen))
 
+    def identity(self) -> dict[str, Any]:
+        return super().identity() | {"given": self.given and fingerprint(self.given)}
+
     @property
     def memory(self) -> int:
         """Bytes of sampled states held at once."""
@@ -143,7 +142,7 @@ class SaeSettings(_Checked):
 
 
 @dataclass(frozen=True)
-class ExperimentSettings(_Checked):
+class ExperimentSettings(Settings, section="experiments"):
     """The suppression experiment."""
 
     batch_size: Annotated[int, arg(name="experiment-batch-size")] = 128
@@ -151,7 +150,7 @@ class ExperimentSettings(_Checked):
 
 
 @dataclass(frozen=True)
-class MethodSettings(_Checked):
+class MethodSettings(Settings, section="methods"):
     """How large the evaluation of ALRR, ERSS and LRS is."""
 
     tune: int = 128
@@ -174,7 +173,7 @@ class MethodSettings(_Checked):
 
 
 @dataclass(frozen=True)
-class AuditSettings(_Checked):
+class AuditSettings(Settings, section="audit"):
     """How large an audit is. Planted models and controls in the model's place read as many problems as the run has."""
 
     nulls: int = 200
@@ -190,7 +189,7 @@ class AuditSettings(_Checked):
 
 
 @dataclass(frozen=True)
-class Study(_Checked):
+class Study(Settings):
     """All settings of a run."""
 
     model: OmitArgPrefixes[ModelSettings] = field(default_factory=ModelSettings)
@@ -213,6 +212,16 @@ class Study(_Checked):
                 "give .parquet or .jsonl with a 'question' column, or 'testbed' for a model trained on the testbed"
             )
         return open_source(self.problems.source or "testbed")
+
+    @property
+    def problem_set(self) -> dict[str, Any]:
+        """What the problems depend on: their source, what it holds, and how many are asked of it."""
+        held = {"source": self.source.name, "fingerprint": self.source.fingerprint()}
+        return self.problems.identity() | held
+
+    @property
+    def early(self) -> ModelSettings | None:
+        return self.model.early_checkpoint
 
     @property
     def max_new_tokens(self) -> int:
@@ -244,28 +253,18 @@ def _changed(tree: _Tree, values: Mapping[str, Any], prefix: str, where: str) ->
         if name not in names:
             raise NormprobeError(
                 f"expected only settings of a study in {where}, got {prefix}{name}; "
-                f"did you mean {_nearest(f'{prefix}{name}')}?"
+                f"did you mean {_nearest_path(f'{prefix}{name}')}?"
             )
         section = getattr(tree, name)
-        if isinstance(section, _Checked):
+        if isinstance(section, Settings):
             if not isinstance(value, Mapping):
                 raise NormprobeError(
                     f"expected the section {name} of {where} as lines 'key: value', got {value!r}; indent its keys"
                 )
             value = _changed(section, value, f"{prefix}{name}.", where)
-        _check(type(tree), name, value)
+        tree.check(name, value)
         new[name] = value
     return dataclasses.replace(tree, **new)  # type: ignore[type-var]
-
-
-def _nearest(path: str) -> str:
-    """The path of the tree that is most like `path`, or whose last part is most like its last part."""
-
-    def likeness(known: str) -> float:
-        pairs = ((path, known), (path.rpartition(".")[2], known.rpartition(".")[2]))
-        return max(difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)
-
-    return max((known for known, _ in flat(dataclasses.asdict(Study()))), key=likeness)
 
 
 def read_study(path: str | Path) -> Study:
@@ -292,42 +291,11 @@ def read_study(path: str | Path) -> Study:
         raise NormprobeError(line if str(path) in line else f"{line} (in {path})") from None
 
 
-def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The leaves of nested mappings by their paths: ("saes.width", 512)."""
-    for name, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
+def _nearest_path(path: str) -> str:
+    """The path of the tree that is most like `path`, or whose last part is most like its last part."""
 
+    def likeness(known: str) -> float:
+        pairs = ((path, known), (path.rpartition(".")[2], known.rpartition(".")[2]))
+        return max(difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)
 
-def _check(section: type[_Checked], name: str, value: object) -> None:
-    """Raises NormprobeError for a value of another type than its field, or a number that is too low."""
-    hint = get_type_hints(section)[name]
-    sections = {hint: key for key, hint in get_type_hints(Study).items()}
-    path = f"{sections[section]}.{name}" if section in sections else name
-    if not _is(value, hint):
-        raise NormprobeError(f"expected {path} as {_in_words(hint)}, got {value!r}; correct it")
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return
-    if not (value > 0 or (value == 0 and name in _MAY_BE_ZERO)):
-        least = "0 or more" if name in _MAY_BE_ZERO else "above 0"
-        raise NormprobeError(f"expected {path} {least}, got {value}; correct it")
-
-
-def _is(value: object, hint: Any) -> bool:
-    """Whether a value is of an annotated type; truth values are no numbers."""
-    origin = typing.get_origin(hint)
-    if origin is Literal:
-        return value in typing.get_args(hint)
-    if origin in (types.UnionType, typing.Union):
-        return any(_is(value, part) for part in typing.get_args(hint))
-    return type(value) is hint
-
-
-def _in_words(hint: Any) -> str:
-    if typing.get_origin(hint) is Literal:
-        return " or ".join(typing.get_args(hint))
-    names = {str: "text", int: "a whole number", float: "a number", bool: "true or false", type(None): "null"}
-    parts = typing.get_args(hint) or (hint,)
-    return " or ".join(names.get(part, getattr(part, "__name__", str(part))) for part in parts)
+    return max((known for known, _ in flat(dataclasses.asdict(Study()))), key=likeness)

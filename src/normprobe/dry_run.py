@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from normprobe.config import flat
 from normprobe.estimates import StudySizes
 from normprobe.pipeline import Pipeline, needed
 from normprobe.runs.directory import StageLabel
 from normprobe.session import Session
+from normprobe.settings import flat
 
 HEAD = ("stage", "state", "time", "memory", "reason")
 NOTE = (

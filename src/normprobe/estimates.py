@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from normprobe.config import Study
+from normprobe.local_files import local_folder
 from normprobe.problems.testbed import bundled
 
 RATES: Mapping[str, float] = {
@@ -47,13 +48,11 @@ class StudySizes:
     @classmethod
     def of(cls, study: Study, n: Mapping[str, int]) -> StudySizes:
         """Reads the sizes and the configuration of a local model's files, and nothing else of it."""
-        name = study.model.name
-        folder = bundled.path(name) if name in bundled.NAMES else Path(name).expanduser()
-        if not (folder / "config.json").is_file():
+        folder = local_folder(study.model.name)
+        if folder is None or not (folder / "config.json").is_file():
             return cls(study, n, None, None)
         content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        n_bytes = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-        return cls(study, n, n_bytes / 1e9, content.get("num_hidden_layers"))
+        return cls(study, n, _weights_gb(folder), content.get("num_hidden_layers"))
 
     @property
     def subjects(self) -> int:
@@ -93,7 +92,11 @@ class StudySizes:
             return self.work(stage) / measured
         if self.weights_gb is None:
             return None
-        return self.work(stage) / RATES[stage] * max(self.weights_gb / _tiny_gb(), 1.0)
+        return (
+            self.work(stage)
+            / RATES[stage]
+            * max(self.weights_gb / _weights_gb(bundled.path("tiny-thinker")), 1.0)
+        )
 
     def gigabytes(self, stage: str) -> float | None:
         """Memory of a stage: the networks that it opens, the states that it holds, and Python."""
@@ -106,6 +109,5 @@ class StudySizes:
         return _PYTHON_GB + networks * self.weights_gb + held
 
 
-def _tiny_gb() -> float:
-    folder = bundled.path("tiny-thinker")
+def _weights_gb(folder: Path) -> float:
     return sum(path.stat().st_size for path in folder.glob("*.safetensors")) / 1e9

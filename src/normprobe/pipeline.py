@@ -8,7 +8,6 @@ stage has to run is decided before torch is imported.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import shutil
 import time
@@ -16,22 +15,22 @@ from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from normprobe.claims.measure.signal_comparison import NAME as SIGNALS
 from normprobe.claims.registry import CLAIMS, evaluate_all
-from normprobe.config import ModelSettings, Study, flat
+from normprobe.config import Study
 from normprobe.layer_profile import LayerProfile
-from normprobe.problems.testbed import bundled
-from normprobe.runs.atomic import atomic_write_json, atomic_write_text, refusing_disk_errors
+from normprobe.runs.atomic import atomic_write_json, atomic_write_text
 from normprobe.runs.directory import Run, StageLabel, read_label
 from normprobe.runs.layout import FILES
 from normprobe.runs.tables import stage_of
 from normprobe.session import Session
+from normprobe.settings import Settings, flat
 
 CLAIM_KEYS = "keys.json"
-_MODEL_FILES = (".safetensors", ".json", ".jinja", ".txt", ".model", ".py")
 
 
 @dataclass(frozen=True)
@@ -181,87 +180,59 @@ def _fill_audit(session: Session, folder: Path) -> None:
     fill_audit(folder, inputs, processes=session.processes, progress=session.progress)
 
 
-def _problems(study: Study) -> dict[str, Any]:
-    sizes = {name: size for name, size in dataclasses.asdict(study.problems).items() if name != "source"}
-    return {
-        "source": study.source.name,
-        "fingerprint": study.source.fingerprint(),
-        **sizes,
-        "seed": study.seed,
-    }
+def _read(*paths: str) -> Callable[[Study], dict[str, Any]]:
+    """Settings by their paths in the study; a section gives its identity."""
+
+    def read(study: Study) -> dict[str, Any]:
+        values = {path: attrgetter(path)(study) for path in paths}
+        return {
+            path: value.identity() if isinstance(value, Settings) else value for path, value in values.items()
+        }
+
+    return read
 
 
-def _responses(study: Study) -> dict[str, Any]:
-    return _identity(study.model) | {
-        "max_new_tokens": study.max_new_tokens,
-        "batch_size": study.responses.batch_size,
-        "seed": study.seed,
-    }
-
-
-def _traces(study: Study) -> dict[str, Any]:
-    early = study.model.early_checkpoint
-    control = None if early is None else _identity(early)
-    return {"early": control, "batch_size": study.tracing.batch_size, "seed": study.seed}
-
-
-def _saes(study: Study) -> dict[str, Any]:
-    early, given = study.model.early_checkpoint, study.saes.given
-    return {
-        **dataclasses.asdict(study.saes),
-        "given": given and fingerprint(given, None),
-        "early": None if early is None else _identity(early),
-        "seed": study.seed,
-    }
-
-
-def _experiments(study: Study) -> dict[str, Any]:
-    return {
-        "max_new_tokens": study.max_new_tokens,
-        "batch_size": study.experiments.batch_size,
-        "seed": study.seed,
-    }
-
-
-def _methods(study: Study) -> dict[str, Any]:
-    m = study.methods
-    return {"tune": m.tune, "test": m.test, "samples": m.samples, "seed": study.seed}
-
-
-def _tasks(study: Study) -> dict[str, Any]:
-    m = study.methods
-    return {"tasks": m.tasks, "limit": m.limit, "include_path": m.include_path, "seed": study.seed}
-
-
-def _evidence(study: Study) -> dict[str, Any]:
+def _claims(study: Study) -> dict[str, Any]:
     return {"seed": study.seed, "claims": {claim.name: claim.version for claim in CLAIMS}}
 
 
-def _audit(study: Study) -> dict[str, Any]:
-    return {**dataclasses.asdict(study.audit), "seed": study.seed}
-
+_MEASURED = ("problems", "responses", "traces", "reductions", "profile", "experiments")
+_SUITE = ("methods.tune", "methods.test", "methods.samples")
+_TASKS = ("methods.tasks", "methods.limit", "methods.include_path")
 
 STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
-        Stage("problems", 1, _problems, (), _fill_problems),
-        Stage("responses", 1, _responses, ("problems",), _fill_responses),
-        Stage("traces", 1, _traces, ("problems", "responses"), _fill_traces),
-        Stage("saes", 1, _saes, ("responses",), _fill_saes),
-        Stage("reductions", 1, lambda _: {}, ("responses", "saes"), _fill_reductions),
-        Stage("profile", 1, lambda _: {}, ("traces",), _fill_profile),
-        Stage("experiments", 1, _experiments, ("problems", "traces", "profile"), _fill_experiments),
-        Stage("methods", 1, _methods, ("problems", "responses", "profile"), _fill_methods, on_request=True),
-        Stage("tasks", 1, _tasks, ("profile",), _fill_tasks, on_request=True),
+        Stage("problems", 1, _read("problem_set", "seed"), (), _fill_problems),
         Stage(
-            "evidence",
+            "responses",
             1,
-            _evidence,
-            ("problems", "responses", "traces", "reductions", "profile", "experiments"),
-            _fill_evidence,
-            optional=("methods",),
+            _read("model", "max_new_tokens", "responses.batch_size", "seed"),
+            ("problems",),
+            _fill_responses,
         ),
-        Stage("audit", 1, _audit, ("saes", "evidence"), _fill_audit, on_request=True),
+        Stage("traces", 1, _read("early", "tracing", "seed"), ("problems", "responses"), _fill_traces),
+        Stage("saes", 1, _read("saes", "early", "seed"), ("responses",), _fill_saes),
+        Stage("reductions", 1, _read(), ("responses", "saes"), _fill_reductions),
+        Stage("profile", 1, _read(), ("traces",), _fill_profile),
+        Stage(
+            "experiments",
+            1,
+            _read("max_new_tokens", "experiments", "seed"),
+            ("problems", "traces", "profile"),
+            _fill_experiments,
+        ),
+        Stage(
+            "methods",
+            1,
+            _read(*_SUITE, "seed"),
+            ("problems", "responses", "profile"),
+            _fill_methods,
+            on_request=True,
+        ),
+        Stage("tasks", 1, _read(*_TASKS, "seed"), ("profile",), _fill_tasks, on_request=True),
+        Stage("evidence", 1, _claims, _MEASURED, _fill_evidence, optional=("methods",)),
+        Stage("audit", 1, _read("audit", "seed"), ("saes", "evidence"), _fill_audit, on_request=True),
     )
 }
 """All stages, each after those it reads."""
@@ -352,24 +323,3 @@ def needed(targets: Collection[str]) -> list[str]:
         if stage.name in names:
             names.update(stage.reads)
     return [name for name in STAGES if name in names]
-
-
-def fingerprint(name: str, revision: str | None = None) -> str:
-    """What tells one model, or folder of dictionaries, from another: a hash of a folder's files, or the hub's name."""
-    folder = bundled.path(name) if name in bundled.NAMES else Path(name).expanduser()
-    if not folder.is_dir():
-        return f"{name}@{revision}"
-    digest = hashlib.sha256(name.partition(":")[2].encode() if name in bundled.NAMES else b"")
-    for file in sorted(path for path in folder.rglob("*") if path.suffix in _MODEL_FILES):
-        digest.update(str(file.relative_to(folder)).encode())
-        with refusing_disk_errors(file), file.open("rb") as content:
-            digest.update(hashlib.file_digest(content, "sha256").digest())
-    return digest.hexdigest()
-
-
-def _identity(model: ModelSettings) -> dict[str, Any]:
-    return {
-        "model": fingerprint(model.name, model.revision),
-        "dtype": model.dtype,
-        "device": model.device,
-    }

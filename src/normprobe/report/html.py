@@ -13,7 +13,6 @@ from typing import Any
 
 from normprobe.claims.evidence import VERDICTS, Evidence
 from normprobe.claims.registry import BY_NAME
-from normprobe.config import flat
 from normprobe.report import heatmap, method_results, signal_comparison
 from normprobe.report.accuracy_table import accuracy_table
 from normprobe.report.assumption_table import assumption_table
@@ -25,6 +24,7 @@ from normprobe.report.what_would_change import binding, margins, what_would_chan
 from normprobe.runs.atomic import atomic_write_text, refusing_disk_errors
 from normprobe.runs.directory import Run
 from normprobe.runs.tables import Tables
+from normprobe.settings import flat
 from normprobe.style import MODE_COLOURS, VERDICT_COLOURS
 
 Section = dict[str, Any]

@@ -149,7 +149,8 @@ def test_an_evaluation_keeps_its_size_when_the_study_goes_on(run):
     with pipeline.session.run.stage(pipeline.labels(["methods"])["methods"]) as folder:
         copy(run / "methods", folder)
     assert states(run, None)["evidence"] == "reads methods, which has changed"
-    assert states(run, None, "methods")["methods"] == "methods.tune 2 → 128; methods.test 4 → 2048; methods.samples 2 → 8"
+    resized = "methods.tune 2 → 128; methods.test 4 → 2048; methods.samples 2 → 8"
+    assert states(run, None, "methods")["methods"] == resized
     pipeline_of(run).begin()
     assert Tables(run).has("method_treatments")
 

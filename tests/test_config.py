@@ -126,11 +126,20 @@ def test_an_unreadable_file_is_told_in_one_line(tmp_path, content):
 @pytest.mark.parametrize(
     ("options", "nearest"), [(["--widht", "3"], "--width"), (["--max-new-token", "3"], "--max-new-tokens")]
 )
-def test_an_unknown_option_names_the_nearest_one(options, nearest, capsys):
-    with pytest.raises(SystemExit) as stopped:
+def test_an_unknown_option_names_the_nearest_one(options, nearest):
+    with pytest.raises(NormprobeError, match=rf"perhaps you meant {nearest}\b"):
         main(options)
-    assert stopped.value.code == 2
-    assert nearest in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [["--width", "wide"], ["--dtype", "float8"], ["stray"], ["--k", "5000"]])
+def test_bad_options_get_one_line_and_leave_nothing(options, tmp_path, capsys):
+    assert run_main(main, [*options, "--out", str(tmp_path / "run")]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("normprobe: ")
+    assert shown.err.count("\n") == 1
+    assert options[-1] in shown.err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_layers_are_numbers_in_order():

@@ -1,7 +1,10 @@
 """How every program of the package begins and ends: options from dataclasses, an exit code, one line for an error."""
 
+import io
+import itertools
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
 from typing import TypeVar, cast
 
 from normprobe.errors import NormprobeError
@@ -16,12 +19,31 @@ def parse(
     """The options of a command line; `argv` None means the process's arguments.
 
     options: a dataclass, whose fields and their docstrings make `normprobe COMMAND --help`. default: what holds where
-    an option is not given. Exits with 0 after --help; with 2 and the nearest option for one that does not exist.
-    Raises NormprobeError where the dataclass refuses a value.
+    an option is not given. Exits with 0 after --help.
+    Raises NormprobeError for an option that does not exist (naming the nearest one) and for a value of another type.
     """
     import tyro
 
-    return cast(_Options, tyro.cli(options, prog=f"normprobe {command}", args=argv, default=default))
+    complaint = io.StringIO()
+    try:
+        with redirect_stderr(complaint):
+            return cast(_Options, tyro.cli(options, prog=f"normprobe {command}", args=argv, default=default))
+    except SystemExit as end:
+        if not complaint.getvalue():
+            raise
+        raise NormprobeError(
+            f"{_first_words(complaint.getvalue())}; normprobe {command} --help lists the options"
+        ) from end
+
+
+def _first_words(box: str) -> str:
+    """What the first section of tyro's framed message says, and the options that it takes for the meant ones."""
+    lines = [line[2:-2].rstrip() for line in box.splitlines() if line.startswith("│")]
+    first = [line.strip() for line in itertools.takewhile(lambda line: not line.startswith("─"), lines)]
+    rest = lines[len(first) :]
+    meant = [line.split()[0] for line in rest if line.startswith("    --")]
+    nearest = f"; perhaps you meant {' or '.join(meant)}" if any("meant" in line for line in rest) else ""
+    return " ".join(first).rstrip(".") + nearest
 
 
 def run_main(main: Callable[[list[str] | None], int | None], argv: list[str] | None = None) -> int:

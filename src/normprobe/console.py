@@ -1,7 +1,7 @@
 """How every program of the package begins and ends: options from dataclasses, an exit code, one line for an error."""
 
 import io
-import itertools
+import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
@@ -37,13 +37,15 @@ def parse(
 
 
 def _first_words(box: str) -> str:
-    """What the first section of tyro's framed message says, and the options that it takes for the meant ones."""
-    lines = [line[2:-2].rstrip() for line in box.splitlines() if line.startswith("│")]
-    first = [line.strip() for line in itertools.takewhile(lambda line: not line.startswith("─"), lines)]
-    rest = lines[len(first) :]
-    meant = [line.split()[0] for line in rest if line.startswith("    --")]
-    nearest = f"; perhaps you meant {' or '.join(meant)}" if any("meant" in line for line in rest) else ""
-    return " ".join(first).rstrip(".") + nearest
+    """What tyro's framed message says first, and the options that it takes for the meant ones."""
+    rows = [row.strip("│╭╮╰╯ ") for row in box.strip().splitlines()]
+    sections = [
+        part.split("\n") for part in re.split(r"\n?^[─-]{8,}$\n?", "\n".join(rows[1:]), flags=re.M) if part
+    ]
+    meant = [
+        row.split()[0] for part in sections if "meant" in part[0] for row in part if row.startswith("--")
+    ]
+    return " ".join(sections[0]).rstrip(".") + (f"; perhaps you meant {' or '.join(meant)}" if meant else "")
 
 
 def run_main(main: Callable[[list[str] | None], int | None], argv: list[str] | None = None) -> int:

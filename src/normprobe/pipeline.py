@@ -57,7 +57,7 @@ def _fill_problems(session: Session, folder: Path) -> None:
 
 def _fill_responses(session: Session, folder: Path) -> None:
     from normprobe.engines.hf import HfEngine
-    from normprobe.tracing.stages import fill_responses
+    from normprobe.tracing.responses import fill_responses
 
     fill_responses(
         folder,
@@ -65,14 +65,13 @@ def _fill_responses(session: Session, folder: Path) -> None:
         session.tables.problems,
         max_new_tokens=session.study.max_new_tokens,
         batch_size=session.study.responses.batch_size,
-        seed=session.study.seed,
         scorer=session.study.source.score,
         progress=session.progress,
     )
 
 
 def _fill_traces(session: Session, folder: Path) -> None:
-    from normprobe.tracing.stages import fill_traces
+    from normprobe.tracing.trace import fill_traces
 
     with ExitStack() as eager:
         for opened in session.subjects.values():

@@ -26,7 +26,7 @@ from normprobe.models.open import assemble
 from normprobe.problems.testbed.problems import make_problems
 from normprobe.problems.testbed.tokenizer import build_tokenizer
 from normprobe.problems.testbed.vocabulary import PAD, VOCABULARY
-from normprobe.tracing.responses import generate_responses
+from normprobe.tracing.responses import fill_responses
 from normprobe.tracing.trace import Signals, trace
 
 NEW_TOKENS = 16
@@ -73,11 +73,13 @@ def problems() -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def traced(opened: OpenModel, problems: pd.DataFrame) -> tuple[pd.DataFrame, Signals]:
-    responses = generate_responses(
-        HfEngine(opened), problems, modes=["think"], max_new_tokens=NEW_TOKENS, seed=0, progress=False
-    )
-    return trace(opened, responses, problems, progress=False)
+def traced(
+    opened: OpenModel, problems: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[pd.DataFrame, Signals]:
+    folder = tmp_path_factory.mktemp("responses")
+    fill_responses(folder, HfEngine(opened), problems, max_new_tokens=NEW_TOKENS, progress=False)
+    responses = pd.read_parquet(folder / "responses.parquet")
+    return trace(opened, responses[responses["mode"] == "think"], problems, progress=False)
 
 
 @pytest.fixture(scope="module")

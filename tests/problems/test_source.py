@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import normprobe.problems
@@ -9,7 +10,7 @@ from normprobe.engines.hf import HfEngine
 from normprobe.errors import NormprobeError
 from normprobe.models.open import open_model
 from normprobe.problems import open_source
-from normprobe.tracing.responses import generate_responses
+from normprobe.tracing.responses import fill_responses
 from normprobe.tracing.trace import trace
 
 NEW_SOURCE = '''
@@ -54,14 +55,11 @@ def test_a_new_source_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     source = open_source("sums:7")
     problems = source.load({"sae": 8, "select": 8, "measure": 8}, seed=0)
     opened = open_model("tiny-thinker")
-    responses = generate_responses(
-        HfEngine(opened),
-        problems,
-        max_new_tokens=source.max_new_tokens,
-        seed=0,
-        scorer=source.score,
-        progress=False,
+    limit = source.max_new_tokens
+    fill_responses(
+        tmp_path, HfEngine(opened), problems, max_new_tokens=limit, scorer=source.score, progress=False
     )
+    responses = pd.read_parquet(tmp_path / "responses.parquet")
     assert responses["correct"].notna().all()
     tokens, _ = trace(opened, responses, problems, roles=source.roles, progress=False)
     digits = tokens["token"].str.isdigit() & (tokens["segment"] != "prompt")

@@ -16,11 +16,8 @@ from normprobe.saes.dictionary import Dictionary, random_dictionary
 from normprobe.saes.reductions import Reduced, reduce_subject, work
 from normprobe.saes.training import generator_for, train_sae
 from normprobe.theory.bound import Constants, Lengths, signed_bound, slack
-from normprobe.theory.disentanglement import drift
+from normprobe.theory.constants import delta, drift, epsilon, ratio
 from normprobe.theory.orthogonality import c_star
-from normprobe.theory.ratio import ratio
-from normprobe.theory.reconstruction import epsilon
-from normprobe.theory.separation import delta
 
 LAYERS, WIDTH, D = (1, 3), 48, 32
 SCOPES = {"response": ("thought", "answer"), "answer": ("answer",)}

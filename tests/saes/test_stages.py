@@ -19,7 +19,7 @@ from normprobe.problems.testbed.tokenizer import build_tokenizer
 from normprobe.runs.directory import Run, StageLabel
 from normprobe.runs.tables import Tables
 from normprobe.saes.stages import fill_reductions, fill_saes, load_reader, shape_of
-from normprobe.tracing.stages import fill_traces
+from normprobe.tracing.trace import fill_traces
 
 SETTINGS = SaeSettings(width=40, k=4, n_samples=1280, batch_size=64)
 

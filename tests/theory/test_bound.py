@@ -21,10 +21,8 @@ from normprobe.theory.bound import (
     slack,
     slack_free_bound,
 )
-from normprobe.theory.disentanglement import drift, leakage
+from normprobe.theory.constants import delta, drift, epsilon, leakage
 from normprobe.theory.orthogonality import c_star, coherence, unit_atoms
-from normprobe.theory.reconstruction import epsilon
-from normprobe.theory.separation import delta
 from normprobe.theory.synthetic import Pair
 
 seeds = st.integers(0, 2**32 - 1)

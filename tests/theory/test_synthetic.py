@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from normprobe.theory.bound import slack_free_bound
-from normprobe.theory.disentanglement import overlap
+from normprobe.theory.constants import overlap
 from normprobe.theory.orthogonality import coherence
 from normprobe.theory.synthetic import BROKEN, Pair, Planted, atoms_with_cosine, synthetic_pair
 

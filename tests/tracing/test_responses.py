@@ -1,5 +1,7 @@
 """Responses of a random model: decoded as `generate` does, the same in any batch, whole after an interruption."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,8 +16,7 @@ from normprobe.models.open import assemble
 from normprobe.problems.testbed.problems import make_problems
 from normprobe.problems.testbed.tokenizer import build_tokenizer
 from normprobe.problems.testbed.vocabulary import END, END_THINK, VOCABULARY
-from normprobe.tracing.responses import generate_responses
-from normprobe.tracing.stages import fill_responses
+from normprobe.tracing.responses import fill_responses
 
 NEW_TOKENS = 20
 
@@ -44,6 +45,19 @@ def problems() -> pd.DataFrame:
             "split": ["sae", "select", "measure", "sae", "measure"] * 2,
         }
     )
+
+
+@pytest.fixture
+def generate(opened: OpenModel, tmp_path: Path):
+    """The table of responses; each call writes into a folder of its own."""
+
+    def generate(problems: pd.DataFrame, **arguments) -> pd.DataFrame:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        folder.mkdir()
+        fill_responses(folder, HfEngine(opened), problems, progress=False, **arguments)
+        return pd.read_parquet(folder / "responses.parquet")
+
+    return generate
 
 
 def prompts_of(opened: OpenModel, problems: pd.DataFrame) -> list[list[int]]:
@@ -78,58 +92,22 @@ def test_sampling_follows_the_softmax(opened, problems):
     assert np.abs(counts - 500 * p).max() <= 1 + 1e-3
 
 
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_a_response_does_not_depend_on_the_others(opened, problems, temperature):
-    def generate(table: pd.DataFrame, batch_size: int) -> pd.DataFrame:
-        return generate_responses(
-            HfEngine(opened),
-            table,
-            temperature=temperature,
-            max_new_tokens=NEW_TOKENS,
-            batch_size=batch_size,
-            seed=3,
-            progress=False,
-        )
-
-    together = generate(problems, 64)
-    same(together, generate(problems, 3))
-    backwards = (
-        generate(problems.iloc[::-1], 4).set_index("response_id").loc[together["response_id"]].reset_index()
-    )
+def test_a_response_does_not_depend_on_the_others(generate, problems):
+    together = generate(problems, max_new_tokens=NEW_TOKENS, batch_size=64)
+    same(together, generate(problems, max_new_tokens=NEW_TOKENS, batch_size=3))
+    reversed_ = generate(problems.iloc[::-1], max_new_tokens=NEW_TOKENS, batch_size=4)
+    backwards = reversed_.set_index("response_id").loc[together["response_id"]].reset_index()
     same(together, backwards[together.columns])
 
 
-def test_samples_differ_and_repeat_with_the_seed(opened, problems):
-    def sample(seed: int) -> list[list[int]]:
-        table = generate_responses(
-            HfEngine(opened),
-            problems,
-            modes=["think"],
-            samples=2,
-            temperature=1.0,
-            max_new_tokens=8,
-            seed=seed,
-            progress=False,
-        )
-        assert table["response_id"].is_unique
-        return [list(ids) for ids in table["token_ids"]]
-
-    one = sample(0)
-    assert one == sample(0)
-    assert one != sample(1)
-    assert one[0::2] != one[1::2]
-
-
-def test_the_table_says_what_was_generated(opened, problems):
+def test_the_table_says_what_was_generated(generate, opened, problems):
     answers = []
 
     def scorer(text: str, gold: str) -> bool:
         answers.append((text, gold))
         return text == "" or len(text) % 2 == 0
 
-    table = generate_responses(
-        HfEngine(opened), problems, max_new_tokens=NEW_TOKENS, seed=0, scorer=scorer, progress=False
-    )
+    table = generate(problems, max_new_tokens=NEW_TOKENS, scorer=scorer)
     assert table["response_id"].tolist() == [
         f"{problem}/{mode}/0"
         for problem in problems["problem_id"]
@@ -159,7 +137,7 @@ def test_the_table_says_what_was_generated(opened, problems):
 
 
 def test_interrupted_responses_go_on_where_they_were(opened, problems, tmp_path):
-    arguments = {"max_new_tokens": 8, "batch_size": 4, "seed": 1, "temperature": 1.0, "progress": False}
+    arguments = {"max_new_tokens": 8, "batch_size": 4, "progress": False}
     scored = []
 
     def scorer(text: str, gold: str) -> bool:
@@ -182,27 +160,10 @@ def test_interrupted_responses_go_on_where_they_were(opened, problems, tmp_path)
     assert [path.name for path in halted.iterdir()] == ["responses.parquet"]
 
 
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        ({"modes": ["no_think", "filler"]}, "expected think among the modes"),
-        ({"modes": ["dream"]}, "expected modes among think, no_think, filler, got dream"),
-        ({"modes": []}, "got none"),
-        ({"samples": 2}, "expected a temperature above 0 for 2 samples"),
-        ({"temperature": -1.0}, "temperature ≥ 0"),
-        ({"max_new_tokens": 500}, "within the model's 512 tokens"),
-    ],
-)
-def test_what_cannot_be_generated_is_refused(opened, problems, change, message):
-    arguments = {"max_new_tokens": 8, "seed": 0, "progress": False} | change
-    with pytest.raises(NormprobeError, match=message):
-        generate_responses(HfEngine(opened), problems, **arguments)
-
-
-def test_no_problems_and_doubled_problems_are_refused(opened, problems):
+def test_what_cannot_be_answered_is_refused(generate, problems):
+    with pytest.raises(NormprobeError, match="within the model's 512 tokens"):
+        generate(problems, max_new_tokens=500)
     with pytest.raises(NormprobeError, match="at least one problem"):
-        generate_responses(HfEngine(opened), problems.iloc[:0], max_new_tokens=8, seed=0, progress=False)
+        generate(problems.iloc[:0], max_new_tokens=8)
     with pytest.raises(NormprobeError, match="once"):
-        generate_responses(
-            HfEngine(opened), pd.concat([problems, problems]), max_new_tokens=8, seed=0, progress=False
-        )
+        generate(pd.concat([problems, problems]), max_new_tokens=8)

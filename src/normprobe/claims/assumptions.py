@@ -32,8 +32,8 @@ from normprobe.runs.layout import READERS
 from normprobe.runs.tables import Tables
 from normprobe.stats.bootstrap import percentile_interval, weighted_means
 from normprobe.style import GREEN, GREY, VERMILION
+from normprobe.theory.constants import ratio
 from normprobe.theory.orthogonality import random_baseline, welch_bound
-from normprobe.theory.ratio import ratio
 
 A1_MULTIPLE = 0.02 / random_baseline(2048)
 # "Hold" is a universal statement; one layer in ten may stray.

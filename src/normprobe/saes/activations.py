@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 
 from normprobe.errors import NormprobeError
 from normprobe.models.model import OpenModel
-from normprobe.tracing.stream import Batch, stream_states, token_offsets
+from normprobe.tracing.stream import check_finite, stream_states, token_offsets
 
 SPLIT = "sae"
 PAIRED = ("think", "no_think")
@@ -80,16 +80,3 @@ def sample_states(
         states[:, torch.from_numpy(target[kept])] = here.to("cpu", states.dtype)
     assert states is not None  # `training_responses` refused an empty table
     return states
-
-
-def check_finite(batch: Batch, layers: Sequence[int], subject: str) -> None:
-    """Raises NormprobeError if a state of these layers is NaN or infinite, naming the first such layer and
-    `subject`."""
-    # A sum over squares is NaN or infinite if any entry is: one reduction instead of a mask as large as the states.
-    finite = torch.linalg.vector_norm(batch.states, dim=(1, 2)).isfinite().tolist()
-    for layer in layers:
-        if not finite[layer]:
-            raise NormprobeError(
-                f"expected finite activations, got NaN or infinity in layer {layer} of subject '{subject}'; "
-                "check the weights, or load them with dtype float32"
-            )

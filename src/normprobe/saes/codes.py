@@ -12,9 +12,9 @@ from jaxtyping import Float, Int
 
 from normprobe.models.chat import MODES
 from normprobe.models.model import OpenModel
-from normprobe.saes.activations import check_finite, responses_at_once
+from normprobe.saes.activations import responses_at_once
 from normprobe.saes.dictionary import Dictionary
-from normprobe.tracing.stream import stream_states
+from normprobe.tracing.stream import check_finite, stream_states
 
 SEGMENTS = ("thought", "answer")
 SCALARS = ("h_sq", "norm", "r_sq", "ratio")

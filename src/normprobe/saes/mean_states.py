@@ -15,8 +15,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from normprobe.models.chat import MODES
-from normprobe.theory.disentanglement import leakage, overlap
-from normprobe.theory.ratio import ratio
+from normprobe.theory.constants import leakage, overlap, ratio
 
 THINK, NO_THINK = MODES.index("think"), MODES.index("no_think")
 _IN_ALL_SETS = ("n_tokens", "z_sum", "norm_mean")

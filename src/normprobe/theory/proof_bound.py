@@ -46,30 +46,26 @@ def coherence_constant(k: int) -> Expr:
     return (1 - mu * (k - 1)) / k
 
 
-# What is assumed.
-
-
 def coherent(i: int, j: int) -> Fact:
     return Fact("A1: ⟨d_i, d_j⟩ ≥ −μ", cosine(i, j) + mu)
 
 
-def leakage(a: Vector, b: Vector) -> Fact:
-    return Fact("A4: ‖b‖₁ ≤ ρ‖a‖₁", rho * Add(*a) - Add(*b))
+def parts(a: Vector, b: Vector, supported: Vector, c: Expr) -> tuple[Fact, Fact, Fact, Fact]:
+    """A4 for a and b, what R_T and R_N consist of, and that c is a constant for the atoms of `supported`."""
+    return (
+        Fact("A4: ‖b‖₁ ≤ ρ‖a‖₁", rho * Add(*a) - Add(*b)),
+        Fact("R_T = Σ a_i d_i", T.R**2 - form(a, a), equality=True),
+        Fact("R_N = Σ b_i d_i", N.R**2 - form(b, b), equality=True),
+        Fact(
+            "c is at most wᵀGw on the simplex: xᵀGx ≥ c(Σx)²",
+            form(supported, supported) - c * Add(*supported) ** 2,
+        ),
+    )
 
 
-def thinking(a: Vector) -> Fact:
-    return Fact("R_T = Σ a_i d_i", T.R**2 - form(a, a), equality=True)
-
-
-def not_thinking(b: Vector) -> Fact:
-    return Fact("R_N = Σ b_i d_i", N.R**2 - form(b, b), equality=True)
-
-
-def simplex_minimum(x: Vector, c: Expr) -> Fact:
-    return Fact("c is at most wᵀGw on the simplex: xᵀGx ≥ c(Σx)²", form(x, x) - c * Add(*x) ** 2)
-
-
-# What holds for any x, y ≥ 0.
+def in_both_forms(k: int) -> list[Fact]:
+    """A1, and what `slack_proof` certifies."""
+    return [coherent(i, j) for i, j in combinations(range(k), 2)] + [covers(s).conclusion for s in (1, -1)]
 
 
 def aligned(name: str, x: Vector, y: Vector) -> Certificate:
@@ -84,39 +80,31 @@ def aligned(name: str, x: Vector, y: Vector) -> Certificate:
     )
 
 
-def apart(x: Vector) -> Certificate:
-    return Certificate(
+def coherence_steps(x: Vector) -> list[Certificate]:
+    """The coherence constant for the atoms of x; the last step is its conclusion."""
+    k, squares = len(x), Add(*(value**2 for value in x))
+    apart = Certificate(
         "4a: coherence",
         "xᵀGx ≥ (1 + μ)‖x‖² − μ(Σx)²",
         form(x, x),
-        (1 + mu) * Add(*(value**2 for value in x)) - mu * Add(*x) ** 2,
-        [(2 * x[i] * x[j], coherent(i, j)) for i, j in combinations(range(len(x)), 2)],
+        (1 + mu) * squares - mu * Add(*x) ** 2,
+        [(2 * x[i] * x[j], coherent(i, j)) for i, j in combinations(range(k), 2)],
     )
-
-
-def spread_out(x: Vector) -> Certificate:
-    return Certificate(
+    spread_out = Certificate(
         "4b: Cauchy-Schwarz",
         "k‖x‖² ≥ (Σx)²",
-        len(x) * Add(*(value**2 for value in x)),
+        k * squares,
         Add(*x) ** 2,
         squares=[(first - second) ** 2 for first, second in combinations(x, 2)],
     )
-
-
-def coherence_bounds(x: Vector) -> Certificate:
-    k = len(x)
-    return Certificate(
+    bounds = Certificate(
         "4c: the coherence constant",
         "xᵀGx ≥ (Σx)² (1 − μ(k − 1))/k; on the simplex: c⋆ ≥ (1 − μ(k − 1))/k",
         form(x, x),
         coherence_constant(k) * Add(*x) ** 2,
-        [(1, apart(x).conclusion), ((1 + mu) / k, spread_out(x).conclusion)],
+        [(1, apart.conclusion), ((1 + mu) / k, spread_out.conclusion)],
     )
-
-
-def coherence_steps(x: Vector) -> tuple[Certificate, ...]:
-    return apart(x), spread_out(x), coherence_bounds(x)
+    return [apart, spread_out, bounds]
 
 
 def ordered_proof(k: int) -> Proof:
@@ -124,13 +112,14 @@ def ordered_proof(k: int) -> Proof:
     rise, b = vector("Δ", k), vector("b", k)
     a = [x + y for x, y in zip(rise, b, strict=True)]
     S, b_sum, c = Add(*rise), Add(*b), Symbol("c", real=True)
-    leak, minimum = leakage(a, b), simplex_minimum(rise, c)
+    leak, thinking, not_thinking, minimum = parts(a, b, rise, c)
+    coherence = coherence_steps(rise)
     split = Certificate(
         "2: the difference",
         "E = ΔᵀGΔ + 2ΔᵀGb",
         E,
         form(rise, rise) + 2 * form(rise, b),
-        [(1, thinking(a)), (-1, not_thinking(b))],
+        [(1, thinking), (-1, not_thinking)],
     )
     own, cross = aligned("3a: ΔᵀGΔ", rise, rise), aligned("3b: ΔᵀGb", rise, b)
     leaks = Certificate("3c: leakage", "‖b‖₁ ≤ ρS/(1 − ρ)", rho / (1 - rho) * S, b_sum, [(1 + t, leak)])
@@ -181,10 +170,10 @@ def ordered_proof(k: int) -> Proof:
         return [below, half]
 
     return Proof(
-        [*_in_both_forms(k), leak, thinking(a), not_thinking(b), minimum],
+        [*in_both_forms(k), leak, thinking, not_thinking, minimum],
         [
-            *(split, own, cross, leaks, above, lower, *coherence_steps(rise), crossing),
-            *upper("c = (1 − μ(k − 1))/k", coherence_constant(k), coherence_bounds(rise).conclusion),
+            *(split, own, cross, leaks, above, lower, *coherence, crossing),
+            *upper("c = (1 − μ(k − 1))/k", coherence_constant(k), coherence[-1].conclusion),
             *upper("c = c⋆", c, minimum),
         ],
     )
@@ -199,7 +188,7 @@ def signed_proof(k: int) -> Proof:
     a, b = vector("a", k), vector("b", k)
     a_sum, b_sum, p = Add(*a), Add(*b), Symbol("p", nonnegative=True)
     S, c = a_sum - b_sum, rho**2 + p
-    leak, minimum = leakage(a, b), simplex_minimum(a, c)
+    leak, thinking, not_thinking, minimum = parts(a, b, a, c)
     a_aligned, b_aligned = aligned("signed 1: aᵀGa", a, a), aligned("signed 2: bᵀGb", b, b)
     kept = Certificate("signed 3: leakage", "‖a‖₁ ≤ S/(1 − ρ)", S / (1 - rho), a_sum, [(1 + t, leak)])
     above = Certificate(
@@ -207,7 +196,7 @@ def signed_proof(k: int) -> Proof:
         "E ≤ ‖a‖₁² ≤ S²/(1 − ρ)²",
         S**2 / (1 - rho) ** 2,
         E,
-        [(2 * a_sum, kept.conclusion), (1, a_aligned.conclusion), (-1, thinking(a))],
+        [(2 * a_sum, kept.conclusion), (1, a_aligned.conclusion), (-1, thinking)],
         [(S * (1 + t) - a_sum) ** 2, N.R**2],
     )
     lower = Certificate(
@@ -226,8 +215,8 @@ def signed_proof(k: int) -> Proof:
             (1, minimum),
             (1, b_aligned.conclusion),
             (rho * a_sum + b_sum, leak),
-            (1, thinking(a)),
-            (-1, not_thinking(b)),
+            (1, thinking),
+            (-1, not_thinking),
         ],
     )
     larger = Certificate(
@@ -246,11 +235,6 @@ def signed_proof(k: int) -> Proof:
         [(1, below.conclusion), (p, larger.conclusion), (1, covers(-1).conclusion)],
     )
     return Proof(
-        [*_in_both_forms(k), leak, thinking(a), not_thinking(b), minimum],
+        [*in_both_forms(k), leak, thinking, not_thinking, minimum],
         [*coherence_steps(a), a_aligned, b_aligned, kept, above, lower, below, larger, upper],
     )
-
-
-def _in_both_forms(k: int) -> list[Fact]:
-    """A1, and what `slack_proof` certifies."""
-    return [coherent(i, j) for i, j in combinations(range(k), 2)] + [covers(s).conclusion for s in (1, -1)]

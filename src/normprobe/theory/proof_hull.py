@@ -12,7 +12,6 @@ from sympy import Add, Symbol, symbols
 
 from normprobe.theory.certificates import Certificate, Fact, Proof
 from normprobe.theory.proof_bound import (
-    coherence_bounds,
     coherence_constant,
     coherence_steps,
     coherent,
@@ -31,13 +30,13 @@ def hull_proof(k: int) -> Proof:
     least = [Fact("m ≤ (Gw)_i", image - m) for image in y]
     definite = Fact("xᵀGx ≥ 0 at x = v − w vᵀGw/wᵀGw", v_form - product**2 / w_form)
 
-    c = coherence_constant(k)
+    c, coherence = coherence_constant(k), coherence_steps(w)
     sharper = Certificate(
         "6a: c⋆ against coherence",
         "wᵀGw ≥ (1 − μ(k − 1))/k",
         form(w, w),
         c,
-        [(1, coherence_bounds(w).conclusion), (c * (Add(*w) + 1), w_on)],
+        [(1, coherence[-1].conclusion), (c * (Add(*w) + 1), w_on)],
     )
     ray = Certificate(
         "6b: least squares",
@@ -63,5 +62,5 @@ def hull_proof(k: int) -> Proof:
     )
     return Proof(
         [*(coherent(i, j) for i, j in combinations(range(k), 2)), w_on, v_on, *least, definite],
-        [*coherence_steps(w), sharper, ray, dual, returned],
+        [*coherence, sharper, ray, dual, returned],
     )

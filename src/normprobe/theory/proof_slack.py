@@ -8,9 +8,7 @@ T = think, N = no_think; h = B + R + r; g = ‖h_T‖² − ‖h_N‖² and E = 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from sympy import Abs, Expr, Symbol, symbols
+from sympy import Abs, Symbol, symbols
 
 from normprobe.theory.certificates import Certificate, Fact, Proof
 
@@ -18,91 +16,54 @@ epsilon, kappa, u = symbols("ε κ u", nonnegative=True)
 delta = u / (1 + u)
 
 
-@dataclass(frozen=True)
 class Mode:
-    """The lengths of one mode's state and parts, with what is assumed of them and what follows within the mode."""
+    """One mode's state: its lengths h, r, B, R and ⟨B, R⟩, what is assumed of them, what follows within the mode."""
 
-    h: Symbol
-    r: Symbol
-    B: Symbol
-    R: Symbol
-    BR: Symbol
-
-    @classmethod
-    def named(cls, name: str) -> Mode:
-        h, r, B, R = (Symbol(f"{part}_{name}", nonnegative=True) for part in "hrBR")
-        return cls(h, r, B, R, Symbol(f"BR_{name}", real=True))
-
-    @property
-    def x_sq(self) -> Expr:
-        """‖B + R‖² = ‖h − r‖²."""
-        return self.B**2 + 2 * self.BR + self.R**2
-
-    @property
-    def fidelity(self) -> Fact:
-        return Fact("A2: ‖r‖ ≤ ε‖h‖", epsilon * self.h - self.r)
-
-    @property
-    def sum_of_sides(self) -> Fact:
-        return Fact("triangle: ‖h − r‖ ≤ ‖h‖ + ‖r‖", (self.h + self.r) ** 2 - self.x_sq)
-
-    @property
-    def difference_of_sides(self) -> Fact:
-        return Fact("triangle: ‖h − r‖ ≥ |‖h‖ − ‖r‖|", self.x_sq - (self.h - self.r) ** 2)
-
-    def separation(self, sign: int) -> Fact:
-        return Fact("A3: ±⟨B, R⟩ ≤ δ‖B‖‖R‖", delta * self.B * self.R - sign * self.BR)
-
-    @property
-    def assumed(self) -> tuple[Fact, ...]:
-        apart = self.separation(1), self.separation(-1)
-        return self.fidelity, self.sum_of_sides, self.difference_of_sides, *apart
-
-    @property
-    def above(self) -> Certificate:
-        return Certificate(
-            f"1a, {self.h}: reconstruction from above",
+    def __init__(self, name: str) -> None:
+        self.h, self.r, self.B, self.R = h, r, B, R = symbols(
+            [f"{part}_{name}" for part in "hrBR"], nonnegative=True
+        )
+        self.BR = BR = Symbol(f"BR_{name}", real=True)
+        x_sq = B**2 + 2 * BR + R**2  # ‖B + R‖² = ‖h − r‖²
+        fidelity = Fact("A2: ‖r‖ ≤ ε‖h‖", epsilon * h - r)
+        sum_of_sides = Fact("triangle: ‖h − r‖ ≤ ‖h‖ + ‖r‖", (h + r) ** 2 - x_sq)
+        difference_of_sides = Fact("triangle: ‖h − r‖ ≥ |‖h‖ − ‖r‖|", x_sq - (h - r) ** 2)
+        self.separation = {sign: Fact("A3: ±⟨B, R⟩ ≤ δ‖B‖‖R‖", delta * B * R - sign * BR) for sign in (1, -1)}
+        self.assumed = (fidelity, sum_of_sides, difference_of_sides, *self.separation.values())
+        self.above = Certificate(
+            f"1a, {h}: reconstruction from above",
             "‖h − r‖² ≤ (1 + ε)²‖h‖²",
-            (1 + epsilon) ** 2 * self.h**2,
-            self.x_sq,
-            [(1, self.sum_of_sides), ((2 + epsilon) * self.h + self.r, self.fidelity)],
+            (1 + epsilon) ** 2 * h**2,
+            x_sq,
+            [(1, sum_of_sides), ((2 + epsilon) * h + r, fidelity)],
         )
-
-    @property
-    def below(self) -> Certificate:
-        return Certificate(
-            f"1b, {self.h}: reconstruction from below",
+        self.below = Certificate(
+            f"1b, {h}: reconstruction from below",
             "‖h − r‖² ≥ (1 − 2ε − ε²)‖h‖²",
-            self.x_sq,
-            (1 - 2 * epsilon - epsilon**2) * self.h**2,
-            [(1, self.difference_of_sides), (2 * self.h, self.fidelity)],
-            [self.r**2, epsilon**2 * self.h**2],
+            x_sq,
+            (1 - 2 * epsilon - epsilon**2) * h**2,
+            [(1, difference_of_sides), (2 * h, fidelity)],
+            [r**2, epsilon**2 * h**2],
         )
-
-    @property
-    def both_parts(self) -> Certificate:
-        return Certificate(
-            f"5a, {self.h}: both parts",
+        self.both_parts = Certificate(
+            f"5a, {h}: both parts",
             "‖B + R‖² ≥ (1 − δ)(‖B‖² + ‖R‖²)",
-            self.x_sq,
-            (1 - delta) * (self.B**2 + self.R**2),
-            [(2, self.separation(-1))],
-            [delta * (self.B - self.R) ** 2],
+            x_sq,
+            (1 - delta) * (B**2 + R**2),
+            [(2, self.separation[-1])],
+            [delta * (B - R) ** 2],
         )
-
-    @property
-    def semantic_part(self) -> Certificate:
-        return Certificate(
-            f"5b, {self.h}: semantic part",
+        self.semantic_part = Certificate(
+            f"5b, {h}: semantic part",
             "‖B + R‖² ≥ (1 − δ²)‖B‖²",
-            self.x_sq,
-            (1 - delta**2) * self.B**2,
-            [(2, self.separation(-1))],
-            [(self.R - delta * self.B) ** 2],
+            x_sq,
+            (1 - delta**2) * B**2,
+            [(2, self.separation[-1])],
+            [(R - delta * B) ** 2],
         )
 
 
-T, N = Mode.named("T"), Mode.named("N")
+T, N = Mode("T"), Mode("N")
 gap, E = T.h**2 - N.h**2, T.R**2 - N.R**2
 states = T.h**2 + N.h**2
 omega = kappa * N.B**2 + 2 * delta * (T.B * T.R + N.B * N.R) + (2 * epsilon + epsilon**2) * states
@@ -131,8 +92,8 @@ def covers(sign: int) -> Certificate:
         sign * (gap - E),
         [
             (1, drift(sign)),
-            (2, T.separation(sign)),
-            (2, N.separation(-sign)),
+            (2, T.separation[sign]),
+            (2, N.separation[-sign]),
             (1, (T.below if sign > 0 else T.above).conclusion),
             (1, (N.above if sign > 0 else N.below).conclusion),
         ],

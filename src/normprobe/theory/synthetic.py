@@ -12,9 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from normprobe.theory.bound import Constants, Lengths
-from normprobe.theory.disentanglement import drift, leakage
-from normprobe.theory.reconstruction import epsilon
-from normprobe.theory.separation import delta
+from normprobe.theory.constants import delta, drift, epsilon, leakage
 
 
 @dataclass(frozen=True)

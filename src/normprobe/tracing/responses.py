@@ -1,95 +1,79 @@
-"""Answer every problem in every mode: the table of paired responses."""
+"""Answer every problem in every mode: the stage responses/ of a run."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
-from contextlib import ExitStack
+import shutil
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
 
 from normprobe.engines.base import Engine, Finish, batches_by_length, check_room
 from normprobe.errors import NormprobeError
 from normprobe.models.chat import MODES, Chat
 from normprobe.problems.source import Scorer
 from normprobe.runs.jobs import TABLE, JobRunner
+from normprobe.runs.layout import FILES
 
 _INTEGERS = ("sample", "n_prompt", "thought_start", "thought_end", "answer_start", "answer_end")
 
 
 @dataclass(frozen=True)
 class _PlannedResponse:
-    """One response to write: `key` orders the table; `problem` is a row of the problems table."""
+    """One response to write; `problem` is a row of the problems table."""
 
-    key: tuple[int, int, int]
     problem: Any
     mode: str
-    sample: int
     prompt: list[int]
 
     @property
     def response_id(self) -> str:
-        return f"{self.problem.problem_id}/{self.mode}/{self.sample}"
+        return f"{self.problem.problem_id}/{self.mode}/0"
 
 
-def generate_responses(
+def fill_responses(
+    folder: Path,
     engine: Engine,
     problems: pd.DataFrame,
     *,
-    modes: Sequence[str] = MODES,
-    samples: int = 1,
-    temperature: float = 0.0,
     max_new_tokens: int,
     batch_size: int = 128,
-    seed: int,
     scorer: Scorer | None = None,
-    chunks: Path | None = None,
     progress: bool = True,
-) -> pd.DataFrame:
-    """One row per problem, mode and sample, in that order; columns as in responses/responses.parquet.
+) -> None:
+    """Write responses.parquet: one greedy response per problem and mode, in that order. Resumes batch by batch.
 
     Batches hold prompts of like length. `filler` comes after `think`: its prompt holds as many filler tokens as the
-    think response of the same problem and sample has thought tokens. At temperature > 0 the draws are keyed by (seed,
-    response_id). A response whose thought is never closed is `truncated`, has no answer span, and is wrong. With
-    `chunks`, a folder, each batch is kept there as Parquet and not generated again if it is there.
+    think response of the same problem has thought tokens. A response whose thought is never closed is `truncated`, has
+    no answer span, and is wrong.
 
-    Raises NormprobeError for an empty problem set, unknown modes, filler without think, samples that cannot differ
-    (temperature 0), or a prompt that leaves no room for `max_new_tokens` in the model's context.
+    Raises NormprobeError for an empty problem set, a repeated problem_id, or a prompt that leaves no room for
+    `max_new_tokens` in the model's context.
     """
-    _check(problems, modes, samples, temperature)
+    _check(problems)
 
     def write(batch: list[_PlannedResponse]) -> pd.DataFrame:
         written = engine.generate(
             [response.prompt for response in batch],
             max_new_tokens,
             names=[response.response_id for response in batch],
-            temperature=temperature,
-            draws=partial(keyed_draws, seed),
             batch_size=batch_size,
         )
         responses = zip(batch, written.tokens, written.finish, strict=True)
         return _table([_row(engine.chat, *response, scorer) for response in responses])
 
     finished: dict[str, dict[str, Any]] = {}
-    keys: dict[str, tuple[int, int, int]] = {}
-    with ExitStack() as stack:
-        folder = chunks or Path(stack.enter_context(TemporaryDirectory()))
-        total = len(problems) * len(modes) * samples
-        runner = stack.enter_context(
-            JobRunner(folder, TABLE, label="responses", unit="response", total=total, progress=progress)
-        )
-        for mode in (mode for mode in MODES if mode in modes):
-            planned = _plan(engine.chat, problems, mode, samples, finished)
+    chunks, total = folder / "chunks", len(problems) * len(MODES)
+    with JobRunner(
+        chunks, TABLE, label="responses", unit="response", total=total, progress=progress
+    ) as runner:
+        for mode in MODES:
+            planned = _plan(engine.chat, problems, mode, finished)
             prompts = {response.response_id: response.prompt for response in planned}
             check_room(engine, prompts, max_new_tokens)
-            keys |= {response.response_id: response.key for response in planned}
             batches = {
                 f"{mode}_{i:05d}": [planned[number] for number in numbers]
                 for i, numbers in enumerate(batches_by_length(list(prompts.values()), batch_size))
@@ -101,23 +85,24 @@ def generate_responses(
             )
             for rows in tables.values():
                 finished |= {row["response_id"]: row for row in rows.to_dict("records")}
-    return _table([finished[response_id] for response_id in sorted(finished, key=keys.__getitem__)])
+    in_order = [finished[f"{problem_id}/{mode}/0"] for problem_id in problems["problem_id"] for mode in MODES]
+    FILES["responses"].write(folder, _table(in_order))
+    shutil.rmtree(chunks)
 
 
 def _plan(
-    chat: Chat, problems: pd.DataFrame, mode: str, samples: int, finished: dict[str, dict[str, Any]]
+    chat: Chat, problems: pd.DataFrame, mode: str, finished: dict[str, dict[str, Any]]
 ) -> list[_PlannedResponse]:
     """The responses of one mode, in table order."""
-    jobs = []
-    for i, problem in enumerate(problems.itertuples(index=False)):
-        for sample in range(samples):
-            n_filler = 0
-            if mode == "filler":
-                thinking = finished[f"{problem.problem_id}/think/{sample}"]
-                n_filler = int(thinking["thought_end"] - thinking["thought_start"])
-            prompt = chat.prompt_ids(str(problem.question), mode, n_filler)
-            jobs.append(_PlannedResponse((i, MODES.index(mode), sample), problem, mode, sample, prompt))
-    return jobs
+    planned = []
+    for problem in problems.itertuples(index=False):
+        n_filler = 0
+        if mode == "filler":
+            thinking = finished[f"{problem.problem_id}/think/0"]
+            n_filler = int(thinking["thought_end"] - thinking["thought_start"])
+        prompt = chat.prompt_ids(str(problem.question), mode, n_filler)
+        planned.append(_PlannedResponse(problem, mode, prompt))
+    return planned
 
 
 def _row(
@@ -132,7 +117,7 @@ def _row(
         "problem_id": job.problem.problem_id,
         "split": job.problem.split,
         "mode": job.mode,
-        "sample": job.sample,
+        "sample": 0,
         "token_ids": np.array(token_ids, dtype=np.int64),
         "n_prompt": n_prompt,
         "thought_start": spans.thought[0],
@@ -151,31 +136,9 @@ def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows).astype(types)
 
 
-def keyed_draws(seed: int, response_id: str, n_steps: int) -> Float[np.ndarray, " step"]:
-    """Uniform numbers in [0, 1) keyed by seed and response: neither the other responses nor their order matter."""
-    key = int.from_bytes(hashlib.sha256(f"{seed}/{response_id}".encode()).digest()[:16], "big")
-    return np.random.default_rng(key).random(n_steps)
-
-
-def _check(problems: pd.DataFrame, modes: Sequence[str], samples: int, temperature: float) -> None:
+def _check(problems: pd.DataFrame) -> None:
     if problems.empty:
         raise NormprobeError("expected at least one problem to answer, got none; give a larger problem set")
     if problems["problem_id"].duplicated().any():
         twice = problems["problem_id"][problems["problem_id"].duplicated()].iloc[0]
         raise NormprobeError(f"expected each problem_id once, got {twice!r} twice; rename one")
-    if not modes or not set(modes) <= set(MODES):
-        raise NormprobeError(
-            f"expected modes among {', '.join(MODES)}, got {', '.join(modes) or 'none'}; correct the list"
-        )
-    if "filler" in modes and "think" not in modes:
-        raise NormprobeError(
-            "expected think among the modes, got filler without it; filler is as long as the thought: add think"
-        )
-    if samples < 1 or temperature < 0:
-        raise NormprobeError(
-            f"expected samples ≥ 1 and temperature ≥ 0, got {samples} and {temperature}; correct them"
-        )
-    if samples > 1 and temperature == 0:
-        raise NormprobeError(
-            f"expected a temperature above 0 for {samples} samples, got 0; they would all be the same"
-        )

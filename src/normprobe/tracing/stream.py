@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Int
 
+from normprobe.errors import NormprobeError
 from normprobe.models.model import OpenModel
 from normprobe.models.sites import record_sites
 
@@ -52,6 +53,18 @@ def _states(
         opened.model.base_model(input_ids=ids.to(opened.device), attention_mask=mask, use_cache=False)
         valid = mask.bool()
         return torch.stack([state[valid].float() for state in sites.states])
+
+
+def check_finite(batch: Batch, layers: Sequence[int], subject: str) -> None:
+    """Raises NormprobeError if a state of these layers is NaN or infinite, naming the first and `subject`."""
+    # A sum over squares is NaN or infinite if any entry is: one reduction instead of a mask as large as the states.
+    finite = torch.linalg.vector_norm(batch.states, dim=(1, 2)).isfinite().tolist()
+    for layer in layers:
+        if not finite[layer]:
+            raise NormprobeError(
+                f"expected finite activations, got NaN or infinity in layer {layer} of subject '{subject}'; "
+                "check the weights, or load them with dtype float32"
+            )
 
 
 def batch_plan(

@@ -1,9 +1,10 @@
-"""The signals of a model that reads responses: one value per signal, layer and token."""
+"""The signals of a model that reads responses, one value per signal, layer and token: the stage traces/ of a run."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,8 +16,9 @@ from tqdm import tqdm
 from normprobe.errors import NormprobeError
 from normprobe.models.model import OpenModel
 from normprobe.problems.source import Roles
+from normprobe.runs.layout import FILES
 from normprobe.tracing import signals
-from normprobe.tracing.stream import Batch, stream_states, token_offsets
+from normprobe.tracing.stream import Batch, check_finite, stream_states, token_offsets
 
 Signals = dict[str, np.ndarray]
 """Name of the signal → float32 array [layer, token]; `surprisal` is [token]."""
@@ -36,29 +38,59 @@ _HIDDEN = {
 _LOGITS_AT_ONCE = 2**23
 
 
+def fill_traces(
+    folder: Path,
+    subjects: Mapping[str, OpenModel],
+    responses: pd.DataFrame,
+    problems: pd.DataFrame,
+    *,
+    roles: Roles | None = None,
+    batch_size: int = 64,
+    progress: bool = True,
+) -> None:
+    """Write tokens.parquet, and SUBJECT.safetensors for each subject. Resumes subject by subject.
+
+    `subjects` maps names to models: "model" wrote the responses, the others (controls) read the same token ids.
+    Raises NormprobeError if a control has another tokenizer, or as `replay` does.
+    """
+    for subject, opened in subjects.items():
+        if opened.identity.tokenizer != subjects["model"].identity.tokenizer:
+            raise NormprobeError(
+                f"expected subject '{subject}' to share the model's tokenizer, got another; "
+                "the same token ids would mean other text: use a checkpoint of the same model"
+            )
+    for subject, opened in subjects.items():
+        file = FILES[f"signals/{subject}"]
+        if (folder / file.name).exists():
+            continue
+        values = replay(opened, responses, subject=subject, batch_size=batch_size, progress=progress)
+        if subject == "model":
+            # Before the signals: where those are, the table is.
+            FILES["tokens"].write(folder, token_table(opened, responses, problems, values["norm"], roles))
+        file.write(folder, values)
+
+
 def trace(
     opened: OpenModel,
     responses: pd.DataFrame,
     problems: pd.DataFrame,
     *,
-    splits: Collection[str] = TRACED,
     roles: Roles | None = None,
     batch_size: int = 64,
     progress: bool = True,
 ) -> tuple[pd.DataFrame, Signals]:
-    """The token table of the responses in `splits`, and the signals of the model that wrote them, in the same order.
+    """The token table of the traced responses, and the signals of the model that wrote them, in the same order.
 
     Raises NormprobeError as `replay` does.
     """
-    values = replay(opened, responses, splits=splits, batch_size=batch_size, progress=progress)
-    return token_table(opened, responses, problems, values["norm"], splits=splits, roles=roles), values
+    values = replay(opened, responses, batch_size=batch_size, progress=progress)
+    return token_table(opened, responses, problems, values["norm"], roles), values
 
 
 def replay(
     opened: OpenModel,
     responses: pd.DataFrame,
     *,
-    splits: Collection[str] = TRACED,
     subject: str = "model",
     batch_size: int = 64,
     progress: bool = True,
@@ -69,10 +101,10 @@ def replay(
     Raises NormprobeError if there is nothing to read, a token id lies outside the vocabulary, or a norm is NaN or
     infinite (naming the layer and `subject`).
     """
-    offsets, n = token_offsets(responses, splits)
+    offsets, n = token_offsets(responses, TRACED)
     if n == 0:
         raise NormprobeError(
-            f"expected responses in the splits {', '.join(splits)}, got none; give more problems"
+            f"expected responses in the splits {', '.join(TRACED)}, got none; give more problems"
         )
     _check_vocabulary(opened, responses, subject)
     n_layers = len(opened.blocks)
@@ -82,18 +114,16 @@ def replay(
         _attention_entropies(opened) as attention,
         tqdm(total=n, desc=f"trace {subject}", unit="token", unit_scale=True, disable=not progress) as bar,
     ):
-        for batch in stream_states(opened, responses, splits, batch_size):
+        for batch in stream_states(opened, responses, TRACED, batch_size):
+            check_finite(batch, range(n_layers), subject)
             column = offsets[batch.response_index] + batch.position
             for name, signal in _HIDDEN.items():
                 out[name][:, column] = torch.stack([signal(h) for h in batch.states]).cpu().numpy()
-            _check_finite(out["norm"][:, column], subject)
             _read_logits(opened, responses, batch, column, out)
             if attention:
-                valid = _rows(batch), batch.position
-                values = np.stack([layer.cpu().numpy()[valid] for layer in attention])
-                out.setdefault("attention_entropy", np.empty((n_layers, n), dtype=np.float32))[:, column] = (
-                    values
-                )
+                row = np.cumsum(batch.position == 0) - 1  # of the padded batch
+                values = out.setdefault("attention_entropy", np.empty((n_layers, n), dtype=np.float32))
+                values[:, column] = [layer.cpu().numpy()[row, batch.position] for layer in attention]
             bar.update(len(column))
     return out
 
@@ -103,15 +133,13 @@ def token_table(
     responses: pd.DataFrame,
     problems: pd.DataFrame,
     norm: Float[np.ndarray, "layer token"],
-    *,
-    splits: Collection[str] = TRACED,
     roles: Roles | None = None,
 ) -> pd.DataFrame:
-    """One row per token of each response in `splits`, in table order, positions ascending: traces/tokens.parquet.
+    """One row per token of each traced response, in table order, positions ascending: traces/tokens.parquet.
 
     `norm` is that of the model which wrote the responses: it decides which tokens are sinks.
     """
-    chosen = responses[responses["split"].isin(list(splits))]
+    chosen = responses[responses["split"].isin(list(TRACED))]
     lengths = chosen["token_ids"].map(len).to_numpy(dtype=np.int64)
     of_response = np.repeat(np.arange(len(chosen)), lengths)
     table = (
@@ -208,21 +236,6 @@ def _attention_entropies(opened: OpenModel) -> Iterator[list[Float[torch.Tensor,
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _rows(batch: Batch) -> Int[np.ndarray, " n"]:
-    """The row of the padded batch of each token."""
-    return np.cumsum(batch.position == 0) - 1
-
-
-def _check_finite(norm: Float[np.ndarray, "layer token"], subject: str) -> None:
-    finite = np.isfinite(norm).all(axis=1)
-    if not finite.all():
-        raise NormprobeError(
-            f"expected finite activations, got NaN or infinity in layer {int(np.argmin(finite))} of subject "
-            f"'{subject}'; "
-            "check the weights, or load them with dtype float32"
-        )
 
 
 def _check_vocabulary(opened: OpenModel, responses: pd.DataFrame, subject: str) -> None:

@@ -15,10 +15,7 @@ from jaxtyping import Float
 
 from normprobe.runs.tables import Tables
 from normprobe.theory.bound import Constants, Lengths
-from normprobe.theory.disentanglement import drift
-from normprobe.theory.ratio import ratio
-from normprobe.theory.reconstruction import epsilon
-from normprobe.theory.separation import delta
+from normprobe.theory.constants import delta, drift, epsilon, ratio
 
 _MODES = ("think", "no_think")
 _OF_SUMS = ("z_sum", "z_l1_active", "h_sq", "h_sq_mean", "b_sq", "rpart_sq", "br", "r_sq")

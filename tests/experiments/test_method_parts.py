@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from normprobe.config import MethodSettings, ProblemSettings, ResponseSettings, Study
-from normprobe.experiments.method_parts import MethodInputs, PlainTreatments, Samples, Try
+from normprobe.experiments.method_parts import MethodInputs, plain_treatments, sample, try_setting
 from normprobe.experiments.method_settings import papers
 from normprobe.layer_profile import LayerProfile
 from normprobe.models.open import open_model
@@ -53,23 +53,24 @@ def test_a_file_is_evaluated_on_its_own_problems_by_its_own_scorer(
     inputs = inputs_of(tmp_path, profile, str(tmp_path / "mine.parquet"), plan)
     measured = table.loc[table["split"] == "measure", "problem_id"].tolist()[:12]
 
-    plain = PlainTreatments()(inputs)
+    plain = plain_treatments(inputs)
     greedy = plain[plain["treatment"] == "plain"]
     assert greedy["problem_id"].tolist() == measured
     assert greedy["correct"].mean() > 0.5, "tiny-thinker knows these, and 4 is 4.0 to the file's scorer"
     assert (plain["n_tokens"] <= 100).all()
 
-    tuned = Try(inputs.main_regime, papers(profile)[0], "tune", plan.tune)(inputs)
+    tuned = try_setting(inputs.regimes[0], papers(profile)[0], "tune", plan.tune, inputs)
     assert set(tuned["problem_id"]) <= set(table.loc[table["split"] == "select", "problem_id"])
-    sample = Samples(1)(inputs)
-    assert sample["problem_id"].tolist() == measured
-    assert sample["correct"].notna().all()
-    assert np.isfinite(sample["lrs_A"]).all()
+    sampled = sample(1, (), inputs)
+    assert sampled["problem_id"].tolist() == measured
+    assert sampled["correct"].notna().all()
+    assert np.isfinite(sampled["lrs_A"]).all()
 
 
 def test_the_testbed_is_evaluated_on_its_crowded_problems(tmp_path: Path, profile: LayerProfile) -> None:
     inputs = inputs_of(tmp_path, profile, "testbed", MethodSettings(tune=2, test=4, samples=1))
-    assert inputs.main_regime.name == "arithmetic 7–8, crowded, greedy"
-    table = Try(inputs.main_regime, None, "test", 4)(inputs)
+    regime = inputs.regimes[0]
+    assert regime.name == "arithmetic 7–8, crowded, greedy"
+    table = try_setting(regime, None, "test", 4, inputs)
     assert table["n_tokens"].max() > 100, "the regime has a limit of its own"
     assert not set(table["problem_id"]) & set(pd.read_parquet(inputs.problems)["problem_id"])

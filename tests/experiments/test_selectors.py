@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from normprobe.errors import NormprobeError
-from normprobe.experiments.confidence import CANDIDATES, WINDOW, confidences
-from normprobe.experiments.selectors import CONFIDENCES, SCORES, SELECTORS, select_all
+from normprobe.experiments.confidence import CANDIDATES, CONFIDENCES, WINDOW, confidences
+from normprobe.experiments.selectors import SCORES, SELECTORS, select_all
 
 seeds = st.integers(0, 2**31 - 1)
 
@@ -89,12 +89,6 @@ def test_filters_keep_the_surest_and_their_ties() -> None:
     assert chosen(samples)["vote by deepconf_worst, top 90%"] == 1
     tied = made([*"yyxxx"], [True] * 5, deepconf_worst=[1.0, 1.0, 9.0, 9.0, 9.0])
     assert chosen(tied)["vote by deepconf_worst, top 10%"] == 2
-
-
-def test_every_selector_says_what_it_does_in_a_line() -> None:
-    for selector in SELECTORS.values():
-        assert selector.about
-        assert "\n" not in selector.about
 
 
 @settings(max_examples=30)

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
+from jaxtyping import Float
 
 from normprobe.config import SaeSettings
 from normprobe.models.model import OpenModel
@@ -70,14 +72,13 @@ def random_dictionaries(
     opened: OpenModel, layers: Sequence[int], settings: SaeSettings, *key: object
 ) -> Dictionaries:
     """One random dictionary per layer, drawn from `key`."""
-    dictionaries = {}
-    for layer in layers:
-        metadata = describe(opened.identity, layer, RANDOM, 0)
-        generator = generator_for(*key, layer)
-        dictionaries[layer] = Dictionary.of(
-            random_dictionary(opened.identity.d_model, settings.width, settings.k, metadata, generator)
-        )
-    return dictionaries
+    identity, width, k = opened.identity, settings.width, settings.k
+
+    def drawn(layer: int) -> Dictionary:
+        metadata, generator = describe(identity, layer, RANDOM, 0), generator_for(*key, layer)
+        return Dictionary.of(random_dictionary(identity.d_model, width, k, metadata, generator))
+
+    return {layer: drawn(layer) for layer in layers}
 
 
 def trained_dictionaries(
@@ -87,14 +88,12 @@ def trained_dictionaries(
     responses = training_responses(passage.responses)
     rows = draw_tokens(responses, settings.n_samples, generator_for(*key, "tokens"))
     states = sample_states(opened, responses, rows, layers, OWN)
-    dictionaries = {}
-    for row, layer in enumerate(layers):
-        metadata = describe(opened.identity, layer, OWN, 0)
-        generator = generator_for(*key, layer)
-        dictionaries[layer] = Dictionary.of(
-            train_sae(states[row], settings, metadata, generator, opened.device)
-        )
-    return dictionaries
+
+    def trained(layer: int, of_layer: Float[torch.Tensor, "row d"]) -> Dictionary:
+        metadata, generator = describe(opened.identity, layer, OWN, 0), generator_for(*key, layer)
+        return Dictionary.of(train_sae(of_layer, settings, metadata, generator, opened.device))
+
+    return {layer: trained(layer, of_layer) for layer, of_layer in zip(layers, states, strict=True)}
 
 
 def write_tables(
@@ -124,12 +123,7 @@ def write_tables(
     for name in ("features", "sums", "pairs", "dictionary"):
         parts = [getattr(reduced, name).assign(reader=reader) for reader, reduced in readers.items()]
         write(name, pd.concat(parts, ignore_index=True))
-    z = {
-        f"{reader}/{name}": values
-        for reader, reduced in readers.items()
-        for name, values in reduced.tokens.items()
-    }
-    write("z", z)
+    write("z", {f"{reader}/{name}": z for reader, r in readers.items() for name, z in r.tokens.items()})
     if suppression is not None:
         write("suppression", suppression)
     return Tables(folder)

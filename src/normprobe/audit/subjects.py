@@ -1,4 +1,9 @@
-"""Claims judged on other networks in the model's place: its untrained twin, its early checkpoint, the planted model."""
+"""Claims judged on other networks in the model's place: random ones, its untrained twin, its early checkpoint, planted.
+
+In null i a random network stands in for the model, and the next two for its untrained twin and its early checkpoint.
+Nothing distinguishes the three: whatever a claim finds there is not reasoning, so each may be supported as often as
+chance allows, and no more.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +24,55 @@ from normprobe.audit.networks import (
     trained_dictionaries,
     write_tables,
 )
-from normprobe.audit.null import finding
 from normprobe.audit.planted import LEARNING, REASONING, amplitudes, plant
-from normprobe.audit.simulated import PLANTED, simulated_suppression
+from normprobe.audit.simulated import PLANTED, SUPPRESSED, simulated_suppression
+from normprobe.claims.evidence import Evidence
+from normprobe.claims.measure.readers import MODEL
 from normprobe.claims.registry import BY_NAME, evaluate_all
 from normprobe.config import SaeSettings
 from normprobe.models.model import OpenModel
 from normprobe.saes.training import generator_for
+
+STAND_INS = ("model", "untrained", "early")
+
+
+def judge_nulls(
+    opened: OpenModel,
+    passage: Passage,
+    layers: Sequence[int],
+    settings: SaeSettings,
+    trained: bool,
+    numbers: range,
+    seed: int,
+) -> list[dict[str, Any]]:
+    """For each of these nulls, a row per claim that could be judged.
+
+    trained: the networks' dictionaries are trained on their own states, else random. seed: of every network, dictionary
+    and resample.
+    """
+
+    def reading(index: int) -> Reading:
+        """Network `index` with its own dictionaries."""
+        key = ("audit", seed, "trained" if trained else "random", index)
+        network = opened.fresh(int(np.random.default_rng([seed, trained, index]).integers(2**31)))
+        random = random_dictionaries(network, layers, settings, *key, "control")
+        if trained:
+            own = trained_dictionaries(network, passage, layers, settings, *key)
+        else:
+            own = random_dictionaries(network, layers, settings, *key, "own")
+        return read(network, passage, own, random)
+
+    rows: list[dict[str, Any]] = []
+    window: list[Reading] = []
+    for index in numbers:
+        while len(window) < len(STAND_INS):
+            window.append(reading(index + len(window)))
+        rng = np.random.default_rng([seed, trained, index, 1])
+        suppression = simulated_suppression(passage, rng, high_norm=SUPPRESSED)
+        found = _judged(passage, dict(zip(STAND_INS, window, strict=True)), suppression, seed + index)
+        rows += [{"null": index, "trained": trained} | row for row in found]
+        window.pop(0)
+    return rows
 
 
 def judge_in_place(
@@ -93,4 +140,17 @@ def _judged(
 ) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory(prefix="normprobe-audit-") as name:
         tables = write_tables(Path(name), passage, readings, suppression)
-        return [finding(evidence) for evidence in evaluate_all(tables, seed, Path(name) / "evidence")]
+        return [_finding(evidence) for evidence in evaluate_all(tables, seed, Path(name) / "evidence")]
+
+
+def _finding(evidence: Evidence) -> dict[str, Any]:
+    """One judged claim as a row of plain JSON; layerwise: the paper's own statistic, where the claim shows it."""
+    written = evidence.to_dict()
+    decision: dict[str, Any] = evidence.decision.to_dict()
+    paper = (BY_NAME[evidence.claim].paper_form or None, MODEL)
+    return {
+        **{key: written[key] for key in ("claim", "verdict", "estimate", "unit", "interval")},
+        **{key: decision[key] for key in ("margin", "smallest_effect")},
+        "margin_interval": decision["interval"],
+        "layerwise": next((c.estimate for c in evidence.controls if (c.form, c.name) == paper), None),
+    }

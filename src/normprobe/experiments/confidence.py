@@ -7,6 +7,14 @@ import math
 import torch
 from jaxtyping import Float, Int
 
+CONFIDENCES = (
+    "mean_logprob",
+    "self_certainty",
+    "deepconf_mean",
+    "deepconf_worst",
+    "deepconf_lowest",
+    "deepconf_tail",
+)
 CANDIDATES = 20
 """Candidates that a token's confidence averages over (DeepConf's k)."""
 WINDOW = 16
@@ -28,17 +36,9 @@ def confidences(
     candidates, the token itself or not (arXiv 2508.15260); mean over all, over the least confident tenth of sliding
     windows, of the least confident window, over the last quarter. A response shorter than a window is one window.
     """
-    names = (
-        "mean_logprob",
-        "self_certainty",
-        "deepconf_mean",
-        "deepconf_worst",
-        "deepconf_lowest",
-        "deepconf_tail",
-    )
     n = len(tokens)
     if n == 0:
-        return dict.fromkeys(names, -math.inf)
+        return dict.fromkeys(CONFIDENCES, -math.inf)
     log_p = torch.log_softmax(logits.float(), dim=-1)
     vocab = log_p.shape[1]
     token = -log_p.topk(min(CANDIDATES, vocab), dim=-1).values.mean(dim=-1)
@@ -52,4 +52,4 @@ def confidences(
         groups[0],
         token[n - max(1, round(TAIL * n)) :].mean(),
     )
-    return {name: float(score) for name, score in zip(names, scores, strict=True)}
+    return {name: float(score) for name, score in zip(CONFIDENCES, scores, strict=True)}

@@ -14,24 +14,27 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 
 from normprobe.experiments.method_parts import (
     MethodInputs,
-    MethodTreatments,
-    PlainTreatments,
-    Samples,
-    Try,
+    method_treatments,
+    plain_treatments,
+    sample,
+    try_setting,
 )
 from normprobe.experiments.method_settings import Setting, papers, sensitivity, sweep
 from normprobe.experiments.selectors import select_all
+from normprobe.problems.source import Regime
 from normprobe.runs.jobs import TABLE, JobRunner
 from normprobe.runs.layout import FILES
 
+_MethodJob = Callable[[MethodInputs], pd.DataFrame]
 SWEPT = ("ALRR", "ERSS", "CAA")
 
 
@@ -39,11 +42,12 @@ def fill_methods(
     folder: Path, inputs: MethodInputs, *, processes: int | None = None, progress: bool = True
 ) -> None:
     """Write the tables above into `folder`. Resumes part by part."""
-    profile, plan, regimes = inputs.profile, inputs.study.methods, inputs.regimes
-    seed = inputs.study.seed
-    main = regimes[0]
+    profile, plan, seed = inputs.profile, inputs.study.methods, inputs.study.seed
+    main, *others = inputs.regimes
     parts = folder / "parts"
-    grid = [Try(c, s, "tune", plan.tune) for c in regimes for s in (None, *sweep(profile))]
+    grid: dict[str, _MethodJob] = {}
+    for regime in (main, *others):
+        grid |= _tries("tune", regime, sweep(profile), "tune", plan.tune)
     knobs = sensitivity(profile)
     tables: dict[str, pd.DataFrame] = {}
     with JobRunner(
@@ -60,38 +64,38 @@ def fill_methods(
             results = runner.run({name: partial(job, inputs) for name, job in jobs.items()}, label=label)
             return pd.concat(results.values(), ignore_index=True)
 
-        swept = tables["sweep"] = summary(done("sweep", _named("tune", grid)))
+        swept = tables["sweep"] = summary(done("sweep", grid))
         tuned = {method: best(swept, method, main.name) for method in SWEPT}
         both = (tuned["ALRR"], tuned["ERSS"])
-        treatments: dict[str, _MethodJob] = {"plain": PlainTreatments()}
-        treatments |= {f"paper {s.name}": MethodTreatments((s,)) for s in papers(profile)}
-        treatments |= {
-            f"tuned {s.name}": MethodTreatments((s,), rates(swept, s, main.name)) for s in tuned.values()
-        }
-        treatments[" ".join(["tuned", *(s.name for s in both)])] = MethodTreatments(both, {})
+        treatments: dict[str, _MethodJob] = {"plain": plain_treatments}
+        treatments |= {f"paper {s.name}": partial(method_treatments, (s,), None) for s in papers(profile)}
+        for s in tuned.values():
+            treatments[f"tuned {s.name}"] = partial(method_treatments, (s,), rates(swept, s, main.name))
+        treatments[" ".join(["tuned", *(s.name for s in both)])] = partial(method_treatments, both, {})
         tables["method_treatments"] = done("held-out problems", treatments)
-        samples = done("samples", {f"sample {i}": Samples(i) for i in range(plan.samples)})
+        samples = done("samples", {f"sample {i}": partial(sample, i, ()) for i in range(plan.samples)})
         tables["selection"] = select_all(samples, seed)
-        combined = [Samples(i, s) for s in ((both[0],), (both[1],), both) for i in range(plan.samples)]
         under = done(
             "combinations",
-            {" ".join(["under", str(s.number), *(x.name for x in s.settings)]): s for s in combined},
+            {
+                " ".join(["under", str(i), *(s.name for s in settings)]): partial(sample, i, settings)
+                for settings in ((both[0],), (both[1],), both)
+                for i in range(plan.samples)
+            },
         )
         tables["combinations"] = _combinations(tables["method_treatments"], tables["selection"], under, seed)
-        promised = [
-            Try(regime, setting, "test", plan.test)
-            for regime in regimes[1:]
-            for setting in (None, *promising(swept, regime.name))
-        ]
+        promised: dict[str, _MethodJob] = {}
+        for regime in others:
+            promised |= _tries("test", regime, promising(swept, regime.name), "test", plan.test)
         # Empty where the source has one regime: there is no other to confirm a setting in.
         tables["confirmed"] = pd.DataFrame(columns=_SUMMARY)
         if promised:
-            tables["confirmed"] = summary(done("promising settings", _named("test", promised)))
-        varied = [Try(main, setting, "test", plan.part) for setting in (None, *knobs)]
+            tables["confirmed"] = summary(done("promising settings", promised))
+        varied = _tries("part", main, knobs, "test", plan.part)
         turned = pd.DataFrame(
             [{"name": s.name, "knob": knob, "value": value} for s, (knob, value) in knobs.items()]
         )
-        tables["sensitivity"] = summary(done("sensitivity", _named("part", varied))).merge(turned, on="name")
+        tables["sensitivity"] = summary(done("sensitivity", varied)).merge(turned, on="name")
     for name, table in tables.items():
         FILES[name].write(folder, table)
     shutil.rmtree(parts)
@@ -185,11 +189,13 @@ def _combinations(
     return table.loc[table["problem_id"].isin(shared), ["combination", "problem_id", "correct"]]
 
 
-_MethodJob = Callable[[MethodInputs], pd.DataFrame]
-
-
-def _named(label: str, jobs: list[Try]) -> dict[str, _MethodJob]:
+def _tries(
+    label: str, regime: Regime, settings: Iterable[Setting], split: Literal["tune", "test"], n: int
+) -> dict[str, _MethodJob]:
+    """The jobs that try the plain model and these settings in a regime."""
     return {
-        f"{label} {job.regime.name} {'plain' if job.setting is None else job.setting.name}": job
-        for job in jobs
+        f"{label} {regime.name} {'plain' if setting is None else setting.name}": partial(
+            try_setting, regime, setting, split, n
+        )
+        for setting in (None, *settings)
     }

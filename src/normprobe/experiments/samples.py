@@ -7,7 +7,6 @@ norms and next-token distributions of all tokens come at a fraction of the cost 
 from __future__ import annotations
 
 import zlib
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,6 +23,9 @@ from normprobe.policies.lrs import lrs_scores
 from normprobe.policies.policy import Policy
 from normprobe.problems.source import Scorer
 
+BATCH = 128
+"""Responses written, and read, at once."""
+
 
 def sample_draws(seed: int, sample: int, problem_id: str, n_steps: int) -> Float[np.ndarray, " step"]:
     """Uniform numbers in [0, 1) keyed by seed, problem and sample alone."""
@@ -38,45 +40,44 @@ def draw_sample(
     sample: int,
     *,
     max_new_tokens: int,
-    temperature: float,
     seed: int,
-    batch_size: int = 128,
     policy: Policy | None = None,
     scorer: Scorer | None = None,
 ) -> pd.DataFrame:
-    """Sample number `sample` of every problem, in table order: problem_id, sample, answer (missing if there is none),
-    correct, n_tokens, and the scores of `lrs_scores` (prefix `lrs_`, of the profile's chosen layers) and `confidences`.
+    """Sample number `sample` of every problem, in table order, at temperature 1: problem_id, sample, answer (missing if
+    there is none), n_tokens, the scores of `lrs_scores` (prefix `lrs_`, of the profile's chosen layers) and
+    `confidences`, correct.
 
     engine: writes the responses, under `policy` if given. opened: the plain model, which reads them for the scores.
     """
     prompts = [engine.chat.prompt_ids(str(question), MODE) for question in problems["question"]]
-    ids = problems["problem_id"].tolist()
-    rows: list[dict[str, Any]] = [{} for _ in prompts]
-    for members in batches_by_length(prompts, batch_size):
-        batch = [prompts[i] for i in members]
-        written = engine.generate(
-            batch,
-            max_new_tokens,
-            names=[f"{ids[i]}/{sample}" for i in members],
-            policy=policy,
-            temperature=temperature,
-            draws=lambda name, n_steps: sample_draws(seed, sample, name.rpartition("/")[0], n_steps),
-            batch_size=batch_size,
-            quiet=True,
-        ).tokens
-        scores = _read(opened, profile, batch, written)
-        for i, tokens, score in zip(members, written, scores, strict=True):
-            text = engine.chat.answer_text(prompts[i] + tokens, len(prompts[i]))
-            rows[i] = {
-                "problem_id": ids[i],
-                "sample": sample,
-                "answer": text or None,
-                "n_tokens": len(tokens),
-            }
-            rows[i] |= score
-    table = pd.DataFrame(rows)
-    right = judged(table["answer"].fillna("").tolist(), problems["answer"].tolist(), scorer)
-    return table.assign(correct=right)
+    written = engine.generate(
+        prompts,
+        max_new_tokens,
+        names=[f"{problem_id}/{sample}" for problem_id in problems["problem_id"]],
+        policy=policy,
+        temperature=1.0,
+        draws=lambda name, n_steps: sample_draws(seed, sample, name.rpartition("/")[0], n_steps),
+        batch_size=BATCH,
+        quiet=True,
+    ).tokens
+    scores: list[dict[str, float]] = [{} for _ in prompts]
+    for members in batches_by_length(prompts, BATCH):
+        of_batch = _read(opened, profile, [prompts[i] for i in members], [written[i] for i in members])
+        for i, score in zip(members, of_batch, strict=True):
+            scores[i] = score
+    answers = [
+        engine.chat.answer_text(prompt + tokens, len(prompt))
+        for prompt, tokens in zip(prompts, written, strict=True)
+    ]
+    facts = {
+        "problem_id": problems["problem_id"].tolist(),
+        "sample": sample,
+        "answer": [text or None for text in answers],
+        "n_tokens": [len(tokens) for tokens in written],
+    }
+    right = judged(answers, problems["answer"].tolist(), scorer)
+    return pd.concat([pd.DataFrame(facts), pd.DataFrame(scores)], axis=1).assign(correct=right)
 
 
 @torch.inference_mode()

@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from normprobe.errors import NormprobeError
+from normprobe.experiments.confidence import CONFIDENCES
 from normprobe.policies.lrs import FORMS, choose, vote
 
 Pick = Callable[[pd.DataFrame, int], int]
 """(samples of one problem, rows in order; seed) → the number of the chosen row."""
 
-CONFIDENCES = (
-    "mean_logprob",
-    "self_certainty",
-    "deepconf_mean",
-    "deepconf_worst",
-    "deepconf_lowest",
-    "deepconf_tail",
-)
 SCORES = (*CONFIDENCES, *(f"lrs_{form}{per}" for form in FORMS for per in ("", "_per_token")))
 WEIGHTED = ("lrs_last_third", "lrs_A_per_token", "self_certainty", "deepconf_worst")
 """Scores that also weight a vote; none is ever negative."""
@@ -30,33 +22,19 @@ KEPT = (0.1, 0.9)
 """Shares of the surest samples that DeepConf lets vote."""
 
 
-@dataclass(frozen=True)
-class Selector:
-    """about: one line, what it chooses. pick: how."""
-
-    about: str
-    pick: Pick
-
-
 def _random(samples: pd.DataFrame, seed: int) -> int:
+    """One sample, drawn by (seed, problem_id) alone."""
     key = [seed, zlib.crc32(str(samples["problem_id"].iloc[0]).encode())]
     return int(np.random.default_rng(key).integers(len(samples)))
 
 
 def _oracle(samples: pd.DataFrame, _seed: int) -> int:
+    """A right answer if there is one: pass@N, the most that any selector could do."""
     return choose(samples["correct"].astype("boolean").fillna(False).astype(float).tolist())
-
-
-def _majority(samples: pd.DataFrame, _seed: int) -> int:
-    return vote(_answers(samples), [1.0] * len(samples))
 
 
 def _highest(column: str) -> Pick:
     return lambda samples, _seed: choose(samples[column].astype(float).tolist())
-
-
-def _lowest(column: str) -> Pick:
-    return lambda samples, _seed: choose((-samples[column].astype(float)).tolist())
 
 
 def _weighted(score: str, keep: float = 1.0) -> Pick:
@@ -79,24 +57,16 @@ def _answers(samples: pd.DataFrame) -> list[str | None]:
     return [None if pd.isna(given) else str(given) for given in samples["answer"]]
 
 
-SELECTORS: dict[str, Selector] = {
-    "random": Selector("one sample, drawn by (seed, problem_id) alone", _random),
-    "majority": Selector("the answer given most often", _majority),
-    "shortest": Selector("the fewest tokens", _lowest("n_tokens")),
-    "longest": Selector("the most tokens", _highest("n_tokens")),
-    "oracle": Selector(
-        "a right answer if there is one: pass@N, the most that any selector could do", _oracle
-    ),
-    "mean_norm": Selector("the highest mean norm, free of length", _highest("lrs_A_per_token")),
-    **{score: Selector(f"the highest {score}", _highest(score)) for score in SCORES},
-    **{f"vote by {score}": Selector(f"a vote weighted by {score}", _weighted(score)) for score in WEIGHTED},
-    **{
-        f"vote by deepconf_worst, top {keep:.0%}": Selector(
-            f"a vote weighted by deepconf_worst, of the {keep:.0%} with the highest (DeepConf offline)",
-            _weighted("deepconf_worst", keep),
-        )
-        for keep in KEPT
-    },
+SELECTORS: dict[str, Pick] = {
+    "random": _random,
+    "majority": lambda samples, _seed: vote(_answers(samples), [1.0] * len(samples)),
+    "shortest": lambda samples, _seed: choose((-samples["n_tokens"].astype(float)).tolist()),
+    "longest": _highest("n_tokens"),
+    "oracle": _oracle,
+    "mean_norm": _highest("lrs_A_per_token"),  # free of length
+    **{score: _highest(score) for score in SCORES},
+    **{f"vote by {score}": _weighted(score) for score in WEIGHTED},
+    **{f"vote by deepconf_worst, top {keep:.0%}": _weighted("deepconf_worst", keep) for keep in KEPT},
 }
 """By name. Ties go to the sample that comes first; a vote never elects a missing answer if any sample has one. Scores
 are used as they are and the highest wins: no sign is fitted. `lrs_scores` and `confidences` define them."""
@@ -123,7 +93,7 @@ def select_all(samples: pd.DataFrame, seed: int) -> pd.DataFrame:
     chosen: list[tuple[str, int]] = []
     for _, group in numbered.groupby("problem_id", sort=False):
         group = group.sort_values("sample")
-        chosen += [(name, group.index[selector.pick(group, seed)]) for name, selector in SELECTORS.items()]
+        chosen += [(name, group.index[pick(group, seed)]) for name, pick in SELECTORS.items()]
     rows = [row for _, row in chosen]
     table = numbered.loc[rows, ["problem_id", "sample", "answer", "correct"]].reset_index(drop=True)
     table.insert(0, "selector", [name for name, _ in chosen])

@@ -19,7 +19,8 @@ from safetensors.torch import load_file, save_file
 from normprobe.engines.base import Engine, Events
 from normprobe.errors import NormprobeError
 from normprobe.experiments.answers import answer
-from normprobe.experiments.suppression_treatments import TREATMENTS, in_order, moved
+from normprobe.experiments.suppression_treatments import TREATMENTS
+from normprobe.experiments.token_groups import token_groups
 from normprobe.layer_profile import LayerProfile
 from normprobe.policies.controls.replayed_suppression import Doses, ReplayedSuppression
 from normprobe.problems.source import Scorer
@@ -35,7 +36,6 @@ def fill_experiments(
     problems: pd.DataFrame,
     tokens: pd.DataFrame,
     *,
-    treatments: Sequence[str] = tuple(TREATMENTS),
     max_new_tokens: int,
     batch_size: int = 128,
     seed: int,
@@ -49,11 +49,9 @@ def fill_experiments(
     share of the tokens they change that the source treatment changed too; NaN if none), correct, n_tokens (generated),
     n_suppressed (changed states: tokens × layers), delta_norm (mean ‖Δh‖ over those; NaN if none).
 
-    Raises NormprobeError for a profile of another model, unknown treatments, a random treatment without its source, or
-    no problem to measure.
+    Raises NormprobeError for a profile of another model, or no problem to measure.
     """
     profile.for_model(engine.identity.to_dict())
-    ordered = in_order(treatments)
     problems = problems[problems["split"] == "measure"].reset_index(drop=True)
     if problems.empty:
         raise NormprobeError("expected problems in the split measure, got none; give more problems")
@@ -64,7 +62,9 @@ def fill_experiments(
         facts = {"treatment": name, "factor": how.factor, "on_same_tokens": math.nan}
         if how.doses_of is not None:
             source = doses[how.doses_of]
-            replayed = moved(how, source, tokens, problem_ids, seed)
+            n_steps = source.delta.shape[1]
+            groups = token_groups(tokens, problem_ids, n_steps) if how.by_class else None
+            replayed = source.shuffled(seed, groups)
             policy = ReplayedSuppression(replayed, None if math.isnan(how.factor) else how.factor)
             facts["on_same_tokens"] = replayed.share_on_tokens_of(source).numpy()
         else:
@@ -79,12 +79,12 @@ def fill_experiments(
 
     doses: dict[str, Doses] = {}
     tables: list[pd.DataFrame] = []
-    copied = {TREATMENTS[treatment].doses_of for treatment in ordered}
+    copied = {treatment.doses_of for treatment in TREATMENTS.values()}
     parts = folder / "treatments"
     with JobRunner(
-        parts, _KEPT, label="experiment", unit="treatment", total=len(ordered), progress=progress
+        parts, _KEPT, label="experiment", unit="treatment", total=len(TREATMENTS), progress=progress
     ) as runner:
-        for treatment in ordered:  # a random one needs the doses of the one it copies
+        for treatment in TREATMENTS:  # a random one needs the doses of the one it copies
             rows, applied = runner.run({treatment: partial(conduct, treatment)}, label=treatment)[treatment]
             tables.append(rows)
             if treatment in copied:

@@ -33,7 +33,7 @@ def test_sites_are_the_hidden_states(opened):
         assert all(
             torch.equal(*pair) for pair in zip(sites.states[:-1], output.hidden_states[1:-1], strict=True)
         )
-        torch.testing.assert_close(opened.final_norm(sites.states[-1]), output.hidden_states[-1])
+        torch.testing.assert_close(opened.anatomy.final_norm(sites.states[-1]), output.hidden_states[-1])
 
 
 @torch.no_grad()

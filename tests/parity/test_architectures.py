@@ -26,7 +26,7 @@ def test_sites_equal_hidden_states_and_end_in_the_logits(opened):
             torch.equal(*pair) for pair in zip(sites.states[:-1], output.hidden_states[1:-1], strict=True)
         )
         assert not torch.equal(sites.states[-1], output.hidden_states[-1])
-        torch.testing.assert_close(opened.final_norm(sites.states[-1]), output.hidden_states[-1])
+        torch.testing.assert_close(opened.anatomy.final_norm(sites.states[-1]), output.hidden_states[-1])
         torch.testing.assert_close(opened.unembed(sites.states[-1]), output.logits)
         assert opened.unembed(sites.states[0][0, 3]).shape == (len(VOCABULARY),)
 

@@ -44,7 +44,7 @@ def test_every_token_comes_once_with_the_state_that_it_has_alone(opened, respons
                 batch.states[:-1, i], torch.stack(alone[1:-1])[:, 0, -1], rtol=1e-4, atol=1e-5
             )
             torch.testing.assert_close(
-                opened.final_norm(batch.states[-1, i]), alone[-1][0, -1], rtol=1e-4, atol=1e-5
+                opened.anatomy.final_norm(batch.states[-1, i]), alone[-1][0, -1], rtol=1e-4, atol=1e-5
             )
             seen.add((int(row), int(position)))
     expected = {(i, p) for i, n in enumerate(LENGTHS) if SPLITS[i] != "select" for p in range(n)}

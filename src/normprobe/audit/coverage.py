@@ -9,7 +9,7 @@ therefore follows from the spread of the lower ends.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,8 +81,8 @@ def coverage(
             return None
         if evidence.decision.missing:
             return None
-        for draws in _samples(evidence.decision.draws):
-            low, high = percentile_interval(draws)
+        for resamples in evidence.decision.draws[1:].reshape(-1, DRAWS + 1)[:, 1:]:
+            low, high = percentile_interval(resamples)
             lows.append(float(low))
             highs.append(float(high))
     assert evidence is not None
@@ -98,8 +98,3 @@ def coverage(
         smallest_effect=decision.smallest_effect,
         power_margin=decision.smallest_effect + decision.margin - float(np.quantile(low, 1 - POWER)),
     )
-
-
-def _samples(draws: Float[np.ndarray, " draw"]) -> Iterator[Float[np.ndarray, " resample"]]:
-    """The resamples of each sample."""
-    yield from draws[1:].reshape(-1, DRAWS + 1)[:, 1:]

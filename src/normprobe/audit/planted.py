@@ -99,7 +99,7 @@ def plant(
     jitter = JITTER * torch.randn(amplitude.shape[1], generator=generator)
     common = jitter - FAINTER * torch.from_numpy((amplitude[0] > 0).astype(np.float32))
     _Plant(passage, rise, pattern, common[:, None] * basis[0]).attach(network)
-    return network, _dictionaries(network, basis)
+    return network, dict.fromkeys(range(network.identity.n_layers), _dictionary(network, basis))
 
 
 class _Plant:
@@ -148,27 +148,23 @@ class _Plant:
         return (new, *output[1:]) if isinstance(output, tuple) else new
 
 
-def _dictionaries(network: OpenModel, basis: Float[torch.Tensor, "d d"]) -> Dictionaries:
+def _dictionary(network: OpenModel, basis: Float[torch.Tensor, "d d"]) -> Dictionary:
     """The whole orthonormal basis as atoms, with codes ReLU'd at a threshold: exact on the planted states."""
     from sae_lens import JumpReLUSAE, JumpReLUSAEConfig
     from sae_lens.saes.sae import SAEMetadata
 
-    dictionaries = {}
-    d = len(basis)
-    for layer in range(network.identity.n_layers):
-        config = JumpReLUSAEConfig(
-            d_in=d,
-            d_sae=d,
-            normalize_activations="none",
-            metadata=SAEMetadata(**describe(network.identity, layer, "planted", 0)),
-        )
-        with torch.random.fork_rng(devices=[]):  # its constructor draws weights, which are replaced at once
-            sae = JumpReLUSAE(config)
-        with torch.no_grad():
-            sae.W_enc.copy_(basis.T)
-            sae.W_dec.copy_(basis)
-            sae.b_enc.zero_()
-            sae.b_dec.zero_()
-            sae.threshold.fill_(THRESHOLD)
-        dictionaries[layer] = Dictionary.of(sae)
-    return dictionaries
+    config = JumpReLUSAEConfig(
+        d_in=len(basis),
+        d_sae=len(basis),
+        normalize_activations="none",
+        metadata=SAEMetadata(**describe(network.identity, 0, "planted", 0)),
+    )
+    with torch.random.fork_rng(devices=[]):  # its constructor draws weights, which are replaced at once
+        sae = JumpReLUSAE(config)
+    with torch.no_grad():
+        sae.W_enc.copy_(basis.T)
+        sae.W_dec.copy_(basis)
+        sae.b_enc.zero_()
+        sae.b_dec.zero_()
+        sae.threshold.fill_(THRESHOLD)
+    return Dictionary.of(sae)

@@ -24,7 +24,6 @@ def answer(
     draws: Draws | None = None,
     batch_size: int = 128,
     scorer: Scorer | None = None,
-    progress: str | None = None,
 ) -> tuple[pd.DataFrame, Events]:
     """Answer every problem in mode think under a policy: one row each, in table order, and what the policy did.
 
@@ -44,7 +43,6 @@ def answer(
         batch_size=batch_size,
         record=True,
         quiet=True,
-        progress=progress,
     )
     events, n = generated.events, len(problems)
     assert events is not None

@@ -16,12 +16,14 @@ from normprobe.engines.base import UntriggeredWarning
 from normprobe.errors import NormprobeError
 from normprobe.experiments.lm_eval import NormprobeLM
 from normprobe.experiments.lm_eval_tasks import DIRECTORY
-from normprobe.experiments.method_settings import Setting, papers
+from normprobe.experiments.method_settings import papers
 from normprobe.layer_profile import LayerProfile
 from normprobe.policies.policy import Policy
 
+BATCH = 64
 
-def run_tasks(study: Study, profile: LayerProfile, *, batch_size: int = 64) -> pd.DataFrame:
+
+def run_tasks(study: Study, profile: LayerProfile) -> pd.DataFrame:
     """A row per task, document and treatment: the task's first metric, and what the treatment did to all documents of
     all tasks.
 
@@ -31,9 +33,9 @@ def run_tasks(study: Study, profile: LayerProfile, *, batch_size: int = 64) -> p
     Raises NormprobeError for a profile of another model, or tasks that the harness does not know.
     """
     given = dataclasses.asdict(study.model)
-    opened: Any = NormprobeLM  # decorators of the harness hide the signatures of both
     given.pop("early")
-    model = opened(given.pop("name"), **given, batch_size=batch_size)
+    opened: Any = NormprobeLM  # decorators of the harness hide the signatures of both
+    model = opened(given.pop("name"), **given, batch_size=BATCH)
     profile.for_model(model.opened.identity.to_dict())
     tasks, limit, seed = (study.methods.tasks or "").split(","), study.methods.limit, study.seed
     include_path = study.methods.include_path
@@ -63,8 +65,9 @@ def run_tasks(study: Study, profile: LayerProfile, *, batch_size: int = 64) -> p
 
     frames = [under("plain", None)]
     for setting in papers(profile):
-        policy = setting.policy(profile, _no_vectors)
-        name = _treatment(setting)
+        policy = setting.policy(profile, lambda _layers: {})  # CAA's alone, which is none of the paper's
+        trigger = dict(setting.other).get("trigger")
+        name = setting.method if trigger is None else f"{setting.method} {trigger}"
         frames.append(under(name, policy))
         rates = {layer: model.acted[layer] / max(model.n_tokens, 1) for layer in policy.layers}
         frames[-1]["acted"] = sum(rates.values()) / len(rates)
@@ -72,15 +75,6 @@ def run_tasks(study: Study, profile: LayerProfile, *, batch_size: int = 64) -> p
         baselines = policy.baselines(rates, seed, entropy_above=None)
         frames += [under(f"{name}: {baseline}", other) for baseline, other in baselines.items()]
     return pd.concat(frames, ignore_index=True)
-
-
-def _treatment(setting: Setting) -> str:
-    trigger = dict(setting.other).get("trigger")
-    return setting.method if trigger is None else f"{setting.method} {trigger}"
-
-
-def _no_vectors(_layers: tuple[int, ...]) -> Mapping[int, Any]:
-    raise AssertionError("the paper's methods need no vectors")
 
 
 def _documents(found: Mapping[str, Any]) -> pd.DataFrame:

@@ -36,11 +36,6 @@ class OpenModel:
         return list(self.anatomy.blocks)
 
     @property
-    def final_norm(self) -> nn.Module:
-        """The norm between the last site and the unembedding."""
-        return self.anatomy.final_norm
-
-    @property
     def device(self) -> torch.device:
         """Where inputs have to be."""
         return self.model.device

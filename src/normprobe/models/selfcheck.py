@@ -17,6 +17,10 @@ TOLERANCE = {torch.float32: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.1}
 QUESTIONS = ("What is 2 + 3 ?", "a: 4 +9 ; b: a *2 ; What is b , and why is it so ?")
 
 
+class _Failed(Exception):
+    """A check that failed: what it expected, and what it got."""
+
+
 def self_check(opened: OpenModel) -> None:
     """Refuse a model whose hooks do not see the residual stream.
 
@@ -30,20 +34,19 @@ def self_check(opened: OpenModel) -> None:
     try:
         alone = _prove_anatomy(opened, long)
         tolerance = TOLERANCE[opened.model.dtype]
-        _compare(opened, "in a batch", _sites(opened, [long[::-1], long], "right")[:, 1], alone, tolerance)
-        alone = _sites(opened, [short], "right")[:, 0]
-        n = len(short)
-        _compare(
-            opened, "padded on the right", _sites(opened, [short, long], "right")[:, 0, :n], alone, tolerance
-        )
-        _compare(
-            opened, "padded on the left", _sites(opened, [short, long], "left")[:, 0, -n:], alone, tolerance
-        )
-    except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError) as cause:
-        reason = " ".join(str(cause).split())[:200]
-        raise _refusal(
-            opened,
-            f"a model that runs on token ids, mask and positions, got {type(cause).__name__}: {reason}",
+        _compare("in a batch", _sites(opened, [long[::-1], long], "right")[:, 1], alone, tolerance)
+        alone, n = _sites(opened, [short], "right")[:, 0], len(short)
+        for side, kept in (("right", slice(n)), ("left", slice(-n, None))):
+            padded = _sites(opened, [short, long], side)[:, 0, kept]
+            _compare(f"padded on the {side}", padded, alone, tolerance)
+    except (_Failed, RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError) as cause:
+        finding = str(cause)
+        if not isinstance(cause, _Failed):
+            reason = f"{type(cause).__name__}: {' '.join(finding.split())[:200]}"
+            finding = f"a model that runs on token ids, mask and positions, got {reason}"
+        raise NormprobeError(
+            f"{opened.identity.name} failed the self-check: expected {finding}; "
+            f"the sites of {type(opened.model).__name__} cannot be trusted, use another model"
         ) from cause
 
 
@@ -55,22 +58,13 @@ def _prove_anatomy(opened: OpenModel, prompt: list[int]) -> Float[torch.Tensor, 
         states = sites.states
     expected = output.hidden_states[1:]
     if len(states) != len(expected):
-        raise _refusal(
-            opened, f"one block for each of {len(expected)} hidden states, got {len(states)} blocks"
-        )
+        raise _Failed(f"one block for each of {len(expected)} hidden states, got {len(states)} blocks")
     for layer, (site, hidden) in enumerate(zip(states[:-1], expected[:-1], strict=True)):
-        _compare(opened, f"after block {layer} against hidden_states[{layer + 1}]", site[0], hidden[0], 0.0)
-    exact = TOLERANCE[torch.float32] if opened.model.dtype == torch.float32 else TOLERANCE[torch.float16]
-    _compare(
-        opened,
-        "after the final norm against the last of hidden_states",
-        opened.final_norm(states[-1]),
-        expected[-1],
-        exact,
-    )
-    _compare(
-        opened, "unembedded against the model's logits", opened.unembed(states[-1]), output.logits, exact
-    )
+        _compare(f"after block {layer} against hidden_states[{layer + 1}]", site[0], hidden[0], 0.0)
+    exact = TOLERANCE[torch.float32 if opened.model.dtype == torch.float32 else torch.float16]
+    normed = opened.anatomy.final_norm(states[-1])
+    _compare("after the final norm against the last of hidden_states", normed, expected[-1], exact)
+    _compare("unembedded against the model's logits", opened.unembed(states[-1]), output.logits, exact)
     return torch.stack([state[0].float() for state in states])
 
 
@@ -95,7 +89,6 @@ def _sites(
 
 
 def _compare(
-    opened: OpenModel,
     where: str,
     got: Float[torch.Tensor, "*rows d"],
     expected: Float[torch.Tensor, "*rows d"],
@@ -103,19 +96,11 @@ def _compare(
 ) -> None:
     """Relative distance of vectors, the largest over all rows, within `tolerance`."""
     if got.shape != expected.shape:
-        raise _refusal(opened, f"sites {where} of shape {tuple(expected.shape)}, got {tuple(got.shape)}")
+        raise _Failed(f"sites {where} of shape {tuple(expected.shape)}, got {tuple(got.shape)}")
     if not bool(got.isfinite().all()):
-        raise _refusal(opened, f"finite sites {where}, got NaN or infinity")
+        raise _Failed(f"finite sites {where}, got NaN or infinity")
     distance = (got.float() - expected.float()).norm(dim=-1) / expected.float().norm(dim=-1).clamp(min=1e-12)
     if (worst := float(distance.max())) > tolerance:
-        raise _refusal(
-            opened,
-            f"the same sites {where} up to {tolerance:g} of their norm, got a difference of {worst:.2g}",
+        raise _Failed(
+            f"the same sites {where} up to {tolerance:g} of their norm, got a difference of {worst:.2g}"
         )
-
-
-def _refusal(opened: OpenModel, finding: str) -> NormprobeError:
-    return NormprobeError(
-        f"{opened.identity.name} failed the self-check: expected {finding}; "
-        f"the sites of {type(opened.model).__name__} cannot be trusted, use another model"
-    )

@@ -16,7 +16,8 @@ class Sites:
     """The sites of the latest forward pass."""
 
     def __init__(self, n_layers: int) -> None:
-        self._states: list[torch.Tensor | None] = [None] * n_layers
+        self._n_layers = n_layers
+        self._states: dict[int, torch.Tensor] = {}
 
     @property
     def states(self) -> list[Float[torch.Tensor, "batch token d"]]:
@@ -24,14 +25,12 @@ class Sites:
 
         Raises NormprobeError if the latest forward pass did not call every block.
         """
-        states = [state for state in self._states if state is not None]
-        if len(states) < len(self._states):
-            silent = [layer for layer, state in enumerate(self._states) if state is None]
+        if silent := [layer for layer in range(self._n_layers) if layer not in self._states]:
             raise NormprobeError(
                 f"expected every decoder block to run, got no call of layers {silent}; "
                 "run the whole model inside record_sites and read the sites there"
             )
-        return states
+        return [self._states[layer] for layer in range(self._n_layers)]
 
     def _record(self, layer: int, output: object) -> None:
         hidden = output[0] if isinstance(output, tuple) else output
@@ -44,11 +43,8 @@ class Sites:
                 f"got {got}; this architecture cannot be measured"
             )
         if layer == 0:  # a new pass: what the last one left must not pass for this one's
-            self._clear()
+            self._states.clear()
         self._states[layer] = hidden
-
-    def _clear(self) -> None:
-        self._states = [None] * len(self._states)
 
 
 @contextmanager
@@ -72,4 +68,4 @@ def record_sites(opened: OpenModel) -> Iterator[Sites]:
     finally:
         for handle in handles:
             handle.remove()
-        sites._clear()
+        sites._states.clear()

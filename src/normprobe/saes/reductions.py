@@ -7,13 +7,14 @@ with the run.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from normprobe.models.model import OpenModel
 from normprobe.saes.activations import PAIRED
@@ -110,7 +111,9 @@ class _Reader:
         self.moments = PairedMoments(len(layers), self.width)
         self._sums: list[pd.DataFrame] = []
         self._pairs: list[pd.DataFrame] = []
-        self._fit = [_Fit(dictionary.atoms.shape[1]) for dictionary in dictionaries]
+        # Of thought and answer in think and no_think, split "measure": Σh, and n, Σ‖h‖², Σ‖r‖², Σ‖r‖/‖h‖.
+        self._h = np.zeros((len(layers), dictionaries[0].atoms.shape[1]))
+        self._fit = np.zeros((len(layers), 4))
 
     def select(self, n_tokens: int) -> None:
         """End the first pass."""
@@ -136,13 +139,11 @@ class _Reader:
     def summarise(self, groups: TokenGroups, sums: Sums) -> None:
         """End a block: its mean states become rows."""
         scalars, splits = sums.of_tokens, np.array(groups.splits)
-        measured = splits == "measure"
+        measured, modes = splits == "measure", [THINK, NO_THINK]
         for row, (layer, dictionary) in enumerate(zip(self.layers, self.dictionaries, strict=True)):
-            self._fit[row].add(
-                sums.h[row][measured],
-                {name: values[row][measured] for name, values in scalars.items()},
-                groups.n_tokens[measured],
-            )
+            self._h[row] += sums.h[row][measured][:, modes].sum(axis=(0, 1, 2))
+            of_tokens = (scalars[name][row][measured][:, modes].sum() for name in ("h_sq", "r_sq", "ratio"))
+            self._fit[row] += [groups.n_tokens[measured][:, modes].sum(), *of_tokens]
             sets = {name: masks[row] for name, masks in self.sets.items()}
             atoms, bias = (tensor.cpu().double().numpy() for tensor in (dictionary.atoms, dictionary.bias))
             for scope, segments in SCOPES.items():
@@ -178,6 +179,7 @@ class _Reader:
         atoms = self.dictionaries[row].atoms.cpu().double().numpy()
         chosen = atoms[self.sets["reasoning"][row]]
         whole, selected = coherence(atoms), coherence(chosen)
+        h, (n, h_sq, r_sq, ratio) = self._h[row], self._fit[row].tolist()
         return {
             "reader": self.name,
             "layer": self.layers[row],
@@ -189,40 +191,9 @@ class _Reader:
             "mu_selected": selected.mu,
             "mu_minus_selected": selected.mu_minus,
             "c_star_selected": c_star(chosen @ chosen.T),
-            "r2": self._fit[row].r2,
-            "eps_mean": self._fit[row].eps_mean,
+            "r2": float(1 - r_sq / (h_sq - h @ h / n)) if n else math.nan,
+            "eps_mean": ratio / n if n else math.nan,
         }
-
-
-class _Fit:
-    """The fit of a dictionary on single tokens: thought and answer of think and no_think, split "measure"."""
-
-    def __init__(self, d: int) -> None:
-        self._h = np.zeros(d)
-        self._n = 0
-        self._h_sq = self._r_sq = self._ratio = 0.0
-
-    def add(
-        self,
-        h: Float[np.ndarray, "problem mode segment d"],
-        scalars: Mapping[str, Float[np.ndarray, "problem mode segment"]],
-        n_tokens: Int[np.ndarray, "problem mode segment"],
-    ) -> None:
-        modes = [THINK, NO_THINK]
-        self._h += h[:, modes].sum(axis=(0, 1, 2))
-        self._n += int(n_tokens[:, modes].sum())
-        h_sq, r_sq, ratio = (float(scalars[name][:, modes].sum()) for name in ("h_sq", "r_sq", "ratio"))
-        self._h_sq, self._r_sq, self._ratio = self._h_sq + h_sq, self._r_sq + r_sq, self._ratio + ratio
-
-    @property
-    def r2(self) -> float:
-        """1 − Σ‖r‖² / Σ‖h − h̄‖², sums over tokens; NaN without tokens."""
-        return float(1 - self._r_sq / (self._h_sq - self._h @ self._h / self._n)) if self._n else float("nan")
-
-    @property
-    def eps_mean(self) -> float:
-        """Mean ‖r‖/‖h‖; NaN without tokens."""
-        return float(self._ratio / self._n) if self._n else float("nan")
 
 
 def _paired_means(

@@ -1,7 +1,6 @@
 """Checkpoints of a training run: a model directory that Transformers loads, and the state from which training resumes.
 
-Both are written under another name and renamed, so that a kill leaves the last one whole. Optimiser state is kept as
-safetensors.
+Both are written under another name and renamed, so that a kill leaves the last state whole.
 """
 
 import shutil
@@ -11,42 +10,33 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-
-def _replace(partial: Path, target: Path) -> None:
-    old = target.with_name(target.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        target.rename(old)
-    partial.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
+from normprobe.runs.atomic import atomic_write
 
 
 def save_model(target: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
     """Write weights, configuration, tokenizer and chat template as a directory for `from_pretrained`."""
     partial = target.with_name(target.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    for folder in (partial, target):
+        shutil.rmtree(folder, ignore_errors=True)
     model.save_pretrained(partial)
     tokenizer.save_pretrained(partial)
-    _replace(partial, target)
+    partial.rename(target)
 
 
 def save_state(
     target: Path, model: PreTrainedModel, optimisers: list[torch.optim.Optimizer], step: int, tokens: int
 ) -> None:
-    """Write everything that training needs to go on after `step` steps and `tokens` tokens."""
-    partial = target.with_name(target.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    save_file({name: p.detach() for name, p in model.named_parameters()}, partial / "parameters.safetensors")
-    state = {
+    """Write everything that training needs to go on after `step` steps and `tokens` tokens, as safetensors."""
+    state = {"step": torch.tensor(step), "tokens": torch.tensor(tokens)}
+    state |= {f"parameter/{name}": p.detach() for name, p in model.named_parameters()}
+    state |= {
         f"{i}/{parameter}/{key}": torch.as_tensor(value)
         for i, optimiser in enumerate(optimisers)
         for parameter, values in optimiser.state_dict()["state"].items()
         for key, value in values.items()
     }
-    save_file(state, partial / "optimisers.safetensors")
-    save_file({"step": torch.tensor(step), "tokens": torch.tensor(tokens)}, partial / "progress.safetensors")
-    _replace(partial, target)
+    with atomic_write(target) as unfinished:
+        save_file(state, unfinished)
 
 
 def load_state(
@@ -55,18 +45,15 @@ def load_state(
     """Restore what `save_state` wrote, in place; returns (steps, tokens) done, (0, 0) if there is no state yet."""
     if not source.exists():
         return 0, 0
-    parameters = load_file(source / "parameters.safetensors")
+    state = load_file(source)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            parameter.copy_(parameters[name])
-    flat = load_file(source / "optimisers.safetensors")
-    for i, optimiser in enumerate(optimisers):
-        whole = optimiser.state_dict()
-        whole["state"] = {}
-        for name, value in flat.items():
-            which, parameter, key = name.split("/")
-            if int(which) == i:
-                whole["state"].setdefault(int(parameter), {})[key] = value
+            parameter.copy_(state.pop(f"parameter/{name}"))
+    steps, tokens = int(state.pop("step")), int(state.pop("tokens"))
+    wholes = [optimiser.state_dict() | {"state": {}} for optimiser in optimisers]
+    for name, value in state.items():
+        which, parameter, key = name.split("/")
+        wholes[int(which)]["state"].setdefault(int(parameter), {})[key] = value
+    for optimiser, whole in zip(optimisers, wholes, strict=True):
         optimiser.load_state_dict(whole)
-    progress = load_file(source / "progress.safetensors")
-    return int(progress["step"]), int(progress["tokens"])
+    return steps, tokens

@@ -3,7 +3,6 @@
 `python -m normprobe.problems.testbed.model_card`."""
 
 import argparse
-import csv
 import json
 from collections.abc import Iterable
 from itertools import product
@@ -77,14 +76,32 @@ def measure_hardest(
     return pd.concat(parts, ignore_index=True)
 
 
+def table(head: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
+    """A table in Markdown."""
+    lines = [" | ".join(map(str, cells)) for cells in (head, *rows)]
+    rule = "|---" * (lines[0].count(" | ") + 1) + "|"
+    first, *others = (f"| {line} |" for line in lines)
+    return "\n".join([first, rule, *others])
+
+
 def room_table(hardest: pd.DataFrame) -> str:
-    """Markdown: a row per number of distractors and way of answering, a column per domain."""
-    lines = ["| distractors | answers | " + " | ".join(DOMAINS) + " |", "|---" * (len(DOMAINS) + 2) + "|"]
-    for (distractors, sampled), rows in hardest.groupby(["distractors", "sampled"], sort=False):
-        cells = (percent(rows.loc[rows["domain"] == domain, "correct"]) for domain in DOMAINS)
-        how = "sampled" if sampled else "greedy"
-        lines.append(f"| {distractors} | {how} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    """A row per number of distractors and way of answering, a column per domain."""
+    rows = [
+        (distractors, "sampled" if sampled else "greedy", *_by(DOMAINS, part, "domain"))
+        for (distractors, sampled), part in hardest.groupby(["distractors", "sampled"], sort=False)
+    ]
+    return table(["distractors", "answers", *DOMAINS], rows)
+
+
+def accuracy_table(answers: pd.DataFrame, mode: str) -> str:
+    """A row per domain, a column per difficulty."""
+    chosen, difficulties = answers[answers["mode"] == mode], range(1, MAX_DIFFICULTY + 1)
+    rows = [(d, *_by(difficulties, chosen[chosen["domain"] == d], "difficulty")) for d in DOMAINS]
+    return table(["domain", *difficulties], rows)
+
+
+def _by(values: Iterable[object], answers: pd.DataFrame, column: str) -> list[str]:
+    return [percent(answers.loc[answers[column] == value, "correct"]) for value in values]
 
 
 @torch.inference_mode()
@@ -106,14 +123,10 @@ def next_token_accuracy(model: Qwen3ForCausalLM, *, per_cell: int) -> pd.DataFra
 
 
 def role_table(tokens: pd.DataFrame) -> str:
-    """Markdown: a row per domain, a column per role, percent of tokens."""
+    """A row per domain, a column per role, percent of tokens."""
     shares = 100 * tokens.pivot_table(index="domain", columns="role", values="correct")
-    lines = ["| domain | " + " | ".join(shares.columns) + " |", "|---" * (len(shares.columns) + 1) + "|"]
-    lines += [
-        f"| {domain} | " + " | ".join(f"{share:.1f}" for share in row) + " |"
-        for domain, row in zip(shares.index, shares.to_numpy(), strict=True)
-    ]
-    return "\n".join(lines)
+    rows = [(domain, *(f"{share:.1f}" for share in row)) for domain, *row in shares.itertuples(name=None)]
+    return table(["domain", *shares.columns], rows)
 
 
 def percent(correct: Iterable[bool]) -> str:
@@ -124,20 +137,8 @@ def percent(correct: Iterable[bool]) -> str:
     return f"{100 * result.statistic:.0f} [{100 * interval.low:.0f}, {100 * interval.high:.0f}]"
 
 
-def accuracy_table(answers: pd.DataFrame, mode: str) -> str:
-    """Markdown: a row per domain, a column per difficulty."""
-    chosen = answers[answers["mode"] == mode]
-    head = "| domain | " + " | ".join(str(d) for d in range(1, MAX_DIFFICULTY + 1)) + " |"
-    lines = [head, "|---" * (MAX_DIFFICULTY + 1) + "|"]
-    for domain in DOMAINS:
-        rows = chosen[chosen["domain"] == domain]
-        cells = (percent(rows.loc[rows["difficulty"] == d, "correct"]) for d in range(1, MAX_DIFFICULTY + 1))
-        lines.append(f"| {domain} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
 def summary(answers: pd.DataFrame) -> str:
-    """Markdown: what an instrument must show. think solves its problems, and thinking is needed."""
+    """What an instrument must show. think solves its problems, and thinking is needed."""
 
     def chosen(mode: str, difficulties: Iterable[int], domains: Iterable[str] = DOMAINS) -> pd.DataFrame:
         rows = answers[(answers["mode"] == mode) & answers["difficulty"].isin(list(difficulties))]
@@ -161,12 +162,10 @@ def summary(answers: pd.DataFrame) -> str:
 
 
 def plateau(log: Path) -> str:
-    """Markdown: greedy accuracy by mode as training went on, from the training log."""
-    with log.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["think"]]
-    lines = ["| step | think | no_think | filler |", "|---|---|---|---|"]
-    lines += [f"| {row['step']} | {row['think']} | {row['no_think']} | {row['filler']} |" for row in rows]
-    return "\n".join(lines)
+    """Greedy accuracy by mode as training went on, from the training log."""
+    columns = ["step", *MODES]
+    logged = pd.read_csv(log, dtype=str, usecols=columns).dropna()
+    return table(columns, logged[columns].to_numpy())
 
 
 def write_card(checkpoint: Path, training: Path, out: Path, *, per_cell: int, device: str) -> None:

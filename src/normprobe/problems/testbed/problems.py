@@ -9,7 +9,7 @@ wording, decides the side.
 import hashlib
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from normprobe.errors import NormprobeError
@@ -96,14 +96,5 @@ def make_problems(
     for i in range(n):
         domain, difficulty = cells[i % len(cells)]
         problem = draw_problem(rng, domain, difficulty, split, distractors)
-        problems.append(
-            Problem(
-                f"{split}-{seed}-{i:05d}",
-                domain,
-                difficulty,
-                problem.question,
-                problem.thought,
-                problem.answer,
-            )
-        )
+        problems.append(replace(problem, id=f"{split}-{seed}-{i:05d}"))
     return problems

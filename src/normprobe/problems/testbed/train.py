@@ -107,7 +107,7 @@ def train(
     model.to(torch.device(device))  # pyright: ignore[reportArgumentType]  typed as unbound
     tokenizer = build_tokenizer()
     optimiser_list = optimisers(model, recipe)
-    first, tokens = load_state(out / "state", model, optimiser_list)
+    first, tokens = load_state(out / "state.safetensors", model, optimiser_list)
     body = torch.compile(model.model, dynamic=True) if compile else model.model
     held_out = make_problems(128, seed=12345)
     log_file = out / "log.csv"
@@ -150,7 +150,7 @@ def train(
                 flush=True,
             )
         if done % save_every == 0:
-            save_state(out / "state", model, optimiser_list, done, tokens)
+            save_state(out / "state.safetensors", model, optimiser_list, done, tokens)
     save_model(out / "final", model, tokenizer)
     return out / "final"
 

@@ -98,7 +98,7 @@ def _dictionary(reader: Reader, features: int, rng: np.random.Generator) -> dict
         "n_selected": features,
         "mean_abs_cos": reader.mean_abs_cos,
         "max_abs_cos": 0.5,
-        "mu_selected": measured.mu,
+        "mu_selected": measured.max_abs,
         "mu_minus_selected": measured.mu_minus,
         "c_star_selected": c_star(atoms @ atoms.T) if reader.c_star is None else reader.c_star,
         "r2": reader.r2,

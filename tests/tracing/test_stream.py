@@ -83,7 +83,7 @@ def test_the_plan_sorts_by_length_and_leaves_other_splits_out(responses):
 
 
 def test_padding_is_on_the_right(responses):
-    ids, mask = pad(responses, np.array([1, 5]))
+    ids, mask = pad(responses["token_ids"].iloc[[1, 5]].tolist())
     assert mask.sum(axis=1).tolist() == [4, 12]
     assert (np.diff(mask, axis=1) <= 0).all()
     assert ids[0, :4].tolist() == responses["token_ids"].iloc[1].tolist()

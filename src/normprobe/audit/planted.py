@@ -9,19 +9,20 @@ atoms of the dictionary are these directions. So A1–A4 hold, and the norm of a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from normprobe.audit.networks import Dictionaries, Passage
 from normprobe.models.model import OpenModel
 from normprobe.saes.dictionary import Dictionary, describe
 from normprobe.tracing.stream import token_offsets
+from normprobe.tracing.trace import TRACED
 
-SPLITS = ("select", "measure")
 N_DIRECTIONS, ACTIVE = 8, 3
 COMMON = 10.0  # ‖B‖, the same for every token
 EARLY, LATE = 0.5, 5.0  # reasoning signal / common part, before and in the last quarter of layers
@@ -98,54 +99,48 @@ def plant(
     rise = torch.from_numpy(np.diff(amplitude, axis=0, prepend=0).astype(np.float32))
     jitter = JITTER * torch.randn(amplitude.shape[1], generator=generator)
     common = jitter - FAINTER * torch.from_numpy((amplitude[0] > 0).astype(np.float32))
-    _Plant(passage, rise, pattern, common[:, None] * basis[0]).attach(network)
+    _attach(network, passage, rise, pattern, common[:, None] * basis[0])
     return network, dict.fromkeys(range(network.identity.n_layers), _dictionary(network, basis))
 
 
-class _Plant:
+def _attach(
+    network: OpenModel,
+    passage: Passage,
+    rise: Float[torch.Tensor, "layer token"],
+    pattern: Float[torch.Tensor, "token d"],
+    common: Float[torch.Tensor, "token d"],
+) -> None:
     """Hooks that add to each block's output the signal of the tokens that the model is reading."""
+    offsets, _ = token_offsets(passage.responses, TRACED)
+    first = {
+        tuple(ids): int(offset)
+        for ids, offset in zip(passage.responses["token_ids"], offsets, strict=True)
+        if offset >= 0
+    }
+    rows = torch.empty(
+        0, 0, dtype=torch.int64
+    )  # in the token table, of each token of this pass; −1 for padding
 
-    def __init__(
-        self,
-        passage: Passage,
-        rise: Float[torch.Tensor, "layer token"],
-        pattern: Float[torch.Tensor, "token d"],
-        common: Float[torch.Tensor, "token d"],
-    ) -> None:
-        self._rise, self._pattern, self._common = rise, pattern, common
-        offsets, _ = token_offsets(passage.responses, SPLITS)
-        self._first = {
-            tuple(ids): int(offset)
-            for ids, offset in zip(passage.responses["token_ids"], offsets, strict=True)
-            if offset >= 0
-        }
-        self._rows: Int[torch.Tensor, "row position"] | None = None
-
-    def attach(self, network: OpenModel) -> None:
-        network.model.base_model.register_forward_pre_hook(self._locate, with_kwargs=True)
-        for layer, block in enumerate(network.blocks):
-            block.register_forward_hook(
-                lambda _module, _inputs, output, layer=layer: self._add(layer, output)
-            )
-
-    def _locate(self, _module: object, _inputs: object, arguments: dict[str, torch.Tensor]) -> None:
-        """Find the row of each token of this pass in the token table; −1 for padding."""
+    def locate(_module: object, _inputs: object, arguments: dict[str, torch.Tensor]) -> None:
+        nonlocal rows
         ids, mask = arguments["input_ids"], arguments["attention_mask"].bool()
-        self._rows = torch.full_like(ids, -1)
-        for rows, sequence, real in zip(self._rows, ids, mask, strict=True):
-            first = self._first[tuple(sequence[real].tolist())]
-            rows[real] = torch.arange(first, first + int(real.sum()))
+        rows = torch.full_like(ids, -1)
+        for row, sequence, real in zip(rows, ids, mask, strict=True):
+            start = first[tuple(sequence[real].tolist())]
+            row[real] = torch.arange(start, start + int(real.sum()))
 
-    def _add(self, layer: int, output: object) -> object:
-        assert self._rows is not None
+    def add(layer: int, _module: object, _inputs: object, output: object) -> object:
         hidden = output[0] if isinstance(output, tuple) else output
         assert isinstance(hidden, torch.Tensor)
-        known = (self._rows >= 0)[..., None]
-        added = self._rise[layer][self._rows][..., None] * self._pattern[self._rows]
+        added = rise[layer][rows][..., None] * pattern[rows]
         if layer == 0:
-            added = added + self._common[self._rows]
-        new = hidden + torch.where(known, added, torch.zeros(()))
+            added = added + common[rows]
+        new = hidden + torch.where((rows >= 0)[..., None], added, torch.zeros(()))
         return (new, *output[1:]) if isinstance(output, tuple) else new
+
+    network.model.base_model.register_forward_pre_hook(locate, with_kwargs=True)
+    for layer, block in enumerate(network.blocks):
+        block.register_forward_hook(partial(add, layer))
 
 
 def _dictionary(network: OpenModel, basis: Float[torch.Tensor, "d d"]) -> Dictionary:

@@ -1,12 +1,6 @@
 """Do ALRR, ERSS and LRS improve accuracy? A sweep on a tuning split, then every treatment on held-out problems.
 
-Each part is a file of its own, made by worker processes; a killed evaluation resumes. The tables of RUN/methods/:
-
-- `sweep.parquet`, a row per regime and setting, on tuning problems;
-- `confirmed.parquet`, the same on held-out problems for the settings that a regime's sweep promised something of;
-- `treatments.parquet`, a row per held-out problem and treatment: the verdict's table;
-- `selection.parquet`, a row per held-out problem and selector, all choosing among the same samples;
-- `sensitivity.parquet`, a row per knob and value; `combinations.parquet`, a row per problem and combination.
+Each part is a file of its own, made by worker processes; a killed evaluation resumes.
 """
 
 from __future__ import annotations
@@ -41,7 +35,7 @@ SWEPT = ("ALRR", "ERSS", "CAA")
 def fill_methods(
     folder: Path, inputs: MethodInputs, *, processes: int | None = None, progress: bool = True
 ) -> None:
-    """Write the tables above into `folder`. Resumes part by part."""
+    """Write the tables of the stage methods/ into `folder`. Resumes part by part."""
     profile, plan, seed = inputs.profile, inputs.study.methods, inputs.study.seed
     main, *others = inputs.regimes
     parts = folder / "parts"

@@ -22,6 +22,7 @@ from normprobe.models.sites import record_sites
 from normprobe.policies.lrs import lrs_scores
 from normprobe.policies.policy import Policy
 from normprobe.problems.source import Scorer
+from normprobe.tracing.stream import pad
 
 BATCH = 128
 """Responses written, and read, at once."""
@@ -86,9 +87,7 @@ def _read(
 ) -> list[dict[str, float]]:
     """The scores of each response, from one pass over prompt and response, padded on the right."""
     whole = [prompt + tokens for prompt, tokens in zip(prompts, written, strict=True)]
-    longest = max(map(len, whole))
-    ids = torch.tensor([row + [0] * (longest - len(row)) for row in whole], device=opened.device)
-    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in whole], device=opened.device)
+    ids, mask = (torch.from_numpy(part).to(opened.device) for part in pad(whole))
     layers = profile.chosen_layers
     tau = torch.tensor([profile.tau[layer] for layer in layers], device=opened.device)
     with record_sites(opened) as sites:

@@ -44,11 +44,7 @@ def fill_experiments(
 ) -> None:
     """Write suppression.parquet: a row per problem of the split `measure` and treatment. Resumes by treatment.
 
-    `tokens` (traces/tokens.parquet) tells the classes of tokens. Columns: problem_id, treatment, mode, factor (what is
-    left of the norm of a changed state; NaN where that differs from state to state), on_same_tokens (random treatments:
-    share of the tokens they change that the source treatment changed too; NaN if none), correct, n_tokens (generated),
-    n_suppressed (changed states: tokens × layers), delta_norm (mean ‖Δh‖ over those; NaN if none).
-
+    `tokens` (traces/tokens.parquet) tells the classes of tokens.
     Raises NormprobeError for a profile of another model, or no problem to measure.
     """
     profile.for_model(engine.identity.to_dict())

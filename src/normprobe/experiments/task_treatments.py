@@ -24,11 +24,8 @@ BATCH = 64
 
 
 def run_tasks(study: Study, profile: LayerProfile) -> pd.DataFrame:
-    """A row per task, document and treatment: the task's first metric, and what the treatment did to all documents of
-    all tasks.
-
-    Columns: task, metric, problem_id (task and document), treatment, correct
-    (the metric; lower-is-better ones with their sign turned), acted (states acted on, per generated token and layer).
+    """A row per task, document and treatment: the task's first metric (its sign turned where lower is better), and how
+    often the treatment acted on all documents of all tasks, per generated token and layer.
 
     Raises NormprobeError for a profile of another model, or tasks that the harness does not know.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,8 +20,6 @@ from normprobe.models.selfcheck import self_check
 
 if TYPE_CHECKING:
     from normprobe.config import ModelSettings
-
-__all__ = ["DTYPES", "assemble", "open_for", "open_model"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -59,14 +58,9 @@ def open_model(
 
 def open_for(settings: ModelSettings) -> OpenModel:
     """The model that a study's settings name. Raises as `open_model`."""
-    return open_model(
-        settings.name,
-        revision=settings.revision,
-        dtype=settings.dtype,
-        device=settings.device,
-        offline=settings.offline,
-        trust_remote_code=settings.trust_remote_code,
-    )
+    given = asdict(settings)
+    given.pop("early")
+    return open_model(given.pop("name"), **given)
 
 
 def assemble(

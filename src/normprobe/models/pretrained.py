@@ -107,20 +107,15 @@ class Pretrained:
         try:
             yield
         except Exception as cause:
-            raise NormprobeError(self._explain(expected, cause)) from cause
-
-    def _explain(self, expected: str, cause: Exception) -> str:
-        reason = " ".join(str(cause).split()).partition(". ")[0][:200] or type(cause).__name__
-        if "trust_remote_code" in str(cause):
-            return (
-                f"expected a model that runs on Transformers' own code, got {self.location} with code of its own; "
-                "read that code, then pass trust_remote_code=True"
-            )
-        if isinstance(cause, SafetensorError):
-            return f"expected {expected}, got a corrupt or truncated file in {self.location} ({reason}); copy it again"
-        if self.offline and not self._is_directory:
-            return (
-                f"expected {expected}, got {self.location!r}, which is not in the local cache; "
-                "check the name, or go online"
-            )
-        return f"expected {expected}, got {self.location!r} ({reason}); check the name and the files"
+            where, text = self.location, " ".join(str(cause).split())
+            reason = text.partition(". ")[0][:200] or type(cause).__name__
+            if "trust_remote_code" in text:
+                expected = "a model that runs on Transformers' own code"
+                got = f"{where} with code of its own; read that code, then pass trust_remote_code=True"
+            elif isinstance(cause, SafetensorError):
+                got = f"a corrupt or truncated file in {where} ({reason}); copy it again"
+            elif self.offline and not self._is_directory:
+                got = f"{where!r}, which is not in the local cache; check the name, or go online"
+            else:
+                got = f"{where!r} ({reason}); check the name and the files"
+            raise NormprobeError(f"expected {expected}, got {got}") from cause

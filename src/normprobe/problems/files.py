@@ -93,9 +93,9 @@ def read_problem_set(path: Path, seed: int) -> pd.DataFrame:
             f"expected readable problems in {path}, got an error ({reason}); check the file"
         ) from error
     if "question" not in table or table["question"].isna().any() or not len(table):
-        raise NormprobeError(
-            f"expected a 'question' in every row of {path}, got {_questions(table)}; add the column"
-        )
+        n = int(table["question"].notna().sum()) if "question" in table else None
+        got = "no such column" if n is None else f"{n} in {len(table)} rows"
+        raise NormprobeError(f"expected a 'question' in every row of {path}, got {got}; add the column")
     if "problem_id" not in table:
         table["problem_id"] = [f"{path.stem}-{i:05d}" for i in range(len(table))]
     table["problem_id"] = table["problem_id"].astype(str)
@@ -109,11 +109,3 @@ def read_problem_set(path: Path, seed: int) -> pd.DataFrame:
 
 def _split(key: str) -> str:
     return ("sae", "sae", "select", "measure")[hashlib.blake2b(key.encode(), digest_size=1).digest()[0] % 4]
-
-
-def _questions(table: pd.DataFrame) -> str:
-    return (
-        f"{int(table['question'].notna().sum())} in {len(table)} rows"
-        if "question" in table
-        else "no such column"
-    )

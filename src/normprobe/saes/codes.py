@@ -73,12 +73,8 @@ class TokenGroups:
         self.splits: list[str] = splits.loc[self.problems].tolist()
         mode = block["mode"].map(MODES.index).to_numpy()
         self._first = (problem * len(MODES) + mode) * len(SEGMENTS)
-        counts = np.zeros(int(np.prod(self.shape)), dtype=np.int64)
-        for segment in range(len(SEGMENTS)):
-            np.add.at(
-                counts, self._first + segment, np.diff(self._spans[:, 2 * segment : 2 * segment + 2])[:, 0]
-            )
-        self.n_tokens: Int[np.ndarray, "problem mode segment"] = counts.reshape(self.shape)
+        self.n_tokens: Int[np.ndarray, "problem mode segment"] = np.zeros(self.shape, dtype=np.int64)
+        np.add.at(self.n_tokens, (problem, mode), self._spans[:, 1::2] - self._spans[:, ::2])
 
     @property
     def shape(self) -> tuple[int, int, int]:

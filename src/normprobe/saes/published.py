@@ -1,4 +1,4 @@
-"""Dictionaries that somebody else trained: a folder, or a release that SAELens knows."""
+"""Dictionaries that somebody else trained: a folder of `layer_NN`, or a release that SAELens knows, as RELEASE:ID."""
 
 from __future__ import annotations
 

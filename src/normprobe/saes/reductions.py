@@ -188,7 +188,7 @@ class _Reader:
             "n_selected": len(chosen),
             "mean_abs_cos": whole.mean_abs,
             "max_abs_cos": whole.max_abs,
-            "mu_selected": selected.mu,
+            "mu_selected": selected.max_abs,
             "mu_minus_selected": selected.mu_minus,
             "c_star_selected": c_star(chosen @ chosen.T),
             "r2": float(1 - r_sq / (h_sq - h @ h / n)) if n else math.nan,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +49,9 @@ def fill_saes(
 ) -> None:
     """Write a dictionary per subject and layer, a random one of the same shape per layer, and training.parquet.
 
-    Resumes layer by layer. `responses` are what the dictionaries are trained on.
-
-    `settings.given` names dictionaries to read the model with instead of training them: a folder with `layer_NN`
-    folders in SAELens's format, or a published release as `RELEASE:ID`, where ID holds `{layer}`; saes/model/ has
-    given.json, and the controls are trained with the same width and k. Without `settings.layers` every layer has
-    one, or every layer of a given folder.
+    Resumes layer by layer. `responses` are what the dictionaries are trained on. Dictionaries that are given (see
+    `normprobe.saes.published`) are named in model/given.json; the controls are trained with their width and k. Without
+    `settings.layers` every layer has one, or every layer of a given folder.
 
     Raises NormprobeError for layers that the model lacks, given dictionaries that do not fit, nothing to train on, or
     states that are not finite.
@@ -78,7 +76,12 @@ def fill_saes(
         for subject in trained:
             _train(folder / subject, subjects[subject], paired, chosen, settings, seed, bar)
         for layer in chosen:
-            _save_random(layer_folder(folder / RANDOM, layer), model, layer, settings, seed)
+            place = layer_folder(folder / RANDOM, layer)
+            if not place.exists():
+                metadata = describe(model.identity, layer, RANDOM, seed)
+                drawn = generator_for(seed, RANDOM, layer)
+                d, width, k = model.identity.d_model, settings.width, settings.k
+                save(random_dictionary(d, width, k, metadata, drawn), place)
         FILES["training"].write(folder, _training_table(folder, trained, chosen))
 
 
@@ -168,26 +171,13 @@ def _train(
             save(sae, layer_folder(folder, layer))
 
 
-def _save_random(folder: Path, model: OpenModel, layer: int, settings: SaeSettings, seed: int) -> None:
-    if not folder.exists():
-        metadata = describe(model.identity, layer, RANDOM, seed)
-        generator = generator_for(seed, RANDOM, layer)
-        save(
-            random_dictionary(model.identity.d_model, settings.width, settings.k, metadata, generator), folder
-        )
-
-
 def _training_table(folder: Path, subjects: Sequence[str], layers: Sequence[int]) -> pd.DataFrame:
-    """subject, layer, r2, l0, dead_fraction, tokens: what the dictionaries say of their own training."""
+    """What the dictionaries say of their own training."""
     rows = []
-    for subject in subjects:
-        for layer in layers:
-            path = layer_folder(folder / subject, layer) / CONFIG
-            metadata = json.loads(path.read_text(encoding="utf-8"))["metadata"]
-            numbers = {name: metadata[name] for name in ("r2", "l0", "dead_fraction")}
-            rows.append(
-                {"subject": subject, "layer": layer, **numbers, "tokens": metadata["training_tokens"]}
-            )
+    for subject, layer in product(subjects, layers):
+        path = layer_folder(folder / subject, layer) / CONFIG
+        m = json.loads(path.read_text(encoding="utf-8"))["metadata"]
+        rows.append((subject, layer, m["r2"], m["l0"], m["dead_fraction"], m["training_tokens"]))
     return pd.DataFrame(rows, columns=["subject", "layer", "r2", "l0", "dead_fraction", "tokens"])
 
 

@@ -28,19 +28,14 @@ class Coherence:
     """Cosines over all pairs i < j of a dictionary; all dimensionless, exact up to rounding.
 
     mean_abs: mean |⟨d_i, d_j⟩| (NaN with fewer than two atoms).
-    max_abs:  max |⟨d_i, d_j⟩| (0 with fewer than two atoms, where A1 asks for nothing). It grows with n, at random like
-              sqrt(4 log(n)/d), so compare it only between dictionaries of one shape.
+    max_abs:  max |⟨d_i, d_j⟩|, the μ of A1 (0 with fewer than two atoms, where A1 asks for nothing). It grows with n,
+              at random like sqrt(4 log(n)/d), so compare it only between dictionaries of one shape.
     mu_minus: max(−⟨d_i, d_j⟩)₊, all that the upper half of the bound needs; at most max_abs.
     """
 
     mean_abs: float
     max_abs: float
     mu_minus: float
-
-    @property
-    def mu(self) -> float:
-        """The μ of A1; the same number as max_abs, under the theorem's name."""
-        return self.max_abs
 
 
 def unit_atoms(atoms: Atoms) -> Atoms:

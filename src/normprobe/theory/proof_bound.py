@@ -5,9 +5,6 @@ as S ≥ 0, X ≤ S² ≤ Y says √X₊ ≤ S ≤ √Y₊. Two things make sign
 
 - Unit atoms are written by their distances D_ij: ⟨d_i, d_j⟩ = 1 − D_ij²/2.
 - ρ < 1 is written by its odds t ≥ 0: ρ = t/(1 + t), so 1/(1 − ρ) = 1 + t and (1 + ρ)/(1 − ρ) = 1 + 2t.
-
-Certificates are for a given k. Every monomial in them has at most two different indices, and its coefficient, times k,
-is of first degree in k: so k = 2 and k = 3 prove all k ≥ 2.
 """
 
 from __future__ import annotations

@@ -53,7 +53,10 @@ def fill_responses(
     Raises NormprobeError for an empty problem set, a repeated problem_id, or a prompt that leaves no room for
     `max_new_tokens` in the model's context.
     """
-    _check(problems)
+    if problems.empty:
+        raise NormprobeError("expected at least one problem to answer, got none; give a larger problem set")
+    if twice := problems["problem_id"][problems["problem_id"].duplicated()].tolist():
+        raise NormprobeError(f"expected each problem_id once, got {twice[0]!r} twice; rename one")
 
     def write(batch: list[_PlannedResponse]) -> pd.DataFrame:
         written = engine.generate(
@@ -134,11 +137,3 @@ def _row(
 def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
     types = dict.fromkeys(_INTEGERS, "int64") | {"truncated": "bool", "correct": "boolean"}
     return pd.DataFrame(rows).astype(types)
-
-
-def _check(problems: pd.DataFrame) -> None:
-    if problems.empty:
-        raise NormprobeError("expected at least one problem to answer, got none; give a larger problem set")
-    if problems["problem_id"].duplicated().any():
-        twice = problems["problem_id"][problems["problem_id"].duplicated()].iloc[0]
-        raise NormprobeError(f"expected each problem_id once, got {twice!r} twice; rename one")

@@ -37,7 +37,7 @@ def stream_states(
     tokens × d floats: 49 MB for 64 responses of 150 tokens, 10 layers and d 128.
     """
     for rows in batch_plan(responses, splits, batch_size):
-        ids, mask = pad(responses, rows)
+        ids, mask = pad(responses["token_ids"].iloc[rows].tolist())
         row, position = np.nonzero(mask)
         # No name for the batch: the next one is made after this one is gone.
         yield Batch(_states(opened, torch.from_numpy(ids), torch.from_numpy(mask)), rows[row], position)
@@ -81,11 +81,10 @@ def batch_plan(
 
 
 def pad(
-    responses: pd.DataFrame, rows: Int[np.ndarray, " row"]
+    sequences: Sequence[Sequence[int]],
 ) -> tuple[Int[np.ndarray, "row position"], Int[np.ndarray, "row position"]]:
     """Token ids padded on the right with 0, and the attention mask (1 = token). Padding on the right, because causal
     attention then never sees it and positions count from 0 without further ado."""
-    sequences = [np.asarray(ids, dtype=np.int64) for ids in responses["token_ids"].iloc[rows]]
     lengths = np.array([len(ids) for ids in sequences])
     mask = np.arange(lengths.max())[None, :] < lengths[:, None]
     ids = np.zeros(mask.shape, dtype=np.int64)

@@ -15,13 +15,13 @@ from tqdm import tqdm
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from normprobe.errors import NormprobeError
-from normprobe.models.chat import MODES
 from normprobe.problems.testbed.accuracy import accuracy
 from normprobe.problems.testbed.domains import CROWDED
 from normprobe.problems.testbed.problems import make_problems
 from normprobe.problems.testbed.recipe import dialogue
 from normprobe.problems.testbed.vocabulary import DOMAINS, MAX_DIFFICULTY, THINK, VOCABULARY
 
+MODES = ("think", "no_think", "filler")
 CARD_SEED = 2026  # of the card's problems; no other program draws problems from this seed
 HARDEST = (7, 8)
 COMPUTING = ("arithmetic", "boolean")  # what cannot be recalled or pointed at: here a thought must help

@@ -93,7 +93,8 @@ class Sums:
     """Sums over the tokens of each group, [layer, problem, mode, segment, …], on the CPU, for one dictionary per
     layer.
 
-    z: codes, float32; the others float64: h, and of each token ‖h‖², ‖h‖, ‖r‖² and ‖r‖/‖h‖ (r: SAE residual).
+    z: codes [..., feature], float32; the others float64: h [..., d], and of_tokens, by name of `SCALARS`, ‖h‖², ‖h‖, ‖r‖²
+    and ‖r‖/‖h‖ of each token (r: SAE residual).
     """
 
     def __init__(self, groups: TokenGroups, dictionaries: Sequence[Dictionary]) -> None:
@@ -103,6 +104,12 @@ class Sums:
         self._z = torch.zeros(*shape, atoms.shape[0])
         self._h = torch.zeros(*shape, atoms.shape[1], dtype=torch.float64)
         self._of_tokens = torch.zeros(*shape, len(SCALARS), dtype=torch.float64)
+        # Views of the same memory, so that they show whatever is added.
+        self.z, self.h, of_tokens = (
+            total.numpy().reshape(len(dictionaries), *groups.shape, -1)
+            for total in (self._z, self._h, self._of_tokens)
+        )
+        self.of_tokens = dict(zip(SCALARS, np.moveaxis(of_tokens, -1, 0), strict=True))
 
     def add_codes(self, chunk: TokenChunk, z: Float[torch.Tensor, "n feature"]) -> None:
         """Add the codes alone (all that selecting features needs)."""
@@ -131,22 +138,6 @@ class Sums:
         total[chunk.layer_row].index_add_(
             0, torch.from_numpy(group[starts[inside]]), runs.cpu()[inside].to(total.dtype)
         )
-
-    @property
-    def z(self) -> Float[np.ndarray, "layer problem mode segment feature"]:
-        return self._shaped(self._z)
-
-    @property
-    def h(self) -> Float[np.ndarray, "layer problem mode segment d"]:
-        return self._shaped(self._h)
-
-    @property
-    def of_tokens(self) -> dict[str, Float[np.ndarray, "layer problem mode segment"]]:
-        """The sums of `SCALARS` by name."""
-        return dict(zip(SCALARS, np.moveaxis(self._shaped(self._of_tokens), -1, 0), strict=True))
-
-    def _shaped(self, total: torch.Tensor) -> np.ndarray:
-        return total.numpy().reshape(len(total), *self._groups.shape, -1)
 
 
 def codes_per_problem(dictionaries: Sequence[Dictionary], readers: int) -> int:

@@ -18,7 +18,6 @@ from normprobe.models.chat import MODES
 from normprobe.theory.constants import leakage, overlap, ratio
 
 THINK, NO_THINK = MODES.index("think"), MODES.index("no_think")
-_IN_ALL_SETS = ("n_tokens", "z_sum", "norm_mean")
 Values = Float[np.ndarray, "problem mode"]
 Mask = Bool[np.ndarray, "#problem #mode feature"]
 
@@ -95,13 +94,12 @@ def sums_table(
     frames = []
     for name, members in masks.items():
         if name.startswith("top"):
-            columns = {"z_sum": (means.z * members).sum(axis=-1)}
+            columns = {column: means.scalars[column] for column in ("n_tokens", "norm_mean")}
+            columns["z_sum"] = (means.z * members).sum(axis=-1)
         else:
-            columns = means.parts(members, atoms, bias)
+            columns = means.scalars | means.parts(members, atoms, bias)
         there = means.answered & means.paired[:, None] if name == "plus" else means.answered
-        columns = means.scalars | columns
-        kept = columns if not name.startswith("top") else {column: columns[column] for column in _IN_ALL_SETS}
-        table = pd.DataFrame({column: values[there] for column, values in kept.items()})
+        table = pd.DataFrame({column: values[there] for column, values in columns.items()})
         problem, mode = np.nonzero(there)
         table.insert(0, "problem", problem)
         table.insert(1, "mode", np.array(MODES, dtype=object)[mode])

@@ -93,7 +93,7 @@ class Sums:
     """Sums over the tokens of each group, [layer, problem, mode, segment, …], on the CPU, for one dictionary per
     layer.
 
-    z: codes [..., feature], float32; the others float64: h [..., d], and of_tokens, by name of `SCALARS`, ‖h‖², ‖h‖, ‖r‖²
+    z: codes [..., feature], float32; the others float64: h [..., d], and of_tokens, by name: ‖h‖², ‖h‖, ‖r‖²
     and ‖r‖/‖h‖ of each token (r: SAE residual).
     """
 

@@ -81,7 +81,7 @@ def batch_plan(
 
 
 def pad(
-    sequences: Sequence[Sequence[int]],
+    sequences: Sequence[Sequence[int] | np.ndarray],
 ) -> tuple[Int[np.ndarray, "row position"], Int[np.ndarray, "row position"]]:
     """Token ids padded on the right with 0, and the attention mask (1 = token). Padding on the right, because causal
     attention then never sees it and positions count from 0 without further ado."""

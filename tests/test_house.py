@@ -133,7 +133,7 @@ PARTICIPLES = {"noted", "seen", "held", "placed"}
 # program, or the general case and the testbed's.
 SAME_IDEA = {
     *("__init__", "__main__", "engine", "rerun", "scoring"),
-    *("signal_comparison", "source", "stages", "suppression", "train"),
+    *("signal_comparison", "source", "suppression", "train"),
 }
 
 

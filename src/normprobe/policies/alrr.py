@@ -8,14 +8,13 @@ Paper and code: b = 1.5, n = 1, g = 0.2, α = 1; the demo of the code: n = 10, g
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 
 from normprobe.errors import NormprobeError
-from normprobe.policies.checks import check_within
 from normprobe.policies.controls.gated_recursion import (
     AlwaysGate,
     EntropyGate,
@@ -23,10 +22,10 @@ from normprobe.policies.controls.gated_recursion import (
     GatedRecursion,
     RandomGate,
 )
-from normprobe.policies.ops import keep, peaks
-from normprobe.policies.policy import Cost, Policy, RunningPolicy
+from normprobe.policies.ops import keep
+from normprobe.policies.policy import Cost, Policy, RunningPolicy, check_within
 from normprobe.policies.rows import Change, Rerun, Rows
-from normprobe.policies.threshold import ThresholdPolicy
+from normprobe.policies.threshold import RunningThresholdPolicy, ThresholdPolicy
 
 
 @dataclass(frozen=True)
@@ -75,19 +74,14 @@ class ALRR(ThresholdPolicy):
         return _RunningALRR(self, n_slots, device)
 
 
-class _RunningALRR(RunningPolicy):
+class _RunningALRR(RunningThresholdPolicy):
     def __init__(self, settings: ALRR, n_slots: int, device: torch.device) -> None:
+        super().__init__(settings, n_slots, device)
         self.settings = settings
-        self.threshold = settings.threshold.start(n_slots, device)
-
-    def reset(self, slots: Sequence[int], requests: Sequence[str]) -> None:
-        self.threshold.reset(slots)
 
     def apply(self, rows: Rows, layer: int, rerun: Rerun) -> Change:
-        """Extra passes for the rows inside the window."""
-        settings, tau, eligible = self.settings, self.threshold.tau(layer, rows.slot), rows.eligible
-        norm, triggered = peaks(rows.hidden, tau, eligible, settings.blow_up)
-        self.threshold.observe(layer, rows.slot, norm, eligible)
+        settings = self.settings
+        tau, norm, triggered = self.peaks(rows, layer, settings.blow_up)
         hidden, active, passes = rows.hidden, triggered, torch.zeros_like(rows.slot)
         for _ in range(settings.max_passes):
             out = rerun(active, hidden)
@@ -105,6 +99,3 @@ class _RunningALRR(RunningPolicy):
                 blow_up=settings.blow_up,
             )
         return Change(hidden, triggered, passes)
-
-    def finish(self) -> None:
-        self.threshold.finish()

@@ -17,12 +17,11 @@ import torch
 from jaxtyping import Float
 
 from normprobe.errors import NormprobeError
-from normprobe.policies.checks import check_within
 from normprobe.policies.draws import RequestKeys, normal, stream_key, uniform_at
-from normprobe.policies.ops import inject, peaks, replace_rows, rows_of, turn
-from normprobe.policies.policy import Cost, Policy, RunningPolicy, counts
+from normprobe.policies.ops import inject, replace_rows, rows_of, turn
+from normprobe.policies.policy import Cost, Policy, RunningPolicy, check_within, counts
 from normprobe.policies.rows import Change, Rerun, Rows, norms
-from normprobe.policies.threshold import ThresholdPolicy
+from normprobe.policies.threshold import RunningThresholdPolicy, ThresholdPolicy
 
 TRIGGERS = ("at_peaks", "low_streak")
 DIRECTIONS = ("nearest", "random_bank", "scaled", "rotated")
@@ -60,11 +59,8 @@ class ERSS(ThresholdPolicy):
     kind: ClassVar[str] = "steering"
 
     def __post_init__(self) -> None:
-        for name, value, known in (
-            ("trigger", self.trigger, TRIGGERS),
-            ("direction", self.direction, DIRECTIONS),
-        ):
-            if value not in known:
+        for name, known in {"trigger": TRIGGERS, "direction": DIRECTIONS}.items():
+            if (value := getattr(self, name)) not in known:
                 raise NormprobeError(f"expected {name} among {', '.join(known)}, got {value}; choose one")
         check_within("bank_size", self.bank_size, 1, hint="the paper has 32")
         check_within("streak", self.streak, 1, hint="the paper's code has 40")
@@ -92,12 +88,12 @@ class ERSS(ThresholdPolicy):
         return _RunningERSS(self, n_slots, d, device)
 
 
-class _RunningERSS(RunningPolicy):
+class _RunningERSS(RunningThresholdPolicy):
     """ERSS at work: banks and counters by [layer, slot]. One slot more takes the rows that do not count."""
 
     def __init__(self, settings: ERSS, n_slots: int, d: int, device: torch.device) -> None:
+        super().__init__(settings, n_slots, device)
         self.settings = settings
-        self.threshold = settings.threshold.start(n_slots, device)
         self._index = {layer: i for i, layer in enumerate(settings.layers)}
         # Made here: a tensor made of numbers in a pass would wait for the device.
         self._places = torch.arange(len(settings.layers), device=device)
@@ -114,7 +110,7 @@ class _RunningERSS(RunningPolicy):
         self._pending: list[tuple[torch.Tensor, ...]] = []
 
     def reset(self, slots: Sequence[int], requests: Sequence[str]) -> None:
-        self.threshold.reset(slots)
+        super().reset(slots, requests)
         at = torch.tensor(list(slots), dtype=torch.int64, device=self._places.device)
         self._keys.reset(slots, requests)
         for layer, i in self._index.items():
@@ -124,14 +120,11 @@ class _RunningERSS(RunningPolicy):
         self._since[:, at] = self.settings.cooldown
 
     def apply(self, rows: Rows, layer: int, rerun: Rerun) -> Change:
-        """Mix bank entries into the triggered rows."""
         s, i, slot = self.settings, self._index[layer], rows.slot
         if self._bank is None:
             shape = (*self._bank_norm.shape, self._d)
             self._bank = torch.zeros(shape, dtype=rows.hidden.dtype, device=rows.hidden.device)
-        tau, eligible = self.threshold.tau(layer, slot), rows.eligible
-        norm, above = peaks(rows.hidden, tau, eligible)
-        self.threshold.observe(layer, slot, norm, eligible)
+        eligible, (_, norm, above) = rows.eligible, self.peaks(rows, layer)
         due = above if s.trigger == "at_peaks" else ~above & (self._low[i, slot] + 1 >= s.streak)
         may = eligible & due & (self._since[i, slot] >= s.cooldown)
         if (maybe := rows_of(may)) is not None:
@@ -175,7 +168,7 @@ class _RunningERSS(RunningPolicy):
 
     def finish(self) -> None:
         """Store the states above τ in place of the shortest ones, and advance the counters: all layers at once."""
-        self.threshold.finish()
+        super().finish()
         if not self._pending or self._bank is None:
             return
         place, at, hidden, norm, above, acts = map(torch.stack, zip(*self._pending, strict=True))

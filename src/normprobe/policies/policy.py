@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -9,6 +10,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
+from normprobe.errors import NormprobeError
 from normprobe.policies.probe_summary import ProbeSummary
 from normprobe.policies.rows import Change, Rerun, Rows
 
@@ -104,6 +106,15 @@ class Stateless(Policy, RunningPolicy):
 
     def start(self, n_slots: int, d: int, device: torch.device) -> RunningPolicy:
         return self
+
+
+def check_within(
+    name: str, value: int | float, low: int | float, high: int | float = math.inf, hint: str = "correct it"
+) -> None:
+    """Raises NormprobeError unless low ≤ value ≤ high; NaN is outside. hint: what to do."""
+    if not low <= value <= high:
+        interval = f"≥ {low:g}" if high == math.inf else f"in [{low:g}, {high:g}]"
+        raise NormprobeError(f"expected {name} {interval}, got {value}; {hint}")
 
 
 def counts(unit: Unit, default: int) -> Any:

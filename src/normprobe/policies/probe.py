@@ -15,12 +15,10 @@ from typing import ClassVar
 import torch
 from jaxtyping import Int
 
-from normprobe.policies.checks import check_within
-from normprobe.policies.ops import peaks
-from normprobe.policies.policy import Cost, RunningPolicy, counts
+from normprobe.policies.policy import Cost, RunningPolicy, check_within, counts
 from normprobe.policies.probe_summary import ProbeSummary
 from normprobe.policies.rows import Change, Rerun, Rows
-from normprobe.policies.threshold import ThresholdPolicy
+from normprobe.policies.threshold import RunningThresholdPolicy, ThresholdPolicy
 
 BLOCKS = 128
 """From 128 tokens on, between 64 and 128 blocks are in use: one holds at most a 64th of the response."""
@@ -57,12 +55,12 @@ class Probe(ThresholdPolicy):
         return RunningProbe(self, n_slots, device)
 
 
-class RunningProbe(RunningPolicy):
+class RunningProbe(RunningThresholdPolicy):
     """A probe at work: its sums by [layer, slot]. One slot more takes the rows that do not count."""
 
     def __init__(self, settings: Probe, n_slots: int, device: torch.device) -> None:
+        super().__init__(settings, n_slots, device)
         self.settings = settings
-        self.threshold = settings.threshold.start(n_slots, device)
         self._spare = n_slots
         n_layers, n_slots = len(settings.layers), n_slots + 1
         self._places = dict(
@@ -74,9 +72,8 @@ class RunningProbe(RunningPolicy):
         # too: where a pass holds several tokens of a request, one layer sees them all before the next sees any.
         self._n = torch.zeros(shape, dtype=torch.int64, device=device)
         self._level = torch.zeros(shape, dtype=torch.int64, device=device)
-        self._sums = torch.zeros(
-            *shape, 3, dtype=torch.float64, device=device
-        )  # of norm, of excess, of norms above τ
+        # Of norm, of excess, of norms above τ.
+        self._sums = torch.zeros(*shape, 3, dtype=torch.float64, device=device)
         self._largest = torch.zeros(shape, device=device)
         self._cells = torch.zeros(*shape, CELLS, 2, device=device)  # of norm, of excess
         self._norm = torch.full((*shape, settings.max_tokens + 1), torch.nan, device=device)
@@ -84,24 +81,21 @@ class RunningProbe(RunningPolicy):
         self._at: Int[torch.Tensor, " row"] | None = None
 
     def reset(self, slots: Sequence[int], requests: Sequence[str]) -> None:
-        self.threshold.reset(slots)
+        super().reset(slots, requests)
         at = torch.tensor(list(slots), dtype=torch.int64, device=self._n.device)
         for kept in (self._n, self._level, self._sums, self._largest, self._cells):
             kept[:, at] = 0
         self._norm[:, at] = torch.nan
 
     def apply(self, rows: Rows, layer: int, rerun: Rerun) -> Change:
-        """Nothing changes."""
-        tau, eligible = self.threshold.tau(layer, rows.slot), rows.eligible
-        norm, above = peaks(rows.hidden, tau, eligible)
-        self.threshold.observe(layer, rows.slot, norm, eligible)
+        eligible, (tau, norm, above) = rows.eligible, self.peaks(rows, layer)
         self._pending[layer] = (norm, tau, above)
         self._at = torch.where(eligible, rows.slot, self._spare)  # the same at every layer of a pass
         return Change(rows.hidden, torch.zeros_like(eligible))
 
     def finish(self) -> None:
         """Add the norms since the last call to the sums, all layers at once."""
-        self.threshold.finish()
+        super().finish()
         if self._at is None:
             return
         norm, tau, above = map(torch.stack, zip(*self._pending.values(), strict=True))

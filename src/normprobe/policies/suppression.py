@@ -6,18 +6,15 @@ a norm of τ/4.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
 
-from normprobe.policies.checks import check_within
-from normprobe.policies.ops import peaks
-from normprobe.policies.policy import Cost, RunningPolicy
+from normprobe.policies.policy import RunningPolicy, check_within
 from normprobe.policies.rows import Change, Rerun, Rows
-from normprobe.policies.threshold import ThresholdPolicy
+from normprobe.policies.threshold import RunningThresholdPolicy, ThresholdPolicy
 
 PAPER_SCALE = 0.1
 """What is left of a suppressed state in the paper."""
@@ -30,10 +27,7 @@ def check_scale(scale: float) -> None:
 
 @dataclass(frozen=True)
 class Suppression(ThresholdPolicy):
-    """h → scale · h for eligible states with ‖h‖ > τ.
-
-    Raises NormprobeError for a scale outside [0, 1].
-    """
+    """h → scale · h for eligible states with ‖h‖ > τ. Raises NormprobeError for a scale outside [0, 1]."""
 
     scale: float = PAPER_SCALE
 
@@ -43,17 +37,8 @@ class Suppression(ThresholdPolicy):
     def __post_init__(self) -> None:
         check_scale(self.scale)
 
-    def cost(self, state_bytes: int) -> Cost:
-        return Cost(self.threshold.bytes_per_slot)
-
     def start(self, n_slots: int, d: int, device: torch.device) -> RunningPolicy:
-        return _RunningSuppression(self, n_slots, device)
-
-    def factor(
-        self, norm: Float[torch.Tensor, " row"], tau: Float[torch.Tensor, " row"]
-    ) -> Float[torch.Tensor, " row"]:
-        """What is left of each state, if it is above τ."""
-        return torch.full_like(norm, self.scale)
+        return _RunningSuppression(self, n_slots, device, lambda norm, _: torch.full_like(norm, self.scale))
 
 
 @dataclass(frozen=True)
@@ -71,34 +56,24 @@ class Clamp(ThresholdPolicy):
     def __post_init__(self) -> None:
         check_within("a fraction of τ", self.fraction, 0, 1, "the paper's code has 0.25")
 
-    def cost(self, state_bytes: int) -> Cost:
-        return Cost(self.threshold.bytes_per_slot)
-
     def start(self, n_slots: int, d: int, device: torch.device) -> RunningPolicy:
-        return _RunningSuppression(self, n_slots, device)
-
-    def factor(
-        self, norm: Float[torch.Tensor, " row"], tau: Float[torch.Tensor, " row"]
-    ) -> Float[torch.Tensor, " row"]:
-        """What is left of each state, if it is above τ."""
-        return self.fraction * tau / norm
+        return _RunningSuppression(self, n_slots, device, lambda norm, tau: self.fraction * tau / norm)
 
 
-class _RunningSuppression(RunningPolicy):
-    def __init__(self, settings: Suppression | Clamp, n_slots: int, device: torch.device) -> None:
-        self.settings = settings
-        self.threshold = settings.threshold.start(n_slots, device)
+class _RunningSuppression(RunningThresholdPolicy):
+    """factor: what is left of a state above τ, given its norm and τ."""
 
-    def reset(self, slots: Sequence[int], requests: Sequence[str]) -> None:
-        self.threshold.reset(slots)
+    def __init__(
+        self,
+        settings: ThresholdPolicy,
+        n_slots: int,
+        device: torch.device,
+        factor: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    ) -> None:
+        super().__init__(settings, n_slots, device)
+        self._factor = factor
 
     def apply(self, rows: Rows, layer: int, rerun: Rerun) -> Change:
-        """The rows, those above τ shortened. The threshold observes the norms from before."""
-        tau, eligible = self.threshold.tau(layer, rows.slot), rows.eligible
-        norm, chosen = peaks(rows.hidden, tau, eligible)
-        self.threshold.observe(layer, rows.slot, norm, eligible)
-        shortened = (self.settings.factor(norm, tau)[:, None] * rows.hidden).to(rows.hidden.dtype)
+        tau, norm, chosen = self.peaks(rows, layer)
+        shortened = (self._factor(norm, tau)[:, None] * rows.hidden).to(rows.hidden.dtype)
         return Change(torch.where(chosen[:, None], shortened, rows.hidden), chosen)
-
-    def finish(self) -> None:
-        self.threshold.finish()

@@ -27,8 +27,9 @@ from jaxtyping import Bool, Float, Int
 from normprobe.errors import NormprobeError
 from normprobe.layer_profile import IQR_FACTOR, SMALLEST_IQR, LayerProfile
 from normprobe.policies.histograms import Histograms
-from normprobe.policies.ops import learn
-from normprobe.policies.policy import Policy
+from normprobe.policies.ops import learn, peaks
+from normprobe.policies.policy import Cost, Policy, RunningPolicy, check_within
+from normprobe.policies.rows import Rows
 
 BINS = 128
 MARGIN = 4.0
@@ -116,15 +117,8 @@ class AdaptiveThreshold:
     prior_tokens: float = 64.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.k <= LARGEST:
-            raise NormprobeError(
-                f"expected k in [0, {LARGEST:g}] in τ = Q3 + k·IQR, got {self.k}; the paper has {IQR_FACTOR}"
-            )
-        if not SMALLEST_PRIOR <= self.prior_tokens <= LARGEST:
-            raise NormprobeError(
-                f"expected prior_tokens in [{SMALLEST_PRIOR:g}, {LARGEST:g}], got {self.prior_tokens}; "
-                "64 is the default"
-            )
+        check_within("k", self.k, 0, LARGEST, f"the paper's τ = Q3 + k·IQR has {IQR_FACTOR}")
+        check_within("prior_tokens", self.prior_tokens, SMALLEST_PRIOR, LARGEST, "64 is the default")
         ends = list(zip(self.low, self.high, strict=False))
         if not (
             0 < len(self.layers) == len(self.low) == len(self.high) == len(self.prior)
@@ -244,6 +238,31 @@ class ThresholdPolicy(Policy):
     @property
     def layers(self) -> tuple[int, ...]:
         return self.threshold.layers
+
+    def cost(self, state_bytes: int) -> Cost:
+        return Cost(self.threshold.bytes_per_slot)
+
+
+class RunningThresholdPolicy(RunningPolicy):
+    """A threshold policy at work: what its threshold remembers of each request."""
+
+    def __init__(self, settings: ThresholdPolicy, n_slots: int, device: torch.device) -> None:
+        self.threshold = settings.threshold.start(n_slots, device)
+
+    def reset(self, slots: Sequence[int], requests: Sequence[str]) -> None:
+        self.threshold.reset(slots)
+
+    def peaks(
+        self, rows: Rows, layer: int, blow_up: float | None = None
+    ) -> tuple[Float[torch.Tensor, " row"], Float[torch.Tensor, " row"], Bool[torch.Tensor, " row"]]:
+        """τ, then as `ops.peaks`: the norms and the rows above τ. The norms enter the threshold's history."""
+        tau, eligible = self.threshold.tau(layer, rows.slot), rows.eligible
+        norm, above = peaks(rows.hidden, tau, eligible, blow_up)
+        self.threshold.observe(layer, rows.slot, norm, eligible)
+        return tau, norm, above
+
+    def finish(self) -> None:
+        self.threshold.finish()
 
 
 def _layers(profile: LayerProfile, layers: Sequence[int] | None) -> tuple[int, ...]:

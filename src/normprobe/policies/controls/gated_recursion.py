@@ -11,9 +11,8 @@ import torch
 from jaxtyping import Bool, Int
 
 from normprobe.errors import NormprobeError
-from normprobe.policies.checks import check_within
 from normprobe.policies.draws import RequestKeys, uniform
-from normprobe.policies.policy import Cost, Policy, RunningPolicy
+from normprobe.policies.policy import Cost, Policy, RunningPolicy, check_within
 from normprobe.policies.rows import Change, Rerun, Rows
 
 
@@ -36,7 +35,6 @@ class RandomGate:
         return tuple(sorted(self.rate))
 
     def open(self, rows: Rows, layer: int, key: Int[torch.Tensor, " row"]) -> Bool[torch.Tensor, " row"]:
-        """The rows drawn. key: of each row's request."""
         return rows.eligible & (uniform(key, layer, rows.step, self.seed) < self.rate[layer])
 
 
@@ -71,7 +69,6 @@ class AlwaysGate:
     layers: tuple[int, ...]
 
     def open(self, rows: Rows, layer: int, key: Int[torch.Tensor, " row"]) -> Bool[torch.Tensor, " row"]:
-        """All of them."""
         return rows.eligible
 
 
@@ -112,7 +109,6 @@ class _RunningGatedRecursion(RunningPolicy):
         self.keys.reset(slots, requests)
 
     def apply(self, rows: Rows, layer: int, rerun: Rerun) -> Change:
-        """Extra passes for the rows that the gate lets through."""
         active = self.settings.gate.open(rows, layer, self.keys.of(rows.slot))
         hidden, passes = rows.hidden, torch.zeros_like(rows.slot)
         for _ in range(self.settings.max_passes):

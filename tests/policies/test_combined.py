@@ -12,11 +12,9 @@ from normprobe.errors import NormprobeError
 from normprobe.policies.alrr import ALRR
 from normprobe.policies.combined import Combined, RunningCombined
 from normprobe.policies.controls.caa import CAA
-from normprobe.policies.controls.direction_only import DirectionOnly
+from normprobe.policies.controls.causal import DirectionOnly, LowNormSuppression, Rotation
 from normprobe.policies.controls.gated_recursion import AlwaysGate, EntropyGate, GatedRecursion
-from normprobe.policies.controls.low_norm import LowNormSuppression
 from normprobe.policies.controls.replayed_suppression import Doses, ReplayedSuppression
-from normprobe.policies.controls.rotation import Rotation
 from normprobe.policies.erss import DIRECTIONS, ERSS
 from normprobe.policies.policy import Policy, Stateless
 from normprobe.policies.probe import Probe, RunningProbe

@@ -13,9 +13,9 @@ from normprobe.engines.vllm.limits import Limits
 from normprobe.errors import NormprobeError
 from normprobe.policies.alrr import ALRR
 from normprobe.policies.combined import Combined
+from normprobe.policies.controls.causal import Rotation
 from normprobe.policies.controls.gated_recursion import EntropyGate, GatedRecursion, RandomGate
-from normprobe.policies.controls.plain import Plain
-from normprobe.policies.controls.rotation import Rotation
+from normprobe.policies.controls.unchanged import Plain
 from normprobe.policies.erss import ERSS
 from normprobe.policies.policy import Cost, Policy, RunningPolicy
 from normprobe.policies.probe import Probe
@@ -37,7 +37,7 @@ from typing import ClassVar
 
 import torch
 
-from normprobe.policies.controls.plain import Plain
+from normprobe.policies.controls.unchanged import Plain
 from normprobe.policies.policy import Cost, RunningPolicy, counts
 from normprobe.policies.rows import Change
 from normprobe.policies.threshold import ThresholdPolicy

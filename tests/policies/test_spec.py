@@ -9,7 +9,7 @@ from profile_fixture import profile
 from normprobe.errors import NormprobeError
 from normprobe.policies.alrr import ALRR
 from normprobe.policies.combined import Combined
-from normprobe.policies.controls.rotation import Rotation
+from normprobe.policies.controls.causal import Rotation
 from normprobe.policies.erss import ERSS
 from normprobe.policies.policy import Policy
 from normprobe.policies.spec import build, spec_of

@@ -9,10 +9,8 @@ from hypothesis import strategies as st
 from rows_fixture import REQUESTS, apply, dtypes, never, random_rows, seeds
 
 from normprobe.errors import NormprobeError
-from normprobe.policies.controls.direction_only import DirectionOnly
-from normprobe.policies.controls.low_norm import LowNormSuppression
+from normprobe.policies.controls.causal import DirectionOnly, LowNormSuppression, Rotation
 from normprobe.policies.controls.replayed_suppression import Doses, ReplayedSuppression
-from normprobe.policies.controls.rotation import Rotation
 from normprobe.policies.rows import Rows
 from normprobe.policies.suppression import Clamp, Suppression
 from normprobe.policies.threshold import BINS, AdaptiveThreshold, FixedThreshold

@@ -13,7 +13,7 @@ from normprobe.engines.hf import HfEngine
 from normprobe.engines.vllm.engine import VllmEngine
 from normprobe.errors import NormprobeError
 from normprobe.layer_profile import LayerProfile
-from normprobe.policies.controls.rotation import Rotation
+from normprobe.policies.controls.causal import Rotation
 from normprobe.policies.policy import Policy
 from normprobe.policies.spec import build
 from normprobe.policies.threshold import FixedThreshold

@@ -22,8 +22,7 @@ from normprobe.layer_profile import LayerProfile
 from normprobe.models.model import OpenModel
 from normprobe.models.open import open_for
 from normprobe.policies.combined import Combined
-from normprobe.policies.controls.entropy_log import EntropyLog
-from normprobe.policies.controls.plain import Plain
+from normprobe.policies.controls.unchanged import EntropyLog, Plain
 from normprobe.policies.policy import Policy
 from normprobe.problems.source import Regime
 from normprobe.runs.atomic import read_table

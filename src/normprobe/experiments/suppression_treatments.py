@@ -10,10 +10,8 @@ import numpy as np
 
 from normprobe.errors import NormprobeError
 from normprobe.layer_profile import LayerProfile
-from normprobe.policies.controls.direction_only import DirectionOnly
-from normprobe.policies.controls.low_norm import LowNormSuppression
-from normprobe.policies.controls.plain import Plain
-from normprobe.policies.controls.rotation import Rotation
+from normprobe.policies.controls.causal import DirectionOnly, LowNormSuppression, Rotation
+from normprobe.policies.controls.unchanged import Plain
 from normprobe.policies.policy import Policy
 from normprobe.policies.suppression import PAPER_SCALE, Suppression
 from normprobe.policies.threshold import FixedThreshold

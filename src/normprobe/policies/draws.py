@@ -80,10 +80,6 @@ def stream_key(
     return value
 
 
-def _hashed(stream: Int[torch.Tensor, " row"], step: Int[torch.Tensor, " row"]) -> Int[torch.Tensor, " row"]:
-    return _mixed(stream, step.to(torch.int64))
-
-
 def _unit(bits: torch.Tensor) -> torch.Tensor:
     """Numbers in [0, 1), multiples of 2⁻²⁴, which float32 holds exactly."""
     return _shifted(bits, 40).to(torch.float32) * 2.0**-24
@@ -100,7 +96,7 @@ def uniform_at(
     stream: Int[torch.Tensor, " row"], step: Int[torch.Tensor, " row"]
 ) -> Float[torch.Tensor, " row"]:
     """`uniform` of rows whose `stream_key` is known."""
-    return _unit(_hashed(stream, step))
+    return _unit(_mixed(stream, step.to(torch.int64)))
 
 
 def normal(
@@ -112,7 +108,7 @@ def normal(
     stream: int = 0,
 ) -> Float[torch.Tensor, "row d"]:
     """d standard normal draws per row (Box and Muller 1958), float32."""
-    base = _hashed(stream_key(key, layer, seed, stream), step)[:, None]
+    base = _mixed(stream_key(key, layer, seed, stream), step.to(torch.int64))[:, None]
     column = torch.arange(d, device=key.device)[None]
     # 1 − u lies in (0, 1]: its logarithm is finite.
     radius = torch.sqrt(-2 * torch.log1p(-_unit(_mixed(base, 2 * column + 1))))

@@ -1,4 +1,4 @@
-"""The functions of `normprobe.policies.ops` as Triton kernels: one launch each, one program per row.
+"""The functions of `normprobe.policies.ops` as Triton kernels: one launch each, one program per row. Types are there.
 
 A program reads its own row and nothing else, in blocks whose size depends on the width alone: what a row gets is the
 same to the bit whatever the other rows are (of a width that fills 16 bytes: a load is as wide as a row is aligned).
@@ -12,9 +12,6 @@ from typing import no_type_check  # in a kernel an annotation says what is a con
 import torch
 import triton
 import triton.language as tl
-from jaxtyping import Bool, Float, Int
-
-from normprobe.policies.histograms import Histograms
 
 _UNFUSED = {"enable_fp_fusion": False}
 """a·b + c is rounded twice, as in torch, whatever Triton does by default."""
@@ -51,15 +48,10 @@ def _peaks(
     tl.store(active + row, inside)
 
 
-def peaks(
-    hidden: Float[torch.Tensor, "row d"],
-    tau: Float[torch.Tensor, " row"],
-    eligible: Bool[torch.Tensor, " row"],
-    blow_up: float | None = None,
-) -> tuple[Float[torch.Tensor, " row"], Bool[torch.Tensor, " row"]]:
-    """`ops.peaks`."""
+def peaks(hidden, tau, eligible, blow_up=None):
     rows, d = hidden.shape
     norm, active = hidden.new_empty(rows, dtype=torch.float32), torch.empty_like(eligible)
+    bounds = (float(blow_up or 0), tau.stride(0), d)
     with torch.cuda.device(hidden.get_device()):
         _peaks[(rows,)](
             hidden.contiguous(),
@@ -67,9 +59,7 @@ def peaks(
             eligible,
             norm,
             active,
-            float(blow_up or 0),
-            tau.stride(0),
-            d,
+            *bounds,
             BOUNDED=blow_up is not None,
             **_blocks(d),
         )
@@ -108,39 +98,14 @@ def _keep(
     tl.store(kept + row, keeps)
 
 
-def keep(
-    hidden: Float[torch.Tensor, "row d"],
-    out: Float[torch.Tensor, "row d"],
-    norm: Float[torch.Tensor, " row"],
-    tau: Float[torch.Tensor, " row"],
-    active: Bool[torch.Tensor, " row"],
-    *,
-    damping: float,
-    growth: float,
-    blow_up: float,
-) -> tuple[Float[torch.Tensor, "row d"], Float[torch.Tensor, " row"], Bool[torch.Tensor, " row"]]:
-    """`ops.keep`."""
+def keep(hidden, out, norm, tau, active, *, damping, growth, blow_up):
     rows, d = hidden.shape
     hidden, out = hidden.contiguous(), out.contiguous()
-    new, new_norm, kept = torch.empty_like(hidden), torch.empty_like(norm), torch.empty_like(active)
+    kept = torch.empty_like(hidden), torch.empty_like(norm), torch.empty_like(active)
+    settings = (float(damping), float(1 + growth), float(blow_up), tau.stride(0), d)
     with torch.cuda.device(hidden.get_device()):
-        _keep[(rows,)](
-            hidden,
-            out,
-            norm,
-            tau,
-            active,
-            new,
-            new_norm,
-            kept,
-            float(damping),
-            float(1 + growth),
-            float(blow_up),
-            tau.stride(0),
-            d,
-            **_blocks(d),
-        )
-    return new, new_norm, kept
+        _keep[(rows,)](hidden, out, norm, tau, active, *kept, *settings, **_blocks(d))
+    return kept
 
 
 @triton.jit
@@ -172,38 +137,16 @@ def _inject(
     tl.store(acts + row, steers)
 
 
-def inject(
-    hidden: Float[torch.Tensor, "row d"],
-    norm: Float[torch.Tensor, " row"],
-    slot: Int[torch.Tensor, " row"],
-    may: Bool[torch.Tensor, " row"],
-    bank: Float[torch.Tensor, "slot entry d"],
-    bank_norm: Float[torch.Tensor, "slot entry"],
-    *,
-    min_cosine: float,
-    beta: float,
-) -> tuple[Float[torch.Tensor, "row d"], Bool[torch.Tensor, " row"]]:
-    """`ops.inject`."""
+def inject(hidden, norm, slot, may, bank, bank_norm, *, min_cosine, beta):
     rows, d = hidden.shape
     hidden = hidden.contiguous()
-    new, acts = torch.empty_like(hidden), torch.empty_like(may)
+    steered = torch.empty_like(hidden), torch.empty_like(may)
+    settings = (float(min_cosine), float(beta), bank.shape[1], d)
     with torch.cuda.device(hidden.get_device()):
         _inject[(rows,)](
-            hidden,
-            norm,
-            slot.contiguous(),
-            may,
-            bank,
-            bank_norm,
-            new,
-            acts,
-            float(min_cosine),
-            float(beta),
-            bank.shape[1],
-            d,
-            **_blocks(d),
+            hidden, norm, slot.contiguous(), may, bank, bank_norm, *steered, *settings, **_blocks(d)
         )
-    return new, acts
+    return steered
 
 
 @triton.jit
@@ -254,35 +197,12 @@ def _learn(
         tl.store(tau + cell, third + k * tl.maximum(third - first, smallest_iqr))
 
 
-def learn(
-    histograms: Histograms,
-    place: Int[torch.Tensor, " asked"] | None,
-    slot: Int[torch.Tensor, " row"],
-    norm: Float[torch.Tensor, "asked row"],
-    eligible: Bool[torch.Tensor, " row"],
-) -> None:
-    """`ops.learn`."""
+def learn(histograms, place, slot, norm, eligible):
     (asked, rows), h = norm.shape, histograms
-    place = h.every if place is None else place
+    state = (h.counts, h.tau, h.low, h.width, h.edges, h.prior, h.every if place is None else place)
+    settings = (float(h.k), float(h.smallest_iqr), rows, h.tau.shape[1])
     with torch.cuda.device(norm.get_device()):
-        _learn[(rows, asked)](
-            h.counts,
-            h.tau,
-            h.low,
-            h.width,
-            h.edges,
-            h.prior,
-            place,
-            slot,
-            norm,
-            eligible,
-            float(h.k),
-            float(h.smallest_iqr),
-            rows,
-            h.tau.shape[1],
-            BINS=h.counts.shape[2] - 2,
-            **_UNFUSED,
-        )
+        _learn[(rows, asked)](*state, slot, norm, eligible, *settings, BINS=h.counts.shape[2] - 2, **_UNFUSED)
 
 
 def _blocks(d: int) -> dict[str, int]:

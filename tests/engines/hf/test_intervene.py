@@ -24,8 +24,8 @@ from normprobe.errors import NormprobeError
 from normprobe.models.initialise import initialise
 from normprobe.models.model import OpenModel
 from normprobe.models.open import assemble
-from normprobe.policies.controls.plain import Plain
 from normprobe.policies.controls.replayed_suppression import Doses, ReplayedSuppression
+from normprobe.policies.controls.unchanged import Plain
 from normprobe.policies.policy import Policy
 from normprobe.policies.suppression import Suppression
 from normprobe.policies.threshold import FixedThreshold

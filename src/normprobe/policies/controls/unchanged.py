@@ -1,4 +1,4 @@
-"""A log of output entropies: how uncertain a token has to be for an entropy gate to act on a share of all tokens."""
+"""Policies that change nothing: the plain model on the same path through an engine, and a log of its entropies."""
 
 from __future__ import annotations
 
@@ -10,6 +10,22 @@ import torch
 
 from normprobe.policies.policy import Stateless
 from normprobe.policies.rows import Change, Rerun, Rows
+
+
+@dataclass(frozen=True)
+class Plain(Stateless):
+    """Changes nothing. sites: the layers after which an engine calls it."""
+
+    sites: tuple[int, ...]
+
+    kind: ClassVar[str] = "probe"
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        return self.sites
+
+    def apply(self, rows: Rows, layer: int, rerun: Rerun) -> Change:
+        return Change(rows.hidden, torch.zeros_like(rows.eligible))
 
 
 @dataclass(frozen=True)
@@ -26,7 +42,6 @@ class EntropyLog(Stateless):
         return (self.layer,)
 
     def apply(self, rows: Rows, layer: int, rerun: Rerun) -> Change:
-        """The rows as they are."""
         assert rows.entropy is not None
         self.entropies.append(torch.where(rows.eligible, rows.entropy, torch.nan))
         return Change(rows.hidden, torch.zeros_like(rows.eligible))

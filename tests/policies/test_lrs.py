@@ -8,8 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from normprobe.engines.probe_results import probe_results, with_scores
 from normprobe.errors import NormprobeError
-from normprobe.policies.lrs import FORMS, choose, lrs_scores, probe_scores, rank, vote
+from normprobe.policies.lrs import FORMS, choose, lrs_scores, rank, vote
 from normprobe.policies.probe import BLOCKS, Probe, RunningProbe
 from normprobe.policies.rows import Rows
 from normprobe.policies.threshold import FixedThreshold
@@ -95,8 +96,8 @@ def probed(norm: torch.Tensor) -> dict[str, float]:
             rows = Rows(norm[layer, step].reshape(1, 1), slot, torch.tensor([step]))
             probing.apply(rows, layer, lambda active, states: None)
         probing.finish()
-    (found,) = probe_scores(probing.summary([0]))
-    return found
+    (found,) = probe_results(probing.summary([0]))
+    return with_scores(found)["scores"]
 
 
 @pytest.mark.parametrize("n_tokens", [0, 1, 2, 3, 10, 50, BLOCKS - 1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 from normprobe.policies.lrs import FORMS, sums_by_layer, with_rates
@@ -13,13 +13,14 @@ SUMS = ("total", "excess", "above", "last_excess", "last_third")
 """The sums of one layer that the scores `FORMS` add up over the layers."""
 
 
-def probe_results(summary: ProbeSummary, columns: Mapping[str, int]) -> list[dict[str, Any]]:
+def probe_results(summary: ProbeSummary, here: Container[int] | None = None) -> list[dict[str, Any]]:
     """By request: {"n_tokens": int, "layers": {layer: {"total", "excess", "above", "largest", "last_excess",
     "last_third" and, with max_tokens > 0, "norm": [token]}}}.
 
     The first four are those of `ProbeSummary`; the next two are Σ max(0, norm − τ) and Σ norm over the last parts that
-    LRS scores. columns: layer (as text, as JSON has it) → its place in the summary.
+    LRS scores. here: the layers to report; all by default. As text, as JSON has them.
     """
+    columns = {str(layer): i for i, layer in enumerate(summary.layers) if here is None or layer in here}
     *_, last_excess, last_third = sums_by_layer(summary)
     values = {
         "total": summary.total,
@@ -44,7 +45,7 @@ def probe_results(summary: ProbeSummary, columns: Mapping[str, int]) -> list[dic
 
 
 def with_scores(result: Mapping[str, Any]) -> dict[str, Any]:
-    """The result with the LRS scores over its layers in "scores": `normprobe.policies.lrs.probe_scores`."""
+    """The result with the LRS scores over its layers in "scores", as `normprobe.policies.lrs.lrs_scores` names them."""
     layers = {layer: result["layers"][layer] for layer in sorted(result["layers"], key=int)}
     sums = {
         form: math.fsum(values[name] for values in layers.values())

@@ -42,20 +42,11 @@ def lrs_scores(
     return with_rates(sums, n)
 
 
-def probe_scores(summary: ProbeSummary) -> list[dict[str, float]]:
-    """The same scores of each request of a probe, whatever its threshold, fixed or adaptive.
+def sums_by_layer(summary: ProbeSummary) -> Float[torch.Tensor, "form request layer"]:
+    """The scores of `FORMS` layer by layer, before they are added up, of each request of a probe.
 
     D and last_third are exact for responses of fewer than `BLOCKS` tokens and approximate beyond (`ProbeSummary.last`).
     """
-    by_request = sums_by_layer(summary).sum(dim=2).T.tolist()
-    return [
-        with_rates(dict(zip(FORMS, sums, strict=True)), n)
-        for sums, n in zip(by_request, summary.n_tokens.tolist(), strict=True)
-    ]
-
-
-def sums_by_layer(summary: ProbeSummary) -> Float[torch.Tensor, "form request layer"]:
-    """The scores of `FORMS` layer by layer, before they are added up."""
     counts = summary.n_tokens.tolist()
     _, D = summary.last(torch.tensor([_last(n, LAST_PART) for n in counts], dtype=torch.int64))
     last_third, _ = summary.last(torch.tensor([_last(n, LAST_THIRD) for n in counts], dtype=torch.int64))

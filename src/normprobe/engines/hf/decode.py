@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
 from normprobe.models.model import OpenModel
@@ -28,8 +29,8 @@ def decode(
     opened: OpenModel,
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
-    *,
     temperature: float = 0.0,
+    *,
     draws: Float[np.ndarray, "row step"] | None = None,
     on_pass: OnPass | None = None,
 ) -> list[list[int]]:
@@ -40,8 +41,11 @@ def decode(
     ties within the rounding of a batched product).
     """
     device = opened.device
-    ids, mask = _pad_left(prompts)
-    step_ids, mask = torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
+    rows = [torch.tensor(prompt) for prompt in prompts]
+    step_ids, mask = (
+        pad_sequence(values, batch_first=True, padding_side="left").to(device)
+        for values in (rows, [torch.ones_like(one) for one in rows])
+    )
     position = torch.where(mask.bool(), mask.cumsum(dim=1), 0) - 1
     eos = torch.tensor(sorted(opened.chat.eos_ids), device=device)
     uniform = None if draws is None else torch.from_numpy(draws).to(device)
@@ -91,15 +95,3 @@ def _inverse_cdf(
     """The first token whose cumulated probability exceeds the draw. float64: sums over a large vocabulary drift."""
     cumulated = torch.softmax(logits.double(), dim=-1).cumsum(dim=-1)
     return (cumulated <= uniform[:, None] * cumulated[:, -1:]).sum(dim=-1)
-
-
-def _pad_left(
-    prompts: Sequence[Sequence[int]],
-) -> tuple[Int[np.ndarray, "row position"], Int[np.ndarray, "row position"]]:
-    longest = max(len(prompt) for prompt in prompts)
-    ids = np.zeros((len(prompts), longest), dtype=np.int64)
-    mask = np.zeros_like(ids)
-    for i, prompt in enumerate(prompts):
-        ids[i, longest - len(prompt) :] = prompt
-        mask[i, longest - len(prompt) :] = 1
-    return ids, mask

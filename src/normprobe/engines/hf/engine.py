@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,6 @@ from normprobe.engines.base import (
 )
 from normprobe.engines.hf.decode import OnPass, decode
 from normprobe.engines.hf.intervention import Intervention, attached
-from normprobe.engines.hf.recorder import Recorder
 from normprobe.engines.probe_results import probe_results, with_scores
 from normprobe.errors import NormprobeError
 from normprobe.models.chat import Chat
@@ -78,23 +78,21 @@ class HfEngine:
         events: list[tuple[Events, Sequence[int]]] = []
         with tqdm(total=len(prompts), desc=progress, unit="problem", disable=progress is None) as bar:
             for shared, group in _by_policy(policy, len(prompts)):
-                with self._under(shared, quiet) as intervention:
+                under: Any = nullcontext()
+                if shared is not None:
+                    intervention = Intervention(shared, self.identity.d_model, record=record)
+                    under = attached(self.opened.blocks, intervention, quiet=quiet)
+                with under as intervention:
                     for batch in batches_by_length([prompts[i] for i in group], batch_size):
                         members = [group[i] for i in batch]
-                        uniform = None
+                        of_batch, named = [prompts[i] for i in members], [names[i] for i in members]
+                        uniform = on_pass = None
                         if draws is not None and temperature > 0:
-                            uniform = np.stack([draws(names[i], max_new_tokens) for i in members])
-                        of_batch = [prompts[i] for i in members]
-                        on_pass = None
+                            uniform = np.stack([draws(name, max_new_tokens) for name in named])
                         if intervention is not None:
-                            on_pass = self._begin(intervention, of_batch, [names[i] for i in members], record)
+                            on_pass = self._begin(intervention, of_batch, named)
                         written = decode(
-                            self.opened,
-                            of_batch,
-                            max_new_tokens,
-                            temperature=temperature,
-                            draws=uniform,
-                            on_pass=on_pass,
+                            self.opened, of_batch, max_new_tokens, temperature, draws=uniform, on_pass=on_pass
                         )
                         for i, response in zip(members, written, strict=True):
                             tokens[i] = response
@@ -102,29 +100,23 @@ class HfEngine:
                             intervention.finish()
                             if record:
                                 events.append((intervention.events(), members))
-                            for i, probe in zip(members, _probes(intervention, len(members)), strict=True):
-                                probes[i] = probe
+                            summary = intervention.running.summary(range(len(members)))
+                            if summary is not None:
+                                results = map(with_scores, probe_results(summary))
+                                for i, result in zip(members, results, strict=True):
+                                    probes[i] = result
                         bar.update(len(members))
         ends = set(self.chat.eos_ids)
         finish: list[Finish] = ["stop" if response[-1] in ends else "length" for response in tokens]
         return Generated(tokens, finish, Events.joined(events) if record else None, probes)
 
-    @contextmanager
-    def _under(self, policy: Policy | None, quiet: bool) -> Iterator[Intervention | None]:
-        """A policy's hooks on the model, for batch after batch."""
-        if policy is None:
-            yield None
-        else:
-            intervention = Intervention(policy, self.identity.d_model)
-            with attached(self.opened.blocks, intervention, quiet=quiet):
-                yield intervention
-
     def _begin(
-        self, intervention: Intervention, prompts: Sequence[Sequence[int]], names: Sequence[str], record: bool
+        self, intervention: Intervention, prompts: Sequence[Sequence[int]], names: Sequence[str]
     ) -> OnPass:
         """Begin a batch; returns what names the last token of each row of a pass to the policy."""
-        intervention.recorder = Recorder(intervention.policy.layers) if record else None
         intervention.begin(names, self.opened.device)
+        if intervention.recorded is not None:
+            intervention.recorded.clear()
         lengths = torch.tensor([len(prompt) for prompt in prompts], device=self.opened.device)
 
         def place(present: torch.Tensor, position: torch.Tensor, entropy: torch.Tensor) -> None:
@@ -149,13 +141,3 @@ def _by_policy(
         groups.setdefault(id(one), []).append(i)
     for members in groups.values():
         yield policy[members[0]], members
-
-
-def _probes(intervention: Intervention, n: int) -> list[ProbeResult | None]:
-    """What the policy's probe measured of the n requests of a batch."""
-    assert intervention.running is not None
-    summary = intervention.running.summary(range(n))
-    if summary is None:
-        return [None] * n
-    columns = {str(layer): i for i, layer in enumerate(summary.layers)}
-    return [with_scores(result) for result in probe_results(summary, columns)]

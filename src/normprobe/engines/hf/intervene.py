@@ -13,7 +13,7 @@ from transformers import Cache, CompileConfig, PreTrainedModel
 from transformers.cache_utils import StaticLayer
 
 from normprobe.engines.hf.intervention import Intervention, attached
-from normprobe.engines.hf.recorder import PassRecord, Recorder
+from normprobe.engines.hf.recorder import PassRecord
 from normprobe.errors import NormprobeError
 from normprobe.layer_profile import LayerProfile
 from normprobe.models.architectures import dissect
@@ -63,8 +63,7 @@ def intervene(
     if not isinstance(policy, Policy):
         policy = build(policy, profile)
     width = network.config.get_text_config().hidden_size
-    recorder = Recorder(policy.layers) if record else None
-    intervention = Intervention(policy, width, recorder=recorder, always_on=always_on)
+    intervention = Intervention(policy, width, record=record, always_on=always_on)
     tracker = _GenerateTracker(intervention, network, requests)
     with attached(blocks, intervention, quiet=quiet):
         before = network.register_forward_pre_hook(tracker, with_kwargs=True)

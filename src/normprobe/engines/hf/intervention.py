@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import nn
 
 from normprobe.engines.base import Events, UntriggeredWarning
-from normprobe.engines.hf.recorder import PassRecord, PolicyCall, Recorder
+from normprobe.engines.hf.recorder import PassRecord, events_of, record_call
 from normprobe.engines.hf.rerun import BlockCall
 from normprobe.errors import NormprobeError
 from normprobe.policies.policy import Policy, RunningPolicy
@@ -28,20 +28,19 @@ class Intervention:
     The caller names the requests of a batch (`begin`) and, before each forward pass, the request and step of each row
     (`place`). Prompts must be padded on the left.
 
-    recorder: keeps every event if given (it grows with each token); else only what the final warning needs is kept.
+    recorded: with `record` all passes, from which events are made, and which grow with each token; else only what the
+    final warning needs is kept.
     """
 
-    def __init__(
-        self, policy: Policy, d: int, *, recorder: Recorder | None = None, always_on: bool = False
-    ) -> None:
+    def __init__(self, policy: Policy, d: int, *, record: bool, always_on: bool = False) -> None:
         self.policy = policy
         self.always_on = always_on
-        self.recorder = recorder
+        self.recorded: list[PassRecord] | None = [] if record else None
         self.running: RunningPolicy | None = None
         self._d = d
         self._rows: tuple[torch.Tensor, torch.Tensor, torch.Tensor | None] | None = None
         self._calls: dict[int, BlockCall] = {}
-        self._made: list[PolicyCall] = []
+        self._made: list[tuple[torch.Tensor, ...]] = []
         self._kept: list[PassRecord] = []
         self._largest: Float[torch.Tensor, " layer"] | None = None
         self._acted: Bool[torch.Tensor, " layer"] | None = None
@@ -81,7 +80,7 @@ class Intervention:
                 f"expected each pass to run layers {list(self.policy.layers)} under the policy, got {len(calls)} of "
                 "them; run all layers, and leave it to intervene(always_on=True) to compile the model"
             )
-        return PassRecord.of(slot, step, calls)
+        return PassRecord(slot, step, *map(torch.stack, zip(*calls, strict=True)))
 
     def keep(self, record: PassRecord | None) -> None:
         """The second half of `finish`: keep the record."""
@@ -92,8 +91,8 @@ class Intervention:
         self._kept.append(record)
         if len(self._kept) >= UNFOLDED:
             self._fold()
-        if self.recorder is not None:
-            self.recorder.keep(record)
+        if self.recorded is not None:
+            self.recorded.append(record)
 
     def before(self, block: nn.Module, layer: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Before a block: keep the arguments of its call, in case it has to run once more."""
@@ -116,7 +115,7 @@ class Intervention:
             )
         rows = Rows(hidden[:, -1], *self._rows)
         change = self.running.apply(rows, layer, self._calls.pop(layer))
-        self._made.append(PolicyCall.of(rows, change, whole=self.recorder is not None))
+        self._made.append(record_call(rows, change, self.recorded is not None))
         if change.hidden is rows.hidden:
             return output
         if hidden.shape[1] == 1:
@@ -126,12 +125,12 @@ class Intervention:
         return (new, *output[1:]) if isinstance(output, tuple) else new
 
     def events(self) -> Events:
-        """Everything that was recorded. Raises NormprobeError without a recorder."""
-        if self.recorder is None:
+        """Everything that was recorded. Raises NormprobeError where nothing was to be."""
+        if self.recorded is None:
             raise NormprobeError(
                 "expected an intervention that records, got one that does not; give record=True"
             )
-        return self.recorder.events()
+        return events_of(self.recorded, self.policy.layers)
 
     def _fold(self) -> None:
         """Reduce the kept passes to what the final warning needs; many at once, since one would cost as much."""

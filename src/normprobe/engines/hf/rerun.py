@@ -8,7 +8,6 @@ cache (dynamic, sliding, static), and the real one is never touched.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,20 +38,13 @@ class RecordingCache:
         return getattr(self.cache, name)
 
 
-@dataclass
-class ReadOnlyCache:
-    """A cache for the extra pass: it returns the keys and values of the first pass and stores nothing."""
-
-    cache: Cache
-    given: Mapping[int, KeysValues]
+class ReadOnlyCache(RecordingCache):
+    """The same for the extra pass: it returns what it has been given and stores nothing."""
 
     def update(
         self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int, *rest: Any, **more: Any
     ) -> Any:
         return self.given[layer_idx]
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.cache, name)
 
 
 @dataclass

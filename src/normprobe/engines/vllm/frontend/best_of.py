@@ -22,7 +22,7 @@ def best_of(
     `outputs[0]` is then the response that `normprobe.policies.lrs.choose` chooses.
 
     llm: a `vllm.LLM` started with normprobe. sampling_params: with n > 1; the policy that its extra_args name must hold
-    a probe, and is the probe alone by default. form: one of `normprobe.policies.lrs.probe_scores`, by default the
+    a probe, and is the probe alone by default. form: one of `normprobe.policies.lrs.lrs_scores`, by default the
     paper's; sums grow with the length of a response, those `_per_token` do not. generate: further arguments of
     `llm.generate`.
 

@@ -86,8 +86,7 @@ class Slots:
         for policy, members in by_policy.items():
             summary = self.running[policy].summary([self.active[request].slot for request in members])
             if summary is not None:
-                columns = {str(layer): i for i, layer in enumerate(summary.layers) if layer in here}
-                found |= dict(zip(members, probe_results(summary, columns), strict=True))
+                found |= dict(zip(members, probe_results(summary, here), strict=True))
         return found
 
     def _start(self, text: str) -> None:

@@ -5,14 +5,12 @@ python benchmarks/coherence.py --device cuda --atoms 65536 --width 4096
 
 from __future__ import annotations
 
-import argparse
 import resource
 import sys
 import time
-from pathlib import Path
 
 import torch
-from reporting import measured_on, publish, table
+from reporting import measured_on, parser, publish, table
 
 from normprobe.console import run_main
 from normprobe.theory.orthogonality import coherence, random_baseline
@@ -20,14 +18,11 @@ from normprobe.theory.orthogonality import coherence, random_baseline
 
 def main(argv: list[str] | None = None) -> None:
     """Measure twice, print and append the second measurement; the first one warms up."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--atoms", type=int, default=4096)
-    parser.add_argument("--width", type=int, default=256)
-    parser.add_argument("--out", type=Path, help="results/NAME.jsonl; the table goes to NAME.md")
-    arguments = parser.parse_args(argv)
+    options = parser(__doc__)
+    options.add_argument("--device", default="cpu")
+    options.add_argument("--atoms", type=int, default=4096)
+    options.add_argument("--width", type=int, default=256)
+    arguments = options.parse_args(argv)
     device, n, d = torch.device(arguments.device), arguments.atoms, arguments.width
     atoms = torch.randn(n, d, generator=torch.Generator(device).manual_seed(0), device=device)
     cuda = device.type == "cuda"

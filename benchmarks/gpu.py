@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -23,37 +24,31 @@ SHORTEST = 10
 """Seconds; a part is not begun with less."""
 
 
+TESTS = "-m pytest -q -p no:cacheprovider tests/gpu"
+
+
 @dataclass(frozen=True)
 class Part:
     """A name, a Python program with its arguments, seconds at most, and what the environment has besides."""
 
     name: str
-    command: list[str]
+    command: str
     limit: int
     environment: dict[str, str] = field(default_factory=dict)
 
 
-def parts(out: Path) -> list[Part]:
+def parts(results: str) -> list[Part]:
     """The parts on a GPU, most valuable first. A further one (the training of SAEs, say) is a further entry."""
-    tests = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/gpu"]
-    results = ["--device", "cuda", "--out", str(out / "gpu.jsonl")]
-    wide = ["benchmarks/coherence.py", "--atoms", "65536", "--width", "4096", *results]
+    to = f"--device cuda --out {results}"
 
     def policies(model: str, mode: str, batches: str, limit: int) -> Part:
-        size = [
-            "--batch",
-            *batches.split(),
-            "--rounds",
-            "8",
-            "--new-tokens",
-            "16" if mode == "eager" else "64",
-        ]
-        command = ["benchmarks/policies.py", "--model", model, "--dtype", "bfloat16", "--mode", mode, *size]
-        return Part(f"policies {model} {mode} {batches}", [*command, *results], limit)
+        size = f"--batch {batches} --rounds 8 --new-tokens {16 if mode == 'eager' else 64}"
+        command = f"benchmarks/policies.py --model {model} --dtype bfloat16 --mode {mode} {size} {to}"
+        return Part(f"policies {model} {mode} {batches}", command, limit)
 
     return [
-        Part("tests", tests, 150),
-        Part("coherence", wide, 60),
+        Part("tests", TESTS, 150),
+        Part("coherence", f"benchmarks/coherence.py --atoms 65536 --width 4096 {to}", 60),
         policies("qwen3-1.7b", "eager", "8 1 32", 120),
         policies("qwen3-1.7b", "graphs", "8", 150),
         policies("qwen3-8b", "eager", "8 1 32", 120),
@@ -63,40 +58,19 @@ def parts(out: Path) -> list[Part]:
     ]
 
 
-def tiny_parts(out: Path) -> list[Part]:
+def tiny_parts(results: str) -> list[Part]:
     """The same lines at a tiny size on the CPU, where the kernels run under Triton's interpreter."""
-    tests = [
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "tests/gpu",
-        "-k",
-        "edges or learn or coherence or fixed",
-    ]
-    results = ["--device", "cpu", "--out", str(out / "gpu.jsonl")]
-    coherence = ["benchmarks/coherence.py", "--atoms", "2048", "--width", "64", *results]
-    size = [
-        "--model",
-        "qwen3-toy",
-        "--dtype",
-        "bfloat16",
-        "--batch",
-        "2",
-        "--rounds",
-        "2",
-        "--new-tokens",
-        "8",
-    ]
-    policies = ["benchmarks/policies.py", *size, *results]
+    to = f"--device cpu --out {results}"
+    size = "--model qwen3-toy --dtype bfloat16 --batch 2 --rounds 2 --new-tokens 8"
     one_thread = {"OMP_NUM_THREADS": "1"}  # such small tensors make threads wait for each other
     interpreter = {"NORMPROBE_TEST_DEVICE": "cpu", "TRITON_INTERPRET": "1"}
     return [
-        Part("tests", tests, 300, one_thread | interpreter),
-        Part("coherence", coherence, 300, one_thread),
-        Part("policies eager", [*policies, "--mode", "eager"], 300, one_thread),
-        Part("policies graphs", [*policies, "--mode", "graphs"], 300, one_thread),
+        Part("tests", f"{TESTS} -k 'edges or learn or coherence or fixed'", 300, one_thread | interpreter),
+        Part("coherence", f"benchmarks/coherence.py --atoms 2048 --width 64 {to}", 300, one_thread),
+        *(
+            Part(f"policies {mode}", f"benchmarks/policies.py {size} --mode {mode} {to}", 300, one_thread)
+            for mode in ("eager", "graphs")
+        ),
     ]
 
 
@@ -108,7 +82,7 @@ def run(part: Part, log: Path, seconds: float) -> str:
         file.flush()
         # A group of its own, so that the workers of a compiler end with it.
         child = subprocess.Popen(
-            [sys.executable, *part.command],
+            [sys.executable, *shlex.split(part.command)],
             cwd=ROOT,
             env=environment,
             stdout=file,
@@ -151,7 +125,8 @@ def main() -> int:
     out = out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     statuses = []
-    for part in tiny_parts(out) if arguments.tiny else parts(out):
+    results = shlex.quote(str(out / "gpu.jsonl"))
+    for part in tiny_parts(results) if arguments.tiny else parts(results):
         if not any(word in part.name for word in arguments.only):
             continue
         started = time.monotonic()

@@ -11,20 +11,25 @@ clock counts the process's own CPU time on a CPU, and wall time between synchron
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import sys
 from collections.abc import Mapping
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from reporting import Rounds, as_markdown, measured_on, median, meets, publish
+from reporting import Rounds, as_markdown, measured_on, median, publish
 from torch._dynamo.utils import counters
-from workload import SHAPES, Workload, make_workload, measure_profile
+from workload import (
+    SETTLING_STEPS,
+    Workload,
+    block_seconds,
+    make_workload,
+    measure_profile,
+    workload_parser,
+)
 
 from normprobe.console import run_main
 from normprobe.engines.hf import intervene
@@ -110,7 +115,7 @@ def _share(written: torch.Tensor, reference: torch.Tensor) -> float:
 
 def against_floor(
     workload: Workload, policy: Policy, rounds: Rounds, rng: np.random.Generator
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """The extra time of alrr_10 in units of its floor: the passes of a layer that any row forced, times what one costs.
 
     The cost of a pass is that of a layer in plain generation of as many rows as a forced pass has in the mean.
@@ -121,9 +126,12 @@ def against_floor(
     tried = events.passes > 0
     forced = len(torch.unique(torch.stack([events.step[tried], events.layer[tried]], dim=1), dim=0))
     rows = max(1, round(int(tried.sum()) / max(forced, 1)))
-    once = layer_seconds(workload.first(rows), policy.layers)
+    small = workload.first(rows)
+    blocks = [dissect(small.model).blocks[layer] for layer in policy.layers]
+    once = block_seconds(blocks, small.generate, small.model.device)
     extra = (rounds.treatment - rounds.plain) / (forced * once)
-    return median(extra, rng, "extra_by_floor") | {
+    target = FLOOR_TARGET if small.model.device.type == "cuda" else None
+    return median(extra, rng, "extra_by_floor", target) | {
         "forced_passes": forced,
         "rows_per_forced_pass": rows,
         "triggered_share": int(tried.sum()) / (len(workload.ids) * workload.new_tokens * len(policy.layers)),
@@ -131,68 +139,21 @@ def against_floor(
     }
 
 
-def layer_seconds(workload: Workload, layers: tuple[int, ...]) -> float:
-    """Median time of one of these layers on one token of each prompt, in plain generation."""
-    begun, taken = [0.0], []
-
-    def after(_block: object, _args: object, output: object) -> None:
-        taken.append(workload.clock() - begun[0])
-
-    def before(_block: object, _args: object) -> None:
-        begun[0] = workload.clock()
-
-    blocks = dissect(workload.model).blocks
-    handles = [blocks[layer].register_forward_pre_hook(before) for layer in layers]
-    handles += [blocks[layer].register_forward_hook(after) for layer in layers]
-    for _ in range(3):
-        workload.generate()
-    for handle in handles:
-        handle.remove()
-    return float(np.median(taken))
-
-
-def memory_per_request(workload: Workload, policy: Policy) -> int:
-    """Bytes that a policy keeps for each further request, from the tensors of its state after two tokens."""
-    held = []
-    for n in (1, 2):
-        small = dataclasses.replace(
-            workload, ids=workload.ids[:1].repeat(n, 1), mask=workload.mask[:1].repeat(n, 1), new_tokens=2
-        )
-        with intervene(small.model, policy, quiet=True) as intervention:
-            small.generate()
-        held.append(sum(_storages(intervention.running).values()))
-    return held[1] - held[0]
-
-
-def _storages(value: object) -> dict[int, int]:
-    """Bytes by storage of all tensors that an object holds; shared storage is counted once."""
-    if isinstance(value, torch.Tensor):
-        return {value.untyped_storage().data_ptr(): value.untyped_storage().nbytes()}
-    parts = (
-        value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else None
-    )
-    if parts is None:
-        parts = vars(value).values() if hasattr(value, "__dict__") else ()
-    return {at: size for part in parts for at, size in _storages(part).items()}
-
-
 def measure(workload: Workload, mode: str, n_rounds: int, rng: np.random.Generator) -> dict[str, Any]:
     """Everything about one model, one batch size and one mode."""
     profile, norm = measure_profile(workload)
     treatments = make_treatments(profile, norm)
-    device = workload.model.device.type
+    targets = TARGETS[workload.model.device.type]
+    state_bytes = workload.model.config.hidden_size * workload.model.dtype.itemsize
     if mode == "graphs":
         treatments = {name: treatments[name] for name in GRAPHS}
         rounds = run_graphs(workload.compiled(), treatments, n_rounds)
     else:
         rounds = run_eager(workload, treatments, n_rounds, rng)
-    ratios: dict[str, dict[str, Any]] = {}
-    for name, measured in rounds.items():
-        ratios[name] = median(measured.ratios, rng, "ratio")
-        if name in TARGETS[device]:
-            target = TARGETS[device][name]
-            ratios[name] |= {"target": target, "met": meets(ratios[name], "ratio", most=target)}
-    steps = workload.new_tokens if mode == "eager" else workload.settled_steps
+    ratios = {
+        name: median(measured.ratios, rng, "ratio", targets.get(name)) for name, measured in rounds.items()
+    }
+    steps = workload.new_tokens - (SETTLING_STEPS if mode == "graphs" else 0)
     result = {
         "mode": mode,
         "batch": len(workload.ids),
@@ -204,32 +165,23 @@ def measure(workload: Workload, mode: str, n_rounds: int, rng: np.random.Generat
         "ratios": ratios,
         "same_tokens": {name: measured.same_tokens for name, measured in rounds.items() if name != "erss"},
         "bytes_per_request": {
-            name: memory_per_request(workload, policy) for name, policy in treatments.items()
+            name: policy.cost(state_bytes).bytes_per_slot for name, policy in treatments.items()
         },
     }
     if mode == "graphs":
         return result | {"graph_skips": {name: measured.graph_skips for name, measured in rounds.items()}}
-    floor: dict[str, Any] = against_floor(workload, treatments["alrr_10"], rounds["alrr_10"], rng)
-    if device == "cuda":
-        floor |= {"target": FLOOR_TARGET, "met": meets(floor, "extra_by_floor", most=FLOOR_TARGET)}
+    floor = against_floor(workload, treatments["alrr_10"], rounds["alrr_10"], rng)
     return result | {"alrr_10_against_floor": floor}
 
 
 def main(argv: list[str] | None = None) -> None:
     """Measure, and print and append one result per batch size."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", default="tiny-thinker", choices=["tiny-thinker", *SHAPES])
-    parser.add_argument("--mode", default="eager", choices=["eager", "graphs"])
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", default="float32", choices=list(DTYPES))
-    parser.add_argument("--batch", type=int, nargs="+", default=[1])
-    parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--new-tokens", type=int, default=64)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="results/NAME.jsonl; the table goes to NAME.md")
-    arguments = parser.parse_args(argv)
+    options = workload_parser(__doc__, rounds=40)
+    options.add_argument("--mode", default="eager", choices=["eager", "graphs"])
+    options.add_argument("--device", default="cpu")
+    options.add_argument("--dtype", default="float32", choices=list(DTYPES))
+    options.add_argument("--batch", type=int, nargs="+", default=[1])
+    arguments = options.parse_args(argv)
     shared = {**measured_on(arguments.device), "model": arguments.model, "dtype": arguments.dtype}
     workload = make_workload(
         arguments.model, arguments.device, arguments.dtype, max(arguments.batch), arguments.new_tokens

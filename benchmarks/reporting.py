@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import platform
 from collections.abc import Iterable, Mapping
@@ -36,16 +37,35 @@ class Rounds:
         return self.treatment / self.plain
 
 
-def median(values: np.ndarray, rng: np.random.Generator, name: str) -> dict[str, float]:
-    """The median over rounds under `name`, and half the width of its 95 % interval (percentile bootstrap)."""
+def median(
+    values: np.ndarray,
+    rng: np.random.Generator,
+    name: str,
+    target: float | None = None,
+    *,
+    at_least: bool = False,
+) -> dict[str, Any]:
+    """The median over rounds under `name`, and half the width of its 95 % interval (percentile bootstrap).
+
+    With a target (the most it may be, or `at_least`) also whether it is met, and precisely enough to say so.
+    """
     draws = np.median(rng.choice(values, (4000, len(values))), axis=1)
     low, high = percentile_interval(draws)
-    return {name: float(np.median(values)), "half_width": float(high - low) / 2}
+    found, half_width = float(np.median(values)), float(high - low) / 2
+    measured: dict[str, Any] = {name: found, "half_width": half_width}
+    if target is None:
+        return measured
+    within = found >= target if at_least else found <= target
+    return measured | {"target": target, "met": within and half_width <= PRECISE}
 
 
-def meets(measured: Mapping[str, float], name: str, *, least: float = -np.inf, most: float = np.inf) -> bool:
-    """Whether a `median` lies within these bounds, and is precise enough to say so."""
-    return least <= measured[name] <= most and measured["half_width"] <= PRECISE
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """The options of every benchmark: where its results go."""
+    options = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("--out", type=Path, help="results/NAME.jsonl; the table goes to NAME.md")
+    return options
 
 
 def measured_on(device: str) -> dict[str, str | None]:

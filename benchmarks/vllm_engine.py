@@ -20,7 +20,6 @@ import math
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,9 +30,9 @@ import numpy as np
 import torch
 import vllm
 from jaxtyping import Float
-from reporting import as_markdown, measured_on, median, meets, publish
+from reporting import as_markdown, measured_on, median, publish
 from vllm_workload import Served, prepare
-from workload import SHAPES
+from workload import block_seconds, clock, workload_parser
 
 from normprobe.console import run_main
 from normprobe.engines.vllm.worker.rerun import BlockRerun
@@ -41,7 +40,8 @@ from normprobe.engines.vllm.worker.residual_stream import blocks_of
 
 TARGETS = {"probe": 0.97, "alrr_0": 0.97, "erss": 0.95}
 FLOOR_TARGET = 1.5
-TURN = math.inf if torch.cuda.is_available() else 0.1
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+TURN = math.inf if DEVICE.type == "cuda" else 0.1
 """Seconds."""
 
 
@@ -62,14 +62,6 @@ def make_policies(tau: Mapping[int, float]) -> dict[str, Any]:
     }
 
 
-def clock() -> float:
-    """Seconds: see the top of this file."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-        return time.perf_counter()
-    return time.process_time()
-
-
 def compete(
     one: tuple[Served, Any], other: tuple[Served, Any], rng: np.random.Generator
 ) -> tuple[tuple[float, float], tuple[list[list[int]], list[list[int]]]]:
@@ -79,13 +71,13 @@ def compete(
     going = rng.permutation(2).tolist()
     while going:
         for at in going[:]:
-            begun = clock()
+            begun = clock(DEVICE)
             # Reading the clock waits for the device; a turn without an end does not ask for it.
-            while math.isinf(TURN) or (taken := clock() - begun) < TURN:
+            while math.isinf(TURN) or (taken := clock(DEVICE) - begun) < TURN:
                 try:
                     next(runs[at])
                 except StopIteration as end:
-                    taken, tokens[at] = clock() - begun, end.value
+                    taken, tokens[at] = clock(DEVICE) - begun, end.value
                     going.remove(at)
                     break
             seconds[at] += taken
@@ -137,28 +129,6 @@ def forced_passes(served: Served, policy: Any) -> list[int]:
     return rows
 
 
-def layer_seconds(served: Served, layers: list[int], rows: int) -> float:
-    """Median time of one of these layers on one token of each of `rows` requests, in plain decoding."""
-    begun, taken = [0.0], []
-
-    def before(*_: object) -> None:
-        begun[0] = clock()
-
-    def after(_block: object, _args: object, output: Any) -> None:
-        if len(output[0]) == rows:
-            taken.append(clock() - begun[0])
-
-    runner = served.runner
-    blocks = blocks_of(runner.get_model(), runner.model_config.hf_text_config.num_hidden_layers)
-    handles = [blocks[layer].register_forward_pre_hook(before) for layer in layers]
-    handles += [blocks[layer].register_forward_hook(after) for layer in layers]
-    for _ in range(3):
-        served.generate(n=rows)
-    for handle in handles:
-        handle.remove()
-    return float(np.median(taken))
-
-
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Everything about one model at one batch size."""
     rng = np.random.default_rng(arguments.seed)
@@ -185,15 +155,20 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         seconds = run_rounds((one, other), bare, policies, arguments.rounds, rng)
         forced = forced_passes(one, policies["alrr_10"])
         rows = max(1, round(sum(forced) / max(len(forced), 1)))
-        once = layer_seconds(bare, quarter, rows)
-    ratios: dict[str, dict[str, Any]] = {}
-    for name, (plain, treatment) in ((name, taken.T) for name, taken in seconds.items()):
-        ratios[name] = median(plain / treatment, rng, "ratio")
-        if name in TARGETS:
-            reached = meets(ratios[name], "ratio", least=TARGETS[name])
-            ratios[name] |= {"target": TARGETS[name], "met": reached}
+        runner = bare.runner
+        blocks = blocks_of(runner.get_model(), runner.model_config.hf_text_config.num_hidden_layers)
+        once = block_seconds(
+            [blocks[layer] for layer in quarter],
+            lambda: bare.generate(n=rows),
+            DEVICE,
+            counts=lambda output: len(output[0]) == rows,  # decoding, one token of each of `rows` requests
+        )
+    ratios = {
+        name: median(taken[:, 0] / taken[:, 1], rng, "ratio", TARGETS.get(name), at_least=True)
+        for name, taken in seconds.items()
+    }
     plain, treatment = seconds["alrr_10"].T / 2
-    floor: dict[str, Any] = median((treatment - plain) / (len(forced) * once), rng, "extra_by_floor")
+    extra = (treatment - plain) / (len(forced) * once)
     return {
         "model": arguments.model,
         "batch": arguments.batch,
@@ -204,33 +179,23 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "seed": arguments.seed,
         "plain_ms_per_step": 1e3 * float(np.median(plain)) / arguments.new_tokens,
         "ratios": ratios,
-        "alrr_10_against_floor": floor
+        "alrr_10_against_floor": median(extra, rng, "extra_by_floor", FLOOR_TARGET)
         | {
             "layers": quarter,
             "forced_passes": len(forced),
             "rows_per_forced_pass": rows,
             "triggered_share": sum(forced) / (arguments.batch * arguments.new_tokens * len(quarter)),
             "layer_pass_us": 1e6 * once,
-            "target": FLOOR_TARGET,
-            "met": meets(floor, "extra_by_floor", most=FLOOR_TARGET),
         },
     }
 
 
 def main(argv: list[str] | None = None) -> None:
     """Measure, print, and append to NAME.jsonl and NAME.md."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", choices=["tiny-thinker", *SHAPES], default="tiny-thinker")
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--new-tokens", type=int, default=64)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="results/NAME.jsonl; the table goes to NAME.md")
-    arguments = parser.parse_args(argv)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    result = {**measured_on(device), **measure(arguments)}
+    options = workload_parser(__doc__, rounds=9)
+    options.add_argument("--batch", type=int, default=32)
+    arguments = options.parse_args(argv)
+    result = {**measured_on(DEVICE.type), **measure(arguments)}
     publish(result, as_markdown(result), arguments.out)
 
 

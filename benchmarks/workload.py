@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import time
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from reporting import parser
+from torch import nn
+from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     CompileConfig,
     LogitsProcessor,
@@ -82,20 +88,44 @@ class Workload:
         return replace(self, options=options)
 
     @property
-    def settled_steps(self) -> int:
-        """The steps that `decode_seconds` times."""
-        return self.new_tokens - SETTLING_STEPS
-
-    @property
     def n_layers(self) -> int:
         return self.model.config.get_text_config().num_hidden_layers
 
     def clock(self) -> float:
-        """Wall time between synchronisations on CUDA, the process's own CPU time on a CPU; in seconds."""
-        if self.model.device.type == "cuda":
-            torch.cuda.synchronize(self.model.device)
-            return time.perf_counter()
-        return time.process_time()
+        return clock(self.model.device)
+
+
+def clock(device: torch.device) -> float:
+    """Wall time between synchronisations on CUDA, the process's own CPU time on a CPU; in seconds."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+    return time.process_time()
+
+
+def block_seconds(
+    blocks: Iterable[nn.Module],
+    generate: Callable[[], object],
+    device: torch.device,
+    counts: Callable[[Any], bool] = lambda output: True,
+) -> float:
+    """Median time of one of these blocks in plain generation, over the calls whose output `counts`."""
+    begun, taken = [0.0], []
+
+    def before(*_: object) -> None:
+        begun[0] = clock(device)
+
+    def after(_block: object, _args: object, output: Any) -> None:
+        if counts(output):
+            taken.append(clock(device) - begun[0])
+
+    with ExitStack() as hooks:
+        for block in blocks:
+            hooks.callback(block.register_forward_pre_hook(before).remove)
+            hooks.callback(block.register_forward_hook(after).remove)
+        for _ in range(3):
+            generate()
+    return float(np.median(taken))
 
 
 class _Stopwatch(LogitsProcessor):
@@ -119,12 +149,12 @@ def make_workload(name: str, device: str, dtype: str, batch: int, new_tokens: in
         opened = open_model(name, device=device, dtype=dtype, check=False)
         problems = make_problems(batch, 0)[:batch]
         prompts = [opened.chat.prompt_ids(problem.question, "think") for problem in problems]
-        longest = max(map(len, prompts))
-        rows = [[0] * (longest - len(prompt)) + prompt for prompt in prompts]
-        mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-        return Workload(
-            opened.model, torch.tensor(rows).to(device), torch.tensor(mask).to(device), new_tokens
+        rows = [torch.tensor(prompt, device=device) for prompt in prompts]
+        ids, mask = (
+            pad_sequence(values, batch_first=True, padding_side="left")
+            for values in (rows, [torch.ones_like(row) for row in rows])
         )
+        return Workload(opened.model, ids, mask, new_tokens)
     width, inner, layers, heads, tied = SHAPES[name]
     config = Qwen3Config(
         vocab_size=151936 if width > 32 else 256,
@@ -144,6 +174,16 @@ def make_workload(name: str, device: str, dtype: str, batch: int, new_tokens: in
         initialise(model, generator)
         ids = torch.randint(config.vocab_size, (batch, PROMPT_TOKENS), generator=generator)
     return Workload(model, ids, torch.ones_like(ids), new_tokens)
+
+
+def workload_parser(description: str | None, rounds: int) -> argparse.ArgumentParser:
+    """The options of a benchmark of generation. rounds: by default."""
+    options = parser(description)
+    options.add_argument("--model", default="tiny-thinker", choices=["tiny-thinker", *SHAPES])
+    options.add_argument("--rounds", type=int, default=rounds)
+    options.add_argument("--new-tokens", type=int, default=64)
+    options.add_argument("--seed", type=int, default=0)
+    return options
 
 
 def measure_profile(workload: Workload) -> tuple[LayerProfile, np.ndarray]:

@@ -86,10 +86,3 @@ def test_the_half_width_covers_the_median_of_noisy_rounds(policies):
         missed += abs(found["ratio"] - 1.05) > found["half_width"]
     assert missed <= 14  # 5 expected of 100; more than 14 has a chance below 1e-3
     assert math.isfinite(found["half_width"])
-
-
-def test_memory_counts_each_storage_once(policies):
-    import torch
-
-    tensor = torch.zeros(4, 8)
-    assert sum(policies._storages({"a": tensor, "b": [tensor[0], tensor.view(-1)]}).values()) == 4 * 8 * 4

@@ -36,7 +36,7 @@ from workload import block_seconds, clock, workload_parser
 
 from normprobe.console import run_main
 from normprobe.engines.vllm.worker.rerun import BlockRerun
-from normprobe.engines.vllm.worker.residual_stream import blocks_of
+from normprobe.models.architectures import find_blocks
 
 TARGETS = {"probe": 0.97, "alrr_0": 0.97, "erss": 0.95}
 FLOOR_TARGET = 1.5
@@ -156,7 +156,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         forced = forced_passes(one, policies["alrr_10"])
         rows = max(1, round(sum(forced) / max(len(forced), 1)))
         runner = bare.runner
-        blocks = blocks_of(runner.get_model(), runner.model_config.hf_text_config.num_hidden_layers)
+        _, blocks = find_blocks(runner.get_model(), runner.model_config.hf_text_config.num_hidden_layers)
         once = block_seconds(
             [blocks[layer] for layer in quarter],
             lambda: bare.generate(n=rows),

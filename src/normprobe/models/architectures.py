@@ -45,19 +45,8 @@ def dissect(model: PreTrainedModel) -> Anatomy:
     """
     decoder = model.get_decoder()
     config = model.config.get_text_config()
-    lists = {
-        name: module
-        for name, module in decoder.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == config.num_hidden_layers
-    }
-    nearest = min((name.count(".") for name in lists), default=0)
-    names = [name for name in lists if name.count(".") == nearest]
-    if len(names) != 1:
-        raise NormprobeError(
-            f"expected one list of {config.num_hidden_layers} decoder blocks in {type(model).__name__}, "
-            f"got {names or 'none'}; use an architecture with a plain stack of decoder blocks"
-        )
-    siblings = decoder.get_submodule(names[0].rpartition(".")[0]).children()
+    name, blocks = find_blocks(decoder, config.num_hidden_layers)
+    siblings = decoder.get_submodule(name.rpartition(".")[0]).children()
     norms = [module for module in siblings if _is_norm(module, config.hidden_size)]
     unembedding = model.get_output_embeddings()
     if not norms or unembedding is None:
@@ -66,7 +55,27 @@ def dissect(model: PreTrainedModel) -> Anatomy:
             f"got {len(norms)} norms and {type(unembedding).__name__}; use a decoder with both"
         )
     # Where the embedding is normed too, its norm is registered first.
-    return Anatomy(tuple(lists[names[0]]), norms[-1], unembedding, softcap_of(model))
+    return Anatomy(tuple(blocks), norms[-1], unembedding, softcap_of(model))
+
+
+def find_blocks(model: nn.Module, n_layers: int) -> tuple[str, nn.ModuleList]:
+    """The decoder blocks of a model, and their name in it.
+
+    Raises NormprobeError unless exactly one list of n_layers modules is nearest to the model's root.
+    """
+    lists = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) == n_layers
+    }
+    nearest = min((name.count(".") for name in lists), default=0)
+    names = [name for name in lists if name.count(".") == nearest]
+    if len(names) != 1:
+        raise NormprobeError(
+            f"expected one list of {n_layers} decoder blocks in {type(model).__name__}, "
+            f"got {names or 'none'}; use an architecture with a plain stack of decoder blocks"
+        )
+    return names[0], lists[names[0]]
 
 
 def softcap_of(model: PreTrainedModel) -> float | None:

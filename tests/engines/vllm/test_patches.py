@@ -64,11 +64,11 @@ def test_a_method_is_wrapped_once() -> None:
             return 1
 
     for _ in range(3):
-        wrap(Counter, "add", lambda add: lambda self: add(self) + 1)
+        wrap(Counter, "add", lambda add, self: add(self) + 1)
     assert Counter().add() == 2
     assert Counter.add.__doc__ == "Add one."
     mine = Counter()
-    wrap(mine, "add", lambda add: lambda: add() + 10)
+    wrap(mine, "add", lambda add: add() + 10)
     assert (mine.add(), Counter().add()) == (2, 2)  # wrapped on the class already
 
 

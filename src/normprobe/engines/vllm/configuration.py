@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from normprobe.errors import NormprobeError
@@ -44,12 +44,9 @@ class Configuration:
 
     @classmethod
     def of(cls, additional: object) -> Configuration | None:
-        """The configuration that `to_dict` put into an engine's `additional_config`; None without one."""
+        """The configuration in an engine's `additional_config`, as a mapping; None without one."""
         given = additional.get(FIELD) if isinstance(additional, Mapping) else None
         return cls(**given) if given else None
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
     def layer_profile(self) -> LayerProfile | None:
         """`profile`, parsed."""

@@ -43,7 +43,7 @@ class Use(Enum):
 class Symbol:
     """A function of vLLM.
 
-    by: the module here that uses it, with the function that makes the wrapper. digest: of its source, see `digest_of`.
+    by: the module here that uses it, with the function that is called instead. digest: of its source, see `digest_of`.
     signature: its module, a colon, its name within, and the names of its parameters.
     """
 
@@ -190,18 +190,23 @@ def apply(use: Use) -> None:
             owner = getattr(importlib.import_module(symbol.module), owner_name, None)
             if not hasattr(owner, name):
                 raise NormprobeError(f"expected {symbol.path} in this vLLM, got none; {_INSTALL}")
-            maker_module, _, maker = symbol.by.partition(":")
-            wrap(owner, name, getattr(importlib.import_module(f"{__package__}.{maker_module}"), maker))
+            module, _, wrapper = symbol.by.partition(":")
+            wrap(owner, name, getattr(importlib.import_module(f"{__package__}.{module}"), wrapper))
 
 
-def wrap(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
-    """Replace a method of a class or an object by `make(method)`, unless that was done before."""
+def wrap(owner: Any, name: str, instead: Callable[..., Any]) -> None:
+    """From now on calls of a method of a class or an object go to `instead`, which is given the method before their
+    arguments; unless that was done before."""
     method = getattr(owner, name)
     # Where another plugin has wrapped ours in turn, its wrapper carries this attribute too.
     if not hasattr(method, "normprobe_wrapped"):
-        replacement = functools.wraps(method)(make(method))
-        replacement.normprobe_wrapped = True  # type: ignore[attr-defined]
-        setattr(owner, name, replacement)
+
+        @functools.wraps(method)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            return instead(method, *args, **kwargs)
+
+        wrapper.normprobe_wrapped = True  # type: ignore[attr-defined]
+        setattr(owner, name, wrapper)
 
 
 @functools.cache

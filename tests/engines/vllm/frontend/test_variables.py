@@ -1,6 +1,7 @@
 """How an engine is started with normprobe."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ def test_configuration_from_the_variable_or_from_additional_config() -> None:
     assert found == find_configuration({"normprobe": given}, {"NORMPROBE": "/nowhere"})
     assert found is not None
     assert found.policy == '{"policy":"alrr","tau":{"3":2.0}}'
-    assert Configuration.of({"normprobe": found.to_dict()}) == found
+    assert Configuration.of({"normprobe": asdict(found)}) == found
     assert find_configuration({"other": 1}, {"PATH": "/bin"}) is None
 
 
@@ -28,7 +29,7 @@ def test_the_profile_travels_as_it_was_when_the_engine_started(tmp_path: Path) -
     found = find_configuration({}, {"NORMPROBE": str(path)})
     path.unlink()
     assert found is not None
-    assert Configuration.of(json.loads(json.dumps({"normprobe": found.to_dict()}))) == found
+    assert Configuration.of(json.loads(json.dumps({"normprobe": asdict(found)}))) == found
     assert found.layer_profile() == profile
 
 

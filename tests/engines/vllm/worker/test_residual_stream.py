@@ -5,8 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from normprobe.engines.vllm.worker.residual_stream import Site, SiteInPlace, blocks_of
+from normprobe.engines.vllm.worker.residual_stream import Site, SiteInPlace
 from normprobe.errors import NormprobeError
+from normprobe.models.architectures import find_blocks
 from normprobe.policies.rows import Change
 
 
@@ -39,4 +40,4 @@ def test_what_is_no_site_is_refused() -> None:
     with pytest.raises(NormprobeError, match="layer 3 to return"):
         Site.of((torch.zeros(2, 3), torch.zeros(2, 3), torch.zeros(2, 3)), 3)
     with pytest.raises(NormprobeError, match="one list of 7 decoder blocks"):
-        blocks_of(torch.nn.ModuleDict({"layers": torch.nn.ModuleList([torch.nn.Identity()])}), 7)
+        find_blocks(torch.nn.ModuleDict({"layers": torch.nn.ModuleList([torch.nn.Identity()])}), 7)

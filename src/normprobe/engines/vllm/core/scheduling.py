@@ -20,20 +20,16 @@ class CoreExtension:
         self._core, self._add_request = core, add_request
         patches.wrap(core.scheduler, "finish_requests", self._finishing)
 
-    def _finishing(self, finish_requests: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
-        """Wrap `Scheduler.finish_requests`, through which requests end outside a step: aborts, a shutdown."""
-
-        def finished(requests: Any, status: Any) -> list[Any]:
-            named = [requests] if isinstance(requests, str) else requests
-            queued = self.queue.clear() if named is None else []
-            for request in queued:
-                request.status = status
-            names = list(self._core.scheduler.requests) if named is None else list(named)
-            done = finish_requests(names, status)
-            self.remove(names)
-            return [*done, *queued]
-
-        return finished
+    def _finishing(self, finish_requests: Callable[..., list[Any]], requests: Any, status: Any) -> list[Any]:
+        """Wraps `Scheduler.finish_requests`, through which requests end outside a step: aborts, a shutdown."""
+        named = [requests] if isinstance(requests, str) else requests
+        queued = self.queue.clear() if named is None else []
+        for request in queued:
+            request.status = status
+        names = list(self._core.scheduler.requests) if named is None else list(named)
+        done = finish_requests(names, status)
+        self.remove(names)
+        return [*done, *queued]
 
     def add(self, request: Any, *args: Any, **kwargs: Any) -> None:
         """Hand a request to the core, now or when its settings have room."""
@@ -59,28 +55,20 @@ class CoreExtension:
         self.reports.follow(request)
 
 
-def adding(add_request: Callable[..., None]) -> Callable[..., None]:
-    """Wrap `EngineCore.add_request`; the first request attaches the extension to a core with a configuration."""
-
-    def added(self: Any, request: Any, *args: Any, **kwargs: Any) -> None:
-        if not hasattr(self, "normprobe"):
-            configuration = Configuration.of(self.vllm_config.additional_config)
-            self.normprobe = configuration and CoreExtension(self, add_request, configuration)
-        if self.normprobe is None:
-            add_request(self, request, *args, **kwargs)
-        else:
-            self.normprobe.add(request, *args, **kwargs)
-
-    return added
+def adding(add_request: Callable[..., None], core: Any, *args: Any, **kwargs: Any) -> None:
+    """Wraps `EngineCore.add_request`; the first request attaches the extension to a core with a configuration."""
+    if not hasattr(core, "normprobe"):
+        configuration = Configuration.of(core.vllm_config.additional_config)
+        core.normprobe = configuration and CoreExtension(core, add_request, configuration)
+    if core.normprobe is None:
+        add_request(core, *args, **kwargs)
+    else:
+        core.normprobe.add(*args, **kwargs)
 
 
-def completing(step: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap `EngineCore.step` or `step_with_batch_queue`: results come with the outputs of finished requests."""
-
-    def completed(self: Any, *args: Any, **kwargs: Any) -> Any:
-        outputs, executed = step(self, *args, **kwargs)
-        if (extension := getattr(self, "normprobe", None)) is not None:
-            extension.complete(outputs)
-        return outputs, executed
-
-    return completed
+def completing(step: Callable[..., Any], core: Any) -> Any:
+    """Wraps `EngineCore.step` or `step_with_batch_queue`: results come with the outputs of finished requests."""
+    outputs, executed = step(core)
+    if (extension := getattr(core, "normprobe", None)) is not None:
+        extension.complete(outputs)
+    return outputs, executed

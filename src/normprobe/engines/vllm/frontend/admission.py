@@ -23,15 +23,11 @@ from normprobe.engines.vllm.limits import Limits
 from normprobe.errors import NormprobeError
 
 
-def admitting(process_inputs: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap `InputProcessor.process_inputs`: each request that it makes is validated."""
-
-    def admitted(self: Any, *args: Any, **kwargs: Any) -> Any:
-        request = process_inputs(self, *args, **kwargs)
-        admit(request, self.vllm_config)
-        return request
-
-    return admitted
+def admitting(process_inputs: Callable[..., Any], processor: Any, *args: Any, **kwargs: Any) -> Any:
+    """Wraps `InputProcessor.process_inputs`: each request that it makes is validated."""
+    request = process_inputs(processor, *args, **kwargs)
+    admit(request, processor.vllm_config)
+    return request
 
 
 def admit(request: Any, vllm_config: Any) -> None:

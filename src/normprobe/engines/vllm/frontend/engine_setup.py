@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 from normprobe.engines.vllm import patches
@@ -19,19 +20,15 @@ REPLACEABLE = ("auto", "vllm.v1.worker.cpu_worker.CPUWorker", "vllm.v1.worker.gp
 """Values of `worker_cls` that stand for vLLM's own worker, or for ours."""
 
 
-def configuring(create_engine_config: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap `EngineArgs.create_engine_config`: where a configuration of normprobe is found, set the engine up for it."""
-
-    def configured(self: Any, *args: Any, **kwargs: Any) -> Any:
-        config = create_engine_config(self, *args, **kwargs)
-        configuration = find_configuration(config.additional_config, os.environ)
-        if configuration is not None:
-            patches.check()
-            prepare(config, configuration)
-            patches.apply(patches.Use.SERVER)
-        return config
-
-    return configured
+def configuring(create_engine_config: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Wraps `EngineArgs.create_engine_config`: where a configuration of normprobe is found, sets the engine up."""
+    config = create_engine_config(*args, **kwargs)
+    configuration = find_configuration(config.additional_config, os.environ)
+    if configuration is not None:
+        patches.check()
+        prepare(config, configuration)
+        patches.apply(patches.Use.SERVER)
+    return config
 
 
 def prepare(config: Any, configuration: Configuration) -> None:
@@ -60,7 +57,7 @@ def prepare(config: Any, configuration: Configuration) -> None:
         Limits.of(config).check(policy)
     _split_graphs(config.compilation_config)
     config.parallel_config.worker_cls = WORKER
-    config.additional_config = {**config.additional_config, FIELD: configuration.to_dict()}
+    config.additional_config = {**config.additional_config, FIELD: asdict(configuration)}
 
 
 def _split_graphs(compilation: Any) -> None:

@@ -15,17 +15,14 @@ from normprobe.engines.vllm.configuration import FIELD
 _PREFIX, _END = "data: ", "\n\n"
 
 
-def adding_results(generate: Callable[..., AsyncIterator[str]]) -> Callable[..., AsyncIterator[str]]:
-    """Wrap one of the servers' generators of chunks: those that end a response also carry its results."""
-    signature = inspect.signature(generate)
-
-    async def with_results(*args: Any, **kwargs: Any) -> AsyncIterator[str]:
-        given, latest = signature.bind(*args, **kwargs), []
-        given.arguments["result_generator"] = _watch(given.arguments["result_generator"], latest)
-        async for chunk in generate(*given.args, **given.kwargs):
-            yield _add_results(chunk, latest) if latest else chunk
-
-    return with_results
+async def adding_results(
+    generate: Callable[..., AsyncIterator[str]], *args: Any, **kwargs: Any
+) -> AsyncIterator[str]:
+    """Wraps one of the servers' generators of chunks: those that end a response also carry its results."""
+    given, latest = inspect.signature(generate).bind(*args, **kwargs), []
+    given.arguments["result_generator"] = _watch(given.arguments["result_generator"], latest)
+    async for chunk in generate(*given.args, **given.kwargs):
+        yield _add_results(chunk, latest) if latest else chunk
 
 
 async def _watch(outputs: AsyncIterator[Any], latest: list[Any]) -> AsyncIterator[Any]:

@@ -25,7 +25,7 @@ from vllm.forward_context import get_forward_context
 from normprobe.engines.vllm.configuration import FIELD, Configuration
 from normprobe.engines.vllm.worker.eligible_rows import EligibleRows
 from normprobe.engines.vllm.worker.rerun import BlockRerun
-from normprobe.engines.vllm.worker.residual_stream import SiteInPlace, blocks_of
+from normprobe.engines.vllm.worker.residual_stream import SiteInPlace
 from normprobe.engines.vllm.worker.runner_hooks import RunnerHooks
 from normprobe.engines.vllm.worker.twin import TwinRerun, twins_of
 from normprobe.policies.rows import Rerun
@@ -41,7 +41,6 @@ class CompiledRunnerHooks(RunnerHooks):
     def __init__(self, runner: Any, configuration: Configuration) -> None:
         super().__init__(runner, configuration)
         n_layers = runner.vllm_config.model_config.hf_text_config.num_hidden_layers
-        self._blocks = blocks_of(runner.get_model(), n_layers)
         self._parameters = [list(inspect.signature(block.forward).parameters) for block in self._blocks]
         self._twins = twins_of(self._blocks, configuration.recurses(n_layers), runner)
         runner.compilation_config.static_forward_context[FIELD] = self

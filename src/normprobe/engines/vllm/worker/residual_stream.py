@@ -1,8 +1,7 @@
-"""The residual stream in vLLM's models: the decoder blocks, and their outputs read and changed.
+"""The residual stream in vLLM's models: the outputs of decoder blocks, read and changed.
 
-Blocks are found by shape, as in `normprobe.models.architectures`, and not by name. Those of Qwen2, Qwen3, Llama,
-Mistral, Gemma 1–3 and Phi-3 return two halves (hidden, residual) whose sum is the site; the next norm adds them. Others
-return the sum itself.
+Blocks of Qwen2, Qwen3, Llama, Mistral, Gemma 1–3 and Phi-3 return two halves (hidden, residual) whose sum is the site;
+the next norm adds them. Others return the sum itself.
 """
 
 from __future__ import annotations
@@ -11,30 +10,9 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
-from torch import nn
 
 from normprobe.errors import NormprobeError
 from normprobe.policies.rows import Change
-
-
-def blocks_of(model: nn.Module, n_layers: int) -> list[nn.Module]:
-    """The decoder blocks of a model; those on other pipeline stages are placeholders.
-
-    Raises NormprobeError unless exactly one list of n_layers modules is nearest to the model's root.
-    """
-    lists = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == n_layers
-    }
-    nearest = min((name.count(".") for name in lists), default=0)
-    names = [name for name in lists if name.count(".") == nearest]
-    if len(names) != 1:
-        raise NormprobeError(
-            f"expected one list of {n_layers} decoder blocks in {type(model).__name__}, got {names or 'none'}; "
-            "serve a model with a plain stack of decoder blocks"
-        )
-    return list(lists[names[0]])
 
 
 @dataclass(frozen=True)

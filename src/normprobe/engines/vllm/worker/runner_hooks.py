@@ -19,9 +19,10 @@ from normprobe.engines.vllm.worker.eligible_rows import EligibleRows, PassLayout
 from normprobe.engines.vllm.worker.end_tokens import EndTokens
 from normprobe.engines.vllm.worker.model_check import check_parts, check_states
 from normprobe.engines.vllm.worker.rerun import BlockRerun, RowMetadata
-from normprobe.engines.vllm.worker.residual_stream import Site, blocks_of
+from normprobe.engines.vllm.worker.residual_stream import Site
 from normprobe.engines.vllm.worker.slots import Slots
 from normprobe.errors import NormprobeError
+from normprobe.models.architectures import find_blocks
 from normprobe.policies.policy import RunningPolicy
 from normprobe.policies.rows import Rerun, Rows
 
@@ -59,11 +60,14 @@ class RunnerHooks:
         # Then a pass that other ranks do not make would hang.
         self._lockstep = Limits.of(config).lockstep
         self._checking, self._checked = False, set[int]()
-        blocks = blocks_of(runner.get_model(), n_layers)
-        self.layers = [layer for layer, block in enumerate(blocks) if not isinstance(block, PPMissingLayer)]
+        # Those on other pipeline stages are placeholders.
+        self._blocks = list(find_blocks(runner.get_model(), n_layers)[1])
+        self.layers = [
+            layer for layer, block in enumerate(self._blocks) if not isinstance(block, PPMissingLayer)
+        ]
         for layer in self.layers:
-            check_parts(blocks[layer], layer)
-        for layer, block in enumerate(blocks):
+            check_parts(self._blocks[layer], layer)
+        for layer, block in enumerate(self._blocks):
             block.register_forward_hook(
                 lambda block, args, kwargs, output, layer=layer: self._change(
                     block, layer, args, kwargs, output
@@ -73,26 +77,18 @@ class RunnerHooks:
         patches.wrap(runner, "_update_states", self._updating)
         patches.wrap(runner, "_model_forward", self._forwarding)
 
-    def _updating(self, update_states: Callable[..., Any]) -> Callable[..., Any]:
-        """Wrap `GPUModelRunner._update_states`."""
+    def _updating(self, update_states: Callable[..., Any], scheduler_output: Any) -> Any:
+        """Wraps `GPUModelRunner._update_states`."""
+        self._update(scheduler_output)
+        return update_states(scheduler_output)
 
-        def updated(scheduler_output: Any) -> Any:
-            self._update(scheduler_output)
-            return update_states(scheduler_output)
-
-        return updated
-
-    def _forwarding(self, model_forward: Callable[..., Any]) -> Callable[..., Any]:
-        """Wrap `GPUModelRunner._model_forward`."""
-
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            self._begin()
-            try:
-                return model_forward(*args, **kwargs)
-            finally:
-                self._finish()
-
-        return forward
+    def _forwarding(self, model_forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Wraps `GPUModelRunner._model_forward`."""
+        self._begin()
+        try:
+            return model_forward(*args, **kwargs)
+        finally:
+            self._finish()
 
     def check(self) -> None:
         """Check that policies can act in this model, in a pass of no request; needs the key-value cache.

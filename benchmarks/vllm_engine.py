@@ -20,7 +20,8 @@ import math
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +32,95 @@ import torch
 import vllm
 from jaxtyping import Float
 from reporting import as_markdown, measured_on, median, publish
-from vllm_workload import Served, prepare
-from workload import block_seconds, clock, workload_parser
+from workload import SHAPES, block_seconds, clock, make_workload, measure_profile, workload_parser
 
 from normprobe.console import run_main
 from normprobe.engines.vllm.worker.rerun import BlockRerun
 from normprobe.models.architectures import find_blocks
+from normprobe.problems.testbed import bundled
 
 TARGETS = {"probe": 0.97, "alrr_0": 0.97, "erss": 0.95}
 FLOOR_TARGET = 1.5
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 TURN = math.inf if DEVICE.type == "cuda" else 0.1
 """Seconds."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Files that engines start from, and prompts. tau: for a quarter of the layers, up to the last but one, the norm
+    that a tenth of their tokens exceed."""
+
+    model: Path
+    profile: Path
+    prompts: list[list[int]]
+    tau: dict[int, float]
+
+
+def prepare(name: str, batch: int, new_tokens: int, folder: Path) -> Prepared:
+    """The model on disk, and the layer profile of its own plain generation, both in the folder if need be."""
+    workload = make_workload(name, "cpu", "float32", batch, new_tokens)
+    profile, norm = measure_profile(workload)
+    config, n_layers = workload.model.config, workload.n_layers
+    shape = {"n_layers": n_layers, "d_model": config.hidden_size, "vocab": config.vocab_size}
+    replace(profile, model=shape).save(folder / "layer_profile.json")
+    model = folder
+    if name in SHAPES:
+        workload.model.save_pretrained(folder)
+    else:
+        model = bundled.path(name)
+    prompts = [
+        [token for token, kept in zip(ids, mask, strict=True) if kept]
+        for ids, mask in zip(workload.ids.tolist(), workload.mask.tolist(), strict=True)
+    ]
+    quarter = range(n_layers - 1 - n_layers // 4, n_layers - 1)
+    tau = {layer: float(np.quantile(norm[layer], 0.9)) for layer in quarter}
+    return Prepared(model, folder / "layer_profile.json", prompts, tau)
+
+
+@dataclass(frozen=True)
+class Served:
+    """An engine in this process and its prompts; each request writes `new_tokens` tokens."""
+
+    llm: Any
+    prompts: list[list[int]]
+    new_tokens: int
+
+    def steps(self, policy: Any = None, n: int | None = None) -> Generator[None, None, list[list[int]]]:
+        """Serve the (first n) prompts, one step of the engine at a time; the tokens come with the end."""
+        engine = self.llm.llm_engine
+        params = vllm.SamplingParams(
+            temperature=0.0,
+            max_tokens=self.new_tokens,
+            ignore_eos=True,
+            detokenize=False,
+            extra_args=None if policy is None else {"normprobe": policy},
+        )
+        names = [str(number) for number, _ in enumerate(self.prompts[:n])]
+        for name, prompt in zip(names, self.prompts, strict=False):
+            engine.add_request(name, {"prompt_token_ids": prompt}, params.clone())
+        done: dict[str, list[int]] = {}
+        while engine.has_unfinished_requests():
+            done |= {
+                output.request_id: list(output.outputs[0].token_ids)
+                for output in engine.step()
+                if output.finished
+            }
+            yield
+        return [done[name] for name in names]
+
+    def generate(self, policy: Any = None, n: int | None = None) -> list[list[int]]:
+        """All steps at once."""
+        run = self.steps(policy, n)
+        while True:
+            try:
+                next(run)
+            except StopIteration as end:
+                return end.value
+
+    @property
+    def runner(self) -> Any:
+        return self.llm.llm_engine.engine_core.engine_core.model_executor.driver_worker.worker.model_runner
 
 
 def make_policies(tau: Mapping[int, float]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from normprobe.errors import NormprobeError
 from normprobe.models.model import OpenModel
 from normprobe.models.open import assemble
 from normprobe.policies.alrr import ALRR
-from normprobe.policies.controls.gated_recursion import AlwaysGate, EntropyGate, GatedRecursion, RandomGate
+from normprobe.policies.controls.gated_recursion import EntropyGate, GatedRecursion, RandomGate
 from normprobe.policies.erss import ERSS
 from normprobe.policies.policy import Policy
 from normprobe.policies.rows import norms
@@ -196,7 +196,7 @@ def test_extra_passes_do_not_touch_the_cache(
     caches = []
     for policy in (
         Suppression(FixedThreshold({last: math.inf})),
-        GatedRecursion(AlwaysGate((last,)), max_passes=3),
+        GatedRecursion(RandomGate({last: 1.0}), max_passes=3),
     ):
         cache = DynamicCache(config=opened.model.config)
         with pytest.warns(UntriggeredWarning) if not caches else torch.no_grad(), intervene(opened, policy):

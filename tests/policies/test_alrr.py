@@ -14,7 +14,6 @@ from torch import nn
 from normprobe.errors import NormprobeError
 from normprobe.policies.alrr import ALRR
 from normprobe.policies.controls.gated_recursion import (
-    AlwaysGate,
     EntropyGate,
     Gate,
     GatedRecursion,
@@ -185,7 +184,7 @@ def test_full_damping_tries_and_changes_nothing(seed: int, dtype: torch.dtype, p
     always = FixedThreshold({LAYER: 1e-3})
     for policy in (
         ALRR(always, 1e9, passes, growth=0.0, damping=0.0),
-        GatedRecursion(AlwaysGate((LAYER,)), passes, damping=0.0),
+        GatedRecursion(RandomGate({LAYER: 1.0}), passes, damping=0.0),
     ):
         change = apply(policy, rows, rerun)
         assert torch.equal(change.hidden, rows.hidden)
@@ -305,8 +304,6 @@ def opens(gate: Gate, rows: Rows, i: int) -> bool:
             return float(uniform(key, LAYER, rows.step[i : i + 1], gate.seed)) < gate.rate[LAYER]
         case EntropyGate():
             return float(rows.entropy[i]) > gate.above
-        case AlwaysGate():
-            return True
 
 
 @given(
@@ -318,7 +315,6 @@ def opens(gate: Gate, rows: Rows, i: int) -> bool:
             RandomGate({LAYER: 0.0}),
             RandomGate({LAYER: 1.0}),
             EntropyGate((LAYER,), 1.5),
-            AlwaysGate((LAYER,)),
         ]
     ),
     st.integers(1, 3),
@@ -378,8 +374,8 @@ FIXED = FixedThreshold({LAYER: 1.0})
         (lambda: ALRR(FIXED, growth=math.nan), "expected growth"),
         (lambda: ALRR(FIXED, damping=1.1), r"expected damping in \[0, 1\], got 1.1"),
         (lambda: ALRR(FIXED, damping=math.nan), "expected damping"),
-        (lambda: GatedRecursion(AlwaysGate((1,)), max_passes=-1), "max_passes ≥ 1"),
-        (lambda: GatedRecursion(AlwaysGate((1,)), damping=-0.1), "expected damping"),
+        (lambda: GatedRecursion(RandomGate({1: 1.0}), max_passes=-1), "max_passes ≥ 1"),
+        (lambda: GatedRecursion(RandomGate({1: 1.0}), damping=-0.1), "expected damping"),
         (lambda: RandomGate({1: 1.5}), "expected a share of tokens"),
         (lambda: RandomGate({1: math.nan}), "expected a share of tokens"),
         (lambda: EntropyGate((1,), math.nan), "expected an entropy in nats"),
@@ -396,4 +392,4 @@ def test_the_defaults_are_the_papers_and_the_layers_those_of_threshold_or_gate()
     assert (policy.blow_up, policy.max_passes, policy.growth, policy.damping) == (1.5, 1, 0.2, 1.0)
     assert policy.layers == (3, 5)
     assert GatedRecursion(RandomGate({7: 0.1, 6: 0.2})).layers == (6, 7)
-    assert policy.kind == GatedRecursion(AlwaysGate((1,))).kind == "recursion"
+    assert policy.kind == GatedRecursion(RandomGate({1: 1.0})).kind == "recursion"

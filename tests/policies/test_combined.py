@@ -13,7 +13,7 @@ from normprobe.policies.alrr import ALRR
 from normprobe.policies.combined import Combined, RunningCombined
 from normprobe.policies.controls.caa import CAA
 from normprobe.policies.controls.causal import DirectionOnly, LowNormSuppression, Rotation
-from normprobe.policies.controls.gated_recursion import AlwaysGate, EntropyGate, GatedRecursion
+from normprobe.policies.controls.gated_recursion import EntropyGate, GatedRecursion
 from normprobe.policies.controls.replayed_suppression import Doses, ReplayedSuppression
 from normprobe.policies.erss import DIRECTIONS, ERSS
 from normprobe.policies.policy import Policy, Stateless
@@ -83,7 +83,7 @@ class Retry(Stateless):
 
 
 def test_extra_passes_add_up() -> None:
-    twice = GatedRecursion(AlwaysGate((1,)), max_passes=2)
+    twice = GatedRecursion(RandomGate({1: 1.0}), max_passes=2)
     for policies in ((twice, Retry()), (Retry(), twice)):
         running = Combined(policies).start(1, 4, CPU)
         running.reset([0], ["a"])

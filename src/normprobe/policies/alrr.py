@@ -15,13 +15,7 @@ from typing import ClassVar
 import torch
 
 from normprobe.errors import NormprobeError
-from normprobe.policies.controls.gated_recursion import (
-    AlwaysGate,
-    EntropyGate,
-    Gate,
-    GatedRecursion,
-    RandomGate,
-)
+from normprobe.policies.controls.gated_recursion import EntropyGate, Gate, GatedRecursion, RandomGate
 from normprobe.policies.ops import keep
 from normprobe.policies.policy import Cost, Policy, RunningPolicy, check_within
 from normprobe.policies.rows import Change, Rerun, Rows
@@ -67,7 +61,7 @@ class ALRR(ThresholdPolicy):
         if entropy_above is not None:
             uncertain = entropy_above(sum(rate.values()) / len(rate))
             gates["entropy gate"] = EntropyGate(self.layers, uncertain)
-        gates["always on"] = AlwaysGate(self.layers)
+        gates["always on"] = RandomGate(dict.fromkeys(self.layers, 1.0))
         return {name: GatedRecursion(gate, self.max_passes, self.damping) for name, gate in gates.items()}
 
     def start(self, n_slots: int, d: int, device: torch.device) -> RunningPolicy:

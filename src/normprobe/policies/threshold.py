@@ -46,6 +46,8 @@ class FixedThreshold:
 
     tau: Mapping[int, float]
 
+    bytes_per_slot: ClassVar[int] = 0
+
     def __post_init__(self) -> None:
         if not self.tau:
             raise NormprobeError("expected τ for at least one layer, got none; name the layers")
@@ -67,11 +69,6 @@ class FixedThreshold:
         """The profile's own τ, of its chosen layers or of these."""
         return cls({layer: profile.tau[layer] for layer in _layers(profile, layers)})
 
-    @property
-    def bytes_per_slot(self) -> int:
-        """Memory per request."""
-        return 0
-
     def start(self, n_slots: int, device: torch.device) -> FixedState:
         return FixedState({layer: torch.tensor(tau, device=device) for layer, tau in self.tau.items()})
 
@@ -88,13 +85,7 @@ class FixedState:
         """τ of each row."""
         return self._tau[layer].expand(len(slot))
 
-    def observe(
-        self,
-        layer: int,
-        slot: Int[torch.Tensor, " row"],
-        norm: Float[torch.Tensor, " row"],
-        eligible: Bool[torch.Tensor, " row"],
-    ) -> None: ...
+    def observe(self, layer: int, *rows: torch.Tensor) -> None: ...
 
     def finish(self) -> None: ...
 

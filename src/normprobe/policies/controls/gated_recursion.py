@@ -18,7 +18,7 @@ from normprobe.policies.rows import Change, Rerun, Rows
 
 @dataclass(frozen=True)
 class RandomGate:
-    """Tokens at random, keyed by (seed, request, layer, step). rate: by layer, the share of tokens.
+    """Tokens at random, keyed by (seed, request, layer, step). rate: by layer, the share of tokens; 1: all.
 
     Raises NormprobeError for a share outside [0, 1].
     """
@@ -62,17 +62,7 @@ class EntropyGate:
         return rows.eligible & (rows.entropy > self.above)
 
 
-@dataclass(frozen=True)
-class AlwaysGate:
-    """All tokens."""
-
-    layers: tuple[int, ...]
-
-    def open(self, rows: Rows, layer: int, key: Int[torch.Tensor, " row"]) -> Bool[torch.Tensor, " row"]:
-        return rows.eligible
-
-
-Gate = RandomGate | EntropyGate | AlwaysGate
+Gate = RandomGate | EntropyGate
 
 
 @dataclass(frozen=True)

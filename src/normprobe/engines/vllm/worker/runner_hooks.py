@@ -15,8 +15,7 @@ from vllm.model_executor.models.utils import PPMissingLayer
 from normprobe.engines.vllm import patches
 from normprobe.engines.vllm.configuration import FIELD, Configuration, policy_of
 from normprobe.engines.vllm.limits import Limits
-from normprobe.engines.vllm.worker.eligible_rows import EligibleRows, PassLayout, eligible_rows
-from normprobe.engines.vllm.worker.end_tokens import EndTokens
+from normprobe.engines.vllm.worker.eligible_rows import EligibleRows, EndTokens, PassLayout, eligible_rows
 from normprobe.engines.vllm.worker.model_check import check_parts, check_states
 from normprobe.engines.vllm.worker.rerun import BlockRerun, RowMetadata
 from normprobe.engines.vllm.worker.residual_stream import Site

@@ -12,7 +12,9 @@ import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
+
+from normprobe.policies.rows import RowFloats, RowInts, RowStates
 
 
 def _signed(value: int) -> int:
@@ -52,7 +54,7 @@ class RequestKeys:
         at = torch.tensor(list(slots), dtype=torch.int64, device=self._key.device)
         self._key[at] = keys([request_key(request) for request in requests], self._key.device)
 
-    def of(self, slot: Int[torch.Tensor, " row"]) -> Int[torch.Tensor, " row"]:
+    def of(self, slot: RowInts) -> RowInts:
         """The key of each row's request; any for padding, slot −1."""
         return self._key[slot]
 
@@ -70,9 +72,7 @@ def _mixed(state: torch.Tensor, part: torch.Tensor | int) -> torch.Tensor:
     return value ^ _shifted(value, 31)
 
 
-def stream_key(
-    key: Int[torch.Tensor, " row"], layer: int, seed: int, stream: int = 0
-) -> Int[torch.Tensor, " row"]:
+def stream_key(key: RowInts, layer: int, seed: int, stream: int = 0) -> RowInts:
     """The part of the hash that is the same at every step, for `uniform_at`. Arguments as in `uniform`."""
     value = _mixed(key, _signed(seed))
     for part in (layer, stream):
@@ -85,28 +85,17 @@ def _unit(bits: torch.Tensor) -> torch.Tensor:
     return _shifted(bits, 40).to(torch.float32) * 2.0**-24
 
 
-def uniform(
-    key: Int[torch.Tensor, " row"], layer: int, step: Int[torch.Tensor, " row"], seed: int, stream: int = 0
-) -> Float[torch.Tensor, " row"]:
+def uniform(key: RowInts, layer: int, step: RowInts, seed: int, stream: int = 0) -> RowFloats:
     """One draw per row, uniform in [0, 1). stream: tells apart several draws for the same row."""
     return uniform_at(stream_key(key, layer, seed, stream), step)
 
 
-def uniform_at(
-    stream: Int[torch.Tensor, " row"], step: Int[torch.Tensor, " row"]
-) -> Float[torch.Tensor, " row"]:
+def uniform_at(stream: RowInts, step: RowInts) -> RowFloats:
     """`uniform` of rows whose `stream_key` is known."""
     return _unit(_mixed(stream, step.to(torch.int64)))
 
 
-def normal(
-    key: Int[torch.Tensor, " row"],
-    layer: int,
-    step: Int[torch.Tensor, " row"],
-    seed: int,
-    d: int,
-    stream: int = 0,
-) -> Float[torch.Tensor, "row d"]:
+def normal(key: RowInts, layer: int, step: RowInts, seed: int, d: int, stream: int = 0) -> RowStates:
     """d standard normal draws per row (Box and Muller 1958), float32."""
     base = _mixed(stream_key(key, layer, seed, stream), step.to(torch.int64))[:, None]
     column = torch.arange(d, device=key.device)[None]

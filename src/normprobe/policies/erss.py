@@ -20,7 +20,7 @@ from normprobe.errors import NormprobeError
 from normprobe.policies.draws import RequestKeys, normal, stream_key, uniform_at
 from normprobe.policies.ops import inject, replace_rows, rows_of, turn
 from normprobe.policies.policy import Cost, Policy, RunningPolicy, check_within, counts
-from normprobe.policies.rows import Change, Rerun, Rows, norms
+from normprobe.policies.rows import Change, Rerun, Rows, RowStates, norms
 from normprobe.policies.threshold import RunningThresholdPolicy, ThresholdPolicy
 
 TRIGGERS = ("at_peaks", "low_streak")
@@ -144,9 +144,7 @@ class _RunningERSS(RunningThresholdPolicy):
             mixed = torch.where(acts[:, None], instead, rows.hidden)
         return Change(mixed, acts)
 
-    def _instead(
-        self, rows: Rows, layer: int, mixed: Float[torch.Tensor, "row d"]
-    ) -> Float[torch.Tensor, "row d"]:
+    def _instead(self, rows: Rows, layer: int, mixed: RowStates) -> RowStates:
         """The states that a baseline direction gives. mixed: the states that the method gives."""
         s, key = self.settings, self._keys.of(rows.slot)
         match s.direction:

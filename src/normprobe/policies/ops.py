@@ -12,10 +12,10 @@ from importlib.util import find_spec
 from typing import ParamSpec, TypeVar
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Float, Int, Shaped
 
 from normprobe.policies.histograms import Histograms
-from normprobe.policies.rows import norms
+from normprobe.policies.rows import RowFloats, RowInts, RowMask, RowStates, norms
 
 _TRITON = find_spec("triton") is not None
 P = ParamSpec("P")
@@ -40,7 +40,7 @@ def _with_kernel(reference: Callable[P, T]) -> Callable[P, T]:
     return operation
 
 
-def rows_of(mask: Bool[torch.Tensor, " row"]) -> Int[torch.Tensor, " chosen"] | slice | None:
+def rows_of(mask: RowMask) -> Int[torch.Tensor, " chosen"] | slice | None:
     """The rows where the mask is true, None if there are none. All rows where finding out would wait for the device,
     that is on a GPU and in a compiled graph: for work whose results elsewhere are discarded."""
     if mask.device.type != "cpu" or torch.compiler.is_compiling():
@@ -60,11 +60,8 @@ def replace_rows(
 
 @_with_kernel
 def peaks(
-    hidden: Float[torch.Tensor, "row d"],
-    tau: Float[torch.Tensor, " row"],
-    eligible: Bool[torch.Tensor, " row"],
-    blow_up: float | None = None,
-) -> tuple[Float[torch.Tensor, " row"], Bool[torch.Tensor, " row"]]:
+    hidden: RowStates, tau: RowFloats, eligible: RowMask, blow_up: float | None = None
+) -> tuple[RowFloats, RowMask]:
     """‖h‖₂ in float32, and the eligible rows with τ < ‖h‖, and ‖h‖ < b·τ if there is a b (`blow_up`)."""
     norm = norms(hidden)
     active = eligible & (norm > tau)
@@ -73,16 +70,16 @@ def peaks(
 
 @_with_kernel
 def keep(
-    hidden: Float[torch.Tensor, "row d"],
-    out: Float[torch.Tensor, "row d"],
-    norm: Float[torch.Tensor, " row"],
-    tau: Float[torch.Tensor, " row"],
-    active: Bool[torch.Tensor, " row"],
+    hidden: RowStates,
+    out: RowStates,
+    norm: RowFloats,
+    tau: RowFloats,
+    active: RowMask,
     *,
     damping: float,
     growth: float,
     blow_up: float,
-) -> tuple[Float[torch.Tensor, "row d"], Float[torch.Tensor, " row"], Bool[torch.Tensor, " row"]]:
+) -> tuple[RowStates, RowFloats, RowMask]:
     """The states after an extra pass, their norms, and the rows that kept it.
 
     An active row h becomes h' = (1 − α)·h + α·out, exactly `out` at a damping α of 1 and exactly `hidden` at 0, if
@@ -96,16 +93,16 @@ def keep(
 
 @_with_kernel
 def inject(
-    hidden: Float[torch.Tensor, "row d"],
-    norm: Float[torch.Tensor, " row"],
-    slot: Int[torch.Tensor, " row"],
-    may: Bool[torch.Tensor, " row"],
+    hidden: RowStates,
+    norm: RowFloats,
+    slot: RowInts,
+    may: RowMask,
     bank: Float[torch.Tensor, "slot entry d"],
     bank_norm: Float[torch.Tensor, "slot entry"],
     *,
     min_cosine: float,
     beta: float,
-) -> tuple[Float[torch.Tensor, "row d"], Bool[torch.Tensor, " row"]]:
+) -> tuple[RowStates, RowMask]:
     """The states with the entry v of the best cosine in their slot's bank mixed in, and the rows that have one.
 
     Where a row `may`, and the best cosine is `min_cosine` at least, (1 − β)·h + β·v; all else stays, to the bit.
@@ -128,9 +125,9 @@ def inject(
 def learn(
     histograms: Histograms,
     place: Int[torch.Tensor, " asked"] | None,
-    slot: Int[torch.Tensor, " row"],
+    slot: RowInts,
     norm: Float[torch.Tensor, "asked row"],
-    eligible: Bool[torch.Tensor, " row"],
+    eligible: RowMask,
 ) -> None:
     """Count the norms of some layers (their `place` in the histograms; None: all, in order), then renew τ of the
     requests that showed them.
@@ -152,17 +149,13 @@ def learn(
     h.tau.view(-1).index_copy_(0, row, h.fence(counts, low, width, prior).flatten())
 
 
-def turn(
-    state: Float[torch.Tensor, "row d"],
-    towards: Float[torch.Tensor, "row d"],
-    angle: Float[torch.Tensor, "row 1"],
-) -> Float[torch.Tensor, "row d"]:
+def turn(state: RowStates, towards: RowStates, angle: Float[torch.Tensor, "row 1"]) -> RowStates:
     """States of the same norm, turned by an angle (radians) in the plane of state and `towards`; zero stays zero."""
     along = _unit(state)
     across = _unit(towards - (towards * along).sum(dim=-1, keepdim=True) * along)
     return norms(state)[:, None] * (torch.cos(angle) * along + torch.sin(angle) * across)
 
 
-def _unit(vectors: Float[torch.Tensor, "row d"]) -> Float[torch.Tensor, "row d"]:
+def _unit(vectors: RowStates) -> RowStates:
     """Unit vectors; the smallest divisor only guards the zero vector, which stays zero."""
     return vectors / norms(vectors).clamp_min(1e-12)[:, None]

@@ -17,7 +17,7 @@ from jaxtyping import Int
 
 from normprobe.policies.policy import Cost, RunningPolicy, check_within, counts
 from normprobe.policies.probe_summary import ProbeSummary
-from normprobe.policies.rows import Change, Rerun, Rows
+from normprobe.policies.rows import Change, Rerun, RowInts, Rows
 from normprobe.policies.threshold import RunningThresholdPolicy, ThresholdPolicy
 
 BLOCKS = 128
@@ -78,7 +78,7 @@ class RunningProbe(RunningThresholdPolicy):
         self._cells = torch.zeros(*shape, CELLS, 2, device=device)  # of norm, of excess
         self._norm = torch.full((*shape, settings.max_tokens + 1), torch.nan, device=device)
         self._pending: dict[int, tuple[torch.Tensor, ...]] = {}
-        self._at: Int[torch.Tensor, " row"] | None = None
+        self._at: RowInts | None = None
 
     def reset(self, slots: Sequence[int], requests: Sequence[str]) -> None:
         super().reset(slots, requests)

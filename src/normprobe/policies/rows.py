@@ -8,6 +8,11 @@ from typing import Protocol, runtime_checkable
 import torch
 from jaxtyping import Bool, Float, Int
 
+RowStates = Float[torch.Tensor, "row d"]
+RowFloats = Float[torch.Tensor, " row"]
+RowInts = Int[torch.Tensor, " row"]
+RowMask = Bool[torch.Tensor, " row"]
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -24,13 +29,13 @@ class Rows:
     At most one row per slot is eligible: an engine whose pass holds several hands them over one after the other.
     """
 
-    hidden: Float[torch.Tensor, "row d"]
-    slot: Int[torch.Tensor, " row"]
-    step: Int[torch.Tensor, " row"]
-    entropy: Float[torch.Tensor, " row"] | None = None
+    hidden: RowStates
+    slot: RowInts
+    step: RowInts
+    entropy: RowFloats | None = None
 
     @property
-    def eligible(self) -> Bool[torch.Tensor, " row"]:
+    def eligible(self) -> RowMask:
         """The rows a policy may change: the last prompt token and the generated tokens."""
         return self.step >= 0
 
@@ -44,18 +49,16 @@ class Change:
     passes: extra passes of the layer spent on each row; None for a policy that makes none.
     """
 
-    hidden: Float[torch.Tensor, "row d"]
-    triggered: Bool[torch.Tensor, " row"]
-    passes: Int[torch.Tensor, " row"] | None = None
+    hidden: RowStates
+    triggered: RowMask
+    passes: RowInts | None = None
 
 
 @runtime_checkable
 class Rerun(Protocol):
     """The layer once more on its own output, reading the cache and writing nothing to it; the engine provides it."""
 
-    def __call__(
-        self, active: Bool[torch.Tensor, " row"], states: Float[torch.Tensor, "row d"]
-    ) -> Float[torch.Tensor, "row d"] | None:
+    def __call__(self, active: RowMask, states: RowStates) -> RowStates | None:
         """New states of the active rows given `states`; the other rows may hold anything.
 
         None if the engine knows that no row is active (eager mode: it computes the active rows only, and reads their
@@ -64,6 +67,6 @@ class Rerun(Protocol):
         ...
 
 
-def norms(hidden: Float[torch.Tensor, "row d"]) -> Float[torch.Tensor, " row"]:
+def norms(hidden: RowStates) -> RowFloats:
     """‖h‖₂ of each row, in float32 whatever the dtype of the model."""
     return torch.linalg.vector_norm(hidden, dim=-1, dtype=torch.float32)

@@ -22,14 +22,14 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 
 from normprobe.errors import NormprobeError
 from normprobe.layer_profile import IQR_FACTOR, SMALLEST_IQR, LayerProfile
 from normprobe.policies.histograms import Histograms
 from normprobe.policies.ops import learn, peaks
 from normprobe.policies.policy import Cost, Policy, RunningPolicy, check_within
-from normprobe.policies.rows import Rows
+from normprobe.policies.rows import RowFloats, RowInts, RowMask, Rows
 
 BINS = 128
 MARGIN = 4.0
@@ -81,7 +81,7 @@ class FixedState:
 
     def reset(self, slots: Sequence[int]) -> None: ...
 
-    def tau(self, layer: int, slot: Int[torch.Tensor, " row"]) -> Float[torch.Tensor, " row"]:
+    def tau(self, layer: int, slot: RowInts) -> RowFloats:
         """τ of each row."""
         return self._tau[layer].expand(len(slot))
 
@@ -183,17 +183,11 @@ class AdaptiveState:
         self._histograms.counts[:, at] = 0
         self._histograms.tau[:, at] = self._fresh
 
-    def tau(self, layer: int, slot: Int[torch.Tensor, " row"]) -> Float[torch.Tensor, " row"]:
+    def tau(self, layer: int, slot: RowInts) -> RowFloats:
         """τ of each row, from what its request has shown before this pass; some finite τ for padding, slot −1."""
         return self._histograms.tau[self._index[layer]][slot]
 
-    def observe(
-        self,
-        layer: int,
-        slot: Int[torch.Tensor, " row"],
-        norm: Float[torch.Tensor, " row"],
-        eligible: Bool[torch.Tensor, " row"],
-    ) -> None:
+    def observe(self, layer: int, slot: RowInts, norm: RowFloats, eligible: RowMask) -> None:
         """Remember the norms of a pass for `finish`. Rows that are not eligible and NaN norms do not count.
 
         All layers of a pass are asked about the same rows.
@@ -245,7 +239,7 @@ class RunningThresholdPolicy(RunningPolicy):
 
     def peaks(
         self, rows: Rows, layer: int, blow_up: float | None = None
-    ) -> tuple[Float[torch.Tensor, " row"], Float[torch.Tensor, " row"], Bool[torch.Tensor, " row"]]:
+    ) -> tuple[RowFloats, RowFloats, RowMask]:
         """τ, then as `ops.peaks`: the norms and the rows above τ. The norms enter the threshold's history."""
         tau, eligible = self.threshold.tau(layer, rows.slot), rows.eligible
         norm, above = peaks(rows.hidden, tau, eligible, blow_up)

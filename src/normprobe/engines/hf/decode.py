@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
 from normprobe.models.model import OpenModel
+from normprobe.policies.rows import RowFloats, RowInts
 
 _SHRINK_BELOW = 0.8
 """Share of unfinished rows below which the finished ones leave the batch: dropping costs a copy of the cache."""
@@ -89,9 +90,7 @@ def decode(
     return [tokens[tokens >= 0].tolist() for tokens in written.cpu().numpy()]
 
 
-def _inverse_cdf(
-    logits: Float[torch.Tensor, "row vocab"], uniform: Float[torch.Tensor, " row"]
-) -> Int[torch.Tensor, " row"]:
+def _inverse_cdf(logits: Float[torch.Tensor, "row vocab"], uniform: RowFloats) -> RowInts:
     """The first token whose cumulated probability exceeds the draw. float64: sums over a large vocabulary drift."""
     cumulated = torch.softmax(logits.double(), dim=-1).cumsum(dim=-1)
     return (cumulated <= uniform[:, None] * cumulated[:, -1:]).sum(dim=-1)

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import nn
 
 from normprobe.engines.base import Events, UntriggeredWarning
@@ -16,7 +16,7 @@ from normprobe.engines.hf.recorder import PassRecord, events_of, record_call
 from normprobe.engines.hf.rerun import BlockCall
 from normprobe.errors import NormprobeError
 from normprobe.policies.policy import Policy, RunningPolicy
-from normprobe.policies.rows import Rows
+from normprobe.policies.rows import RowFloats, RowInts, Rows
 
 UNFOLDED = 64
 """Passes whose norms are kept before they are reduced to the largest."""
@@ -51,12 +51,7 @@ class Intervention:
         self.running = self.policy.start(len(requests), self._d, device)
         self.running.reset(range(len(requests)), requests)
 
-    def place(
-        self,
-        slot: Int[torch.Tensor, " row"],
-        step: Int[torch.Tensor, " row"],
-        entropy: Float[torch.Tensor, " row"] | None = None,
-    ) -> None:
+    def place(self, slot: RowInts, step: RowInts, entropy: RowFloats | None = None) -> None:
         """Give slot and step (see `Rows`) of each row of the next forward pass; a negative step leaves a row alone."""
         self.finish()
         self._rows = (slot, step, entropy)

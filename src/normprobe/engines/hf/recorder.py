@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from normprobe.engines.base import Events
-from normprobe.policies.rows import Change, Rows, norms
+from normprobe.policies.rows import Change, RowInts, Rows, norms
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,8 @@ class PassRecord:
     delta (−1 where it did not act), passes: as `Events`; None if no events are kept.
     """
 
-    slot: Int[torch.Tensor, " row"]
-    step: Int[torch.Tensor, " row"]
+    slot: RowInts
+    step: RowInts
     norm: Float[torch.Tensor, "layer row"]
     triggered: Bool[torch.Tensor, "layer row"]
     delta: Float[torch.Tensor, "layer row"] | None = None

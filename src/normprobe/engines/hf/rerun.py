@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Int
 from torch import nn
 from transformers import Cache
 
 from normprobe.errors import NormprobeError
+from normprobe.policies.rows import RowMask, RowStates
 
 KeysValues = tuple[torch.Tensor, torch.Tensor]
 
@@ -74,9 +75,7 @@ class BlockCall:
         passed_on = kwargs | {caches[0]: RecordingCache(kwargs[caches[0]])}
         return cls(block, args, passed_on, always_on), passed_on
 
-    def __call__(
-        self, active: Bool[torch.Tensor, " row"], states: Float[torch.Tensor, "row d"]
-    ) -> Float[torch.Tensor, "row d"] | None:
+    def __call__(self, active: RowMask, states: RowStates) -> RowStates | None:
         n = len(active)
         at = None
         if not self.always_on:

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Int
 
 from normprobe.errors import NormprobeError
 from normprobe.policies.draws import RequestKeys, uniform
 from normprobe.policies.policy import Cost, Policy, RunningPolicy, check_within
-from normprobe.policies.rows import Change, Rerun, Rows
+from normprobe.policies.rows import Change, Rerun, RowInts, RowMask, Rows
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class RandomGate:
     def layers(self) -> tuple[int, ...]:
         return tuple(sorted(self.rate))
 
-    def open(self, rows: Rows, layer: int, key: Int[torch.Tensor, " row"]) -> Bool[torch.Tensor, " row"]:
+    def open(self, rows: Rows, layer: int, key: RowInts) -> RowMask:
         return rows.eligible & (uniform(key, layer, rows.step, self.seed) < self.rate[layer])
 
 
@@ -52,7 +51,7 @@ class EntropyGate:
         if math.isnan(self.above):
             raise NormprobeError("expected an entropy in nats, got NaN; give a number")
 
-    def open(self, rows: Rows, layer: int, key: Int[torch.Tensor, " row"]) -> Bool[torch.Tensor, " row"]:
+    def open(self, rows: Rows, layer: int, key: RowInts) -> RowMask:
         """The rows above. Raises NormprobeError if the engine does not know the entropy."""
         if rows.entropy is None:
             raise NormprobeError(

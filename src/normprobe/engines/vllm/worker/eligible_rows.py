@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Int
 
 from normprobe.engines.vllm.worker.slots import ActiveRequest
+from normprobe.policies.rows import RowInts
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,9 @@ class EligibleRows:
     On the device: index, slot, step. On the host: request, position.
     """
 
-    index: Int[torch.Tensor, " row"]
-    slot: Int[torch.Tensor, " row"]
-    step: Int[torch.Tensor, " row"]
+    index: RowInts
+    slot: RowInts
+    step: RowInts
     request: Int[np.ndarray, " row"]
     position: Int[np.ndarray, " row"]
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import nn
 from vllm.forward_context import get_forward_context, override_forward_context
 from vllm.model_executor.layers.attention_layer_base import AttentionLayerBase
@@ -23,6 +23,7 @@ from vllm.v1.attention.backend import CommonAttentionMetadata
 
 from normprobe.engines.vllm.worker.eligible_rows import EligibleRows
 from normprobe.engines.vllm.worker.residual_stream import Site
+from normprobe.policies.rows import RowMask, RowStates
 
 
 class RowMetadata:
@@ -108,9 +109,7 @@ class BlockRerun:
     rows: EligibleRows
     metadata: RowMetadata
 
-    def __call__(
-        self, active: Bool[torch.Tensor, " row"], states: Float[torch.Tensor, "row d"]
-    ) -> Float[torch.Tensor, "row d"] | None:
+    def __call__(self, active: RowMask, states: RowStates) -> RowStates | None:
         host = active.cpu().numpy().nonzero()[0]  # the one read of the host
         if len(host) == 0:
             return None

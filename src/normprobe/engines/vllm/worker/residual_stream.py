@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from normprobe.errors import NormprobeError
-from normprobe.policies.rows import Change
+from normprobe.policies.rows import Change, RowInts, RowStates
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,12 @@ class Site:
             )
         return cls(halves)
 
-    def at(self, index: Int[torch.Tensor, " row"]) -> Float[torch.Tensor, "row d"]:
+    def at(self, index: RowInts) -> RowStates:
         """The residual stream of these tokens."""
         halves = [half if len(index) == len(half) else half[index] for half in self.halves]
         return halves[0] + halves[1] if len(halves) == 2 else halves[0]
 
-    def changed(self, index: Int[torch.Tensor, " row"], change: Change) -> Site:
+    def changed(self, index: RowInts, change: Change) -> Site:
         """The site with the triggered rows replaced, in new tensors: (h', 0) sums to h' exactly.
 
         Other rows keep their bits, in both halves.
@@ -63,12 +63,12 @@ class Site:
 class SiteInPlace(Site):
     """A site whose memory others read, such as a graph: changes are written into it."""
 
-    def at(self, index: Int[torch.Tensor, " row"]) -> Float[torch.Tensor, "row d"]:
+    def at(self, index: RowInts) -> RowStates:
         """The residual stream of these tokens, in memory of its own, since histories keep it."""
         state = super().at(index)
         return state.clone() if state is self.halves[0] else state
 
-    def changed(self, index: Int[torch.Tensor, " row"], change: Change) -> Site:
+    def changed(self, index: RowInts, change: Change) -> Site:
         """This same site, its triggered rows overwritten."""
         for half, new in zip(self.halves, _new_halves(change), strict=False):
             half.index_copy_(0, index, torch.where(change.triggered[:, None], new, half[index]))

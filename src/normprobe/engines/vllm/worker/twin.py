@@ -14,13 +14,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from jaxtyping import Bool, Float
 from torch import nn
 from vllm.model_executor.layers.attention import Attention
 from vllm.model_executor.layers.attention_layer_base import AttentionLayerBase
 
 from normprobe.engines.vllm.worker.rerun import BlockRerun
+from normprobe.policies.rows import RowMask, RowStates
 
 
 def twins_of(blocks: Sequence[nn.Module], layers: Iterable[int], runner: Any) -> dict[int, nn.Module]:
@@ -64,11 +63,9 @@ class TwinRerun:
     second extra pass.
     """
 
-    before: Float[torch.Tensor, "row d"]
-    after: Float[torch.Tensor, "row d"]
+    before: RowStates
+    after: RowStates
     block: BlockRerun
 
-    def __call__(
-        self, active: Bool[torch.Tensor, " row"], states: Float[torch.Tensor, "row d"]
-    ) -> Float[torch.Tensor, "row d"] | None:
+    def __call__(self, active: RowMask, states: RowStates) -> RowStates | None:
         return self.after if states is self.before else self.block(active, states)

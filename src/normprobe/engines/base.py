@@ -1,7 +1,6 @@
 """What an engine is: it runs a model and writes responses to many prompts, plain or under policies.
 
-Code that needs responses uses the `Engine` protocol and nothing else of an engine; each folder next to this file
-implements one.
+All else uses the `Engine` protocol and nothing more of an engine; each folder next to this file implements one.
 """
 
 from __future__ import annotations

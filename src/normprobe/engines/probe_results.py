@@ -51,8 +51,4 @@ def with_scores(result: Mapping[str, Any]) -> dict[str, Any]:
         form: math.fsum(values[name] for values in layers.values())
         for form, name in zip(FORMS, SUMS, strict=True)
     }
-    return {
-        "n_tokens": result["n_tokens"],
-        "layers": layers,
-        "scores": with_rates(sums, result["n_tokens"]),
-    }
+    return {"n_tokens": result["n_tokens"], "layers": layers, "scores": with_rates(sums, result["n_tokens"])}

@@ -1,8 +1,7 @@
 """Counter-based random numbers: a draw depends on what it is for and on nothing else, on any device.
 
-A draw is a hash of (seed, stream, request, layer, step), so it is the same whatever else is in the batch, and on every
-device: integer arithmetic only (a normal draw to the rounding of the device's logarithm and cosine). The hash is the
-finaliser of SplitMix64 (Steele et al. 2014), applied once per part.
+A draw is a hash of (seed, stream, request, layer, step): the finaliser of SplitMix64 (Steele et al. 2014), applied once
+per part, in integers (a normal draw is equal to the rounding of the device's logarithm and cosine).
 """
 
 from __future__ import annotations
@@ -28,10 +27,7 @@ _GAMMA, _FIRST, _SECOND = (
 
 
 def request_key(request: str) -> int:
-    """What keys a request's random draws: a hash of its name, so that its slot and its batch do not matter.
-
-    An unsigned 64-bit number.
-    """
+    """What keys a request's random draws, whatever its slot and batch: a hash of its name, 64 bits, unsigned."""
     return int.from_bytes(hashlib.blake2b(request.encode(), digest_size=8).digest(), "big")
 
 
@@ -50,7 +46,6 @@ class RequestKeys:
         self._key = torch.zeros(n_slots + 1, dtype=torch.int64, device=device)
 
     def reset(self, slots: Sequence[int], requests: Sequence[str]) -> None:
-        """These slots hold these requests from now on."""
         at = torch.tensor(list(slots), dtype=torch.int64, device=self._key.device)
         self._key[at] = keys([request_key(request) for request in requests], self._key.device)
 

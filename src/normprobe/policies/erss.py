@@ -39,9 +39,6 @@ class ERSS(ThresholdPolicy):
     in any entry, `scaled` gives the state the norm that the mixture would have, `rotated` turns it by the mixture's
     angle towards a random side.
 
-    Memory: bank_size · d values in the model's dtype per request and layer, 256 KiB at d = 4,096 in 16 bits; while a
-    layer is asked, the banks of its rows once more, and once in float32.
-
     Raises NormprobeError for settings that make no sense.
     """
 

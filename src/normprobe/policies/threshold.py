@@ -8,9 +8,8 @@ steps of warm-up, so what a request gets depends on its batch. Here each request
 - a quartile is interpolated within its bin, so it is off by less than a bin's width w (3–4 % of the norm) whatever the
   stream, and τ by less than w · (Q3 + k·(Q1 + Q3)). Norms beyond the outermost edges count in the outermost bins.
 
-P² (Jain & Chlamtac 1985) has no such bound. Measured without a prior on 150 thoughts of the testbed's model (median 63
-tokens, 3 layers), τ was off by 1 % in the median and by 6 % at most, that of P² by 5–11 % and by 62 %; on 600 ascending
-and descending norms by 0.5 % both, that of P² by 16 % and 40 %.
+P² (Jain & Chlamtac 1985) has no such bound: on 150 thoughts of the testbed's model (median 63 tokens) its τ was off by
+5–11 % in the median and by 62 % at most, this one by 1 % and 6 %.
 """
 
 from __future__ import annotations
@@ -82,7 +81,6 @@ class FixedState:
     def reset(self, slots: Sequence[int]) -> None: ...
 
     def tau(self, layer: int, slot: RowInts) -> RowFloats:
-        """τ of each row."""
         return self._tau[layer].expand(len(slot))
 
     def observe(self, layer: int, *rows: torch.Tensor) -> None: ...

@@ -12,8 +12,7 @@ import torch
 from transformers import Cache, CompileConfig, PreTrainedModel
 from transformers.cache_utils import StaticLayer
 
-from normprobe.engines.hf.intervention import Intervention, attached
-from normprobe.engines.hf.recorder import PassRecord
+from normprobe.engines.hf.intervention import Intervention, PassRecord, attached
 from normprobe.errors import NormprobeError
 from normprobe.layer_profile import LayerProfile
 from normprobe.models.architectures import dissect

@@ -1,9 +1,8 @@
 """Run a decoder block once more on its own output, for the last token of some rows, without writing to the cache.
 
-The arguments of the block's call are kept until its policy has run: the attention mask, the rotary embeddings and
-the keys and values that the cache gave back, which hold the token's own from the first pass. The extra pass gets the
-same, cut to the last token and to the chosen rows, and a cache that stores nothing. So it works for every kind of
-cache (dynamic, sliding, static), and the real one is never touched.
+The arguments of the block's call are kept until its policy has run, with the keys and values that the cache gave back,
+which hold the token's own. The extra pass gets the same, cut to the last token and to the chosen rows, and a cache that
+stores nothing: whatever the kind of cache (dynamic, sliding, static), the real one is never touched.
 """
 
 from __future__ import annotations

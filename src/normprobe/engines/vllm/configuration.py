@@ -49,7 +49,6 @@ class Configuration:
         return cls(**given) if given else None
 
     def layer_profile(self) -> LayerProfile | None:
-        """`profile`, parsed."""
         return None if self.profile is None else LayerProfile.from_dict(json.loads(self.profile))
 
     def recurses(self, n_layers: int) -> tuple[int, ...]:

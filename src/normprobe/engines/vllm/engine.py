@@ -52,10 +52,9 @@ class VllmEngine:
         quiet: bool = False,
         progress: str | None = None,
     ) -> Generated:
-        """Generate as `Engine.generate` describes it; vLLM's scheduler makes the batches, whatever `batch_size` is.
+        """As `Engine.generate` describes it; vLLM's scheduler makes the batches, whatever `batch_size` is.
 
-        Raises NormprobeError as described there, for sampling, for a record of events, for names that are not unique,
-        and for a policy that no request can describe.
+        Raises NormprobeError also for sampling, a record of events, a name twice, and a policy no request can describe.
         """
         from vllm import SamplingParams
         from vllm.exceptions import VLLMValidationError

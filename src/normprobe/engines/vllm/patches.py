@@ -1,9 +1,8 @@
 """Every function of vLLM that normprobe wraps, overrides or calls, and the check that it is the one that was tested.
 
-vLLM keeps none of these stable from one version to the next. So each is listed with the parameters and the source that
-it had in the version under test. `check` runs when an engine with policies is configured, before any model is loaded:
-a function that is missing or takes other parameters is refused, other source gives a warning. It reads the sources and
-imports nothing, for importing a model runner takes seconds and belongs to the workers.
+vLLM keeps none of these stable, so each is listed with its parameters and source in the tested version. `check` runs
+when an engine with policies is configured, before any model is loaded: a function that is missing or takes other
+parameters is refused, other source gives a warning. It imports nothing: a model runner takes seconds.
 """
 
 # pyright: reportMissingImports=false
@@ -195,8 +194,7 @@ def apply(use: Use) -> None:
 
 
 def wrap(owner: Any, name: str, instead: Callable[..., Any]) -> None:
-    """From now on calls of a method of a class or an object go to `instead`, which is given the method before their
-    arguments; unless that was done before."""
+    """Let `instead(method, *args)` answer calls of a method of a class or an object, unless that was done before."""
     method = getattr(owner, name)
     # Where another plugin has wrapped ours in turn, its wrapper carries this attribute too.
     if not hasattr(method, "normprobe_wrapped"):

@@ -63,6 +63,5 @@ class _RunningCAA(RunningPolicy):
     added: Mapping[int, Float[torch.Tensor, " d"]]
 
     def apply(self, rows: Rows, layer: int, rerun: Rerun) -> Change:
-        """The eligible rows with the layer's vector added."""
         moved = (rows.hidden + self.added[layer]).to(rows.hidden.dtype)
         return Change(torch.where(rows.eligible[:, None], moved, rows.hidden), rows.eligible)

@@ -108,7 +108,6 @@ class _RunningReplay(RunningPolicy):
         self.request[at] = torch.tensor([known[name] for name in requests], device=self.request.device)
 
     def apply(self, rows: Rows, layer: int, rerun: Rerun) -> Change:
-        """The rows with the dosed ones shortened."""
         doses, scale = self.settings.doses, self.settings.scale
         request = self.request[rows.slot]
         step = rows.step.clamp_min(0) % doses.n_steps[request]

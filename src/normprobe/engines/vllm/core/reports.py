@@ -1,9 +1,8 @@
 """Results of probes, on the final output of a request, in its `kv_transfer_params["normprobe"]`.
 
-That field of vLLM's outputs is the one free dictionary that reaches the engine's caller, offline and over HTTP. It is
-filled once per request, when it finishes: one call to the workers for all requests that finish in a step, none for
-requests without a probe. Under asynchronous scheduling a pass may be under way when a stop string is found; its token
-may then be in the sums of that request.
+That is the one free dictionary of vLLM's outputs that reaches the engine's caller, offline and over HTTP. The workers
+are asked once for all requests that finish in a step. Under asynchronous scheduling a pass may be under way when a stop
+string is found; its token may then be in the sums of that request.
 """
 
 from __future__ import annotations

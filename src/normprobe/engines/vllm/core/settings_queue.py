@@ -1,8 +1,7 @@
 """The queue of requests whose settings have to wait.
 
-A policy's state is as wide as the engine for each distinct settings in use, and clients invent settings. So at most
-`MOST_SETTINGS` are in use at a time, as with vLLM's adapters, and requests with others wait until some are free. The
-engine's default policy does not count, and requests with settings that are in use never wait.
+A policy's state is as wide as the engine for each distinct settings in use. So at most `MOST_SETTINGS` are in use at a
+time, as with vLLM's adapters, and requests with others wait. The engine's default policy does not count.
 """
 
 from __future__ import annotations

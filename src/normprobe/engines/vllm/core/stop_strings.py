@@ -1,8 +1,7 @@
 """Stop strings, found in the engine core: which requests the front end is about to end.
 
-vLLM looks for stop strings where it makes text, in the front end, and only then tells the core to abort the request.
-By then the final output is out, and no result can be on it. So for requests that want results the core reads along,
-with vLLM's own detokenizer, on the host.
+vLLM looks for stop strings in the front end, when the final output is out and can bring no results any more. So for
+requests that want results the core reads along, with vLLM's own detokenizer, on the host.
 """
 
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false

@@ -2,11 +2,9 @@
 
 Python code runs while a model is traced and never again; an operator runs in every pass. So each block is followed by
 one operator that is opaque to the compiler, `normprobe::intervene`: it finds the rows of the pass under way through
-vLLM's forward context, as attention finds its metadata, applies the policies, and writes into the block's output where
-they act. vLLM splits its graphs there as it does at attention, so policies run between pieces: requests come and go
-with settings of their own and nothing is captured with them. Nothing is allocated that a graph reads: the output's
-memory stays its own. A graph of the whole pass leaves no room in between; such modes are refused or, where pieces are
-the alternative, left out (see frontend/engine_setup.py).
+vLLM's forward context, as attention does, applies the policies, and writes into the block's output where they act. vLLM
+splits its graphs there as it does at attention, so nothing of a request is captured. A graph of the whole pass leaves
+no room in between; such modes are refused or, where pieces are the alternative, left out (frontend/engine_setup.py).
 
 Measured: on the CPU, Inductor, one graph and pieces. Not run anywhere: the capture of CUDA graphs.
 """

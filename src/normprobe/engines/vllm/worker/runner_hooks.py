@@ -29,8 +29,7 @@ from normprobe.policies.rows import Rerun, Rows
 class RunnerHooks:
     """Attaches policies to a V1 `GPUModelRunner` (also the CPU's) after its model is loaded.
 
-    Two of the runner's methods are wrapped on the object: `_update_states`, which says which requests start and end,
-    and `_model_forward`, one pass. The blocks get forward hooks.
+    Wrapped are `_update_states`, which says which requests start and end, and `_model_forward`, one pass.
 
     slots: of the active requests. layers: those that are here and not on another stage of a pipeline.
     """
@@ -77,12 +76,10 @@ class RunnerHooks:
         patches.wrap(runner, "_model_forward", self._forwarding)
 
     def _updating(self, update_states: Callable[..., Any], scheduler_output: Any) -> Any:
-        """Wraps `GPUModelRunner._update_states`."""
         self._update(scheduler_output)
         return update_states(scheduler_output)
 
     def _forwarding(self, model_forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Wraps `GPUModelRunner._model_forward`."""
         self._begin()
         try:
             return model_forward(*args, **kwargs)

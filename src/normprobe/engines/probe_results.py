@@ -6,7 +6,9 @@ import math
 from collections.abc import Container, Mapping
 from typing import Any
 
-from normprobe.policies.lrs import FORMS, sums_by_layer, with_rates
+import torch
+
+from normprobe.policies.lrs import FORMS, LAST_PART, LAST_THIRD, last_tokens, with_rates
 from normprobe.policies.probe_summary import ProbeSummary
 
 SUMS = ("total", "excess", "above", "last_excess", "last_third")
@@ -18,10 +20,14 @@ def probe_results(summary: ProbeSummary, here: Container[int] | None = None) -> 
     "last_third" and, with max_tokens > 0, "norm": [token]}}}.
 
     The first four are those of `ProbeSummary`; the next two are Σ max(0, norm − τ) and Σ norm over the last parts that
-    LRS scores. here: the layers to report; all by default. As text, as JSON has them.
+    LRS scores (`ProbeSummary.last`). Layers are text, as JSON has them. here: those to report, by default all.
     """
     columns = {str(layer): i for i, layer in enumerate(summary.layers) if here is None or layer in here}
-    *_, last_excess, last_third = sums_by_layer(summary)
+    counts = summary.n_tokens.tolist()
+    (_, last_excess), (last_third, _) = (
+        summary.last(torch.tensor([last_tokens(n, share) for n in counts], dtype=torch.int64))
+        for share in (LAST_PART, LAST_THIRD)
+    )
     values = {
         "total": summary.total,
         "excess": summary.excess,
@@ -32,7 +38,7 @@ def probe_results(summary: ProbeSummary, here: Container[int] | None = None) -> 
     }
     n_kept = summary.norm.shape[2]
     results = []
-    for row, n in enumerate(summary.n_tokens.tolist()):
+    for row, n in enumerate(counts):
         layers: dict[str, dict[str, Any]] = {
             layer: {name: value[row, i].item() for name, value in values.items()}
             for layer, i in columns.items()

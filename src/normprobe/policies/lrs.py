@@ -15,7 +15,6 @@ import torch
 from jaxtyping import Float
 
 from normprobe.errors import NormprobeError
-from normprobe.policies.probe_summary import ProbeSummary
 
 LAST_PART, LAST_THIRD = 0.3, 1 / 3
 FORMS: tuple[str, ...] = ("A", "B", "C", "D", "last_third")
@@ -35,32 +34,21 @@ def lrs_scores(
         norm,
         excess,
         (norm > tau[:, None]).float(),
-        excess[:, n - _last(n, LAST_PART) :],
-        norm[:, n - _last(n, LAST_THIRD) :],
+        excess[:, n - last_tokens(n, LAST_PART) :],
+        norm[:, n - last_tokens(n, LAST_THIRD) :],
     )
     sums = dict(zip(FORMS, (float(part.sum()) for part in parts), strict=True))
     return with_rates(sums, n)
 
 
-def sums_by_layer(summary: ProbeSummary) -> Float[torch.Tensor, "form request layer"]:
-    """The scores of `FORMS` layer by layer, before they are added up, of each request of a probe.
-
-    D and last_third are exact for responses of fewer than `BLOCKS` tokens and approximate beyond (`ProbeSummary.last`).
-    """
-    counts = summary.n_tokens.tolist()
-    _, D = summary.last(torch.tensor([_last(n, LAST_PART) for n in counts], dtype=torch.int64))
-    last_third, _ = summary.last(torch.tensor([_last(n, LAST_THIRD) for n in counts], dtype=torch.int64))
-    return torch.stack([summary.total, summary.excess, summary.above.float(), D, last_third])
-
-
 def with_rates(sums: Mapping[str, float], n: int) -> dict[str, float]:
     """The sums of a response of n tokens (keys: FORMS), and each per token that it sums over."""
-    counts = {"D": _last(n, LAST_PART), "last_third": _last(n, LAST_THIRD)}
+    counts = {"D": last_tokens(n, LAST_PART), "last_third": last_tokens(n, LAST_THIRD)}
     rates = {f"{form}_per_token": value / max(counts.get(form, n), 1) for form, value in sums.items()}
     return dict(sums) | rates
 
 
-def _last(n: int, share: float) -> int:
+def last_tokens(n: int, share: float) -> int:
     """How many of n tokens the last part holds: at least one where there is any."""
     return min(n, max(1, round(share * n)))
 

@@ -87,8 +87,7 @@ class Intervention:
         self._calls: dict[int, BlockCall] = {}
         self._made: list[tuple[torch.Tensor, ...]] = []
         self._kept: list[PassRecord] = []
-        self._largest: Float[torch.Tensor, " layer"] | None = None
-        self._acted: Bool[torch.Tensor, " layer"] | None = None
+        self._folded: list[tuple[Float[torch.Tensor, " layer"], Bool[torch.Tensor, " layer"]]] = []
 
     def begin(self, requests: Sequence[str], device: torch.device) -> None:
         """Begin a batch: slot i belongs to requests[i], whose history is empty."""
@@ -179,10 +178,7 @@ class Intervention:
             torch.cat([getattr(record, name) for record in self._kept], dim=1)
             for name in ("norm", "triggered")
         )
-        largest, acted = torch.where(step >= 0, norm, 0.0).amax(dim=1), triggered.any(dim=1)
-        if self._largest is not None and self._acted is not None:
-            largest, acted = torch.maximum(self._largest, largest), self._acted | acted
-        self._largest, self._acted = largest, acted
+        self._folded.append((torch.where(step >= 0, norm, 0.0).amax(dim=1), triggered.any(dim=1)))
         self._kept.clear()
 
     def conclude(self, quiet: bool) -> None:
@@ -190,15 +186,16 @@ class Intervention:
         self.finish()
         if self._kept:
             self._fold()
-        if self._largest is None or self._acted is None:
+        if not self._folded:
             layers = list(self.policy.layers)
             raise NormprobeError(
                 f"expected the model to run layers {layers}, got no call of layer {layers}; "
                 "run the model inside the intervention"
             )
-        if not quiet and not self._acted.any():
-            largest = zip(self.policy.layers, self._largest.tolist(), strict=True)
-            largest_norms = ", ".join(f"{norm:.4g} at layer {layer}" for layer, norm in largest)
+        largest, acted = map(torch.stack, zip(*self._folded, strict=True))
+        if not quiet and not acted.any():
+            by_layer = zip(self.policy.layers, largest.amax(dim=0).tolist(), strict=True)
+            largest_norms = ", ".join(f"{norm:.4g} at layer {layer}" for layer, norm in by_layer)
             warnings.warn(
                 f"the policy changed nothing; the largest norms it saw: {largest_norms}",
                 UntriggeredWarning,

@@ -22,9 +22,8 @@ def best_of(
     `outputs[0]` is then the response that `normprobe.policies.lrs.choose` chooses.
 
     llm: a `vllm.LLM` started with normprobe. sampling_params: with n > 1; the policy that its extra_args name must hold
-    a probe, and is the probe alone by default. form: one of `normprobe.policies.lrs.lrs_scores`, by default the
-    paper's; sums grow with the length of a response, those `_per_token` do not. generate: further arguments of
-    `llm.generate`.
+    a probe, and is the probe alone by default. form: a key of `normprobe.policies.lrs.lrs_scores`, by default the
+    paper's. generate: further arguments of `llm.generate`.
 
     The scores stay on the outputs, in `kv_transfer_params["normprobe"]["samples"][str(response.index)]["scores"]`.
     Raises NormprobeError for another form, one response only, or a policy without a probe.

@@ -20,7 +20,7 @@ import math
 import os
 import sys
 import tempfile
-from collections.abc import Generator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -86,8 +86,8 @@ class Served:
     prompts: list[list[int]]
     new_tokens: int
 
-    def steps(self, policy: Any = None, n: int | None = None) -> Generator[None, None, list[list[int]]]:
-        """Serve the (first n) prompts, one step of the engine at a time; the tokens come with the end."""
+    def steps(self, policy: Any = None, n: int | None = None) -> Iterator[list[list[int]] | None]:
+        """Serve the (first n) prompts, one step of the engine at a time; the last item is their tokens, others None."""
         engine = self.llm.llm_engine
         params = vllm.SamplingParams(
             temperature=0.0,
@@ -106,17 +106,13 @@ class Served:
                 for output in engine.step()
                 if output.finished
             }
-            yield
-        return [done[name] for name in names]
+            yield None
+        yield [done[name] for name in names]
 
     def generate(self, policy: Any = None, n: int | None = None) -> list[list[int]]:
-        """All steps at once."""
-        run = self.steps(policy, n)
-        while True:
-            try:
-                next(run)
-            except StopIteration as end:
-                return end.value
+        *_, written = self.steps(policy, n)
+        assert written is not None
+        return written
 
     @property
     def runner(self) -> Any:
@@ -152,10 +148,8 @@ def compete(
             begun = clock(DEVICE)
             # Reading the clock waits for the device; a turn without an end does not ask for it.
             while math.isinf(TURN) or (taken := clock(DEVICE) - begun) < TURN:
-                try:
-                    next(runs[at])
-                except StopIteration as end:
-                    taken, tokens[at] = clock(DEVICE) - begun, end.value
+                if (written := next(runs[at])) is not None:
+                    taken, tokens[at] = clock(DEVICE) - begun, written
                     going.remove(at)
                     break
             seconds[at] += taken

@@ -13,7 +13,7 @@ from normprobe.policies.alrr import ALRR
 from normprobe.policies.combined import Combined, RunningCombined
 from normprobe.policies.controls.caa import CAA
 from normprobe.policies.controls.causal import DirectionOnly, LowNormSuppression, Rotation
-from normprobe.policies.controls.gated_recursion import EntropyGate, GatedRecursion
+from normprobe.policies.controls.gated_recursion import EntropyGate, GatedRecursion, RandomGate
 from normprobe.policies.controls.replayed_suppression import Doses, ReplayedSuppression
 from normprobe.policies.erss import DIRECTIONS, ERSS
 from normprobe.policies.policy import Policy, Stateless

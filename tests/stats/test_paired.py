@@ -39,7 +39,7 @@ def test_the_mcnemar_interval_covers() -> None:
 def test_a_paired_difference_sees_through_the_spread_between_problems() -> None:
     rng = np.random.default_rng(0)
     base = rng.normal(scale=100, size=40)
-    estimate = paired_difference(base + 1 + rng.normal(size=40), base, rng, unit="nats")
+    estimate = paired_difference(base + 1 + rng.normal(size=40), base, rng)
     assert 0 < estimate.interval[0] < estimate.value < estimate.interval[1]
     assert estimate.p < 0.01
 

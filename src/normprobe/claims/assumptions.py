@@ -25,7 +25,7 @@ from normprobe.claims.claim import Claim, Measurement
 from normprobe.claims.evidence import Evidence
 from normprobe.claims.margin import Form, control
 from normprobe.claims.measure.bound_inputs import BoundInputs, of_layers, read_bound_inputs, shared_problems
-from normprobe.claims.measure.measured_tokens import FEWEST_PROBLEMS, NotMeasurable
+from normprobe.claims.measure.measured_tokens import require
 from normprobe.claims.measure.readers import READER_NAMES
 from normprobe.claims.measure.resampling import Draws, Resampling, as_text
 from normprobe.runs.layout import READERS
@@ -68,28 +68,17 @@ def _checks(tables: Tables, reader: str, inputs: BoundInputs, weights: np.ndarra
         return np.tile(of_layers(tables, reader, column), (len(weights), 1))
 
     d, width = (int(of_layers(tables, reader, column)[0]) for column in ("d", "width"))
+    welch = welch_bound(width, d)
     constants = inputs.constants
-    epsilon, delta, kappa, overlap, a, b = (
-        weighted_means(weights, values)
-        for values in (
-            constants.epsilon,
-            constants.delta,
-            constants.kappa,
-            inputs.overlap,
-            inputs.a,
-            inputs.b,
-        )
-    )
+    of_inputs = (constants.epsilon, constants.delta, constants.kappa, inputs.overlap, inputs.a, inputs.b)
+    epsilon, delta, kappa, overlap, a, b = (weighted_means(weights, values) for values in of_inputs)
+    cos = fixed("mean_abs_cos")
     # Without reasoning features there is nothing that could be separate or disentangled: NaN, which passes nothing.
     something = np.where(of_layers(tables, reader, "n_selected") > 0, 1.0, np.nan)
     return [
-        _Check(
-            "A1", "mean |cos| ÷ sqrt(2/(pi d))", fixed("mean_abs_cos") / random_baseline(d), A1_MULTIPLE, True
-        ),
-        _Check("A1", "mean |cos|", fixed("mean_abs_cos"), 0.02, False),
-        _Check(
-            "A1", f"max |cos| (Welch bound {welch_bound(width, d):.3f})", fixed("max_abs_cos"), 0.02, False
-        ),
+        _Check("A1", "mean |cos| ÷ sqrt(2/(pi d))", cos / random_baseline(d), A1_MULTIPLE, True),
+        _Check("A1", "mean |cos|", cos, 0.02, False),
+        _Check("A1", f"max |cos| (Welch bound {welch:.3f})", fixed("max_abs_cos"), 0.02, False),
         _Check("A2", "R²", fixed("r2"), 0.95, True, above=True),
         _Check("A2", "ε of mean states", epsilon, 0.05, False),
         _Check("A2", "mean ‖r‖/‖h‖ over tokens", fixed("eps_mean"), 0.05, False),
@@ -100,11 +89,6 @@ def _checks(tables: Tables, reader: str, inputs: BoundInputs, weights: np.ndarra
     ]
 
 
-def _all_hold(checks: list[_Check]) -> np.ndarray:
-    """Whether the four hold, [draw, layer]."""
-    return np.logical_and.reduce([check.passes for check in checks if check.decides])
-
-
 def measure(tables: Tables, resample: Resampling) -> Measurement:
     """Measure the share; the series hold a row per quantity, layer and reader, its threshold and whether it passes.
 
@@ -112,21 +96,19 @@ def measure(tables: Tables, resample: Resampling) -> Measurement:
     """
     readers = [reader for reader in READERS if len(tables.layers(reader))]
     problems = shared_problems(tables, readers)
-    if len(problems) < FEWEST_PROBLEMS:
-        raise NotMeasurable(
-            f"it needs at least {FEWEST_PROBLEMS} measured problems, and this run has {len(problems)}"
-        )
+    require(len(problems))
     weights = resample(len(problems))
     checks = {
         reader: _checks(tables, reader, read_bound_inputs(tables, reader, problems), weights)
         for reader in readers
     }
-    shares: dict[str, Draws] = {reader: _all_hold(checks[reader]).mean(axis=1) for reader in readers}
-    estimate = shares["model"]
+    shares: dict[str, Draws] = {
+        reader: np.logical_and.reduce([check.passes for check in of if check.decides]).mean(axis=1)
+        for reader, of in checks.items()
+    }
     others = [reader for reader in readers if reader not in ("model", "random")]
     return Measurement(
-        estimate=estimate,
-        forms={"": Form(estimate, {READER_NAMES["random"]: shares.get("random")})},
+        forms={"": Form(shares["model"], {READER_NAMES["random"]: shares.get("random")})},
         n=len(problems),
         note=_note(tables, checks),
         series=pd.concat([_series(tables, reader, checks[reader]) for reader in readers], ignore_index=True),
@@ -138,49 +120,35 @@ def _series(tables: Tables, reader: str, checks: list[_Check]) -> pd.DataFrame:
     frames = []
     for check in checks:
         low, high = percentile_interval(check.values[1:])
-        frames.append(
-            pd.DataFrame(
-                {
-                    "assumption": check.assumption,
-                    "quantity": check.quantity,
-                    "reader": reader,
-                    "layer": tables.layers(reader),
-                    "value": check.values[0],
-                    "low": low,
-                    "high": high,
-                    "threshold": check.threshold,
-                    "direction": ">" if check.above else "<",
-                    "passes": check.passes[0],
-                    "decides": check.decides,
-                }
-            )
-        )
+        columns = {
+            "assumption": check.assumption,
+            "quantity": check.quantity,
+            "reader": reader,
+            "layer": tables.layers(reader),
+            "value": check.values[0],
+            "low": low,
+            "high": high,
+            "threshold": check.threshold,
+            "direction": ">" if check.above else "<",
+            "passes": check.passes[0],
+            "decides": check.decides,
+        }
+        frames.append(pd.DataFrame(columns))
     return pd.concat(frames, ignore_index=True)
 
 
 def _note(tables: Tables, checks: dict[str, list[_Check]]) -> str:
-    def shares(reader: str) -> dict[str, float]:
-        return {check.assumption: float(check.passes[0].mean()) for check in checks[reader] if check.decides}
+    def shares(reader: str) -> str:
+        deciding = (check for check in checks[reader] if check.decides)
+        return ", ".join(f"{check.assumption} {check.passes[0].mean():.0%}" for check in deciding)
 
-    ours = shares("model")
-    text = (
-        "Layers in which each holds: "
-        + ", ".join(f"{name} {share:.0%}" for name, share in ours.items())
-        + ". "
-    )
+    text = f"Layers in which each holds: {shares('model')}. "
     if "random" in checks:
-        theirs = shares("random")
-        text += (
-            "A random dictionary of the same shape: "
-            + ", ".join(f"{n} {s:.0%}" for n, s in theirs.items())
-            + ". "
-        )
+        text += f"A random dictionary of the same shape: {shares('random')}. "
         model, random = (of_layers(tables, reader, "mean_abs_cos").mean() for reader in ("model", "random"))
-        better = (
-            "no closer to orthogonal than random directions, so A1 says nothing about training"
-            if model >= random
-            else ("closer to orthogonal than random directions")
-        )
+        better = "closer to orthogonal than random directions"
+        if model >= random:
+            better = f"no {better}, so A1 says nothing about training"
         text += f"Mean |cos| is {model:.4f} against {random:.4f} at random: {better}. "
     empty = int((of_layers(tables, "model", "n_selected") == 0).sum())
     if empty:
@@ -203,11 +171,9 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
                 continue
             height = -index - 0.38 * offset
             holds = mine["passes"].to_numpy(dtype=bool)
-            for mask, marker, colour in ((holds, "o", GREEN), (~holds, "x", VERMILION)):
-                colour = colour if reader == "model" else GREY
-                axes.plot(
-                    mine["layer"][mask], np.full(mask.sum(), height), marker, color=colour, markersize=4
-                )
+            for mask, marker, own in ((holds, "o", GREEN), (~holds, "x", VERMILION)):
+                colour, layers = own if reader == "model" else GREY, mine["layer"][mask]
+                axes.plot(layers, np.full(len(layers), height), marker, color=colour, markersize=4)
             first = mine.iloc[0]
             span = f"{mine['value'].min():.3g} to {mine['value'].max():.3g}"
             label = f"{first['assumption']} {quantity} {first['direction']} {first['threshold']:.3g}"

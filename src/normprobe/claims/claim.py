@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from normprobe.claims.evidence import Control, Decision, Evidence
+from normprobe.claims.evidence import Control, Evidence
 from normprobe.claims.margin import Form, decide_by_margin
 from normprobe.claims.measure.measured_tokens import NotMeasurable
 from normprobe.claims.measure.resampling import Draws, Resampling, interval
@@ -34,26 +34,23 @@ class Override:
     reason: str
     denied_by: str = ""
 
-    def applies(self, decision: Decision) -> bool:
-        denied = decision.verdict == NOT_SUPPORTED and decision.strongest == self.denied_by
-        return denied or not self.denied_by
-
 
 @dataclass(frozen=True)
 class Measurement:
     """What a claim measured on a run, before it is judged.
 
-    estimate: the claim's number in every draw, in its unit, measured in the form `form`; forms: what the rule compares;
-    further: numbers that are shown and decide nothing; series: the tidy table that the panel draws; overrides:
-    conditions of the rule that are met, of which the first that applies decides before the margin does.
+    forms: what the rule compares; form: the one that the claim's number is measured in; estimate: that number in every
+    draw, in the claim's unit, where it is not the form's own; further: numbers that are shown and decide nothing;
+    series: the tidy table that the panel draws; overrides: conditions of the rule that are met, of which the first that
+    applies decides before the margin does.
     """
 
-    estimate: Draws
     forms: Mapping[str, Form]
     n: int
     note: str
     series: pd.DataFrame
     form: str = ""
+    estimate: Draws | None = None
     further: Sequence[Control] = ()
     overrides: Sequence[Override] = ()
     n_unit: str = "problems"
@@ -108,9 +105,12 @@ class Claim:
         if missing := sorted(need for need in self.needs if not tables.has(need)):
             raise NotMeasurable(f"it needs {', '.join(missing)}, which this run does not have")
         found = self.measure(tables, resample)
+        estimate = found.forms[found.form].estimate if found.estimate is None else found.estimate
+        assert estimate is not None  # `needs` has what it takes
         decision = decide_by_margin(found.forms, self.null, self.smallest_effect)
-        override = next((override for override in found.overrides if override.applies(decision)), None)
-        deciding = [row for name, form in found.forms.items() for row in form.rows(name, found.estimate)]
+        denied_by = ("", decision.strongest if decision.verdict == NOT_SUPPORTED else "")
+        override = next((override for override in found.overrides if override.denied_by in denied_by), None)
+        deciding = [row for name, form in found.forms.items() for row in form.rows(name, estimate)]
         evidence = Evidence(
             claim=self.name,
             version=self.version,
@@ -119,9 +119,9 @@ class Claim:
             reason=override.reason if override else "",
             rule=self.rule,
             form=found.form,
-            estimate=float(found.estimate[0]),
+            estimate=float(estimate[0]),
             unit=self.unit,
-            interval=interval(found.estimate),
+            interval=interval(estimate),
             n=found.n,
             n_unit=found.n_unit,
             controls=(*deciding, *found.further),

@@ -26,7 +26,7 @@ from jaxtyping import Bool, Float
 from normprobe.claims.claim import Claim, Measurement
 from normprobe.claims.evidence import Evidence
 from normprobe.claims.margin import Form
-from normprobe.claims.measure.drawing import CONTROL, legend_below
+from normprobe.claims.measure.drawing import CONTROL, curve, legend_below, pick
 from normprobe.claims.measure.measured_tokens import (
     FEWEST_PROBLEMS,
     MeasuredTokens,
@@ -35,7 +35,7 @@ from normprobe.claims.measure.measured_tokens import (
     middle_layers,
 )
 from normprobe.claims.measure.readers import FILLER, MODEL, READER_NAMES, TWIN, null_subjects
-from normprobe.claims.measure.resampling import Draws, Resampling, as_text, average, row
+from normprobe.claims.measure.resampling import Draws, Resampling, as_text, average, row, tidy
 from normprobe.runs.tables import Tables
 from normprobe.stats.strata import share_between_groups, spearman_within
 from normprobe.style import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION
@@ -154,23 +154,13 @@ def measure(tables: Tables, resample: Resampling) -> Measurement:
             (DOMAIN_FIRST, problems.by_domain, first),
         )
     }
-    estimate, ours = shares[DIFFICULTY][MODEL], whole[MODEL]
-    assert estimate is not None  # the measured problems were answered in both modes
-    assert ours is not None
-    frames = [
-        row(form, reader, draws).assign(domain=ALL_DOMAINS, difficulty=np.nan)
-        for form, named in shares.items()
-        for reader, draws in named.items()
-        if draws is not None
-    ]
-    for number, domain in enumerate(problems.domains):
-        frames += problems.curve(ours, MODEL, str(domain), problems.domain == number, resample)
-    everything = np.ones(problems.n, dtype=bool)
-    for reader in (TWIN, FILLER):
+    frames = [frame.assign(domain=ALL_DOMAINS, difficulty=np.nan) for frame in tidy(shares)]
+    curves = [(MODEL, str(domain), problems.domain == i) for i, domain in enumerate(problems.domains)]
+    curves += [(reader, ALL_DOMAINS, np.ones(problems.n, dtype=bool)) for reader in (TWIN, FILLER)]
+    for reader, domain, chosen in curves:
         if (ratio := whole[reader]) is not None:
-            frames += problems.curve(ratio, reader, ALL_DOMAINS, everything, resample)
+            frames += problems.curve(ratio, reader, domain, chosen, resample)
     return Measurement(
-        estimate=estimate,
         form=DIFFICULTY,
         forms={form: Form.of(named) for form, named in shares.items()},
         n=problems.n,
@@ -180,39 +170,30 @@ def measure(tables: Tables, resample: Resampling) -> Measurement:
 
 
 def _note(shares: dict[str, dict[str, Draws | None]]) -> str:
-    def of(form: str, reader: str) -> str:
-        return as_text(shares[form][reader])
-
+    of = {(form, reader): as_text(draws) for form, named in shares.items() for reader, draws in named.items()}
     return (
-        f"Within domains difficulty explains {of(DIFFICULTY, MODEL)} of the rank variance of a problem's amplification "
+        f"Within domains difficulty explains {of[DIFFICULTY, MODEL]} of the rank variance of a problem's amplification "
         "(negative: thinking amplifies the norm less on harder problems). An untrained network gives "
-        f"{of(DIFFICULTY, TWIN)}, filler instead of a thought {of(DIFFICULTY, FILLER)}, the first {FIRST} tokens "
-        f"of each response {of(DIFFICULTY_FIRST, MODEL)}. At equal difficulty the domain explains "
-        f"{of(DOMAIN, MODEL)} of the rank variance of the spike; an untrained network, which reads other words in each "
-        f"domain too, gives {of(DOMAIN, TWIN)}, filler {of(DOMAIN, FILLER)}, the first {FIRST} tokens "
-        f"{of(DOMAIN_FIRST, MODEL)}."
+        f"{of[DIFFICULTY, TWIN]}, filler instead of a thought {of[DIFFICULTY, FILLER]}, the first {FIRST} tokens "
+        f"of each response {of[DIFFICULTY_FIRST, MODEL]}. At equal difficulty the domain explains "
+        f"{of[DOMAIN, MODEL]} of the rank variance of the spike; an untrained network, which reads other words in each "
+        f"domain too, gives {of[DOMAIN, TWIN]}, filler {of[DOMAIN, FILLER]}, the first {FIRST} tokens "
+        f"{of[DOMAIN_FIRST, MODEL]}."
     )
 
 
 def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
     """How many times higher the norm is in think, by difficulty: a curve per domain, the controls grey; 1 is dotted."""
-    shown = series[series["quantity"] == AMPLIFICATION]
-    shown = shown.assign(**{name: np.exp(shown[name]) for name in ("estimate", "low", "high")})
+    along = "difficulty"
+    shown = series.assign(**{name: np.exp(series[name]) for name in ("estimate", "low", "high")})
     axes.axhline(1.0, color="black", linestyle=":", linewidth=0.8)
 
-    def curve(rows: pd.DataFrame, label: str, **line: Any) -> None:
-        rows = rows.sort_values("difficulty")
-        axes.plot(rows["difficulty"], rows["estimate"], label=label, **line)
-        axes.fill_between(
-            rows["difficulty"], rows["low"], rows["high"], color=line["color"], alpha=0.15, linewidth=0
-        )
-
     for reader, style in ((TWIN, "--"), (FILLER, ":")):
-        curve(shown[shown["name"] == reader], reader, linestyle=style, **CONTROL)
-    ours = shown[shown["name"] == MODEL]
+        curve(axes, pick(shown, AMPLIFICATION, reader, along), reader, along, linestyle=style, **CONTROL)
+    ours = pick(shown, AMPLIFICATION, MODEL, along)
     for number, (domain, rows) in enumerate(ours.groupby("domain")):
         colour = DOMAIN_COLOURS[number % len(DOMAIN_COLOURS)]
-        curve(rows, str(domain), color=colour, marker="osD^vP"[number % 6])
+        curve(axes, rows, str(domain), along, color=colour, marker="osD^vP"[number % 6])
     axes.set_xlabel(f"difficulty (95 % intervals, n = {evidence.n} {evidence.n_unit})")
     axes.set_ylabel("norm in think / no_think")
     legend_below(axes, columns=3)

@@ -18,22 +18,22 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
 
 from normprobe.claims.claim import Claim, Measurement
 from normprobe.claims.evidence import Control, Evidence
 from normprobe.claims.margin import Form, control
 from normprobe.claims.measure.drawing import by_reader
 from normprobe.claims.measure.feature_correlation import (
-    FORMS,
     NO_SINKS,
     PLAIN,
     REGRESSED,
-    feature_correlation,
+    ByLayer,
+    correlations,
+    mode_gap,
 )
 from normprobe.claims.measure.measured_tokens import MeasuredTokens
-from normprobe.claims.measure.readers import MODEL, READER_NAMES, null_readers, subject_of
-from normprobe.claims.measure.resampling import Draws, Resampling, as_text, average, row, series
+from normprobe.claims.measure.readers import MODEL, READER_NAMES, TWIN
+from normprobe.claims.measure.resampling import Draws, Resampling, as_text, tidy
 from normprobe.claims.measure.signal_values import ENTROPIES, NAMES, NORM
 from normprobe.runs.tables import Tables
 from normprobe.stats.correlation import spearman
@@ -50,33 +50,27 @@ RULE = (
     "and surprisal regressed out is shown and does not count."
 )
 SIGNALS = (NORM, *ENTROPIES)
-_ByLayer = dict[str, Float[np.ndarray, "draw layer"]]
 
 
-def _strength(rho: _ByLayer) -> dict[str, Draws]:
+def _strength(rho: dict[str, ByLayer]) -> dict[str, Draws]:
     """|ρ| of each signal, mean over layers."""
     return {signal: np.abs(values).mean(axis=1) for signal, values in rho.items()}
 
 
 def _lead(strength: dict[str, Draws]) -> Draws:
     """The norm's |ρ| over the best entropy's, the best found anew in every draw."""
-    return strength[NORM] - np.maximum.reduce(
-        [strength[entropy] for entropy in ENTROPIES if entropy in strength]
-    )
+    return strength[NORM] - np.maximum.reduce([strength[name] for name in ENTROPIES if name in strength])
 
 
 def _layerwise(tables: Tables, measured: MeasuredTokens, weights: np.ndarray) -> dict[str, Draws]:
     """The paper's form on this model: ρ over layers of a signal's gap (think − no_think) with ΣΔz."""
     layers, signals = tables.layers("model"), tables.signals("model")
-
-    def gap(values: Float[np.ndarray, "layer run_token"]) -> Float[np.ndarray, "draw layer"]:
-        think, no_think = (
-            average(weights, measured.means(values, measured.where(m))) for m in ("think", "no_think")
-        )
-        return think - no_think
-
-    rise = gap(tables.z("model")["z_reasoning"])
-    return {signal: spearman(gap(signals[signal][layers]), rise) for signal in SIGNALS if signal in signals}
+    rise, _ = mode_gap(measured, weights, tables.z("model")["z_reasoning"])
+    return {
+        f"layer-wise, {signal}": spearman(mode_gap(measured, weights, signals[signal][layers])[0], rise)
+        for signal in SIGNALS
+        if signal in signals
+    }
 
 
 def measure(tables: Tables, resample: Resampling) -> Measurement:
@@ -85,46 +79,24 @@ def measure(tables: Tables, resample: Resampling) -> Measurement:
     """
     measured = MeasuredTokens(tables, ["think", "no_think"])
     weights = resample(measured.n_problems)
-    readers = ["model", *null_readers(tables)]
-    known = [
-        reader
-        for reader in readers
-        if tables.has(f"signals/{subject_of(reader)}") and tables.has(f"z/{reader}")
-    ]
-    rho = {
-        form: {
-            reader: feature_correlation(tables, reader, measured, weights, form, SIGNALS) for reader in known
-        }
-        for form in FORMS
+    rho = correlations(tables, measured, weights, SIGNALS)
+    strength = {
+        form: {name: _strength(found) for name, found in named.items() if found}
+        for form, named in rho.items()
     }
-    strength = {form: {reader: _strength(rho[form][reader]) for reader in known} for form in FORMS}
     leads: dict[str, dict[str, Draws | None]] = {
-        form: {
-            READER_NAMES[reader]: _lead(strength[form][reader]) if reader in known else None
-            for reader in readers
-        }
-        for form in FORMS
+        form: {name: _lead(strength[form][name]) if found else None for name, found in named.items()}
+        for form, named in rho.items()
     }
-    ours = strength[PLAIN]["model"]
+    ours = strength[PLAIN][MODEL]
     lacking = {name: None for entropy, name in ENTROPIES.items() if entropy not in ours}
+    by_layer = {name: found for name, found in rho[PLAIN].items() if found}
     frames = [
-        series(signal, READER_NAMES[reader], values, tables.layers(reader))
-        for reader in known
-        for signal, values in rho[PLAIN][reader].items()
+        *tidy(by_layer, tables.layers("model"), names_first=True),
+        *tidy(strength[PLAIN], names_first=True),
+        *tidy({MODEL: _layerwise(tables, measured, weights)}, names_first=True),
     ]
-    frames += [
-        row(signal, READER_NAMES[reader], draws)
-        for reader in known
-        for signal, draws in strength[PLAIN][reader].items()
-    ]
-    frames += [
-        row(f"layer-wise, {signal}", MODEL, draws)
-        for signal, draws in _layerwise(tables, measured, weights).items()
-    ]
-    lead = leads[PLAIN][MODEL]
-    assert lead is not None  # the claim needs the model's own activations
     return Measurement(
-        estimate=lead,
         form=PLAIN,
         forms={form: Form.of(leads[form] | lacking) for form in (PLAIN, NO_SINKS)},
         n=measured.n_problems,
@@ -133,7 +105,7 @@ def measure(tables: Tables, resample: Resampling) -> Measurement:
         further=[
             *_strengths(PLAIN, ours),
             *(control(REGRESSED, name, draws) for name, draws in leads[REGRESSED].items()),
-            *_strengths(REGRESSED, strength[REGRESSED]["model"]),
+            *_strengths(REGRESSED, strength[REGRESSED][MODEL]),
         ],
     )
 
@@ -143,12 +115,8 @@ def _strengths(form: str, strength: dict[str, Draws]) -> list[Control]:
 
 
 def _note(strength: dict[str, Draws], leads: dict[str, dict[str, Draws | None]]) -> str:
-    best = max(
-        (entropy for entropy in ENTROPIES if entropy in strength), key=lambda entropy: strength[entropy][0]
-    )
-    lead, untrained, random = (
-        leads[PLAIN][READER_NAMES[reader]] for reader in ("model", "untrained", "random")
-    )
+    best = max((name for name in ENTROPIES if name in strength), key=lambda name: strength[name][0])
+    lead, untrained, random = (leads[PLAIN][name] for name in (MODEL, TWIN, READER_NAMES["random"]))
     order = "more" if strength[NORM][0] > strength[best][0] else "less"
     return (
         f"Within a layer the norm follows the reasoning features with |ρ| = {strength[NORM][0]:.2f}, "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -35,15 +35,6 @@ class Control:
         """What was measured, in words, without its form."""
         return f"{self.quantity}, {self.name}" if self.quantity else self.name
 
-    def to_dict(self) -> dict[str, object]:
-        """Plain types only, non-finite numbers as None."""
-        return _plain(asdict(self))
-
-    @classmethod
-    def from_dict(cls, entry: Mapping[str, Any]) -> Control:
-        """The control that `to_dict` wrote."""
-        return cls(**{**entry, **_numbers(entry, "estimate")})
-
 
 @dataclass(frozen=True)
 class Decision:
@@ -68,16 +59,6 @@ class Decision:
     def verdict(self) -> str:
         """Verdict of the margin alone; a missing control leaves it inconclusive."""
         return decide(self.interval, self.smallest_effect)
-
-    def to_dict(self) -> dict[str, object]:
-        """Plain types only, non-finite numbers as None."""
-        return _plain({f.name: getattr(self, f.name) for f in fields(self) if f.name != "draws"})
-
-    @classmethod
-    def from_dict(cls, entry: Mapping[str, Any]) -> Decision:
-        """The decision that `to_dict` wrote, without its draws."""
-        missing = tuple((form, name) for form, name in entry["missing"])
-        return cls(**{**entry, **_numbers(entry, "margin", "p"), "missing": missing})
 
 
 @dataclass(frozen=True)
@@ -121,38 +102,40 @@ class Evidence:
         """The controls of the estimate as it stands, those of other forms left out."""
         return [control for control in self.controls if control.form == self.form]
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, Any]:
         """Plain types only, non-finite numbers as None: `json.dumps(..., allow_nan=False)` accepts it."""
-        plain = _plain({f.name: getattr(self, f.name) for f in fields(self)})
-        return plain | {
-            "controls": [control.to_dict() for control in self.controls],
-            "decision": self.decision.to_dict(),
-        }
+        plain = _plain(asdict(self))
+        del plain["decision"]["draws"]
+        return plain
 
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any]) -> Evidence:
         """The evidence that `to_dict` wrote. Raises KeyError, TypeError or ValueError for anything else."""
-        controls = tuple(Control.from_dict(control) for control in entry["controls"])
-        decision = Decision.from_dict(entry["decision"])
-        return cls(**{**entry, **_numbers(entry, "estimate"), "controls": controls, "decision": decision})
+        controls = tuple(Control(**_read(control, "estimate")) for control in entry["controls"])
+        decision = _read(entry["decision"], "margin", "p")
+        decision["missing"] = tuple((form, name) for form, name in decision["missing"])
+        shown = {"controls": controls, "decision": Decision(**decision)}
+        return cls(**{**_read(entry, "estimate"), **shown})
 
 
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+def _plain(value: Any) -> Any:
     """Tuples as lists; NaN and infinity, which JSON does not know, as None."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, tuple):
-            return [plain(item) for item in value]
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
-    return {name: plain(value) for name, value in values.items()}
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _numbers(entry: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    """The named numbers and the interval as floats, None as NaN."""
+def _read(entry: Mapping[str, Any], *numbers: str) -> dict[str, Any]:
+    """The entry with the named numbers and the interval as floats, None as NaN."""
 
     def number(value: float | None) -> float:
         return math.nan if value is None else float(value)
 
     low, high = entry["interval"]
-    return {name: number(entry[name]) for name in names} | {"interval": (number(low), number(high))}
+    return {
+        **entry,
+        **{name: number(entry[name]) for name in numbers},
+        "interval": (number(low), number(high)),
+    }

@@ -35,7 +35,7 @@ from normprobe.claims.margin import Form, control
 from normprobe.claims.measure.drawing import CONTROL, curve, layer_axis, legend_below, pick
 from normprobe.claims.measure.measured_tokens import MeasuredTokens, late_layers
 from normprobe.claims.measure.readers import MODEL, READER_NAMES, TWIN
-from normprobe.claims.measure.resampling import Draws, Resampling, as_text, average, row, series
+from normprobe.claims.measure.resampling import Draws, Resampling, as_text, average, over_layers, tidy
 from normprobe.claims.measure.within_groups import (
     centred_within,
     correlation_within,
@@ -60,7 +60,7 @@ RULE = (
 FINAL, MATCHED, GROWTH = "final norm", "frequency-matched", "growth"
 ITSELF, STILL_HARD = "norm at the token itself", "given the final model's surprisal too"
 EARLY = READER_NAMES["early"]
-_Tokens = Float[np.ndarray, "layer token"]
+_Tokens = Float[np.ndarray, "_ token"]
 
 
 def _before(values: Float[np.ndarray, "*layer run_token"]) -> Float[np.ndarray, "*layer run_token"]:
@@ -102,15 +102,10 @@ class _Hardness:
         return np.log(self._pick(_before(self.tables.signals(subject)["norm"])))
 
     def correlation(
-        self,
-        values: _Tokens,
-        *,
-        same_word: bool = False,
-        given: Float[np.ndarray, "covariate token"] | None = None,
+        self, values: _Tokens, *more: _Tokens, same_word: bool = False
     ) -> Float[np.ndarray, "problem layer"]:
-        """Spearman's ρ of early surprisal and values in each problem, given position, frequencies and `given`."""
-        given = self.given if given is None else np.concatenate([self.given, given])
-        covariates = ranks_within(given, self.problem)
+        """Spearman's ρ of early surprisal and values in each problem, given position, frequencies and `more`."""
+        covariates = ranks_within(np.concatenate([self.given, *more]), self.problem)
 
         def rest(of: _Tokens) -> _Tokens:
             of = centred_within(of, self.word) if same_word else of
@@ -127,53 +122,29 @@ def measure(tables: Tables, resample: Resampling) -> Measurement:
     weights = resample(hardness.measured.n_problems)
     subjects = [subject for subject in ("model", "untrained", "early") if tables.has(f"signals/{subject}")]
     norms = {READER_NAMES[subject]: hardness.log_norm(subject) for subject in subjects}
+    surprisal = hardness.of("model", "surprisal")
     rho = {
         FINAL: {name: hardness.correlation(norm) for name, norm in norms.items()},
         MATCHED: {name: hardness.correlation(norm, same_word=True) for name, norm in norms.items()},
-        GROWTH: {
-            name: hardness.correlation(norm - norms[EARLY]) for name, norm in norms.items() if name != EARLY
-        },
-        ITSELF: {
-            READER_NAMES[subject]: hardness.correlation(hardness.of(subject, "norm")) for subject in subjects
-        },
-        STILL_HARD: {
-            name: hardness.correlation(norm, given=hardness.of("model", "surprisal"))
-            for name, norm in norms.items()
-        },
+        GROWTH: {name: hardness.correlation(norms[name] - norms[EARLY]) for name in norms if name != EARLY},
+        ITSELF: {READER_NAMES[of]: hardness.correlation(hardness.of(of, "norm")) for of in subjects},
+        STILL_HARD: {name: hardness.correlation(norm, surprisal) for name, norm in norms.items()},
     }
     by_layer = {
         form: {name: average(weights, values) for name, values in named.items()}
         for form, named in rho.items()
     }
-    depth = len(norms[MODEL])
-    late = late_layers(range(depth), depth)
-    means: dict[str, dict[str, Draws | None]] = {
-        form: {TWIN: None} | {name: draws[:, late].mean(axis=1) for name, draws in named.items()}
-        for form, named in by_layer.items()
-    }
-    frames = [
-        series(form, name, draws, range(depth))
-        for form, named in by_layer.items()
-        for name, draws in named.items()
-    ]
-    frames += [
-        row(form, name, draws)
-        for form, named in means.items()
-        for name, draws in named.items()
-        if draws is not None
-    ]
-    estimate = means[FINAL][MODEL]
-    assert estimate is not None  # the claim needs the model's own norms
+    layers = range(len(norms[MODEL]))
+    late = late_layers(layers, len(layers))
+    means = {form: over_layers({TWIN: None, **named}, late) for form, named in by_layer.items()}
+    shown = ((form, name, draws) for form in (ITSELF, STILL_HARD) for name, draws in means[form].items())
     return Measurement(
-        estimate=estimate,
         form=FINAL,
         forms={form: Form.of(means[form]) for form in (FINAL, MATCHED, GROWTH)},
         n=hardness.measured.n_problems,
         note=_note(means),
-        series=pd.concat(frames, ignore_index=True),
-        further=[
-            control(form, name, draws) for form in (ITSELF, STILL_HARD) for name, draws in means[form].items()
-        ],
+        series=pd.concat([*tidy(by_layer, layers), *tidy(means)], ignore_index=True),
+        further=[control(*number) for number in shown],
     )
 
 

@@ -21,8 +21,8 @@ import pandas as pd
 from normprobe.claims.claim import Claim, ExtraFigure, Measurement, Override
 from normprobe.claims.evidence import Evidence
 from normprobe.claims.margin import Form, control
-from normprobe.claims.measure.measured_tokens import FEWEST_PROBLEMS, NotMeasurable
-from normprobe.claims.measure.resampling import Draws, Resampling, as_text, average, row
+from normprobe.claims.measure.measured_tokens import NotMeasurable, require
+from normprobe.claims.measure.resampling import Draws, Resampling, as_text, average, tidy
 from normprobe.runs.tables import Tables
 from normprobe.stats.paired import mcnemar
 from normprobe.stats.verdict import INCONCLUSIVE
@@ -65,31 +65,23 @@ def measure(tables: Tables, resample: Resampling) -> Measurement:
     if missing := sorted({PLAIN, HIGH, RANDOM} - set(accuracy.columns)):
         raise NotMeasurable(f"it needs scored answers under {', '.join(missing)}, and this run has none")
     accuracy = accuracy.dropna()
-    if len(accuracy) < FEWEST_PROBLEMS:
-        raise NotMeasurable(
-            f"it needs at least {FEWEST_PROBLEMS} problems answered under every treatment, and this run has "
-            f"{len(accuracy)}"
-        )
+    require(len(accuracy), "problems answered under every treatment")
     rows = rows[rows["problem_id"].isin(accuracy.index)]
     weights = resample(len(accuracy))
     means = average(weights, accuracy.to_numpy(dtype=float))
     right: dict[str, Draws] = {treatment: means[:, i] for i, treatment in enumerate(accuracy.columns)}
     drop = {treatment: right[PLAIN] - draws for treatment, draws in right.items() if treatment != PLAIN}
-    suppressed = _suppressed_per_token(rows)
+    totals = rows.groupby("treatment")[["n_suppressed", "n_tokens"]].sum()
+    suppressed = totals["n_suppressed"] / totals["n_tokens"].clip(lower=1)
     overlap = _overlap(rows, accuracy.index, weights)
 
     contrast_of_top = drop[TOP] - drop[TOP_RANDOM] if {TOP, TOP_RANDOM} <= drop.keys() else None
-    frames = [row("accuracy", treatment, draws) for treatment, draws in right.items()]
-    frames += [row("drop", treatment, draws) for treatment, draws in drop.items()]
-    series = pd.concat(frames, ignore_index=True)
+    series = pd.concat(tidy({"accuracy": right, "drop": drop}), ignore_index=True)
     factor = rows.groupby("treatment")["factor"].first()
+    controls = {treatment: drop.get(treatment) for treatment in CONTROLS}
     return Measurement(
         estimate=drop[HIGH] - drop[RANDOM],
-        forms={
-            "": Form(
-                drop[HIGH], {treatment: drop.get(treatment) for treatment in CONTROLS}, HIGH, ACCURACY_LOST
-            )
-        },
+        forms={"": Form(drop[HIGH], controls, HIGH, ACCURACY_LOST)},
         n=len(accuracy),
         note=_note(accuracy, drop, suppressed, overlap),
         series=series.assign(
@@ -105,9 +97,7 @@ def measure(tables: Tables, resample: Resampling) -> Measurement:
     )
 
 
-def _overrides(
-    right: dict[str, Draws], suppressed: dict[str, float], overlap: Draws | None
-) -> list[Override]:
+def _overrides(right: dict[str, Draws], suppressed: pd.Series, overlap: Draws | None) -> list[Override]:
     """The conditions of the rule that leave the claim open whatever the margin says."""
     met = []
     if suppressed[HIGH] == 0:
@@ -121,15 +111,6 @@ def _overrides(
     return met
 
 
-def _suppressed_per_token(rows: pd.DataFrame) -> dict[str, float]:
-    """Suppressed states (tokens × layers) per generated token, by treatment."""
-    totals = rows.groupby("treatment")[["n_suppressed", "n_tokens"]].sum()
-    return {
-        str(treatment): float(count)
-        for treatment, count in (totals["n_suppressed"] / totals["n_tokens"].clip(lower=1)).items()
-    }
-
-
 def _overlap(rows: pd.DataFrame, problems: pd.Index, weights: np.ndarray) -> Draws | None:
     """Share of class_matched's doses on tokens that high_norm changed itself; None where the run does not record it."""
     if "on_same_tokens" not in rows:
@@ -139,7 +120,7 @@ def _overlap(rows: pd.DataFrame, problems: pd.Index, weights: np.ndarray) -> Dra
 
 
 def _note(
-    accuracy: pd.DataFrame, drop: dict[str, Draws], suppressed: dict[str, float], overlap: Draws | None
+    accuracy: pd.DataFrame, drop: dict[str, Draws], suppressed: pd.Series, overlap: Draws | None
 ) -> str:
     if suppressed[HIGH] == 0:
         return NOTHING_SUPPRESSED
@@ -197,21 +178,15 @@ def dose_panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
     accuracy = series[series["quantity"] == "accuracy"].set_index("name")
     lines = ((HIGH, VERMILION, "o", "-", 0.004), (RANDOM_SAME_FACTOR, GREY, "s", "--", -0.004))
     for curve, colour, marker, line, aside in lines:  # aside: or one interval hides the other
-        treatments = [
-            treatment
-            for treatment in (PLAIN, curve, *_milder(accuracy, curve))
-            if treatment in accuracy.index
-        ]
-        shown = accuracy.loc[treatments].sort_values("factor")
+        shown = accuracy[accuracy.index.isin([PLAIN, curve, *_milder(accuracy, curve)])].sort_values("factor")
         at = shown["factor"] + aside
         axes.plot(at, shown["estimate"], color=colour, marker=marker, linestyle=line, label=curve)
         axes.vlines(at, shown["low"], shown["high"], color=colour, linewidth=1.0)
     axes.set_xlim(1.03, 0.07)
     axes.set_ylim(0.0, 1.0)
     axes.set_ylabel("accuracy in think")
-    axes.set_xlabel(
-        f"what is left of each suppressed state (95 % intervals, n = {evidence.n} {evidence.n_unit})"
-    )
+    n = f"95 % intervals, n = {evidence.n} {evidence.n_unit}"
+    axes.set_xlabel(f"what is left of each suppressed state ({n})")
     axes.legend(loc="lower left")
 
 

@@ -11,9 +11,8 @@ untrained and matched sets compare; where D = G it is tanh(½ log(late / middle)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -24,8 +23,8 @@ from normprobe.claims.evidence import Evidence
 from normprobe.claims.margin import Form, control
 from normprobe.claims.measure.drawing import CONTROL, curve, layer_axis, legend_below, pick
 from normprobe.claims.measure.measured_tokens import MeasuredTokens, NotMeasurable, late_layers, middle_layers
-from normprobe.claims.measure.readers import FILLER, MODEL, READER_NAMES, TWIN, null_subjects
-from normprobe.claims.measure.resampling import Draws, Resampling, as_text, average, series
+from normprobe.claims.measure.readers import FILLER, MODEL, READER_NAMES, TWIN, null_subjects, readable
+from normprobe.claims.measure.resampling import Draws, Resampling, as_text, average, tidy
 from normprobe.runs.tables import Tables
 from normprobe.style import GREY, reader_line
 
@@ -43,8 +42,7 @@ PER_NORM = "per unit norm"
 ANSWERS = "identical answer tokens"
 
 
-@dataclass(frozen=True)
-class _Contrast:
+class _Contrast(NamedTuple):
     """One set of features in thinking and without it."""
 
     raw: Float[np.ndarray, "draw layer"]  # ΣΔz, activation units
@@ -91,9 +89,7 @@ def measure(tables: Tables, resample: Resampling) -> Measurement:
     answers = measured.identical_answers("think", "no_think")
     model = contrast((think, no_think))
     controls: dict[str, _Contrast | None] = {
-        READER_NAMES[reader]: contrast((think, no_think), reader)
-        if tables.has(f"signals/{reader}") and tables.has(f"z/{reader}")
-        else None
+        READER_NAMES[reader]: contrast((think, no_think), reader) if readable(tables, reader) else None
         for reader in null_subjects(tables)
     }
     controls[FILLER] = contrast((filler, no_think)) if filler.any() else None
@@ -102,18 +98,16 @@ def measure(tables: Tables, resample: Resampling) -> Measurement:
 
     estimate = model.rise(late, middle)
     rises = {name: features and features.rise(late, middle) for name, features in controls.items()}
-    frames = [
-        series(quantity, name, values, layers)
-        for name, shown in {MODEL: model, **controls, ANSWERS: second}.items()
-        if shown
-        for quantity, values in (("raw", shown.raw), (PER_NORM, shown.difference))
-    ]
+    shown = {
+        name: {"raw": found.raw, PER_NORM: found.difference}
+        for name, found in {MODEL: model, **controls, ANSWERS: second}.items()
+        if found
+    }
     return Measurement(
-        estimate=estimate,
         forms={"": Form(estimate, rises)},
         n=measured.n_problems,
         note=_note(model.raw[0], estimate, rises, late, middle),
-        series=pd.concat(frames, ignore_index=True),
+        series=pd.concat(tidy(shown, layers, names_first=True), ignore_index=True),
         further=[control(ANSWERS, MODEL, second and second.rise(late, middle))],
     )
 

@@ -35,23 +35,22 @@ class Form:
         """From numbers by name, the model's under its own and every control's under the control's."""
         return cls(named[MODEL], {name: draws for name, draws in named.items() if name != MODEL})
 
-    def rivals(self, null: float) -> dict[str, Draws]:
-        """What the estimate must exceed: `null` (the value of no effect) and the controls that could be computed."""
-        known = {name: draws for name, draws in self.controls.items() if draws is not None}
-        sizes = (len(draws) for draws in (*known.values(), self.estimate) if draws is not None)
-        return {NO_EFFECT: np.full(next(sizes, 1), null), **known}
-
     @property
     def missing(self) -> list[str]:
         """What could not be computed."""
-        lacking = [name for name, draws in self.controls.items() if draws is None]
-        return [*(["the estimate"] if self.estimate is None else []), *lacking]
+        return [
+            name for name, draws in {"the estimate": self.estimate, **self.controls}.items() if draws is None
+        ]
 
-    def margin(self, null: float) -> Draws | None:
-        """Estimate − the strongest of its rivals, found anew in every draw; None if anything is missing."""
+    def margin(self, null: float) -> tuple[Draws, str] | None:
+        """Estimate − the strongest of `null` (the value of no effect) and its controls, found anew in every draw, with
+        the name of the strongest on the sample itself; None if anything is missing."""
         if self.estimate is None or self.missing:
             return None
-        return self.estimate - np.maximum.reduce(list(self.rivals(null).values()))
+        rivals = {name: draws for name, draws in self.controls.items() if draws is not None}
+        rivals = {NO_EFFECT: np.full(len(self.estimate), null), **rivals}
+        strongest = max(rivals, key=lambda rival: rivals[rival][0])
+        return self.estimate - np.maximum.reduce(list(rivals.values())), strongest
 
     def rows(self, form: str, estimate: Draws) -> list[Control]:
         """The form's numbers as rows of the evidence, its own estimate left out where it is the claim's `estimate`."""
@@ -74,7 +73,7 @@ def control(
 def weakest_form(forms: Mapping[str, Form], null: float) -> str | None:
     """The form with the lowest margin on the sample itself; None if anything is missing in any form."""
     margins = {name: form.margin(null) for name, form in forms.items()}
-    known = {name: float(margin[0]) for name, margin in margins.items() if margin is not None}
+    known = {name: float(margin[0][0]) for name, margin in margins.items() if margin is not None}
     return min(known, key=lambda name: known[name]) if len(known) == len(forms) else None
 
 
@@ -83,14 +82,13 @@ def decide_by_margin(forms: Mapping[str, Form], null: float, smallest_effect: fl
 
     Without a margin (NaN) if a form or a control cannot be computed.
     """
-    weakest = weakest_form(forms, null)
-    if weakest is None:
+    margins = {name: margin for name, form in forms.items() if (margin := form.margin(null))}
+    if len(margins) < len(forms):
         missing = tuple((name, lacking) for name, form in forms.items() for lacking in form.missing)
         return Decision(float("nan"), _NOTHING, smallest_effect, "", "", missing, float("nan"))
-    margins = [margin for form in forms.values() if (margin := form.margin(null)) is not None]
-    draws = np.minimum.reduce(margins)
-    rivals = forms[weakest].rivals(null)
-    strongest = max(rivals, key=lambda rival: rivals[rival][0])
+    draws = np.minimum.reduce([margin for margin, _ in margins.values()])
+    weakest = min(margins, key=lambda name: margins[name][0][0])
+    strongest = margins[weakest][1]
     # The sample counts as one of its resamples, so p is never 0; a draw without a value counts against the claim.
     p = (1 + int((~(draws[1:] > smallest_effect)).sum())) / len(draws)
     return Decision(float(draws[0]), interval(draws), smallest_effect, weakest, strongest, (), p, draws)

@@ -18,14 +18,9 @@ from normprobe.claims.claim import Claim, Measurement
 from normprobe.claims.evidence import Evidence
 from normprobe.claims.margin import Form, control
 from normprobe.claims.measure.drawing import CONTROL, curve, layer_axis, legend_below, pick
-from normprobe.claims.measure.measured_tokens import (
-    FEWEST_PROBLEMS,
-    MeasuredTokens,
-    NotMeasurable,
-    late_layers,
-)
+from normprobe.claims.measure.measured_tokens import MeasuredTokens, late_layers, require
 from normprobe.claims.measure.readers import MODEL, READER_NAMES, TWIN, null_subjects
-from normprobe.claims.measure.resampling import Draws, Resampling, as_text, average, row, series
+from normprobe.claims.measure.resampling import Draws, Resampling, as_text, average, over_layers, tidy
 from normprobe.claims.measure.within_groups import auroc_within, residuals_within
 from normprobe.runs.tables import Tables
 from normprobe.style import BLUE, GREEN, ORANGE, PURPLE, SKY, reader_line
@@ -72,9 +67,8 @@ class _Thoughts:
         )
 
     def scores(self, subject: str, signal: str = "norm") -> Float[np.ndarray, "layer token"]:
-        return np.atleast_2d(self.measured.pick(self.tables.signals(subject)[signal], self.mask)).astype(
-            float
-        )
+        values = self.measured.pick(self.tables.signals(subject)[signal], self.mask)
+        return np.atleast_2d(values).astype(float)
 
     def marks(
         self, scores: Float[np.ndarray, "layer token"], role: str
@@ -102,65 +96,46 @@ def measure(tables: Tables, resample: Resampling) -> Measurement:
     Raises NotMeasurable for too few problems with computed tokens in their thoughts.
     """
     thoughts = _Thoughts(tables)
-    plain = thoughts.marks(thoughts.scores("model"), "computed")
-    kept = np.isfinite(plain).all(axis=1)
-    n = int(kept.sum())
-    if n < FEWEST_PROBLEMS:
-        raise NotMeasurable(
-            f"it needs at least {FEWEST_PROBLEMS} measured problems with computed tokens, and this run has {n}"
-        )
-    weights = resample(n)
     subjects = ["model", *null_subjects(tables)]
+    auroc = {subject: thoughts.forms(subject) for subject in subjects if tables.has(f"signals/{subject}")}
+    kept = np.isfinite(auroc["model"][PLAIN]).all(axis=1)
+    n, depth = int(kept.sum()), auroc["model"][PLAIN].shape[1]
+    require(n, "measured problems with computed tokens")
+    weights, late = resample(n), late_layers(range(depth), depth)
+
+    def of_model(signal: str, role: str) -> Float[np.ndarray, "draw layer"]:
+        return average(weights, thoughts.marks(thoughts.scores("model", signal), role)[kept])
+
     by_layer = {
-        subject: {form: average(weights, auroc[kept]) for form, auroc in thoughts.forms(subject).items()}
-        for subject in subjects
-        if tables.has(f"signals/{subject}")
+        READER_NAMES[subject]: {form: average(weights, values[kept]) for form, values in forms.items()}
+        for subject, forms in auroc.items()
     }
-    depth = plain.shape[1]
-    late = late_layers(range(depth), depth)
-    means: dict[str, dict[str, Draws | None]] = {
-        form: {
-            READER_NAMES[subject]: by_layer[subject][form][:, late].mean(axis=1)
-            if subject in by_layer
-            else None
-            for subject in subjects
-        }
+    none: dict[str, Draws | None] = dict.fromkeys(READER_NAMES[subject] for subject in subjects)
+    means = {
+        form: none | over_layers({name: found[form] for name, found in by_layer.items()}, late)
         for form in (PLAIN, SAME, REST)
     }
-    surprisal = average(weights, thoughts.marks(thoughts.scores("model", "surprisal"), "computed")[kept])
+    surprisal = of_model("surprisal", "computed")[:, 0]
+    roles = {role: of_model("norm", role) for role in ROLE_COLOURS if (thoughts.role == role).any()}
     frames = [
-        series(form, READER_NAMES[subject], values, range(depth))
-        for subject, forms_of in by_layer.items()
-        for form, values in forms_of.items()
+        *tidy(by_layer, range(depth), names_first=True),
+        *tidy({MODEL: roles | {SURPRISAL: surprisal}}, range(depth), names_first=True),
     ]
-    frames += [
-        series(
-            role, MODEL, average(weights, thoughts.marks(thoughts.scores("model"), role)[kept]), range(depth)
-        )
-        for role in ROLE_COLOURS
-        if (thoughts.role == role).any()
-    ]
-    frames.append(row(SURPRISAL, MODEL, surprisal[:, 0]))
-    estimate = means[PLAIN][MODEL]
-    assert estimate is not None  # the claim needs the model's own norms
     return Measurement(
-        estimate=estimate,
         form=PLAIN,
         forms={form: Form.of(named) for form, named in means.items()},
         n=n,
-        note=_note(means, surprisal[:, 0], by_layer["model"][PLAIN], late),
+        note=_note(means, surprisal, by_layer[MODEL][PLAIN]),
         series=pd.concat(frames, ignore_index=True),
-        further=[control(PLAIN, SURPRISAL, surprisal[:, 0])],
+        further=[control(PLAIN, SURPRISAL, surprisal)],
     )
 
 
 def _note(
-    means: dict[str, dict[str, Draws | None]],
-    surprisal: Draws,
-    by_layer: Float[np.ndarray, "draw layer"],
-    late: list[int],
+    means: dict[str, dict[str, Draws | None]], surprisal: Draws, by_layer: Float[np.ndarray, "draw layer"]
 ) -> str:
-    estimate = by_layer[:, late].mean(axis=1)
+    estimate = means[PLAIN][MODEL]
+    assert estimate is not None
     place = "above" if estimate[0] > CHANCE else "below"
     lowest, highest = int(by_layer[0].argmin()), int(by_layer[0].argmax())
     return (
@@ -179,14 +154,8 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
     axes.axhline(CHANCE, color="black", linestyle=":", linewidth=0.8)
     for role, colour in ROLE_COLOURS.items():
         curve(axes, pick(series, role, MODEL), role, color=colour, linewidth=0.8)
-    curve(
-        axes,
-        pick(series, PLAIN, TWIN),
-        TWIN,
-        linestyle="--",
-        **CONTROL,
-    )
-    curve(axes, pick(series, SAME, MODEL), "computed against copied, same token", color=BLUE, linestyle="--")
+    curve(axes, pick(series, PLAIN, TWIN), TWIN, linestyle="--", **CONTROL)
+    curve(axes, pick(series, SAME, MODEL), SAME, color=BLUE, linestyle="--")
     curve(axes, pick(series, PLAIN, MODEL), "computed", **reader_line("model"))
     axes.set_ylim(0.0, 1.0)
     axes.set_ylabel("AUROC of the norm over thought tokens")

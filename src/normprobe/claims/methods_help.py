@@ -19,8 +19,8 @@ from scipy.special import ndtri
 from normprobe.claims.claim import Claim, Measurement
 from normprobe.claims.evidence import Evidence
 from normprobe.claims.margin import Form, control, weakest_form
-from normprobe.claims.measure.measured_tokens import FEWEST_PROBLEMS, NotMeasurable
-from normprobe.claims.measure.resampling import Draws, Resampling, as_text, average, row
+from normprobe.claims.measure.measured_tokens import NotMeasurable, require
+from normprobe.claims.measure.resampling import Draws, Resampling, as_text, average, tidy
 from normprobe.runs.tables import Tables
 from normprobe.stats.paired import mcnemar
 from normprobe.style import BLUE, GREY, VERMILION
@@ -59,20 +59,16 @@ def measure(tables: Tables, resample: Resampling) -> Measurement:
     """
     treatments, selectors = _wide(tables.method_treatments, "treatment"), _wide(tables.selection, "selector")
     problems = treatments.index.intersection(selectors.index)
-    if len(problems) < FEWEST_PROBLEMS:
-        raise NotMeasurable(
-            f"it needs at least {FEWEST_PROBLEMS} problems under every treatment, and this run has {len(problems)}"
-        )
-    if missing := [name for name in ("ALRR", "ERSS", PLAIN) if name not in treatments] + [
-        name for name in (LRS,) if name not in selectors
-    ]:
-        raise NotMeasurable(f"it needs answers under {', '.join(missing)}, and this run has none")
+    require(len(problems), "problems under every treatment")
     right = pd.concat([treatments.loc[problems], selectors.loc[problems]], axis=1)
+    if missing := [name for name in ("ALRR", "ERSS", PLAIN, LRS) if name not in right]:
+        raise NotMeasurable(f"it needs answers under {', '.join(missing)}, and this run has none")
     means = average(resample(len(right)), right.to_numpy(dtype=float))
     accuracy: dict[str, Draws] = {str(name): means[:, i] for i, name in enumerate(right.columns)}
 
-    chosen_by = [str(name) for name in selectors]
-    others = [name for name in chosen_by if not name.startswith("lrs_") and name not in SHOWN["LRS"]]
+    others = [
+        name for name in map(str, selectors) if not name.startswith("lrs_") and name not in SHOWN["LRS"]
+    ]
     compared = {method: (method, [PLAIN, *names]) for method, names in BASELINES.items()}
     compared["LRS"] = (LRS, others)
     forms = {
@@ -84,20 +80,21 @@ def measure(tables: Tables, resample: Resampling) -> Measurement:
     gain = {method: accuracy[own] - unchanged[method] for method, (own, _) in compared.items()}
     weakest = weakest_form(forms, CLAIM.null) or min(gain, key=lambda method: gain[method][0])
     shown = {method: [name for name in names if name in right] for method, names in SHOWN.items()}
-    frames = [row("accuracy", name, draws) for name, draws in accuracy.items()]
-    frames += [
-        row(f"gain: {method}", name, accuracy[name] - unchanged[method])
+    gains = {
+        f"gain: {method}": {
+            name: accuracy[name] - unchanged[method]
+            for name in (own, *rivals, *shown[method])
+            if name in accuracy and name != PLAIN
+        }
         for method, (own, rivals) in compared.items()
-        for name in (own, *(rival for rival in rivals if rival != PLAIN), *shown[method])
-        if name in accuracy
-    ]
+    }
     return Measurement(
         estimate=gain[weakest],
         form=weakest,
         forms=forms,
         n=len(right),
         note=_note(right, gain, others),
-        series=pd.concat(frames, ignore_index=True),
+        series=pd.concat(tidy({"accuracy": accuracy, **gains}), ignore_index=True),
         further=[
             control("LRS", PLAIN, accuracy[PLAIN], quantity="accuracy"),
             *(

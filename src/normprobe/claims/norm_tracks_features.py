@@ -20,16 +20,10 @@ from normprobe.claims.claim import Claim, Measurement
 from normprobe.claims.evidence import Evidence
 from normprobe.claims.margin import Form, control
 from normprobe.claims.measure.drawing import by_reader
-from normprobe.claims.measure.feature_correlation import (
-    FORMS,
-    NO_SINKS,
-    PLAIN,
-    REGRESSED,
-    feature_correlation,
-)
+from normprobe.claims.measure.feature_correlation import NO_SINKS, PLAIN, REGRESSED, correlations, mode_gap
 from normprobe.claims.measure.measured_tokens import MeasuredTokens
-from normprobe.claims.measure.readers import MODEL, READER_NAMES, TWIN, null_readers, subject_of
-from normprobe.claims.measure.resampling import Draws, Resampling, as_text, average, row, series
+from normprobe.claims.measure.readers import MODEL, READER_NAMES, TWIN, null_readers, readable, subject_of
+from normprobe.claims.measure.resampling import Draws, Resampling, as_text, over_layers, tidy
 from normprobe.claims.measure.signal_values import NORM
 from normprobe.runs.tables import Tables
 from normprobe.stats.correlation import partial_spearman, spearman
@@ -45,11 +39,8 @@ RULE = (
     f"interval of the smallest of the three margins lies above {SMALLEST_EFFECT}, not supported if below, else "
     "inconclusive; inconclusive if a control cannot be computed. The paper's layer-wise ρ is shown and does not count."
 )
-LAYERWISE, NO_SCALE, NO_DEPTH = (
-    "layer-wise ρ",
-    "layer-wise ρ, per-layer scale removed",
-    "layer-wise ρ, depth partialled out",
-)
+LAYERWISE = "layer-wise ρ"
+NO_SCALE, NO_DEPTH = f"{LAYERWISE}, per-layer scale removed", f"{LAYERWISE}, depth partialled out"
 
 
 def _layerwise(
@@ -57,17 +48,12 @@ def _layerwise(
 ) -> dict[str, Draws]:
     """The paper's ρ over layers, of the gap in norm with ΣΔz; raw, per unit norm of each layer, and given depth."""
     layers = tables.layers(reader)
-    norm, z = tables.signals(subject_of(reader))["norm"][layers], tables.z(reader)["z_reasoning"]
-    (n_think, n_not), (z_think, z_not) = (
-        [average(weights, measured.means(values, measured.where(mode))) for mode in ("think", "no_think")]
-        for values in (norm, z)
-    )
-    gap, rise, scale = n_think - n_not, z_think - z_not, (n_think + n_not) / 2
-    depth = np.arange(len(layers), dtype=float)
+    gap, scale = mode_gap(measured, weights, tables.signals(subject_of(reader))["norm"][layers])
+    rise, _ = mode_gap(measured, weights, tables.z(reader)["z_reasoning"])
     return {
         LAYERWISE: spearman(gap, rise),
         NO_SCALE: spearman(gap / scale, rise / scale),
-        NO_DEPTH: partial_spearman(gap, rise, [depth]),
+        NO_DEPTH: partial_spearman(gap, rise, [np.arange(len(layers), dtype=float)]),
     }
 
 
@@ -77,71 +63,41 @@ def measure(tables: Tables, resample: Resampling) -> Measurement:
     """
     measured = MeasuredTokens(tables, ["think", "no_think"])
     weights = resample(measured.n_problems)
-    readers = ["model", *null_readers(tables)]
-    known = [
-        reader
-        for reader in readers
-        if tables.has(f"signals/{subject_of(reader)}") and tables.has(f"z/{reader}")
-    ]
     by_layer = {
-        form: {
-            reader: feature_correlation(tables, reader, measured, weights, form, [NORM])[NORM]
-            for reader in known
-        }
-        for form in FORMS
+        form: {name: None if rho is None else rho[NORM] for name, rho in named.items()}
+        for form, named in correlations(tables, measured, weights, [NORM]).items()
     }
-    layerwise = {reader: _layerwise(tables, reader, measured, weights) for reader in known}
-
-    means: dict[str, dict[str, Draws | None]] = {
-        form: {
-            READER_NAMES[reader]: of_reader[reader].mean(axis=1) if reader in known else None
-            for reader in readers
-        }
-        for form, of_reader in by_layer.items()
+    means = {form: over_layers(named) for form, named in by_layer.items()}
+    layerwise = {
+        READER_NAMES[reader]: _layerwise(tables, reader, measured, weights)
+        for reader in ("model", *null_readers(tables))
+        if readable(tables, reader)
     }
-    frames = [
-        series(form, READER_NAMES[reader], values, tables.layers(reader))
-        for form, of_reader in by_layer.items()
-        for reader, values in of_reader.items()
-    ]
-    frames += [
-        row(form, name, draws)
-        for form, named in means.items()
-        for name, draws in named.items()
-        if draws is not None
-    ]
-    frames += [
-        row(form, READER_NAMES[reader], draws)
-        for reader, forms in layerwise.items()
-        for form, draws in forms.items()
-    ]
-    estimate = means[PLAIN][MODEL]
-    assert estimate is not None  # the claim needs the model's own activations
+    frames = [*tidy(by_layer, tables.layers("model")), *tidy(means), *tidy(layerwise, names_first=True)]
     return Measurement(
-        estimate=estimate,
         form=PLAIN,
         forms={form: Form.of(named) for form, named in means.items()},
         n=measured.n_problems,
         note=_note(means, layerwise),
         series=pd.concat(frames, ignore_index=True),
         further=[
-            control(form, READER_NAMES[reader], layerwise[reader][form])
+            control(form, name, found[form])
             for form in (LAYERWISE, NO_SCALE, NO_DEPTH)
-            for reader in known
+            for name, found in layerwise.items()
         ],
     )
 
 
 def _note(means: dict[str, dict[str, Draws | None]], layerwise: dict[str, dict[str, Draws]]) -> str:
-    naive = {reader: float(forms[LAYERWISE][0]) for reader, forms in layerwise.items()}
-    nulls = [f"{value:.2f} ({READER_NAMES[reader]})" for reader, value in naive.items() if reader != "model"]
+    naive = {name: float(forms[LAYERWISE][0]) for name, forms in layerwise.items()}
+    nulls = [f"{value:.2f} ({name})" for name, value in naive.items() if name != MODEL]
     plain, rest, random = means[PLAIN], means[REGRESSED], READER_NAMES["random"]
     return (
         "Within a layer, from token to token, norm and reasoning features correlate at "
         f"{as_text(plain[MODEL])}; an untrained network gives {as_text(plain[TWIN])}, a random "
         f"dictionary {as_text(plain[random])}. With token identity, position and surprisal regressed out it is "
         f"{as_text(rest[MODEL])} here and {as_text(rest[random])} with a random dictionary. The paper's layer-wise ρ "
-        f"is {naive['model']:.2f} here, against {', '.join(nulls) or 'no null that could be computed'}."
+        f"is {naive[MODEL]:.2f} here, against {', '.join(nulls) or 'no null that could be computed'}."
     )
 
 

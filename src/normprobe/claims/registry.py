@@ -11,7 +11,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from normprobe import claims
 from normprobe.claims.claim import Claim
@@ -19,6 +18,7 @@ from normprobe.claims.evidence import Evidence
 from normprobe.claims.measure import signal_comparison
 from normprobe.claims.measure.measured_tokens import NotMeasurable
 from normprobe.claims.measure.resampling import Resampling
+from normprobe.runs.atomic import atomic_write_json
 from normprobe.runs.tables import Tables
 
 
@@ -37,10 +37,9 @@ BY_NAME = {claim.name: claim for claim in CLAIMS}
 def evaluate_all(
     tables: Tables, seed: int, directory: Path, unchanged: Collection[str] = ()
 ) -> list[Evidence]:
-    """Judge every claim on a run and write what was found into `directory` (made if missing).
+    """Judge every claim on a run, compare its signals and write it all into `directory` (made if missing).
 
-    Written: for each claim the files of `write_claim`, the lists of `write_verdicts`, and where the run allows it
-    `signals.parquet` (`write_signals`). unchanged: names whose files are there already.
+    unchanged: names whose files are there already.
     """
     directory.mkdir(parents=True, exist_ok=True)
     for claim in CLAIMS:
@@ -51,25 +50,19 @@ def evaluate_all(
     return write_verdicts(directory)
 
 
-def judge_claim(claim: Claim, tables: Tables, seed: int) -> tuple[Evidence, pd.DataFrame]:
-    """Evidence and series of one claim, drawn from a generator keyed by seed and name: they do not depend on which
-    other claims are judged. Raises NotMeasurable if the run has too little for it."""
-    return claim.judge(tables, _resampling(seed, claim.name), seed)
-
-
 def write_claim(claim: Claim, tables: Tables, seed: int, directory: Path) -> None:
     """Judge one claim and write `{name}.json` (`Evidence.to_dict`) and `{name}.parquet` (its series).
 
     A claim that the run has too little for leaves only the JSON: {claim, statement, reason}.
     """
     try:
-        evidence, series = judge_claim(claim, tables, seed)
+        evidence, series = claim.judge(tables, _resampling(seed, claim.name), seed)
     except NotMeasurable as lacking:
         skipped = {"claim": claim.name, "statement": claim.statement, "reason": str(lacking)}
-        _write_json(directory / f"{claim.name}.json", skipped)
+        atomic_write_json(directory / f"{claim.name}.json", skipped)
         return
     series.to_parquet(directory / f"{claim.name}.parquet", index=False)
-    _write_json(directory / f"{claim.name}.json", evidence.to_dict())
+    atomic_write_json(directory / f"{claim.name}.json", evidence.to_dict())
 
 
 def write_signals(tables: Tables, seed: int, directory: Path) -> None:
@@ -85,14 +78,11 @@ def write_verdicts(directory: Path) -> list[Evidence]:
     paths = [directory / f"{claim.name}.json" for claim in CLAIMS]
     entries = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
     verdicts = [entry for entry in entries if "verdict" in entry]
-    _write_json(directory / "verdicts.json", verdicts)
-    _write_json(directory / "skipped.json", [entry for entry in entries if "verdict" not in entry])
+    atomic_write_json(directory / "verdicts.json", verdicts)
+    atomic_write_json(directory / "skipped.json", [entry for entry in entries if "verdict" not in entry])
     return [Evidence.from_dict(entry) for entry in verdicts]
 
 
 def _resampling(seed: int, name: str) -> Resampling:
+    """Keyed by seed and name, so that a claim's draws do not depend on which other claims are judged."""
     return Resampling(np.random.default_rng([seed, zlib.crc32(name.encode())]))
-
-
-def _write_json(path: Path, content: object) -> None:
-    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")

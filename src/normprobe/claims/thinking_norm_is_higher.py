@@ -20,7 +20,7 @@ from normprobe.claims.margin import Form
 from normprobe.claims.measure.drawing import curve, layer_axis, pick
 from normprobe.claims.measure.measured_tokens import MeasuredTokens
 from normprobe.claims.measure.readers import FILLER, MODEL, READER_NAMES, TWIN, null_subjects
-from normprobe.claims.measure.resampling import Draws, Resampling, average, series
+from normprobe.claims.measure.resampling import Draws, Resampling, average, over_layers, tidy
 from normprobe.runs.tables import Tables
 from normprobe.style import mode_line
 
@@ -60,12 +60,10 @@ def measure(tables: Tables, resample: Resampling) -> Measurement:
     def norms(subject: str, mask: Bool[np.ndarray, " token"]) -> Float[np.ndarray, "draw layer"]:
         return average(weights, measured.means(tables.signals(subject)["norm"], mask))
 
-    def ratio(subject: str, masks: _Masks) -> Float[np.ndarray, "draw layer"]:
-        return np.log(norms(subject, masks[0]) / norms(subject, masks[1]))
-
     def gap(subject: str, masks: _Masks) -> Float[np.ndarray, "draw layer"] | None:
-        known = tables.has(f"signals/{subject}") and masks[0].any() and masks[1].any()
-        return ratio(subject, masks) if known else None
+        if not (tables.has(f"signals/{subject}") and masks[0].any() and masks[1].any()):
+            return None
+        return np.log(norms(subject, masks[0]) / norms(subject, masks[1]))
 
     thinking, filling = _masks(measured, "think"), _masks(measured, "filler")
     gaps = {
@@ -76,36 +74,23 @@ def measure(tables: Tables, resample: Resampling) -> Measurement:
         }
         for form in thinking
     }
-    means = {
-        form: {name: _over_layers(values) for name, values in named.items()} for form, named in gaps.items()
-    }
-    whole, estimate = gaps[WHOLE][MODEL], means[WHOLE][MODEL]
+    means = {form: over_layers(named) for form, named in gaps.items()}
+    whole = gaps[WHOLE][MODEL]
     assert whole is not None  # the measured problems were answered in both modes
-    assert estimate is not None
-    layers = range(len(tables.signals("model")["norm"]))
-    frames = [
-        series(f"norm, {mode}", MODEL, norms("model", mask), layers)
+    shown: dict[str, dict[str, np.ndarray | None]] = {
+        f"norm, {mode}": {MODEL: norms("model", mask)}
         for mode in MODES
         if (mask := measured.where(mode)).any()
-    ]
-    frames += [
-        series(f"log ratio, {form}", name, values, layers)
-        for form, named in gaps.items()
-        for name, values in named.items()
-        if values is not None
-    ]
+    }
+    shown |= {f"log ratio, {form}": {**named} for form, named in gaps.items()}
+    layers = range(len(tables.signals("model")["norm"]))
     return Measurement(
-        estimate=estimate,
         form=WHOLE,
         forms={form: Form.of(named) for form, named in means.items()},
         n=measured.n_problems,
         note=_note(whole[0], means),
-        series=pd.concat(frames, ignore_index=True),
+        series=pd.concat(tidy(shown, layers), ignore_index=True),
     )
-
-
-def _over_layers(values: Float[np.ndarray, "draw layer"] | None) -> Draws | None:
-    return None if values is None else values.mean(axis=1)
 
 
 def _note(gap: Float[np.ndarray, " layer"], means: dict[str, dict[str, Draws | None]]) -> str:

@@ -20,7 +20,7 @@ from normprobe.claims.evidence import Control, Evidence
 from normprobe.claims.margin import Form, control
 from normprobe.claims.measure.bound_inputs import shared_problems
 from normprobe.claims.measure.held_out_bound import NORMS, PAPERS, PLUS, SIGNED, SQUARES, held_out_bounds
-from normprobe.claims.measure.measured_tokens import FEWEST_PROBLEMS, NotMeasurable
+from normprobe.claims.measure.measured_tokens import FEWEST_PROBLEMS, require
 from normprobe.claims.measure.readers import MODEL, READER_NAMES, null_readers
 from normprobe.claims.measure.resampling import Draws, Resampling
 from normprobe.runs.layout import READERS
@@ -55,24 +55,18 @@ def measure(tables: Tables, resample: Resampling) -> Measurement:
     """
     readers = [reader for reader in READERS if tables.layers(reader)]
     problems = shared_problems(tables, readers)
-    if len(problems) < 2 * FEWEST_PROBLEMS:
-        raise NotMeasurable(
-            f"it needs at least {2 * FEWEST_PROBLEMS} measured problems, half of them to fix the constants, "
-            f"and this run has {len(problems)}"
-        )
+    require(len(problems), "measured problems, half of them to fix the constants", 2 * FEWEST_PROBLEMS)
     order = [problems[index] for index in resample.rng.permutation(len(problems))]
     fixing, held_out = sorted(order[: len(order) // 2]), sorted(order[len(order) // 2 :])
-    series = pd.concat(
-        [held_out_bounds(tables, reader, fixing, held_out) for reader in readers], ignore_index=True
-    )
+    bounds = (held_out_bounds(tables, reader, fixing, held_out) for reader in readers)
+    series = pd.concat(bounds, ignore_index=True)
     weights = resample(len(held_out))
 
     def share(reader: str, form: str, column: str) -> Draws:
         """Share of a reader's bound inputs where a column is true, in every draw of held-out problems."""
         rows = series[(series["reader"] == reader) & (series["form"] == form)]
-        return weighted_means(
-            weights, rows[column].to_numpy(dtype=float).reshape(len(held_out), -1).mean(axis=1)
-        )
+        by_problem = rows[column].to_numpy(dtype=float).reshape(len(held_out), -1)
+        return weighted_means(weights, by_problem.mean(axis=1))
 
     series["says"] = series["holds"] & ~series["vacuous"]
     ours, vacuous = share("model", SIGNED, "says"), share("model", SIGNED, "vacuous")
@@ -89,7 +83,6 @@ def measure(tables: Tables, resample: Resampling) -> Measurement:
     }
     note, reason = _note(series)
     return Measurement(
-        estimate=ours,
         form=SIGNED,
         forms={SIGNED: Form(ours, controls)},
         n=len(held_out),
@@ -111,9 +104,8 @@ def broken_assumptions(rng: np.random.Generator) -> list[Control]:
     """
     k = np.array([2.0])
     controls = []
-    for name, planted in (
-        {"exact": EXACT} | {f"{name} broken": planted for name, planted in BROKEN.items()}
-    ).items():
+    all_planted = {"exact": EXACT, **{f"{name} broken": planted for name, planted in BROKEN.items()}}
+    for name, planted in all_planted.items():
         pairs = [synthetic_pair(rng, planted, k=2) for _ in range(TRIALS)]
         held = sum(bool(slack_free_bound(pair.lengths().gap, k).holds(pair.s).all()) for pair in pairs)
         low, high = binomtest(held, TRIALS).proportion_ci()
@@ -129,9 +121,8 @@ def _note(series: pd.DataFrame) -> tuple[str, str]:
     s, lower, upper = inputs["s"], inputs["lower"], inputs["upper"]
     below = (s / lower)[lower > 0]
     above = (upper / s)[np.isfinite(upper) & (s > 0)]
-    first = f"{int(inputs['vacuous'].sum())} of {len(inputs)} held-out bound inputs are vacuous" + (
-        f" ({why})." if why else "."
-    )
+    why = f" ({why})" if why else ""
+    first = f"{int(inputs['vacuous'].sum())} of {len(inputs)} held-out bound inputs are vacuous{why}."
     sentences = [
         first,
         f"The gap g is negative in {(inputs['gap'] < 0).mean():.0%} of them, S in {(s < 0).mean():.0%}.",
@@ -156,19 +147,15 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
         (inputs["holds"] & inputs["vacuous"], ".", GREY, "vacuous"),
         (~inputs["holds"], "x", VERMILION, "violated"),
     ):
-        axes.plot(
-            x[shown], y[shown], marker, color=colour, markersize=3, label=f"{label} ({int(shown.sum())})"
-        )
+        label = f"{label} ({int(shown.sum())})"
+        axes.plot(x[shown], y[shown], marker, color=colour, markersize=3, label=label)
     grid = np.linspace(0, max(float(x.max()), 0.1) * 1.05, 200)
-    omega, rho, c = (
-        float(values.median()) for values in (inputs["omega"] / scale**2, inputs["rho"], inputs["c"])
-    )
+    medians = (inputs["omega"] / scale**2).median(), inputs["rho"].median(), inputs["c"].median()
+    omega, rho, c = map(float, medians)
     curves = signed_bound(grid**2, *(np.full(len(grid), value) for value in (omega, rho, c)))
     axes.plot(grid, curves.lower, color=BLACK, linestyle="-", label="lower half (median constants)")
-    if np.isfinite(curves.upper).any():
-        axes.plot(grid, curves.upper, color=BLACK, linestyle="--", label="upper half")
-    else:
-        axes.plot([], [], color=BLACK, linestyle="--", label="upper half: ∞")
+    infinite = "" if np.isfinite(curves.upper).any() else ": ∞"
+    axes.plot(grid, curves.upper, color=BLACK, linestyle="--", label=f"upper half{infinite}")
     axes.plot(grid, grid, color=GREY, linestyle=":", label="S = √g")
     left, bottom = min(float(x.min()) * 1.05, 0.0), min(float(y.min()) * 1.05, 0.0)
     silent = min(float(np.sqrt(omega)), grid[-1])

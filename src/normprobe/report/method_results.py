@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,9 @@ import pandas as pd
 from normprobe.report.accuracy_table import wilson
 from normprobe.report.figure import HEIGHT, Drawing
 from normprobe.report.findings import NothingToDraw
-from normprobe.report.table import count, number, with_interval
+from normprobe.report.table import Cells, cells, count, number, with_interval
 from normprobe.runs.tables import Tables
-from normprobe.stats.estimate import Estimate
-from normprobe.stats.paired import mcnemar, paired_difference
+from normprobe.stats.paired import Estimate, mcnemar, paired_difference
 from normprobe.style import BLUE, GREEN, GREY, ORANGE, VERMILION
 
 PLAIN = "plain"
@@ -28,9 +27,8 @@ TREATMENTS = (
 )
 REGIMES = (
     "By regime and method, the setting that did best on tuning problems; where it beat plain generation, the same on "
-    "held-out problems (for the first regime they are the treatments above). A gain that was only the best of "
-    "many does not "
-    "come back."
+    "held-out problems (for the first regime they are the treatments above). A gain that was only the best of many "
+    "does not come back."
 )
 SENSITIVITY = (
     "Accuracy gained over plain generation on held-out problems while one knob is turned, with its 95 % interval. "
@@ -49,7 +47,6 @@ SELECTORS = (
     "that read the norm. Grey: what reads none. Blue: a sample at random. Green: the most that any selector could do. "
     "Lines: 95 % Wilson intervals."
 )
-
 TASKS = (
     "Tasks of lm-evaluation-harness, with the paper's settings and their baselines. Gain: the task's metric less the "
     "plain model's on the same documents, with its 95 % interval and its p (McNemar's exact; sign flips where the "
@@ -64,159 +61,121 @@ def read(tables: Tables, name: str) -> pd.DataFrame:
     return getattr(tables, name)
 
 
-def treatment_table(treatments: pd.DataFrame) -> tuple[tuple[str, ...], list[list[str]]]:
-    """Head and a row of cells per treatment; see `TREATMENTS`."""
+def treatment_table(treatments: pd.DataFrame) -> Cells:
+    """A row per treatment; see `TREATMENTS`."""
     plain = treatments[treatments["treatment"] == PLAIN].set_index("problem_id")
+    before = plain["correct"].astype(bool).to_numpy()
     rows = []
     for treatment, table in treatments.groupby("treatment", sort=False):
-        gain, won, lost = _gain(table, plain)
+        after = table.set_index("problem_id")["correct"].astype(bool).reindex(plain.index).to_numpy()
         first = table.iloc[0]
         by_layer = json.loads(first["rates"])
         rows.append(
-            [
-                str(treatment),
-                f"{table['correct'].astype(float).mean():.1%}",
-                "–" if treatment == PLAIN else with_interval(gain.value, gain.interval),
-                "–" if treatment == PLAIN else _p(gain),
-                f"{won} / {lost}",
-                f"{sum(by_layer.values()) / len(by_layer):.2%}",
-                f"{first['extra_passes']:.2%} / {first['extra_flops']:.2%}",
-                f"{table['n_tokens'].sum() / plain['n_tokens'].sum():.3f}",
-                f"{first['seconds'] / plain['seconds'].iloc[0]:.2f}",
-            ]
+            {
+                "Treatment": str(treatment),
+                "Accuracy": f"{table['correct'].astype(float).mean():.1%}",
+                **_gain(mcnemar(after, before), treatment),
+                "Won / lost": f"{int((after & ~before).sum())} / {int((~after & before).sum())}",
+                "Acted on": f"{sum(by_layer.values()) / len(by_layer):.2%}",
+                "Extra passes / FLOPs": f"{first['extra_passes']:.2%} / {first['extra_flops']:.2%}",
+                "Tokens": f"{table['n_tokens'].sum() / plain['n_tokens'].sum():.3f}",
+                "Time": f"{first['seconds'] / plain['seconds'].iloc[0]:.2f}",
+            }
         )
-    head = (
-        "Treatment",
-        "Accuracy",
-        "Gain",
-        "p",
-        "Won / lost",
-        "Acted on",
-        "Extra passes / FLOPs",
-        "Tokens",
-        "Time",
-    )
-    return head, rows
+    return cells(rows)
 
 
-def regime_table(swept: pd.DataFrame, confirmed: pd.DataFrame) -> tuple[tuple[str, ...], list[list[str]]]:
-    """Head and a row of cells per regime and method of the paper; see `REGIMES`."""
-    held_out = {(row["regime"], row["name"]): row for row in confirmed.to_dict("records")}
+def regime_table(swept: pd.DataFrame, confirmed: pd.DataFrame) -> Cells:
+    """A row per regime and method of the paper; see `REGIMES`."""
+    held_out = {(row["regime"], row["name"]): _counted(row) for row in confirmed.to_dict("records")}
     rows = []
     for (regime, _), tried in swept.groupby(["regime", "method"], sort=False):
         best = tried.iloc[int(tried["accuracy"].to_numpy().argmax())]
-        again = held_out.get((regime, best["name"]))
         rows.append(
-            [
-                str(regime),
-                str(best["name"]),
-                count(len(tried)),
-                f"{best['plain']:.1%}",
-                f"{best['gained']} / {best['lost']} of {best['n']}",
-                "–" if again is None else _counted(again),
-            ]
+            {
+                "Regime": str(regime),
+                "Best setting": str(best["name"]),
+                "Of": count(len(tried)),
+                "Plain": f"{best['plain']:.1%}",
+                "Won / lost, tuning": f"{best['gained']} / {best['lost']} of {best['n']}",
+                "Held-out gain": held_out.get((regime, best["name"]), "–"),
+            }
         )
-    head = ("Regime", "Best setting", "Of", "Plain", "Won / lost, tuning", "Held-out gain")
-    return head, rows
+    return cells(rows)
 
 
-def task_table(tasks: pd.DataFrame) -> tuple[tuple[str, ...], list[list[str]]]:
-    """Head and a row of cells per task and treatment: the gain over the plain model on the same documents."""
+def task_table(tasks: pd.DataFrame) -> Cells:
+    """A row per task and treatment: the gain over the plain model on the same documents; see `TASKS`."""
     rows = []
     for (task, metric), table in tasks.groupby(["task", "metric"], sort=False):
         plain = table[table["treatment"] == PLAIN].set_index("problem_id")["correct"]
+        before = plain.to_numpy()
         for treatment, own in table.groupby("treatment", sort=False):
             after = own.set_index("problem_id")["correct"].reindex(plain.index).to_numpy()
-            before = plain.to_numpy()
-            if set(np.unique(np.concatenate([before, after]))) <= {0.0, 1.0}:
-                gain = mcnemar(after == 1, before == 1, n_unit="documents")
-            else:
-                rng = np.random.default_rng(0)
-                gain = paired_difference(after, before, rng, unit=str(metric), n_unit="documents")
+            right_or_wrong = set(np.unique(np.concatenate([before, after]))) <= {0.0, 1.0}
+            gain = (
+                mcnemar(after == 1, before == 1)
+                if right_or_wrong
+                else paired_difference(after, before, np.random.default_rng(0))
+            )
             acted = own["acted"].iloc[0]
             rows.append(
-                [
-                    str(task),
-                    str(metric),
-                    str(treatment),
-                    count(len(own)),
-                    number(after.mean()),
-                    "–" if treatment == PLAIN else with_interval(gain.value, gain.interval),
-                    "–" if treatment == PLAIN else _p(gain),
-                    "–" if np.isnan(acted) else f"{acted:.2%}",
-                ]
+                {
+                    "Task": str(task),
+                    "Metric": str(metric),
+                    "Treatment": str(treatment),
+                    "n": count(len(own)),
+                    "Mean": number(after.mean()),
+                    **_gain(gain, treatment),
+                    "Acted on": "–" if np.isnan(acted) else f"{acted:.2%}",
+                }
             )
-    return ("Task", "Metric", "Treatment", "n", "Mean", "Gain", "p", "Acted on"), rows
-
-
-def sensitivity(tables: Tables) -> Drawing:
-    """The figure of `draw_sensitivity`."""
-    varied = read(tables, "sensitivity")
-    panels = varied["knob"].nunique()
-    return Drawing(
-        "Sensitivity", SENSITIVITY, lambda axes: draw_sensitivity(axes, varied), panels, height=0.6 * HEIGHT
-    )
-
-
-def selectors(tables: Tables) -> Drawing:
-    """The figure of `draw_selectors`."""
-    table = read(tables, "selection")
-    return Drawing("Selectors", SELECTORS, lambda axes: draw_selectors(axes[0], table), height=1.4 * HEIGHT)
-
-
-def combinations(tables: Tables) -> Drawing:
-    """The figure of `draw_combinations`."""
-    table = read(tables, "combinations")
-    return Drawing("Combinations", COMBINATIONS, lambda axes: draw_combinations(axes[0], table))
-
-
-def failures(tables: Tables) -> Drawing:
-    """The figure of `draw_failures`."""
-    table = read(tables, "method_treatments")
-    return Drawing("Failures", FAILURES, lambda axes: draw_failures(axes[0], table), height=1.2 * HEIGHT)
-
-
-DRAWINGS = (sensitivity, selectors, combinations, failures)
+    return cells(rows)
 
 
 def draw_selectors(axes: Any, selection: pd.DataFrame) -> None:
     """Accuracy by selector, the best on top."""
+
+    def colour(name: str) -> str:
+        reads_norm = "lrs_" in name or name == "mean_norm"
+        return {"random": BLUE, "oracle": GREEN}.get(name, VERMILION if reads_norm else GREY)
+
     right = selection.groupby("selector")["correct"].agg(["mean", "size"]).astype(float).sort_values("mean")
-    for height, (name, row) in enumerate(right.iterrows()):
-        reads_norm = "lrs_" in str(name) or name == "mean_norm"
-        colour = {"random": BLUE, "oracle": GREEN}.get(str(name), VERMILION if reads_norm else GREY)
-        _point(axes, row["mean"], row["size"], height, colour)
-    axes.set_yticks(range(len(right)), [str(name) for name in right.index], fontsize=6)
+    _points(axes, right, colour, fontsize=6)
+
+
+def draw_combinations(axes: Any, combinations: pd.DataFrame) -> None:
+    """A row per combination in the order of the table; grey the plain model."""
+    right = combinations.groupby("combination", sort=False)["correct"].agg(["mean", "size"]).astype(float)
+    _points(axes, right.iloc[::-1], lambda name: GREY if name.startswith(PLAIN) else VERMILION)
+
+
+def _points(
+    axes: Any, right: pd.DataFrame, colour: Callable[[str], str], fontsize: int | None = None
+) -> None:
+    """A row per name, from below: its accuracy with Wilson's interval."""
+    names = [str(name) for name in right.index]
+    for height, (name, share, n) in enumerate(zip(names, right["mean"], right["size"], strict=True)):
+        axes.hlines(height, *wilson(share, int(n)), color=colour(name), linewidth=1.2)
+        axes.plot(share, height, "o", color=colour(name))
+    axes.set_yticks(range(len(names)), names, fontsize=fontsize)
     axes.set_xlabel(f"accuracy (n = {count(int(right['size'].max()))} problems)")
 
 
 def draw_sensitivity(panels: Sequence[Any], varied: pd.DataFrame) -> None:
     """A panel per knob."""
     for axes, (knob, rows) in zip(panels, varied.groupby("knob", sort=False), strict=True):
-        for place, row in enumerate(rows.sort_values("value").to_dict("records")):
-            gain = _estimate(row["gained"], row["lost"], row["n"])
+        ordered = rows.sort_values("value").to_dict("records")
+        for place, row in enumerate(ordered):
+            gain = _estimate(row)
             axes.vlines(place, *gain.interval, color=VERMILION, linewidth=1.2)
             axes.plot(place, gain.value, "o", color=VERMILION)
         axes.axhline(0.0, color=BLUE, linestyle="--", linewidth=0.8)
-        ordered = rows.sort_values("value")
-        labels = [
-            f"{value:g}\n{_share(rate)}"
-            for value, rate in zip(ordered["value"], ordered["trigger_rate"], strict=True)
-        ]
+        labels = [f"{row['value']:g}\n{_share(row['trigger_rate'])}" for row in ordered]
         axes.set_xticks(range(len(ordered)), labels)
         axes.margins(x=0.15)
         axes.set_xlabel(str(knob))
         axes.set_ylabel("accuracy gained")
-
-
-def draw_combinations(axes: Any, combinations: pd.DataFrame) -> None:
-    """A row per combination in the order of the table; grey the plain model."""
-    right = combinations.groupby("combination", sort=False)["correct"].agg(["mean", "size"]).astype(float)
-    for height, (name, row) in enumerate(right.iloc[::-1].iterrows()):
-        colour = GREY if str(name).startswith(PLAIN) else VERMILION
-        _point(axes, row["mean"], row["size"], height, colour)
-    axes.set_yticks(range(len(right)), [str(name) for name in right.index[::-1]])
-    axes.set_xlabel(f"accuracy (n = {count(int(right['size'].max()))} problems)")
 
 
 def draw_failures(axes: Any, treatments: pd.DataFrame) -> None:
@@ -230,47 +189,69 @@ def draw_failures(axes: Any, treatments: pd.DataFrame) -> None:
         won, lost, never = (
             float(share.mean()) for share in (after & ~before, before & ~after & ~silent, before & silent)
         )
-        axes.barh(height, won, color=GREEN, height=0.7, label="won" if not height else None)
-        axes.barh(
-            height, -lost, color=ORANGE, height=0.7, label="lost: a wrong value" if not height else None
-        )
+        axes.barh(height, won, color=GREEN, height=0.7, label="won")
+        axes.barh(height, -lost, color=ORANGE, height=0.7, label="lost: a wrong value")
         axes.barh(
             height, -never, left=-lost, color=VERMILION, height=0.7, hatch="////", edgecolor="white",
-            label="lost: the thought never closes" if not height else None,
+            label="lost: the thought never closes",
         )  # fmt: skip
+        if height == 0:
+            axes.legend(loc="upper center", bbox_to_anchor=(0.3, -0.13), ncols=3)
     axes.axvline(0.0, color=GREY, linewidth=0.8)
     axes.set_yticks(range(len(names)), names, fontsize=6)
     axes.set_xlabel(f"share of {count(len(plain))} held-out problems")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.3, -0.13), ncols=3)
 
 
-def _gain(table: pd.DataFrame, plain: pd.DataFrame) -> tuple[Estimate, int, int]:
-    after = table.set_index("problem_id")["correct"].astype(bool).reindex(plain.index).to_numpy()
-    before = plain["correct"].astype(bool).to_numpy()
-    return mcnemar(after, before), int((after & ~before).sum()), int((~after & before).sum())
+def _drawing(
+    title: str, caption: str, table: str, draw: Callable[[Any, pd.DataFrame], None], height: float = 1.0
+) -> Callable[[Tables], Drawing]:
+    """The figure that `draw` makes of one table, in one panel."""
+
+    def drawing(tables: Tables) -> Drawing:
+        rows = read(tables, table)
+        return Drawing(title, caption, lambda panels: draw(panels[0], rows), height=height * HEIGHT)
+
+    return drawing
 
 
-def _estimate(gained: int, lost: int, n: int) -> Estimate:
+def sensitivity(tables: Tables) -> Drawing:
+    """The figure of `draw_sensitivity`."""
+    varied = read(tables, "sensitivity")
+    return Drawing(
+        "Sensitivity", SENSITIVITY, lambda panels: draw_sensitivity(panels, varied), varied["knob"].nunique(),
+        height=0.6 * HEIGHT,
+    )  # fmt: skip
+
+
+selectors = _drawing("Selectors", SELECTORS, "selection", draw_selectors, 1.4)
+combinations = _drawing("Combinations", COMBINATIONS, "combinations", draw_combinations)
+failures = _drawing("Failures", FAILURES, "method_treatments", draw_failures, 1.2)
+DRAWINGS = (sensitivity, selectors, combinations, failures)
+
+
+def _gain(gain: Estimate, treatment: Hashable) -> dict[str, str]:
+    """The cells of a gain over plain generation, which itself has none."""
+    if treatment == PLAIN:
+        return {"Gain": "–", "p": "–"}
+    return {"Gain": with_interval(gain.value, gain.interval), "p": _p(gain)}
+
+
+def _estimate(row: Mapping[Hashable, Any]) -> Estimate:
     """A paired gain from its counts."""
-    after, before = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
-    after[:gained], before[gained : gained + lost] = True, True
+    after, before = np.zeros(row["n"], dtype=bool), np.zeros(row["n"], dtype=bool)
+    after[: row["gained"]], before[row["gained"] : row["gained"] + row["lost"]] = True, True
     return mcnemar(after, before)
 
 
 def _counted(row: Mapping[Hashable, Any]) -> str:
-    gain = _estimate(row["gained"], row["lost"], row["n"])
+    gain = _estimate(row)
     counts = f"{row['gained']} / {row['lost']} of {row['n']}"
     return f"{with_interval(gain.value, gain.interval)} ({counts}, p {_p(gain)})"
 
 
 def _p(gain: Estimate) -> str:
-    return "–" if gain.p is None else "< 0.001" if gain.p < 0.001 else number(gain.p)
+    return "< 0.001" if gain.p < 0.001 else number(gain.p)
 
 
 def _share(rate: float) -> str:
     return f"{rate:.0%}" if rate >= 0.1 or rate == 0 else f"{rate:.1%}"
-
-
-def _point(axes: Any, share: float, n: float, height: int, colour: str) -> None:
-    axes.hlines(height, *wilson(share, int(n)), color=colour, linewidth=1.2)
-    axes.plot(share, height, "o", color=colour)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -21,6 +21,14 @@ HOLM = (
     "Holm p: how often, over resampled problems, the margin is no larger than the smallest effect of interest "
     "(one-sided), adjusted by Holm for the number of claims judged by a margin; it changes no verdict."
 )
+
+Cells = tuple[list[str], list[list[str]]]
+"""Head and rows of a table of text."""
+
+
+def cells(rows: Sequence[Mapping[str, str]]) -> Cells:
+    """Head and rows of a table whose rows give each column's cell by its name."""
+    return list(rows[0]) if rows else [], [list(row.values()) for row in rows]
 
 
 def number(value: float) -> str:

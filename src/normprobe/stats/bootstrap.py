@@ -7,16 +7,13 @@ per-problem numbers, which is one matrix product: `weighted_means`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from jaxtyping import Float
 from scipy.special import ndtr, ndtri
 
-from normprobe.stats.estimate import Estimate
-
 REPLICATES = 2000
-CONFIDENCE = 0.95
+TAIL = (1 - 0.95) / 2
+"""Share beyond each end of a 95 % interval."""
 
 
 def bootstrap_weights(n: int, replicates: int, rng: np.random.Generator) -> Float[np.ndarray, "replicate n"]:
@@ -34,22 +31,17 @@ def weighted_means(
 
 
 def percentile_interval(
-    draws: Float[np.ndarray, " replicate *rest"], confidence: float = CONFIDENCE
+    draws: Float[np.ndarray, " replicate *rest"],
 ) -> tuple[Float[np.ndarray, " *rest"], Float[np.ndarray, " *rest"]]:
     """Low and high ends along the first axis (for curves and bands). NaN where any draw is not finite."""
-    tail = (1 - confidence) / 2
-    finite = np.where(np.isfinite(draws), draws, np.nan)
-    low, high = np.quantile(finite, [tail, 1 - tail], axis=0)
+    low, high = np.quantile(np.where(np.isfinite(draws), draws, np.nan), [TAIL, 1 - TAIL], axis=0)
     return np.asarray(low), np.asarray(high)
 
 
 def bca_interval(
-    value: float,
-    draws: Float[np.ndarray, " replicate"],
-    jackknife: Float[np.ndarray, " n"],
-    confidence: float = CONFIDENCE,
+    value: float, draws: Float[np.ndarray, " replicate"], jackknife: Float[np.ndarray, " n"]
 ) -> tuple[float, float]:
-    """Bias-corrected and accelerated interval (Efron 1987) from the draws and the n leave-one-out values.
+    """Bias-corrected and accelerated 95 % interval (Efron 1987) from the draws and the n leave-one-out values.
 
     (NaN, NaN) if anything is not finite: an estimator that breaks on a resample has no honest interval.
     """
@@ -61,40 +53,18 @@ def bca_interval(
     deviation = jackknife.mean() - jackknife
     spread = (deviation**2).sum()
     acceleration = (deviation**3).sum() / (6 * spread**1.5) if spread > 0 else 0.0
-    tails = bias + ndtri(np.array([(1 - confidence) / 2, (1 + confidence) / 2]))
+    tails = bias + ndtri(np.array([TAIL, 1 - TAIL]))
     low, high = np.quantile(draws, ndtr(bias + tails / (1 - acceleration * tails)))
     return float(low), float(high)
 
 
-def bootstrap(
-    n: int,
-    statistic: Callable[[Float[np.ndarray, "replicate n"]], Float[np.ndarray, " replicate"]],
-    rng: np.random.Generator,
-    *,
-    unit: str,
-    n_unit: str = "problems",
-    replicates: int = REPLICATES,
-    confidence: float = CONFIDENCE,
-) -> Estimate:
-    """Estimate and BCa interval of a statistic of weights over n problems.
-
-    `statistic` maps weights [replicate, n] to values [replicate] and must not depend on the scale of a row. The value
-    is the one at equal weights. With fewer than two problems the interval is (NaN, NaN).
-    """
-    if n == 0:
-        return Estimate(float("nan"), (float("nan"), float("nan")), 0, n_unit, unit)
-    value = float(statistic(np.ones((1, n)))[0])
-    interval = (float("nan"), float("nan"))
-    if n > 1:
-        draws = statistic(bootstrap_weights(n, replicates, rng))
-        interval = bca_interval(value, draws, statistic(1 - np.eye(n)), confidence)
-    return Estimate(value, interval, n, n_unit, unit)
-
-
-def mean_interval(
-    values: Float[np.ndarray, " n"], rng: np.random.Generator, *, unit: str, n_unit: str = "problems"
-) -> Estimate:
-    """Mean over problems with its BCa interval."""
-    return bootstrap(
-        len(values), lambda weights: weighted_means(weights, values), rng, unit=unit, n_unit=n_unit
+def mean_interval(values: Float[np.ndarray, " n"], rng: np.random.Generator) -> tuple[float, float]:
+    """BCa interval of the mean over problems; (NaN, NaN) for fewer than two."""
+    n = len(values)
+    if n < 2:
+        return float("nan"), float("nan")
+    all_of_them, draws, jackknife = (
+        weighted_means(weights, values)
+        for weights in (np.ones((1, n)), bootstrap_weights(n, REPLICATES, rng), 1 - np.eye(n))
     )
+    return bca_interval(float(all_of_them[0]), draws, jackknife)

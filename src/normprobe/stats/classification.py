@@ -6,9 +6,6 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.stats import rankdata
 
-from normprobe.stats.bootstrap import REPLICATES, bootstrap
-from normprobe.stats.estimate import Estimate
-
 
 def pair_counts(
     scores: Float[np.ndarray, " n"],
@@ -48,25 +45,3 @@ def auroc_of_weights(
     won = ((weights @ wins) * weights).sum(axis=1)
     possible = ((weights @ pairs) * weights).sum(axis=1)
     return np.where(possible > 0, won / np.where(possible > 0, possible, 1), np.nan)
-
-
-def auroc(
-    scores: Float[np.ndarray, " n"],
-    positive: Bool[np.ndarray, " n"],
-    cluster: Int[np.ndarray, " n"],
-    rng: np.random.Generator,
-    *,
-    stratum: Int[np.ndarray, " n"] | None = None,
-    n_unit: str = "problems",
-    replicates: int = REPLICATES,
-) -> Estimate:
-    """Probability that a positive token scores above a negative one (of its stratum), interval over clusters."""
-    wins, pairs = pair_counts(scores, positive, cluster, stratum)
-    return bootstrap(
-        len(wins),
-        lambda weights: auroc_of_weights(wins, pairs, weights),
-        rng,
-        unit="AUROC",
-        n_unit=n_unit,
-        replicates=replicates,
-    )

@@ -54,22 +54,18 @@ def partial_spearman(
 
 def _weighted_ranks(x: Float[np.ndarray, " n"], weights: Float[np.ndarray, "replicate n"]) -> np.ndarray:
     """Mid-ranks [replicate, n] of x in samples that hold observation i weights[:, i] times."""
-    order = np.argsort(x, kind="stable")
-    starts = np.flatnonzero(np.r_[True, np.diff(x[order]) != 0])
-    mass = np.add.reduceat(weights[:, order], starts, axis=1)
-    middle = np.cumsum(mass, axis=1) - mass / 2
-    group = np.empty(len(x), dtype=np.intp)
-    group[order] = np.repeat(np.arange(len(starts)), np.diff(np.r_[starts, len(x)]))
-    return middle[:, group]
+    _, group, size = np.unique(x, return_inverse=True, return_counts=True)
+    by_value = weights[:, np.argsort(group, kind="stable")]
+    mass = np.add.reduceat(by_value, np.cumsum(size) - size, axis=1)
+    return (np.cumsum(mass, axis=1) - mass / 2)[:, group]
 
 
 def weighted_spearman(
     x: Float[np.ndarray, " n"],
     y: Float[np.ndarray, " n"],
     weights: Float[np.ndarray, "replicate n"],
-    covariates: Sequence[Float[np.ndarray, " n"]] = (),
 ) -> Float[np.ndarray, " replicate"]:
-    """(Partial) Spearman's ρ in each weighted sample, ranks taken anew in each.
+    """Spearman's ρ in each weighted sample, ranks taken anew in each.
 
     Keeping the ranks of the full sample would be faster and wrong to first order: the ranks are estimates too.
     """
@@ -77,9 +73,8 @@ def weighted_spearman(
     rows = max(1, _BLOCK // max(1, len(x)))
     for start in range(0, len(weights), rows):
         block = weights[start : start + rows]
-        ranks = np.stack([_weighted_ranks(variable, block) for variable in (x, y, *covariates)], axis=1)
-        centred = (
-            ranks - (ranks * block[:, None]).sum(axis=-1, keepdims=True) / block.sum(axis=1)[:, None, None]
-        )
+        ranks = np.stack([_weighted_ranks(variable, block) for variable in (x, y)], axis=1)
+        total = (ranks * block[:, None]).sum(axis=-1, keepdims=True)
+        centred = ranks - total / block.sum(axis=1)[:, None, None]
         out.append(_from_covariance((centred * block[:, None]) @ np.swapaxes(centred, -1, -2)))
     return np.concatenate(out)

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from jaxtyping import Bool, Float
 from scipy.special import ndtri
 from scipy.stats import binomtest, permutation_test
 
-from normprobe.stats.bootstrap import CONFIDENCE, mean_interval
-from normprobe.stats.estimate import Estimate
+from normprobe.stats.bootstrap import TAIL, mean_interval, weighted_means
 
 
-def mcnemar(
-    first: Bool[np.ndarray, " n"],
-    second: Bool[np.ndarray, " n"],
-    *,
-    confidence: float = CONFIDENCE,
-    n_unit: str = "problems",
-) -> Estimate:
+@dataclass(frozen=True)
+class Estimate:
+    """A paired difference with its 95 % interval (low, high) and the p-value of its test; NaN where none can be had."""
+
+    value: float
+    interval: tuple[float, float]
+    p: float
+
+
+def mcnemar(first: Bool[np.ndarray, " n"], second: Bool[np.ndarray, " n"]) -> Estimate:
     """Difference of two paired accuracies (first − second), exact two-sided McNemar p.
 
     Interval: Wald after half an observation is added to each count (Agresti & Min 2005), which keeps its coverage where
@@ -25,28 +29,21 @@ def mcnemar(
     """
     n, won, lost = len(first), int((first & ~second).sum()), int((~first & second).sum())
     if n == 0:
-        return Estimate(float("nan"), (float("nan"), float("nan")), 0, n_unit, "accuracy difference")
+        return Estimate(float("nan"), (float("nan"), float("nan")), float("nan"))
     p = binomtest(won, won + lost).pvalue if won + lost else 1.0
     centre = (won - lost) / (n + 2)
     error = np.sqrt((won + lost + 1) - (won - lost) ** 2 / (n + 2)) / (n + 2)
-    half = float(-ndtri((1 - confidence) / 2) * error)
-    interval = (max(-1.0, centre - half), min(1.0, centre + half))
-    return Estimate((won - lost) / n, interval, n, n_unit, "accuracy difference", float(p))
+    half = float(-ndtri(TAIL) * error)
+    return Estimate((won - lost) / n, (max(-1.0, centre - half), min(1.0, centre + half)), float(p))
 
 
 def paired_difference(
-    first: Float[np.ndarray, " n"],
-    second: Float[np.ndarray, " n"],
-    rng: np.random.Generator,
-    *,
-    unit: str,
-    n_unit: str = "problems",
+    first: Float[np.ndarray, " n"], second: Float[np.ndarray, " n"], rng: np.random.Generator
 ) -> Estimate:
     """Mean of first − second over problems: BCa interval, one-sided sign-flip p (first is larger)."""
     difference = np.asarray(first, dtype=np.float64) - second
-    estimate = mean_interval(difference, rng, unit=unit, n_unit=n_unit)
-    p = sign_flip_p(difference, rng) if len(difference) else float("nan")
-    return Estimate(estimate.value, estimate.interval, estimate.n, n_unit, unit, p)
+    value = float(weighted_means(np.ones((1, len(difference))), difference)[0])
+    return Estimate(value, mean_interval(difference, rng), sign_flip_p(difference, rng))
 
 
 def sign_flip_p(

@@ -10,17 +10,15 @@ INCONCLUSIVE = "inconclusive"
 VACUOUS = "vacuous"
 
 
-def decide(interval: tuple[float, float] | None, smallest_effect: float) -> str:
+def decide(interval: tuple[float, float], smallest_effect: float) -> str:
     """Verdict on the interval of (model − strongest control).
 
-    supported if it lies above the smallest effect of interest, not supported if it lies below, else inconclusive.
-    `None` stands for a control that could not be computed: inconclusive, as is an interval that is not finite.
+    supported if it lies above the smallest effect of interest, not supported if it lies below, else inconclusive, as is
+    an interval that is not finite.
     """
-    if interval is None or not all(math.isfinite(end) for end in interval):
-        return INCONCLUSIVE
     low, high = interval
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return INCONCLUSIVE
     if low > smallest_effect:
         return SUPPORTED
-    if high < smallest_effect:
-        return NOT_SUPPORTED
-    return INCONCLUSIVE
+    return NOT_SUPPORTED if high < smallest_effect else INCONCLUSIVE

@@ -15,17 +15,17 @@ from normprobe.style import GREY, READER_COLOURS, reader_line
 CONTROL = {"color": GREY, "linewidth": 1.0}
 
 
-def pick(series: pd.DataFrame, quantity: str, name: str) -> pd.DataFrame:
-    """The rows of one curve, by layer; empty where a control was not computed."""
-    return series[(series["quantity"] == quantity) & (series["name"] == name)].sort_values("layer")
+def pick(series: pd.DataFrame, quantity: str, name: str, along: str = "layer") -> pd.DataFrame:
+    """The rows of one curve, in order; empty where a control was not computed."""
+    return series[(series["quantity"] == quantity) & (series["name"] == name)].sort_values(along)
 
 
-def curve(axes: Any, rows: pd.DataFrame, label: str, **line: Any) -> None:
+def curve(axes: Any, rows: pd.DataFrame, label: str, along: str = "layer", **line: Any) -> None:
     """Estimate over layers with its 95 % interval shaded; nothing where there are no rows."""
     if rows.empty:
         return
-    axes.plot(rows["layer"], rows["estimate"], label=label, **line)
-    axes.fill_between(rows["layer"], rows["low"], rows["high"], color=line["color"], alpha=0.15, linewidth=0)
+    axes.plot(rows[along], rows["estimate"], label=label, **line)
+    axes.fill_between(rows[along], rows["low"], rows["high"], color=line["color"], alpha=0.15, linewidth=0)
 
 
 def legend_below(axes: Any, columns: int) -> None:

@@ -22,7 +22,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from normprobe.claims.measure.measured_tokens import MeasuredTokens
-from normprobe.claims.measure.readers import subject_of
+from normprobe.claims.measure.readers import READER_NAMES, null_readers, readable, subject_of
 from normprobe.claims.measure.resampling import average
 from normprobe.claims.measure.signal_values import LAYERLESS, NORM, read_signal
 from normprobe.claims.measure.within_groups import (
@@ -39,6 +39,40 @@ REGRESSED = "token identity, position, surprisal regressed out"
 FORMS = (PLAIN, NO_SINKS, REGRESSED)
 
 
+ByLayer = Float[np.ndarray, "draw layer"]
+
+
+def correlations(
+    tables: Tables,
+    measured: MeasuredTokens,
+    weights: Float[np.ndarray, "draw problem"],
+    signals: Sequence[str],
+) -> dict[str, dict[str, dict[str, ByLayer] | None]]:
+    """`feature_correlation` by form, reader (this model and its nulls, by name; None for one that the run lacks) and
+    signal."""
+    return {
+        form: {
+            READER_NAMES[reader]: feature_correlation(tables, reader, measured, weights, form, signals)
+            if readable(tables, reader)
+            else None
+            for reader in ("model", *null_readers(tables))
+        }
+        for form in FORMS
+    }
+
+
+def mode_gap(
+    measured: MeasuredTokens,
+    weights: Float[np.ndarray, "draw problem"],
+    values: Float[np.ndarray, "layer run_token"],
+) -> tuple[ByLayer, ByLayer]:
+    """The paper's form: think − no_think of the mean over responses, by layer, and the mean of the two modes."""
+    think, no_think = (
+        average(weights, measured.means(values, measured.where(mode))) for mode in ("think", "no_think")
+    )
+    return think - no_think, (think + no_think) / 2
+
+
 def feature_correlation(
     tables: Tables,
     reader: str,
@@ -47,7 +81,7 @@ def feature_correlation(
     form: str,
     signals: Sequence[str],
     layers: Sequence[int] | None = None,
-) -> dict[str, Float[np.ndarray, "draw layer"]]:
+) -> dict[str, ByLayer]:
     """ρ of each signal that the reader's subject has, at the reader's layers (or those of them in `layers`)."""
     known = tables.layers(reader)
     layers = known if layers is None else layers

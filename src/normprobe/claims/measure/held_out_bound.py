@@ -31,13 +31,8 @@ from normprobe.theory.bound import (
 )
 
 COVERED = 0.95
-SIGNED, PLUS, PAPERS, NORMS, SQUARES = (
-    "signed",
-    "I⁺",
-    "paper's thresholds",
-    "norms alone",
-    "mean squared norms",
-)
+SIGNED, PLUS, PAPERS = "signed", "I⁺", "paper's thresholds"
+NORMS, SQUARES = "norms alone", "mean squared norms"
 
 
 def fix(values: Float[np.ndarray, "problem layer"]) -> Float[np.ndarray, " layer"]:
@@ -58,46 +53,25 @@ def held_out_bounds(
     Columns: gap, s and the bound in (squared) activation units; holds; vacuous and why; whether √g ≤ S ≤ √(kg) holds.
     """
     layers = tables.layers(reader)
-    constants, constants_plus = (
-        _fixed(read_bound_inputs(tables, reader, fixing, name)) for name in ("reasoning", "plus")
-    )
-    whole, plus = (read_bound_inputs(tables, reader, held_out, name) for name in ("reasoning", "plus"))
+    sets = ("reasoning", "plus")
+    fixed, fixed_plus = (_fixed(read_bound_inputs(tables, reader, fixing, name)) for name in sets)
+    whole, plus = (read_bound_inputs(tables, reader, held_out, name) for name in sets)
     lengths, gap = whole.lengths, whole.lengths.gap
     # c⋆ of all of I bounds that of every subset from below, so it needs no look at which features are active.
     c, mu = of_layers(tables, reader, "c_star_selected"), of_layers(tables, reader, "mu_minus_selected")
     c = np.where(of_layers(tables, reader, "n_selected") > 0, c, 0.0)
-    c_paper = coherence_constant(whole.k_think, PAPER_MU)
-    omega, omega_plus, omega_paper = (
-        slack(constants, lengths),
-        slack(constants_plus, plus.lengths),
-        slack(PAPER, lengths),
-    )
-    omega_norms = observable_slack(constants, lengths.h_think, lengths.h_no_think)
+    omega, omega_plus = slack(fixed, lengths), slack(fixed_plus, plus.lengths)
+    omega_norms = observable_slack(fixed, lengths.h_think, lengths.h_no_think)
     omega_squares = averaged_slack(omega, whole.spread_think, whole.spread_no_think)
     gap_squares = gap + whole.spread_think - whole.spread_no_think
-    rho, rho_plus = constants.rho, constants_plus.rho
+    c_paper = coherence_constant(whole.k_think, PAPER_MU)
+    of_plus = ordered_bound(gap, omega_plus, fixed_plus.rho, c, mu)
     frames = [
-        _rows(SIGNED, whole, gap, omega, rho, c, signed_bound(gap, omega, rho, c)),
-        _rows(PLUS, plus, gap, omega_plus, rho_plus, c, ordered_bound(gap, omega_plus, rho_plus, c, mu)),
-        _rows(
-            PAPERS,
-            whole,
-            gap,
-            omega_paper,
-            PAPER.rho,
-            c_paper,
-            signed_bound(gap, omega_paper, PAPER.rho, c_paper),
-        ),
-        _rows(NORMS, whole, gap, omega_norms, rho, c, signed_bound(gap, omega_norms, rho, c)),
-        _rows(
-            SQUARES,
-            whole,
-            gap_squares,
-            omega_squares,
-            rho,
-            c,
-            signed_bound(gap_squares, omega_squares, rho, c),
-        ),
+        _rows(SIGNED, whole, gap, omega, fixed.rho, c),
+        _rows(PLUS, plus, gap, omega_plus, fixed_plus.rho, c, of_plus),
+        _rows(PAPERS, whole, gap, slack(PAPER, lengths), PAPER.rho, c_paper),
+        _rows(NORMS, whole, gap, omega_norms, fixed.rho, c),
+        _rows(SQUARES, whole, gap_squares, omega_squares, fixed.rho, c),
     ]
     keys = {
         "reader": reader,
@@ -118,8 +92,10 @@ def _rows(
     omega: np.ndarray,
     rho: np.ndarray,
     c: np.ndarray,
-    bound: Bound,
+    bound: Bound | None = None,
 ) -> pd.DataFrame:
+    """The rows of one form; bound: the signed one if not given."""
+    bound = bound or signed_bound(gap, omega, rho, c)
     silent = inputs.k_think == 0
     reasons = {
         "no active reasoning feature": silent,
@@ -140,9 +116,7 @@ def _rows(
         "upper": bound.upper,
         "holds": bound.holds(inputs.s),
         "vacuous": bound.vacuous | silent,
-        "why_vacuous": np.select(
-            [np.broadcast_to(reason, silent.shape) for reason in reasons.values()], list(reasons), ""
-        ),
+        "why_vacuous": np.select(np.broadcast_arrays(*reasons.values()), list(reasons), ""),
         "slack_free_holds": slack_free_bound(gap, inputs.k_delta).holds(inputs.s),
     }
     flat = {name: np.broadcast_to(values, silent.shape).ravel() for name, values in columns.items()}

@@ -25,6 +25,12 @@ class NotMeasurable(NormprobeError):
     """The run has the tables that a claim needs, but too little in them; the message says what is lacking."""
 
 
+def require(n: int, what: str = "measured problems", fewest: int = FEWEST_PROBLEMS) -> None:
+    """Raises NotMeasurable where a run has fewer than that."""
+    if n < fewest:
+        raise NotMeasurable(f"it needs at least {fewest} {what}, and this run has {n}")
+
+
 def late_layers(layers: Sequence[int], depth: int) -> list[int]:
     """Rows of `layers` in the last quarter of a model of `depth` layers (rounded up: 10 layers → 7, 8, 9)."""
     return [row for row, layer in enumerate(layers) if layer >= depth - math.ceil(depth / 4)]
@@ -48,11 +54,7 @@ class MeasuredTokens:
         answered = tokens[in_scope & tokens["mode"].isin(list(modes))].groupby("problem_id")["mode"].nunique()
         problems = answered.index[answered == len(modes)]
         self.n_problems = len(problems)
-        if self.n_problems < FEWEST_PROBLEMS:
-            raise NotMeasurable(
-                f"it needs at least {FEWEST_PROBLEMS} measured problems answered in {' and '.join(modes)}, "
-                f"and this run has {self.n_problems}"
-            )
+        require(self.n_problems, f"measured problems answered in {' and '.join(modes)}")
         self._columns = np.flatnonzero(in_scope & tokens["problem_id"].isin(problems))
         self.tokens = tokens.iloc[self._columns].reset_index(drop=True)
         self.problem: Int[np.ndarray, " token"] = problems.get_indexer(pd.Index(self.tokens["problem_id"]))

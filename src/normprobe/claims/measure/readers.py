@@ -25,6 +25,11 @@ def null_readers(tables: Tables) -> list[str]:
     return ["untrained", "random", *null_subjects(tables)[1:]]
 
 
+def readable(tables: Tables, reader: str) -> bool:
+    """Whether the run has a reader's activations and the signals of the states that it read."""
+    return tables.has(f"signals/{subject_of(reader)}") and tables.has(f"z/{reader}")
+
+
 def subject_of(reader: str) -> str:
     """The subject whose states a reader's dictionary reads."""
     return "model" if reader == "random" else reader

@@ -6,7 +6,7 @@ statistics of a claim share one set of resamples, so differences between a model
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +40,13 @@ def average(
     return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
 
 
+def over_layers(
+    named: Mapping[str, Float[np.ndarray, "draw layer"] | None], rows: Sequence[int] | slice = slice(None)
+) -> dict[str, Draws | None]:
+    """Mean over the layers (or these rows of them) in every draw."""
+    return {name: None if of is None else of[:, rows].mean(axis=1) for name, of in named.items()}
+
+
 def interval(draws: Draws) -> tuple[float, float]:
     """95 % percentile interval of the draws beyond the first."""
     low, high = percentile_interval(draws[1:])
@@ -61,6 +68,25 @@ def series(
     low, high = percentile_interval(draws[1:])
     columns = {"layer": list(layers), "estimate": draws[0], "low": low, "high": high}
     return pd.DataFrame({"quantity": quantity, "name": name, **columns})
+
+
+def tidy(
+    found: Mapping[str, Mapping[str, np.ndarray | None]],
+    layers: Sequence[int] = (),
+    *,
+    names_first: bool = False,
+) -> list[pd.DataFrame]:
+    """Draws by quantity and name (or name and quantity) as tidy rows: a `series` of [draw, layer], a `row` of [draw].
+
+    What could not be computed (None) has no rows.
+    """
+    return [
+        row(*key, draws) if draws.ndim == 1 else series(*key, draws, layers)
+        for outer, inside in found.items()
+        for inner, draws in inside.items()
+        if draws is not None
+        for key in [(inner, outer) if names_first else (outer, inner)]
+    ]
 
 
 def row(quantity: str, name: str, draws: Draws) -> pd.DataFrame:

@@ -13,18 +13,16 @@ def luminance(colour: str) -> float:
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
-@pytest.mark.parametrize(
-    "colours, line", [(style.MODE_COLOURS, style.mode_line), (style.READER_COLOURS, style.reader_line)]
-)
-def test_curves_differ_in_colour_marker_and_line(colours, line):
-    drawn = [line(name) for name in colours]
+@pytest.mark.parametrize("lines", [style.MODE_LINES, style.READER_LINES])
+def test_curves_differ_in_colour_marker_and_line(lines):
     for key in ("color", "marker", "linestyle"):
-        assert len({properties[key] for properties in drawn}) == len(colours), key
+        assert len({line[key] for line in lines.values()}) == len(lines), key
 
 
 def test_every_colour_shows_on_white_paper():
-    for colours in (style.MODE_COLOURS, style.READER_COLOURS, style.VERDICT_COLOURS):
-        assert max(map(luminance, colours.values())) < 0.7
+    lines = [*style.MODE_LINES.values(), *style.READER_LINES.values()]
+    colours = [*(line["color"] for line in lines), *style.VERDICT_COLOURS.values()]
+    assert max(map(luminance, colours)) < 0.7
 
 
 def draw(stem: Path) -> tuple[bytes, bytes]:
@@ -33,7 +31,7 @@ def draw(stem: Path) -> tuple[bytes, bytes]:
     with style.look():
         figure = Figure(figsize=(3, 2))
         axes = figure.subplots()
-        axes.plot([0, 1], [0, 1], **style.mode_line("think"), label="ρ")
+        axes.plot([0, 1], [0, 1], **style.MODE_LINES["think"], label="ρ")
         axes.legend()
         written = style.save(figure, stem)
     return written[0].read_bytes(), written[1].read_bytes()

@@ -16,29 +16,29 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Okabe & Ito (2008), "Color Universal Design": distinct under the common colour deficiencies.
-BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
-    "#000000",
-    "#E69F00",
-    "#56B4E9",
-    "#009E73",
-    "#F0E442",
-    "#0072B2",
-    "#D55E00",
-    "#CC79A7",
-)
+BLACK, BLUE, GREEN, ORANGE = "#000000", "#0072B2", "#009E73", "#E69F00"
+SKY, VERMILION, PURPLE = "#56B4E9", "#D55E00", "#CC79A7"
 GREY = "#7F7F7F"
 
-MODE_COLOURS: dict[str, str] = {"think": BLUE, "no_think": VERMILION, "filler": GREY}
-READER_COLOURS: dict[str, str] = {"model": BLUE, "random": PURPLE, "untrained": ORANGE, "early": GREEN}
-VERDICT_COLOURS: dict[str, str] = {
+VERDICT_COLOURS = {
     "supported": GREEN,
     "not supported": VERMILION,
     "inconclusive": ORANGE,
     "vacuous": GREY,
 }
 
-_MODE_LINES = {"think": ("o", "-"), "no_think": ("s", "--"), "filler": ("^", ":")}
-_READER_LINES = {"model": ("o", "-"), "random": ("D", "-."), "untrained": ("s", "--"), "early": ("^", ":")}
+MODE_LINES: dict[str, dict[str, Any]] = {
+    "think": {"color": BLUE, "marker": "o", "linestyle": "-"},
+    "no_think": {"color": VERMILION, "marker": "s", "linestyle": "--"},
+    "filler": {"color": GREY, "marker": "^", "linestyle": ":"},
+}
+READER_LINES: dict[str, dict[str, Any]] = {
+    "model": {"color": BLUE, "marker": "o", "linestyle": "-"},
+    "random": {"color": PURPLE, "marker": "D", "linestyle": "-."},
+    "untrained": {"color": ORANGE, "marker": "s", "linestyle": "--"},
+    "early": {"color": GREEN, "marker": "^", "linestyle": ":"},
+}
+"""Keyword arguments of `Axes.plot` for a mode, and for a subject or reader."""
 
 _RC: dict[Any, Any] = {
     "figure.dpi": 100,
@@ -60,18 +60,6 @@ _RC: dict[Any, Any] = {
     "lines.markersize": 3.5,
     "pdf.fonttype": 42,  # fonts as TrueType: text in the PDF stays text
 }
-
-
-def mode_line(mode: str) -> dict[str, Any]:
-    """Keyword arguments of `Axes.plot` (colour, marker, line style) for a mode: think, no_think or filler."""
-    marker, line = _MODE_LINES[mode]
-    return {"color": MODE_COLOURS[mode], "marker": marker, "linestyle": line}
-
-
-def reader_line(subject: str) -> dict[str, Any]:
-    """Keyword arguments of `Axes.plot` for a subject or reader: model, random, untrained or early."""
-    marker, line = _READER_LINES[subject]
-    return {"color": READER_COLOURS[subject], "marker": marker, "linestyle": line}
 
 
 @contextmanager

@@ -43,7 +43,7 @@ from normprobe.claims.measure.within_groups import (
     residuals_within,
 )
 from normprobe.runs.tables import Tables
-from normprobe.style import GREY, reader_line
+from normprobe.style import GREY, READER_LINES
 
 # Below a tenth, hardness would tell less than 1 % of the variance of the norm's ranks.
 SMALLEST_EFFECT = 0.1
@@ -167,7 +167,7 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
     by_layer = series[series["layer"] >= 0]
     curve(axes, pick(by_layer, FINAL, TWIN), "untrained twin's norm", linestyle="--", **CONTROL)
     curve(axes, pick(by_layer, FINAL, EARLY), "early checkpoint's own norm", linestyle=":", **CONTROL)
-    curve(axes, pick(by_layer, FINAL, MODEL), "final norm", **reader_line("model"))
+    curve(axes, pick(by_layer, FINAL, MODEL), "final norm", **READER_LINES["model"])
     axes.set_ylabel("partial Spearman ρ of the norm and\nthe next token's early surprisal")
     legend_below(axes, columns=3)
 

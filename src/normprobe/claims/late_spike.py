@@ -26,7 +26,7 @@ from normprobe.claims.measure.measured_tokens import MeasuredTokens, NotMeasurab
 from normprobe.claims.measure.readers import FILLER, MODEL, READER_NAMES, TWIN, null_subjects, readable
 from normprobe.claims.measure.resampling import Draws, Resampling, as_text, average, tidy
 from normprobe.runs.tables import Tables
-from normprobe.style import GREY, reader_line
+from normprobe.style import GREY, READER_LINES
 
 # A late level half as high again as the middle, in features three times as active in thinking as without, gives 0.1.
 SMALLEST_EFFECT = 0.1
@@ -132,7 +132,7 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
     """Reasoning-feature activation by layer (ΣΔz per unit norm), controls in grey; the last quarter is shaded."""
     layer_axis(axes, series, evidence)
     axes.axhline(0.0, color=GREY, linewidth=0.6)
-    curve(axes, pick(series, PER_NORM, MODEL), "reasoning features", **reader_line("model"))
+    curve(axes, pick(series, PER_NORM, MODEL), "reasoning features", **READER_LINES["model"])
     for name, dashes in (
         (TWIN, "--"),
         (READER_NAMES["early"], "-."),

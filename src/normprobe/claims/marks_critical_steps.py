@@ -23,7 +23,7 @@ from normprobe.claims.measure.readers import MODEL, READER_NAMES, TWIN, null_sub
 from normprobe.claims.measure.resampling import Draws, Resampling, as_text, average, over_layers, tidy
 from normprobe.claims.measure.within_groups import auroc_within, residuals_within
 from normprobe.runs.tables import Tables
-from normprobe.style import BLUE, GREEN, ORANGE, PURPLE, SKY, reader_line
+from normprobe.style import BLUE, GREEN, ORANGE, PURPLE, READER_LINES, SKY
 
 # 55 wins in 100 instead of 50: with less, the tokens that a heat map lights up are no guide to where the steps are.
 SMALLEST_EFFECT = 0.05
@@ -156,7 +156,7 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
         curve(axes, pick(series, role, MODEL), role, color=colour, linewidth=0.8)
     curve(axes, pick(series, PLAIN, TWIN), TWIN, linestyle="--", **CONTROL)
     curve(axes, pick(series, SAME, MODEL), SAME, color=BLUE, linestyle="--")
-    curve(axes, pick(series, PLAIN, MODEL), "computed", **reader_line("model"))
+    curve(axes, pick(series, PLAIN, MODEL), "computed", **READER_LINES["model"])
     axes.set_ylim(0.0, 1.0)
     axes.set_ylabel("AUROC of the norm over thought tokens")
     legend_below(axes, columns=4)

@@ -22,7 +22,7 @@ from normprobe.claims.measure.measured_tokens import MeasuredTokens
 from normprobe.claims.measure.readers import FILLER, MODEL, READER_NAMES, TWIN, null_subjects
 from normprobe.claims.measure.resampling import Draws, Resampling, average, over_layers, tidy
 from normprobe.runs.tables import Tables
-from normprobe.style import mode_line
+from normprobe.style import MODE_LINES
 
 # 5 %: a smaller gap could not be read off the paper's figure, and no threshold at Q3 + 1.5 IQR would notice it.
 SMALLEST_EFFECT = 0.05
@@ -113,7 +113,7 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
 
     layer_axis(axes, series, evidence)
     for mode in MODES:
-        curve(axes, pick(series, f"norm, {mode}", MODEL), mode, **mode_line(mode))
+        curve(axes, pick(series, f"norm, {mode}", MODEL), mode, **MODE_LINES[mode])
     axes.set_yscale("log")
     for format_ticks in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
         format_ticks(LogFormatter(minor_thresholds=(2, 0.5)))

@@ -28,10 +28,8 @@ def accuracy_table(tables: Tables) -> pd.DataFrame:
     parts = []
     for group in ("all", "domain", "difficulty"):
         by = problems.groupby([group, "mode"], as_index=False)["correct"].agg(["mean", "size"])
-        by["label"] = by[group].map(
-            lambda value, group=group: f"difficulty {value:.0f}" if group == "difficulty" else value
-        )
-        parts.append(by.assign(group=group).rename(columns={"mean": "accuracy", "size": "n"}))
+        label = by[group].map("difficulty {:.0f}".format) if group == "difficulty" else by[group]
+        parts.append(by.assign(group=group, label=label).rename(columns={"mean": "accuracy", "size": "n"}))
     table = pd.concat(parts, ignore_index=True)
     ends = [wilson(row.accuracy, row.n) for row in table.itertuples()]
     table["low"], table["high"] = [low for low, _ in ends], [high for _, high in ends]

@@ -13,7 +13,7 @@ import pandas as pd
 from normprobe.claims.evidence import Evidence
 from normprobe.claims.registry import CLAIMS
 from normprobe.errors import NormprobeError
-from normprobe.report.table import marked, number
+from normprobe.report.table import markdown, marked, number
 from normprobe.runs.directory import Run
 from normprobe.stats.verdict import SUPPORTED
 
@@ -21,15 +21,8 @@ FALSE_ALARMS = 0.05
 """Share of null networks on which a claim may be supported. The rule is designed at 2.5 % for a single control."""
 COVERED = (0.93, 0.97)
 SUBJECTS = {"untrained": "its untrained twin", "early": "its early checkpoint"}
-HEAD = (
-    "claim",
-    "null networks: supported",
-    "trained dictionaries",
-    "planted model",
-    "intervals cover",
-    "margin found with 90 % power",
-    "this model's margin",
-)
+HEAD = ("claim", "null networks: supported", "trained dictionaries", "planted model", "intervals cover")
+HEAD += ("margin found with 90 % power", "this model's margin")
 
 
 def is_audited(run: Path) -> bool:
@@ -39,9 +32,9 @@ def is_audited(run: Path) -> bool:
 
 @dataclass(frozen=True)
 class Audit:
-    """What `normprobe audit` left in a run: rows of findings by kind (nulls, planted, coverage, subject-…)."""
+    """What `normprobe audit` left in a run: the findings on null networks, and by claim those on the planted model, on
+    samples of the run (coverage) and on the subjects in the model's place."""
 
-    plan: dict[str, Any]
     nulls: pd.DataFrame
     planted: dict[str, dict[str, Any]]
     coverage: dict[str, dict[str, Any]]
@@ -57,17 +50,15 @@ class Audit:
             )
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-            subjects = {
-                kind.removeprefix("subject-"): _by_claim(rows)
-                for kind, rows in found.items()
-                if kind.startswith("subject-")
-            }
             return cls(
-                found["plan"],
                 pd.DataFrame(found.get("nulls", [])),
                 _by_claim(found["planted"]),
                 _by_claim(found["coverage"]),
-                subjects,
+                {
+                    source: _by_claim(found[f"subject-{source}"])
+                    for source in SUBJECTS
+                    if found.get(f"subject-{source}")
+                },
             )
         except (ValueError, KeyError, TypeError) as error:
             reason = f"{type(error).__name__} ({' '.join(str(error).split())})"
@@ -95,9 +86,8 @@ class Audit:
             for trained, kind in ((False, "random"), (True, "trained")):
                 false, n = self.alarms(claim, trained)
                 if false > FALSE_ALARMS * n:
-                    faults.append(
-                        f"{claim}: supported on {false} of {n} null networks with {kind} dictionaries"
-                    )
+                    where = f"{false} of {n} null networks with {kind} dictionaries"
+                    faults.append(f"{claim}: supported on {where}")
             if (planted := self.planted.get(claim)) and planted["verdict"] != SUPPORTED:
                 faults.append(f"{claim}: {planted['verdict']} where its effect was planted")
             found = self.coverage.get(claim)
@@ -126,41 +116,27 @@ class Audit:
         """The table for a terminal, and the faults."""
         table = [list(HEAD), *self.rows()]
         widths = [max(len(row[i]) for row in table) for i in range(len(HEAD))]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in table
-        ]
-        return "\n".join(
-            [lines[0], "─" * len(lines[0]), *lines[1:], "", *(self.faults() or ["no faults found"])]
-        )
+        head, *rows = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in table)
+        return "\n".join([head, "─" * len(head), *rows, "", *(self.faults() or ["no faults found"])])
 
     def stand_ins(self, model: Sequence[Evidence]) -> tuple[list[str], list[list[str]]]:
         """Head and rows of plain text: every claim's verdict and estimate in the model and in its stand-ins."""
-        known = {source: found for source, found in self.subjects.items() if found}
-        rows = [
-            [
-                item.claim,
-                f"{marked(item.verdict)} {number(item.estimate)}",
-                *(_judged(found.get(item.claim)) for found in known.values()),
-            ]
-            for item in model
-        ]
-        return ["claim", "this model", *(SUBJECTS[source] for source in known)], rows
+        rows = []
+        for item in model:
+            others = (_judged(found.get(item.claim)) for found in self.subjects.values())
+            rows.append([item.claim, f"{marked(item.verdict)} {number(item.estimate)}", *others])
+        return ["claim", "this model", *(SUBJECTS[source] for source in self.subjects)], rows
 
     def markdown(self, model: Sequence[Evidence]) -> str:
         """The audit's table, and the model next to its stand-ins, for a README."""
         head, rows = self.stand_ins(model)
-        return f"{_table(HEAD, self.rows())}\n\n{_table(head, rows)}"
+        return f"{markdown(HEAD, self.rows())}\n\n{markdown(head, rows)}"
 
 
 def _judged(row: dict[str, Any] | None) -> str:
     if row is None:
         return "not judged"
     return f"{marked(row['verdict'])} {number(float('nan') if row['estimate'] is None else row['estimate'])}"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows))
 
 
 def _by_claim(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -52,10 +52,6 @@ class Finding:
                 f"delete {self.series_file.parent} and verify again"
             ) from error
 
-    def draw(self, axes: Any) -> None:
-        """The claim's panel on `axes` (matplotlib)."""
-        self.claim.panel(axes, self.series(), self.evidence)
-
     @property
     def drawing(self) -> Drawing:
         """The figure of the claim alone."""
@@ -76,7 +72,7 @@ def drawing_of(findings: Sequence[Finding]) -> Drawing:
 
     def draw(panels: list[Any]) -> None:
         for finding, axes in zip(findings, panels, strict=True):
-            finding.draw(axes)
+            finding.claim.panel(axes, finding.series(), finding.evidence)
 
     captions = [finding.caption for finding in findings]
     if len(findings) > 1:
@@ -113,7 +109,7 @@ class Findings:
     def __getitem__(self, claim: str) -> Finding:
         """Raises NothingToDraw for a claim that the run does not judge."""
         for finding in self:
-            if finding.evidence.claim == claim:
+            if finding.claim.name == claim:
                 return finding
         reasons = {item.claim: item.reason for item in self.skipped}
         raise NothingToDraw(f"{claim} was skipped: {reasons.get(claim, 'the run was judged without it')}")

@@ -18,7 +18,7 @@ from normprobe.report.figure import Drawing
 from normprobe.report.findings import NothingToDraw
 from normprobe.runs.tables import Tables
 
-MOST_TOKENS = 240
+MOST_TOKENS, COLUMNS = 240, 92
 # A shape for each, for black and white: the marker of matplotlib, the same sign as text, filled or not.
 ROLE_MARKS = {
     "computed": ("o", "●", True),
@@ -28,7 +28,6 @@ ROLE_MARKS = {
     "format": ("|", "|", True),
     "answer": ("s", "■", True),
 }
-COLOUR_MAP = "Blues"  # light to dark in print as well
 
 
 @dataclass(frozen=True)
@@ -79,11 +78,8 @@ def choose(tables: Tables) -> Excerpt:
     Raises NothingToDraw when the run has no complete think response to a measurement problem.
     """
     responses = tables.responses
-    shown = responses[
-        (responses["split"] == "measure")
-        & (responses["mode"] == "think")
-        & ~responses["truncated"].astype(bool)
-    ]
+    complete = ~responses["truncated"].astype(bool)
+    shown = responses[(responses["split"] == "measure") & (responses["mode"] == "think") & complete]
     scored = shown["correct"].notna().any()
     if scored:
         shown = shown[shown["correct"].fillna(False).astype(bool)]
@@ -96,14 +92,11 @@ def choose(tables: Tables) -> Excerpt:
     ordered = shown.assign(length=length).sort_values(["length", "response_id"])
     response_id = str(ordered["response_id"].iloc[len(ordered) // 2])
 
-    norm = tables.signals("model")["norm"]
+    norm, tokens = tables.signals("model")["norm"], tables.tokens
     layer = norm.shape[0] - 2
-    rows = np.flatnonzero(
-        (tables.tokens["response_id"] == response_id).to_numpy()
-        & (tables.tokens["segment"] != "prompt").to_numpy()
-    )
+    rows = np.flatnonzero((tokens["response_id"] == response_id) & (tokens["segment"] != "prompt"))
     cut = max(0, len(rows) - MOST_TOKENS)
-    tokens = tables.tokens.iloc[rows[cut:]]
+    tokens = tokens.iloc[rows[cut:]]
     return Excerpt(
         response_id=response_id,
         layer=layer,
@@ -118,26 +111,21 @@ def choose(tables: Tables) -> Excerpt:
 
 def readable(token: str) -> str:
     """A token as print: the space markers of byte-pair vocabularies dropped, line breaks and odd characters shown."""
+
+    def in_font(character: str) -> bool:
+        """The figures' font has Latin, Greek, Cyrillic and symbols, but no wide scripts and no emoji."""
+        return unicodedata.east_asian_width(character) not in "WF" and ord(character) < 0x10000
+
     text = token.replace("Ġ", " ").replace("▁", " ").replace("Ċ", "\n").strip(" ").replace("\n", "↵")
-    printable = (c if c.isprintable() and _in_font(c) else "□" for c in text)
-    return "".join(printable) or "␣"
-
-
-def _in_font(character: str) -> bool:
-    """The figures' font has Latin, Greek, Cyrillic and symbols, but no wide scripts and no emoji."""
-    return unicodedata.east_asian_width(character) not in "WF" and ord(character) < 0x10000
+    return "".join(c if c.isprintable() and in_font(c) else "□" for c in text) or "␣"
 
 
 def drawing(tables: Tables) -> Drawing:
     """The figure of the excerpt that `choose` takes."""
     excerpt = choose(tables)
-
-    def draw_all(panels: list[Any]) -> None:
-        draw(panels[0], excerpt)
-        legend(panels[0], excerpt)
-
+    height = 1.0 + 0.25 * _lines(excerpt)
     return Drawing(
-        "Token heat map", caption(excerpt), draw_all, width=6.0, height=1.0 + 0.25 * lines(excerpt)
+        "Token heat map", caption(excerpt), lambda panels: draw(panels[0], excerpt), width=6.0, height=height
     )
 
 
@@ -152,29 +140,28 @@ def caption(excerpt: Excerpt) -> str:
     )
 
 
-def draw(axes: Any, excerpt: Excerpt, columns: int = 92) -> None:
-    """The excerpt on matplotlib `axes`, flowing in lines of `columns` characters, the roles' marks beneath the cells.
-
-    The y axis counts lines downwards: give the axes about 0.24 inches a line (see `lines`).
-    """
+def draw(axes: Any, excerpt: Excerpt) -> None:
+    """The excerpt on matplotlib `axes`, flowing in lines of `COLUMNS` characters, the roles' marks beneath the cells,
+    and what marks and shades mean around it. The y axis counts lines downwards."""
     from matplotlib.patches import Rectangle
 
-    for cell, shade in zip(_flow(excerpt, columns), excerpt.shade, strict=True):
-        corner = (cell.x + 0.1, cell.line)
-        axes.add_patch(Rectangle(corner, cell.width - 0.2, 0.62, facecolor=_colour(shade), linewidth=0))
-        centre = cell.x + cell.width / 2
+    about = zip(excerpt.tokens, excerpt.roles, excerpt.shade, _flow(excerpt.tokens), strict=True)
+    for token, role, shade, (x, width, line) in about:
+        corner, centre = (x + 0.1, line), x + width / 2
+        axes.add_patch(Rectangle(corner, width - 0.2, 0.62, facecolor=_colour(shade), linewidth=0))
         axes.text(
-            centre, cell.line + 0.32, cell.token, color=_ink(shade), ha="center", va="center",
+            centre, line + 0.32, token, color=_ink(shade), ha="center", va="center",
             family="monospace", fontsize=6.5, parse_math=False,
         )  # fmt: skip
-        if cell.role in ROLE_MARKS:
-            axes.plot(centre, cell.line + 0.79, **_marker(cell.role))
-    axes.set(xlim=(0, columns), ylim=(lines(excerpt, columns) + 0.1, -0.1))
+        if role in ROLE_MARKS:
+            axes.plot(centre, line + 0.79, **_marker(role))
+    axes.set(xlim=(0, COLUMNS), ylim=(_lines(excerpt) + 0.1, -0.1))
     axes.set_axis_off()
+    _legend(axes, excerpt)
 
 
-def legend(axes: Any, excerpt: Excerpt) -> None:
-    """What marks and shades mean: the roles that occur above the excerpt, the scale of norms beneath it."""
+def _legend(axes: Any, excerpt: Excerpt) -> None:
+    """The roles that occur above the excerpt, the scale of norms beneath it."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import ListedColormap, Normalize
     from matplotlib.lines import Line2D
@@ -184,48 +171,36 @@ def legend(axes: Any, excerpt: Excerpt) -> None:
         axes.legend(
             handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(handles), handletextpad=0.2
         )
-    scale = ScalarMappable(
-        Normalize(*excerpt.range), ListedColormap([_colour(shade) for shade in np.linspace(0, 1, 64)])
-    )
-    label = f"norm after layer {excerpt.layer} (0…{excerpt.n_layers - 1}), activation units"
+    shades = ListedColormap([_colour(shade) for shade in np.linspace(0, 1, 64)])
     bar = axes.figure.colorbar(
-        scale, ax=axes, location="bottom", label=label, shrink=0.4, aspect=30, pad=0.02
-    )
+        ScalarMappable(Normalize(*excerpt.range), shades), ax=axes, location="bottom", shrink=0.4, aspect=30, pad=0.02,
+        label=f"norm after layer {excerpt.layer} (0…{excerpt.n_layers - 1}), activation units",
+    )  # fmt: skip
     bar.outline.set_visible(False)
     bar.ax.grid(visible=False)
 
 
-def lines(excerpt: Excerpt, columns: int = 92) -> int:
-    """How many lines the excerpt takes."""
-    return _flow(excerpt, columns)[-1].line + 1
+def _lines(excerpt: Excerpt) -> int:
+    return _flow(excerpt.tokens)[-1][-1] + 1
 
 
-@dataclass(frozen=True)
-class _Cell:
-    token: str
-    role: str | None
-    x: float
-    width: float
-    line: int
-
-
-def _flow(excerpt: Excerpt, columns: int) -> list[_Cell]:
-    """Cells in reading order, a new line where the next one would not fit; widths in characters."""
-    cells, x, line = [], 0.0, 0
-    for token, role in zip(excerpt.tokens, excerpt.roles, strict=True):
+def _flow(tokens: list[str]) -> list[tuple[float, float, int]]:
+    """Left edge, width (in characters) and line of each token's cell: a new line where the next would not fit."""
+    places, x, line = [], 0.0, 0
+    for token in tokens:
         width = max(len(token), 2) + 1.0
-        if x > 0 and x + width > columns:
+        if x > 0 and x + width > COLUMNS:
             x, line = 0.0, line + 1
-        cells.append(_Cell(token, role, x, width, line))
+        places.append((x, width, line))
         x += width
-    return cells
+    return places
 
 
 def _colour(shade: float) -> str:
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
-    return to_hex(colormaps[COLOUR_MAP](0.04 + 0.88 * shade))
+    return to_hex(colormaps["Blues"](0.04 + 0.88 * shade))  # light to dark in print as well
 
 
 def _sign(role: str | None) -> str:
@@ -238,11 +213,6 @@ def _ink(shade: float) -> str:
 
 def _marker(role: str) -> dict[str, Any]:
     marker, _, filled = ROLE_MARKS[role]
-    return {
-        "marker": marker,
-        "markersize": 3.2,
-        "color": "black",
-        "markerfacecolor": "black" if filled else "white",
-        "markeredgewidth": 0.7,
-        "linestyle": "none",
-    }
+    face = "black" if filled else "white"
+    look = {"marker": marker, "color": "black", "markerfacecolor": face, "linestyle": "none"}
+    return look | {"markersize": 3.2, "markeredgewidth": 0.7}

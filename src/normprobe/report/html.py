@@ -25,7 +25,7 @@ from normprobe.runs.atomic import atomic_write_text, refusing_disk_errors
 from normprobe.runs.directory import Run
 from normprobe.runs.tables import Tables
 from normprobe.settings import flat
-from normprobe.style import MODE_COLOURS, VERDICT_COLOURS
+from normprobe.style import MODE_LINES, VERDICT_COLOURS
 
 Section = dict[str, Any]
 """What a section of the page shows; `lacking` instead, in one sentence, where the run has nothing for it."""
@@ -129,7 +129,7 @@ def _accuracy(tables: Tables) -> Section:
     accuracy = accuracy_table(tables)
     if accuracy.empty:
         return {"lacking": "The problems have no gold answers, so nothing was scored."}
-    modes = [mode for mode in MODE_COLOURS if mode in set(accuracy["mode"])]
+    modes = [mode for mode in MODE_LINES if mode in set(accuracy["mode"])]
     rows = []
     for (_, label), cells in accuracy.groupby(["group", "label"], sort=False):
         by_mode = cells.set_index("mode").reindex(modes)

@@ -15,7 +15,7 @@ from normprobe.errors import NormprobeError
 from normprobe.report.figure import WIDTH, Drawing
 from normprobe.report.findings import NothingToDraw
 from normprobe.report.table import number, with_interval
-from normprobe.style import GREY, reader_line
+from normprobe.style import GREY, READER_LINES
 
 FILE = f"evidence/{NAME}.parquet"
 MODEL, TWIN = READER_NAMES["model"], READER_NAMES["untrained"]
@@ -58,11 +58,6 @@ def signal_table(signals: pd.DataFrame) -> tuple[tuple[str, ...], list[list[tupl
     return ("Signal", *columns), rows
 
 
-def sentences(signals: pd.DataFrame) -> list[str]:
-    """A sentence per target: which signal tells most, and where the norm stands."""
-    return [_sentence(target, column) for target, column in _ranked(signals).items()]
-
-
 def _ranked(signals: pd.DataFrame) -> dict[str, dict[str, dict[str, Any]]]:
     """This model's rows by target and signal, the strongest signal first."""
     model = signals[signals["reader"] == MODEL].sort_values("strength", ascending=False, kind="stable")
@@ -70,6 +65,11 @@ def _ranked(signals: pd.DataFrame) -> dict[str, dict[str, dict[str, Any]]]:
         target: {row["signal"]: row for row in model[model["target"] == target].to_dict("records")}
         for target in dict.fromkeys(signals["target"])
     }
+
+
+def sentences(signals: pd.DataFrame) -> list[str]:
+    """A sentence per target: which signal tells most, and where the norm stands."""
+    return [_sentence(target, column) for target, column in _ranked(signals).items()]
 
 
 def _sentence(target: str, column: dict[str, dict[str, Any]]) -> str:
@@ -90,13 +90,13 @@ def _sentence(target: str, column: dict[str, dict[str, Any]]) -> str:
 def draw_signals(panels: Sequence[Any], signals: pd.DataFrame) -> None:
     """A panel per target side by side, a row per signal: this model filled, the untrained twin open and grey."""
     names = [signal for signal in NAMES if signal in set(signals["signal"])]
-    heights = dict(zip(names, range(len(names), 0, -1), strict=True))
+    heights = {name: len(names) - place for place, name in enumerate(names)}
     for axes, (target, rows) in zip(panels, signals.groupby("target", sort=False), strict=True):
         axes.axvline(0.0, color=GREY, linewidth=0.6)
         for reader, name, offset in (("model", MODEL, 0.12), ("untrained", TWIN, -0.2)):
             shown = rows[rows["reader"] == name]
             height = shown["signal"].map(heights) + offset
-            style = reader_line(reader)
+            style = READER_LINES[reader]
             colour = style["color"] if reader == "model" else GREY
             axes.hlines(height, shown["low"], shown["high"], color=colour, linewidth=1.0)
             axes.plot(

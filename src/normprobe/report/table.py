@@ -106,22 +106,27 @@ def verdict_table(evidence: Sequence[Evidence]) -> str:
 
 def markdown_table(evidence: Sequence[Evidence]) -> str:
     """The table of a README: one row per claim, with its estimate, its controls and the margin that decides."""
-    lines = [
-        "| claim | verdict | estimate [95 % interval] | controls | margin that decides | n |",
-        "|---|---|---|---|---|---|",
-    ]
+    rows = []
     for item, p in zip(evidence, holm_p(evidence), strict=True):
-        cells = (
-            f"`{item.claim}`",
-            marked(item.verdict),
-            f"{with_interval(item.estimate, item.interval)}<br>{item.full_unit}",
-            "<br>".join(f"{_named(c)}: {with_interval(c.estimate, c.interval)}" for c in item.own_controls)
-            or "–",
-            "<br>".join(filter(None, (margin(item.decision), p))),
-            f"{count(item.n)} {item.n_unit}",
+        controls = (f"{_named(c)}: {with_interval(c.estimate, c.interval)}" for c in item.own_controls)
+        rows.append(
+            {
+                "claim": f"`{item.claim}`",
+                "verdict": marked(item.verdict),
+                "estimate [95 % interval]": f"{with_interval(item.estimate, item.interval)}<br>{item.full_unit}",
+                "controls": "<br>".join(controls) or "–",
+                "margin that decides": "<br>".join(filter(None, (margin(item.decision), p))),
+                "n": f"{count(item.n)} {item.n_unit}",
+            }
         )
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(lines)
+    return markdown(*cells(rows))
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table as Markdown."""
+    escaped = ([cell.replace("|", "\\|") for cell in line] for line in (head, *rows))
+    first, *others = (f"| {' | '.join(line)} |" for line in escaped)
+    return "\n".join([first, "|" + "---|" * len(head), *others])
 
 
 def count(n: int) -> str:

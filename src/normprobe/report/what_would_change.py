@@ -33,6 +33,7 @@ def what_would_change(evidence: Evidence) -> str:
     """In words, what it would take for another verdict."""
     decision = evidence.decision
     low, _ = decision.interval
+    name = binding(decision)
     if evidence.verdict == VACUOUS:
         return f"No margin would: the test says nothing here. {evidence.reason}"
     if evidence.verdict == INCONCLUSIVE:
@@ -40,19 +41,14 @@ def what_would_change(evidence: Evidence) -> str:
     if evidence.verdict == SUPPORTED:
         room = number(low - decision.smallest_effect)
         if decision.strongest == NO_EFFECT:
-            return (
-                f"No control reaches the value of no effect; one would have to exceed it by more than {room}."
-            )
-        return f"{_capital(binding(decision))} would have to be stronger by more than {room}."
+            exceeded = f"one would have to exceed it by more than {room}"
+            return f"No control reaches the value of no effect; {exceeded}."
+        return f"{name[:1].upper()}{name[1:]} would have to be stronger by more than {room}."
     asked = number(decision.margin + decision.smallest_effect - low)
-    now = (
-        f"exceeds it by {number(decision.margin)}"
-        if decision.margin >= 0
-        else f"falls short of it by {number(-decision.margin)}"
-    )
+    now = "exceeds it" if decision.margin >= 0 else "falls short of it"
     return (
-        f"The estimate would have to exceed {binding(decision)} by more than {asked} (the smallest effect and half the "
-        f"interval); it {now}."
+        f"The estimate would have to exceed {name} by more than {asked} (the smallest effect and half the "
+        f"interval); it {now} by {number(abs(decision.margin))}."
     )
 
 
@@ -102,17 +98,14 @@ def draw_margins(axes: Any, evidence: Sequence[Evidence]) -> None:
     names = []
     for height, item in zip(range(len(evidence), 0, -1), evidence, strict=True):
         decision = item.decision
-        names.append(f"{item.claim}\n{_beneath(decision)}")
+        beneath = "a control is missing" if decision.missing else f"against {decision.strongest}"
+        names.append(f"{item.claim}\n{beneath}")
         if math.isnan(decision.margin):
             continue
         at = np.array([decision.margin, *decision.interval]) / decision.smallest_effect
         shown, low, high = np.clip(at, -_EDGE, _EDGE)
-        marker, filled = _MARKS[item.verdict]
-        colour = VERDICT_COLOURS[item.verdict]
-        axes.hlines(height, low, high, color=colour)
-        axes.plot(
-            shown, height, marker, color=colour, markersize=6, markerfacecolor=colour if filled else "white"
-        )
+        axes.hlines(height, low, high, color=VERDICT_COLOURS[item.verdict])
+        axes.plot(shown, height, **_mark(item.verdict), markersize=6)
         if shown != at[0]:
             axes.annotate(
                 f"{at[0]:.0f}", (shown, height), (0, 6), textcoords="offset points", ha="center", fontsize=6
@@ -120,7 +113,10 @@ def draw_margins(axes: Any, evidence: Sequence[Evidence]) -> None:
     axes.set_yticks(range(len(evidence), 0, -1), names)
     axes.set_ylim(0.4, len(evidence) + 0.6)
     axes.set_xlabel("margin ÷ smallest effect of interest (95 % intervals)")
-    _legend(axes, {item.verdict for item in evidence})
+    verdicts = [verdict for verdict in _MARKS if verdict in {item.verdict for item in evidence}]
+    for verdict in verdicts:
+        axes.plot([], [], **_mark(verdict), label=verdict)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(verdicts))
 
 
 def margins(evidence: Sequence[Evidence]) -> Drawing:
@@ -134,21 +130,8 @@ def margins(evidence: Sequence[Evidence]) -> Drawing:
     return Drawing("Margins", caption, lambda axes: draw_margins(axes[0], evidence), height=height)
 
 
-def _beneath(decision: Decision) -> str:
-    if decision.missing:
-        return "a control is missing"
-    return f"against {decision.strongest}"
-
-
-def _legend(axes: Any, verdicts: set[str]) -> None:
-    for verdict, (marker, filled) in _MARKS.items():
-        if verdict in verdicts:
-            colour = VERDICT_COLOURS[verdict]
-            axes.plot(
-                [], [], marker, color=colour, markerfacecolor=colour if filled else "white", label=verdict
-            )
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(verdicts))
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
+def _mark(verdict: str) -> dict[str, Any]:
+    marker, filled = _MARKS[verdict]
+    colour = VERDICT_COLOURS[verdict]
+    face = colour if filled else "white"
+    return {"marker": marker, "linestyle": "none", "color": colour, "markerfacecolor": face}

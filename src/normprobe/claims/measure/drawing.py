@@ -10,7 +10,7 @@ import pandas as pd
 from normprobe.claims.evidence import Evidence
 from normprobe.claims.measure.measured_tokens import late_layers
 from normprobe.claims.measure.readers import READER_NAMES
-from normprobe.style import GREY, READER_COLOURS, reader_line
+from normprobe.style import GREY, READER_LINES
 
 CONTROL = {"color": GREY, "linewidth": 1.0}
 
@@ -54,10 +54,10 @@ def by_reader(axes: Any, series: pd.DataFrame, labels: Mapping[str, str]) -> Non
     for place, reader in enumerate(readers):
         shown = means[means["name"] == READER_NAMES[reader]]
         height = shown["quantity"].map(heights) + 0.25 - 0.5 * place / max(len(readers) - 1, 1)
-        colour = READER_COLOURS["model"] if reader == "model" else GREY
+        colour = READER_LINES["model"]["color"] if reader == "model" else GREY
         axes.hlines(height, shown["low"], shown["high"], color=colour, linewidth=1.0)
         axes.plot(
-            shown["estimate"], height, color=colour, marker=reader_line(reader)["marker"], linestyle="none",
+            shown["estimate"], height, color=colour, marker=READER_LINES[reader]["marker"], linestyle="none",
             markerfacecolor=colour if reader == "model" else "white", label=READER_NAMES[reader],
         )  # fmt: skip
     axes.set_yticks(list(heights.values()), [labels[quantity] for quantity in quantities])

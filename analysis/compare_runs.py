@@ -18,49 +18,36 @@ from normprobe.runs.atomic import atomic_write_text, refusing_disk_errors
 from normprobe.runs.directory import Run
 
 ESTIMATE = "estimate"
+COLUMNS = ["run", "model", "seed", "claim", "verdict"]
+COLUMNS += ["quantity", "form", "value", "low", "high", "unit", "n", "n_unit"]
 
 
 def compare(runs: list[Path]) -> pd.DataFrame:
     """One row per run, claim and quantity: the claim's own estimate (`ESTIMATE`) and each of its controls by label.
 
-    Columns: run, model, seed, claim, verdict, quantity, form, value, low, high (95 % interval), unit, n, n_unit; NaN
-    where nothing could be computed. Raises NormprobeError for a run without readable evidence, and for two runs of one
-    name.
+    Columns: `COLUMNS`, low and high being the 95 % interval; NaN where nothing could be computed. Raises NormprobeError
+    for a run without readable evidence, and for two runs of one name.
     """
     names = [run.resolve().name for run in runs]
     if len(set(names)) < len(names):
         raise NormprobeError(
             f"expected runs of different names, got {', '.join(names)}; rename one directory"
         )
-    return pd.DataFrame([row for run, name in zip(runs, names, strict=True) for row in _rows(run, name)])
+    rows = [row for run, name in zip(runs, names, strict=True) for row in _rows(run, name)]
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _rows(path: Path, name: str) -> Iterator[dict[str, object]]:
+def _rows(path: Path, name: str) -> Iterator[tuple[object, ...]]:
     evidence, manifest = read_evidence(path), Run.load(path).manifest()
     model = manifest["identities"].get("model", {}).get("name")
     for item in evidence:
-        shared = {
-            "run": name,
-            "model": model,
-            "seed": item.seed,
-            "claim": item.claim,
-            "verdict": item.verdict,
-        }
-        measured = [(ESTIMATE, item.form, item.estimate, item.interval)]
-        measured += [
-            (control.label, control.form, control.estimate, control.interval) for control in item.controls
-        ]
-        for quantity, form, value, (low, high) in measured:
-            yield shared | {
-                "quantity": quantity,
-                "form": form,
-                "value": value,
-                "low": low,
-                "high": high,
-                "unit": item.unit,
-                "n": item.n,
-                "n_unit": item.n_unit,
-            }
+        for quantity, measured in (
+            (ESTIMATE, item),
+            *((control.label, control) for control in item.controls),
+        ):
+            shared = name, model, item.seed, item.claim, item.verdict
+            number = quantity, measured.form, measured.estimate, *measured.interval
+            yield *shared, *number, item.unit, item.n, item.n_unit
 
 
 def side_by_side(table: pd.DataFrame) -> str:

@@ -8,7 +8,6 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from normprobe.claims.claim import Claim, ExtraFigure
@@ -21,31 +20,18 @@ from normprobe.report.findings import Findings, NothingToDraw, drawing_of, read_
 from normprobe.report.what_would_change import margins
 from normprobe.runs.tables import Tables
 
-VERDICTS = ("evidence/verdicts.json", "evidence/skipped.json")
 
-
-@dataclass(frozen=True)
-class PaperFigure:
-    """One row of the table: the stem of its files, the claims it shows, the run's files it reads, its drawing."""
-
-    stem: str
-    claims: tuple[str, ...]
-    inputs: tuple[str, ...]
-    drawing: Callable[[Path], Drawing]
-
-
-def of_claims(stem: str) -> PaperFigure:
+def of_claims(stem: str) -> Callable[[Path], Drawing]:
     """The figure of all claims that name it."""
-    names = tuple(claim.name for claim in CLAIMS if claim.figure == stem)
 
     def drawing(run: Path) -> Drawing:
         findings = Findings(run)
-        return drawing_of([findings[name] for name in names])
+        return drawing_of([findings[claim.name] for claim in CLAIMS if claim.figure == stem])
 
-    return PaperFigure(stem, names, (*VERDICTS, *(f"evidence/{name}.parquet" for name in names)), drawing)
+    return drawing
 
 
-def of_extra(claim: Claim, extra: ExtraFigure) -> PaperFigure:
+def of_extra(claim: Claim, extra: ExtraFigure) -> Callable[[Path], Drawing]:
     """A further figure from a claim's series."""
 
     def drawing(run: Path) -> Drawing:
@@ -53,12 +39,12 @@ def of_extra(claim: Claim, extra: ExtraFigure) -> PaperFigure:
         series = finding.series()
         return Drawing(extra.stem, extra.caption, lambda axes: extra.panel(axes[0], series, finding.evidence))
 
-    return PaperFigure(extra.stem, (), (*VERDICTS, f"evidence/{claim.name}.parquet"), drawing)
+    return drawing
 
 
-def of_tables(stem: str, inputs: Sequence[str], draw: Callable[[Tables], Drawing]) -> PaperFigure:
+def of_tables(draw: Callable[[Tables], Drawing]) -> Callable[[Path], Drawing]:
     """A figure from the run's own tables."""
-    return PaperFigure(stem, (), tuple(inputs), lambda run: draw(Tables(run)))
+    return lambda run: draw(Tables(run))
 
 
 def of_margins(run: Path) -> Drawing:
@@ -68,52 +54,39 @@ def of_margins(run: Path) -> Drawing:
     return margins(evidence)
 
 
-TRACES = ("responses/responses.parquet", "traces/tokens.parquet", "traces/model.safetensors")
-METHODS = "methods/{}.parquet".format
-FIGURES = sorted(
-    [
-        *(of_claims(stem) for stem in dict.fromkeys(claim.figure for claim in CLAIMS)),
-        *(of_extra(claim, extra) for claim in CLAIMS for extra in claim.extra_figures),
-        of_tables("fig_06_token_heat_map", TRACES, heatmap.drawing),
-        PaperFigure(
-            "fig_12_signal_contest",
-            (),
-            (signal_comparison.FILE,),
-            lambda run: signal_comparison.drawing(signal_comparison.read_signals(run)),
-        ),
-        PaperFigure("fig_13_margins", (), VERDICTS[:1], of_margins),
-        PaperFigure(
-            "fig_14_null_distributions", (), (*VERDICTS, "audit/audit.json"), null_distributions.drawing
-        ),
-        of_tables("fig_16_selectors", [METHODS("selection")], method_results.selectors),
-        of_tables("fig_17_sensitivity", [METHODS("sensitivity")], method_results.sensitivity),
-        of_tables("fig_18_combinations", [METHODS("combinations")], method_results.combinations),
-        of_tables("fig_19_failure_modes", [METHODS("treatments")], method_results.failures),
-        of_tables("fig_20_methods", ["profile/layer_profile.json"], method_schematic.drawing),
-    ],
-    key=lambda figure: figure.stem,
-)
+FIGURES = {
+    **{claim.figure: of_claims(claim.figure) for claim in CLAIMS},
+    **{extra.stem: of_extra(claim, extra) for claim in CLAIMS for extra in claim.extra_figures},
+    "fig_06_token_heat_map": of_tables(heatmap.drawing),
+    "fig_12_signal_contest": lambda run: signal_comparison.drawing(signal_comparison.read_signals(run)),
+    "fig_13_margins": of_margins,
+    "fig_14_null_distributions": null_distributions.drawing,
+    "fig_16_selectors": of_tables(method_results.selectors),
+    "fig_17_sensitivity": of_tables(method_results.sensitivity),
+    "fig_18_combinations": of_tables(method_results.combinations),
+    "fig_19_failure_modes": of_tables(method_results.failures),
+    "fig_20_methods": of_tables(method_schematic.drawing),
+}
+"""What draws each figure of a run, by the stem of its files."""
 
 
 def make_all(run: Path, out: Path, only: Sequence[str] = ()) -> None:
     """Write every figure (or those named) in order, a line of progress each; what the run lacks costs its figure, and
     the line says so. Raises NormprobeError for a run without evidence and for an unknown name."""
     Findings(run)  # a run without evidence is refused here, before anything is drawn
-    known = {name for figure in FIGURES for name in (figure.stem, *figure.claims)}
-    if unknown := sorted(set(only) - known):
+    stems = {stem: stem for stem in FIGURES} | {claim.name: claim.figure for claim in CLAIMS}
+    if unknown := sorted(set(only) - set(stems)):
         raise NormprobeError(
-            f"expected names of figures or claims, got {', '.join(unknown)}; choose among {', '.join(sorted(known))}"
+            f"expected names of figures or claims, got {', '.join(unknown)}; choose among {', '.join(sorted(stems))}"
         )
-    for figure in FIGURES:
-        if only and not {figure.stem, *figure.claims} & set(only):
-            continue
+    for stem in sorted({stems[name] for name in only} or FIGURES):
         begun = time.perf_counter()
         try:
-            figure.drawing(run).save(out / figure.stem)
+            FIGURES[stem](run).save(out / stem)
         except NothingToDraw as reason:
-            print(f"{figure.stem}: not drawn, {reason}", flush=True)
+            print(f"{stem}: not drawn, {reason}", flush=True)
         else:
-            print(f"{figure.stem}: {time.perf_counter() - begun:.1f} s", flush=True)
+            print(f"{stem}: {time.perf_counter() - begun:.1f} s", flush=True)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -70,13 +70,6 @@ def control(
     return Control(form, name, decides, float(draws[0]), interval(draws), quantity)
 
 
-def weakest_form(forms: Mapping[str, Form], null: float) -> str | None:
-    """The form with the lowest margin on the sample itself; None if anything is missing in any form."""
-    margins = {name: form.margin(null) for name, form in forms.items()}
-    known = {name: float(margin[0][0]) for name, margin in margins.items() if margin is not None}
-    return min(known, key=lambda name: known[name]) if len(known) == len(forms) else None
-
-
 def decide_by_margin(forms: Mapping[str, Form], null: float, smallest_effect: float) -> Decision:
     """The lowest margin of all forms in every draw, with its interval and its one-sided p.
 

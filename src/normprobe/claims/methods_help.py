@@ -18,7 +18,7 @@ from scipy.special import ndtri
 
 from normprobe.claims.claim import Claim, Measurement
 from normprobe.claims.evidence import Evidence
-from normprobe.claims.margin import Form, control, weakest_form
+from normprobe.claims.margin import Form, control, decide_by_margin
 from normprobe.claims.measure.measured_tokens import NotMeasurable, require
 from normprobe.claims.measure.resampling import Draws, Resampling, as_text, average, tidy
 from normprobe.runs.tables import Tables
@@ -78,7 +78,8 @@ def measure(tables: Tables, resample: Resampling) -> Measurement:
     # A method's gain over plain generation; LRS has its samples, so there a random one of them is plain.
     unchanged = {method: accuracy[PLAIN if method in BASELINES else "random"] for method in forms}
     gain = {method: accuracy[own] - unchanged[method] for method, (own, _) in compared.items()}
-    weakest = weakest_form(forms, CLAIM.null) or min(gain, key=lambda method: gain[method][0])
+    decision = decide_by_margin(forms, CLAIM.null, SMALLEST_EFFECT)
+    weakest = decision.form or min(gain, key=lambda method: gain[method][0])
     shown = {method: [name for name in names if name in right] for method, names in SHOWN.items()}
     gains = {
         f"gain: {method}": {

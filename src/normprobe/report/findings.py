@@ -15,7 +15,8 @@ from normprobe.claims.evidence import Evidence
 from normprobe.claims.registry import BY_NAME
 from normprobe.errors import NormprobeError
 from normprobe.report.figure import HEIGHT, Drawing
-from normprobe.report.table import count, with_interval
+from normprobe.report.table import count, value
+from normprobe.runs.atomic import read_table
 from normprobe.runs.directory import Run
 
 _Entry = TypeVar("_Entry")
@@ -44,13 +45,7 @@ class Finding:
 
     def series(self) -> pd.DataFrame:
         """The tidy series of the claim. Raises NormprobeError when its file is missing or corrupt."""
-        try:
-            return pd.read_parquet(self.series_file)
-        except (OSError, ValueError) as error:
-            raise NormprobeError(
-                f"expected the series of {self.evidence.claim} in {self.series_file}, got {_one_line(error)}; "
-                f"delete {self.series_file.parent} and verify again"
-            ) from error
+        return read_table(self.series_file)
 
     @property
     def drawing(self) -> Drawing:
@@ -62,7 +57,7 @@ class Finding:
         """A figure's caption on one line: what the panel shows, the number it stands for, and how it was judged."""
         item = self.evidence
         return (
-            f"{self.claim.caption} Estimate: {with_interval(item.estimate, item.interval)} ({item.full_unit}), "
+            f"{self.claim.caption} Estimate: {value(item)} ({item.full_unit}), "
             f"n = {count(item.n)} {item.n_unit}; verdict: {item.verdict}."
         )
 
@@ -135,10 +130,7 @@ def _read(run: Path, name: str, entry: Callable[[dict[str, Any]], _Entry]) -> li
     try:
         return [entry(item) for item in json.loads(path.read_text(encoding="utf-8"))]
     except (ValueError, TypeError, KeyError) as error:
+        reason = f"{type(error).__name__} ({' '.join(str(error).split())})"
         raise NormprobeError(
-            f"expected a list of claims in {path}, got {_one_line(error)}; delete {path.parent} and verify again"
+            f"expected a list of claims in {path}, got {reason}; delete {path.parent} and verify again"
         ) from error
-
-
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__} ({' '.join(str(error).split())})"

@@ -19,7 +19,7 @@ from normprobe.report.assumption_table import assumption_table
 from normprobe.report.audit_results import HEAD, Audit, is_audited
 from normprobe.report.figure import Drawing
 from normprobe.report.findings import Findings, NothingToDraw
-from normprobe.report.table import HOLM, SHAPES, count, holm_p, margin, with_interval
+from normprobe.report.table import HOLM, SHAPES, count, holm_p, margin, value
 from normprobe.report.what_would_change import binding, margins, what_would_change
 from normprobe.runs.atomic import atomic_write_text, refusing_disk_errors
 from normprobe.runs.directory import Run
@@ -71,17 +71,12 @@ def _render(**shown: Any) -> str:
     )  # fmt: skip
     environment.globals |= {"shapes": SHAPES, "colours": VERDICT_COLOURS, "claims": BY_NAME, "HOLM": HOLM}
     environment.globals |= {"results": method_results, "binding": binding, "margin": margin}
-    environment.filters |= {"count": count, "png": _png, "value": _value}
+    environment.filters |= {"count": count, "png": _png, "value": value}
     return environment.get_template("report.html.jinja").render(**shown)
 
 
 def _png(drawing: Drawing) -> str:
     return base64.b64encode(drawing.png()).decode("ascii")
-
-
-def _value(measured: Any) -> str:
-    """An estimate with its interval, as text."""
-    return with_interval(measured.estimate, measured.interval)
 
 
 def _or_lacking(section: Callable[[], Section]) -> Section:
@@ -145,16 +140,14 @@ def _facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     state = " with uncommitted changes" if source["dirty"] else ""
     facts = {"seed": manifest["seed"], "written": manifest["written"], "commit": f"{source['commit']}{state}"}
     for kind, identity in manifest["identities"].items():
-        facts |= {f"{kind}: {key.replace('_', ' ')}": value for key, value in identity.items()}
-    facts |= {key.replace("_", " "): value for key, value in flat(manifest["arguments"]["resolved"])}
+        facts |= {f"{kind}: {key.replace('_', ' ')}": fact for key, fact in identity.items()}
+    facts |= {key.replace("_", " "): fact for key, fact in flat(manifest["arguments"]["resolved"])}
     facts |= {"python": environment["python"]} | environment["packages"]
-    facts |= {key.replace("_", " "): value for key, value in environment["hardware"].items()}
-    return [(name, _plain(value)) for name, value in facts.items()]
+    facts |= {key.replace("_", " "): fact for key, fact in environment["hardware"].items()}
+    return [(name, _plain(fact)) for name, fact in facts.items()]
 
 
-def _plain(value: Any) -> str:
-    if value is None or value == []:
+def _plain(fact: Any) -> str:
+    if fact is None or fact == []:
         return "none"
-    if isinstance(value, list):
-        return ", ".join(map(str, value))
-    return str(value)
+    return ", ".join(map(str, fact)) if isinstance(fact, list) else str(fact)

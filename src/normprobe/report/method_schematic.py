@@ -40,12 +40,12 @@ def draw(panels: list[Any]) -> None:
         axes.grid(visible=False)
         axes.set_xlabel("token")
     alrr.set_ylabel("norm at a chosen layer")
-    _stream(alrr, peaks=BLUE)
+    _stream(alrr)
     for peak in (3, 7):
         alrr.bar(peak, 0.5, bottom=HEIGHTS[peak], color=VERMILION, alpha=0.5)
         _arrow(alrr, (float(peak), HEIGHTS[peak]), (float(peak), HEIGHTS[peak] + 0.5), -1.4)
     alrr.text(5, 3.3, "the layer once more", color=VERMILION, fontsize=7, ha="center")
-    _stream(erss, peaks=BLUE)
+    _stream(erss)
     _arrow(erss, (3.0, 2.5), (7.0, 2.7), -0.5)
     erss.text(2.6, 3.25, "an earlier peak, mixed in", color=VERMILION, fontsize=7)
     erss.bar(7, HEIGHTS[7], color=VERMILION)
@@ -61,17 +61,12 @@ def draw(panels: list[Any]) -> None:
         axes.set_ylim(0, 3.8)
 
 
-def _stream(axes: Any, peaks: str) -> None:
-    axes.bar(range(12), HEIGHTS, color=[peaks if height > TAU else GREY for height in HEIGHTS])
+def _stream(axes: Any) -> None:
+    axes.bar(range(12), HEIGHTS, color=[BLUE if height > TAU else GREY for height in HEIGHTS])
     axes.axhline(TAU, color="black", linestyle="--", linewidth=0.8)
     axes.text(11.6, TAU + 0.08, "τ", ha="right")
 
 
 def _arrow(axes: Any, start: tuple[float, float], end: tuple[float, float], bend: float) -> None:
-    style = {
-        "arrowstyle": "-|>",
-        "color": VERMILION,
-        "connectionstyle": f"arc3,rad={bend}",
-        "linewidth": 1.2,
-    }
+    style = {"arrowstyle": "-|>", "connectionstyle": f"arc3,rad={bend}", "color": VERMILION, "linewidth": 1.2}
     axes.annotate("", xy=end, xytext=start, arrowprops=style)

@@ -64,10 +64,8 @@ def draw(
     """One row: null networks as a histogram with a rug in grey, this model as a line with its interval in blue."""
     import seaborn
 
-    span = np.concatenate([nulls, [estimate]])
-    edges = (
-        np.linspace(span.min(), span.max(), BINS + 1) if np.ptp(span) else estimate + np.array([-0.02, 0.02])
-    )
+    low, high = min(nulls.min(), estimate), max(nulls.max(), estimate)
+    edges = np.linspace(low, high, BINS + 1) if low < high else estimate + np.array([-0.02, 0.02])
     seaborn.histplot(x=nulls, bins=edges, color=GREY, alpha=1.0, linewidth=0, ax=axes)
     seaborn.rugplot(x=nulls, color="black", height=-0.05, linewidth=0.6, clip_on=False, ax=axes)
     axes.axvline(estimate, color=BLUE)

@@ -11,10 +11,10 @@ import pandas as pd
 from normprobe.claims.measure.readers import READER_NAMES
 from normprobe.claims.measure.signal_comparison import NAME
 from normprobe.claims.measure.signal_values import NAMES, NORM
-from normprobe.errors import NormprobeError
 from normprobe.report.figure import WIDTH, Drawing
 from normprobe.report.findings import NothingToDraw
 from normprobe.report.table import number, with_interval
+from normprobe.runs.atomic import read_table
 from normprobe.style import GREY, READER_LINES
 
 FILE = f"evidence/{NAME}.parquet"
@@ -36,12 +36,7 @@ def read_signals(run: Path) -> pd.DataFrame:
         raise NothingToDraw(
             f"expected {FILE}, which this run does not have: it recorded nothing that signals are compared on"
         )
-    try:
-        return pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise NormprobeError(
-            f"expected readable rows in {path}, got {type(error).__name__}; delete {path.parent} and verify again"
-        ) from error
+    return read_table(path)
 
 
 def signal_table(signals: pd.DataFrame) -> tuple[tuple[str, ...], list[list[tuple[str, bool]]]]:

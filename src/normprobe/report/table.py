@@ -90,14 +90,14 @@ def verdict_table(evidence: Sequence[Evidence]) -> str:
     """
     lines = [_row("claim, its controls", "verdict", "estimate [95 % interval]"), "─" * WIDTH]
     for item, p in zip(evidence, holm_p(evidence), strict=True):
-        lines.append(_row(item.claim, marked(item.verdict), with_interval(item.estimate, item.interval)))
+        lines.append(_row(item.claim, marked(item.verdict), value(item)))
         lines += textwrap.wrap(
             f"  n = {count(item.n)} {item.n_unit}; {item.full_unit}", WIDTH, subsequent_indent="  "
         )
         for control in item.own_controls:
             *above, name = textwrap.wrap(_named(control), _NAME - 4) or [""]
             lines += [f"  {part}" for part in above]
-            lines.append(_row(f"  {name}", "", with_interval(control.estimate, control.interval)))
+            lines.append(_row(f"  {name}", "", value(control)))
         lines.append(_row("  estimate − strongest control (decides)", p, margin(item.decision)))
         lines += textwrap.wrap(item.note, WIDTH, initial_indent="  → ", subsequent_indent="    ")
         lines.append("")
@@ -108,12 +108,12 @@ def markdown_table(evidence: Sequence[Evidence]) -> str:
     """The table of a README: one row per claim, with its estimate, its controls and the margin that decides."""
     rows = []
     for item, p in zip(evidence, holm_p(evidence), strict=True):
-        controls = (f"{_named(c)}: {with_interval(c.estimate, c.interval)}" for c in item.own_controls)
+        controls = (f"{_named(control)}: {value(control)}" for control in item.own_controls)
         rows.append(
             {
                 "claim": f"`{item.claim}`",
                 "verdict": marked(item.verdict),
-                "estimate [95 % interval]": f"{with_interval(item.estimate, item.interval)}<br>{item.full_unit}",
+                "estimate [95 % interval]": f"{value(item)}<br>{item.full_unit}",
                 "controls": "<br>".join(controls) or "–",
                 "margin that decides": "<br>".join(filter(None, (margin(item.decision), p))),
                 "n": f"{count(item.n)} {item.n_unit}",
@@ -133,6 +133,11 @@ def count(n: int) -> str:
     return f"{n:,}"
 
 
+def value(measured: Evidence | Control) -> str:
+    """An estimate with its interval."""
+    return with_interval(measured.estimate, measured.interval)
+
+
 def margin(decision: Decision) -> str:
     """The margin that decides, with its interval."""
     return with_interval(decision.margin, decision.interval)
@@ -142,5 +147,5 @@ def _named(control: Control) -> str:
     return control.label if control.decides else f"{control.label} (not counted)"
 
 
-def _row(name: str, verdict: str, value: str) -> str:
-    return f"{name:<{_NAME}}{verdict:<{_VERDICT}}{value}".rstrip()
+def _row(name: str, verdict: str, number: str) -> str:
+    return f"{name:<{_NAME}}{verdict:<{_VERDICT}}{number}".rstrip()

@@ -52,12 +52,11 @@ def shared_problems(tables: Tables, readers: Sequence[str]) -> list[str]:
     """Measured problems that every reader has in both modes and all its layers; readers are compared on these alone."""
     sums = _measured(tables.sums)
     sums = sums[(sums["feature_set"] == "reasoning") & sums["mode"].isin(list(_MODES))]
-    shared: set[str] | None = None
+    complete = []
     for reader in readers:
         counts = sums[sums["reader"] == reader].groupby("problem_id").size()
-        complete = set(counts.index[counts == len(_MODES) * len(tables.layers(reader))])
-        shared = complete if shared is None else shared & complete
-    return sorted(shared or set())
+        complete.append(set(counts.index[counts == len(_MODES) * len(tables.layers(reader))]))
+    return sorted(set.intersection(*complete)) if complete else []
 
 
 def read_bound_inputs(
@@ -71,22 +70,19 @@ def read_bound_inputs(
         rows = _measured(table)
         rows = rows[(rows["reader"] == reader) & (rows["feature_set"] == feature_set)]
         rows = rows if mode is None else rows[rows["mode"] == mode]
-        laid = rows.set_index(["problem_id", "layer"]).reindex(grid)
-        shape = (len(problems), len(layers))
-        values = {column: laid[column].to_numpy(dtype=np.float64).reshape(shape) for column in columns}
+        laid = rows.set_index(["problem_id", "layer"]).reindex(grid)[list(columns)].astype(np.float64)
         # Squared norms of differences come out of differences of large numbers: rounding may leave less than 0.
-        return {
-            name: np.maximum(value, 0) if name.endswith("_sq") else value for name, value in values.items()
-        }
+        squares = [name for name in columns if name.endswith("_sq")]
+        laid[squares] = laid[squares].clip(lower=0)
+        return {name: laid[name].to_numpy().reshape(len(problems), len(layers)) for name in columns}
 
     think, no_think = (arrays(tables.sums, _OF_SUMS, mode) for mode in _MODES)
     paired = arrays(tables.pairs, _OF_PAIRS)
-    lengths = Lengths(
-        *(part[column] for column in ("h_sq", "b_sq", "rpart_sq") for part in (think, no_think))
-    )
+    both = (think, no_think)
+    lengths = Lengths(*(part[column] for column in ("h_sq", "b_sq", "rpart_sq") for part in both))
     constants = Constants(
-        epsilon=np.maximum(*(epsilon(part["r_sq"], part["h_sq"]) for part in (think, no_think))),
-        delta=np.maximum(*(delta(part["br"], part["b_sq"], part["rpart_sq"]) for part in (think, no_think))),
+        epsilon=np.maximum(*(epsilon(part["r_sq"], part["h_sq"]) for part in both)),
+        delta=np.maximum(*(delta(part["br"], part["b_sq"], part["rpart_sq"]) for part in both)),
         # Activations are not negative, so a sum over features is the ‖·‖₁ of A4.
         rho=ratio(no_think["z_sum"], think["z_sum"]),
         kappa=drift(lengths.b_think, lengths.b_no_think),

@@ -14,12 +14,13 @@ reader would first have to know which is which. The untrained twin reads the sam
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from normprobe.claims.measure.feature_correlation import NO_SINKS, feature_correlation
 from normprobe.claims.measure.measured_tokens import (
@@ -84,22 +85,17 @@ def compare_signals(tables: Tables, resample: Resampling) -> pd.DataFrame:
     measured = MeasuredTokens(tables, ["think", "no_think"])
     depth = len(tables.signals("model")[NORM])
     sample = _Sample(tables, measured, resample(measured.n_problems), late_layers(range(depth), depth))
+    subjects = [subject for subject in ("model", "untrained") if tables.has(f"signals/{subject}")]
     rows = []
-    for target, measure in _TARGETS.items():
-        for subject in ("model", "untrained"):
-            found, n = measure(sample, subject) if tables.has(f"signals/{subject}") else _NOTHING
-            rows += [
-                {
-                    "target": target,
-                    "signal": signal,
-                    "reader": READER_NAMES[subject],
-                    "unit": "Spearman ρ" if target == FEATURES else "AUROC − 0.5",
-                    **_numbers(draws, found[NORM]),
-                    "n": n,
-                }
-                for signal, draws in found.items()
-                if np.isfinite(draws).all()
-            ]
+    for (target, measure), subject in itertools.product(_TARGETS.items(), subjects):
+        found, n = measure(sample, subject)
+        unit = "Spearman ρ" if target == FEATURES else "AUROC − 0.5"
+        about = {"target": target, "signal": "", "reader": READER_NAMES[subject], "unit": unit}
+        rows += [
+            about | {"signal": signal} | _numbers(draws, found[NORM]) | {"n": n}
+            for signal, draws in found.items()
+            if np.isfinite(draws).all()
+        ]
     if not rows:
         raise NotMeasurable(
             "it needs feature activations, roles or scored answers, and this run has none of them"
@@ -122,15 +118,12 @@ def _numbers(draws: Draws, norm: Draws) -> dict[str, float]:
 
 
 def _features(sample: _Sample, subject: str) -> _Found:
-    if not sample.tables.has(f"z/{subject}"):
-        return _NOTHING
-    late = [layer for layer in sample.tables.layers(subject) if layer in sample.late]
+    tables, measured = sample.tables, sample.measured
+    late = [layer for layer in sample.late if tables.has(f"z/{subject}") and layer in tables.layers(subject)]
     if not late:
         return _NOTHING
-    found = feature_correlation(
-        sample.tables, subject, sample.measured, sample.weights, NO_SINKS, list(NAMES), late
-    )
-    return {signal: rho.mean(axis=1) for signal, rho in found.items()}, sample.measured.n_problems
+    found = feature_correlation(tables, subject, measured, sample.weights, NO_SINKS, list(NAMES), late)
+    return {signal: rho.mean(axis=1) for signal, rho in found.items()}, measured.n_problems
 
 
 def _computed(sample: _Sample, subject: str) -> _Found:
@@ -154,34 +147,25 @@ def _correct(sample: _Sample, subject: str, *, alike: bool) -> _Found:
     mask &= tokens["response_id"].isin(scored.index).to_numpy()
     response, response_ids = pd.factorize(tokens["response_id"][mask])
     correct = scored.loc[response_ids].to_numpy(dtype=bool)
-    problem = np.zeros(len(response_ids), dtype=np.int64)
-    problem[response] = sample.measured.problem[mask]
-    problems, cluster = np.unique(problem, return_inverse=True)
+    first = np.unique(response, return_index=True)[1]  # a token of each response
+    problems, cluster = np.unique(sample.measured.problem[mask][first], return_inverse=True)
     if len(problems) < FEWEST_PROBLEMS or correct.all() or not correct.any():
         return _NOTHING
-    stratum = _strata(tables, tokens["problem_id"][mask].to_numpy(), response) if alike else None
+    stratum = None
+    if alike:
+        groups = tables.problems.groupby(["domain", "difficulty"], dropna=False).ngroup()
+        groups.index = pd.Index(tables.problems["problem_id"])
+        stratum = groups.loc[tokens["problem_id"][mask].iloc[first]].to_numpy(dtype=np.int64)
     length, weights = np.bincount(response), sample.weights[:, problems]
 
     def auroc(means: Float[np.ndarray, " response"]) -> Draws:
         return auroc_of_weights(*pair_counts(means, correct, cluster, stratum), weights)
 
-    found = {
-        signal: np.mean([auroc(np.bincount(response, weights=row) / length) for row in scores], axis=0)
-        - CHANCE
-        for signal, scores in sample.scores(subject, mask).items()
-    }
+    found = {}
+    for signal, scores in sample.scores(subject, mask).items():
+        by_layer = [auroc(np.bincount(response, weights=row) / length) for row in scores]
+        found[signal] = np.mean(by_layer, axis=0) - CHANCE
     return found, len(problems)
-
-
-def _strata(
-    tables: Tables, problem_id: np.ndarray, response: Int[np.ndarray, " token"]
-) -> Int[np.ndarray, " response"]:
-    """Domain and difficulty of each response's problem, as a number."""
-    groups = tables.problems.groupby(["domain", "difficulty"], dropna=False).ngroup()
-    of_problem = pd.Series(groups.to_numpy(), index=tables.problems["problem_id"])
-    strata = np.zeros(int(response.max()) + 1, dtype=np.int64)
-    strata[response] = of_problem.loc[problem_id].to_numpy()
-    return strata
 
 
 _TARGETS = {

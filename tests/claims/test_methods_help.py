@@ -102,5 +102,5 @@ def test_a_small_gain_is_inconclusive_or_refused_and_a_missing_baseline_decides_
 
 
 def test_the_detectable_gain_is_that_of_a_power_calculation() -> None:
-    """Three points at ten per cent discordance need about 870 problems at 80 % power (PAPER: 870; here exact form)."""
-    assert detectable(0.10, 870, power=0.8) == pytest.approx(0.03, abs=1e-4)
+    """Three points at ten per cent discordance need about 1,168 problems at 90 % power (870 at 80 %)."""
+    assert detectable(0.10, 1168) == pytest.approx(0.03, abs=1e-4)

@@ -22,6 +22,7 @@ from normprobe.claims.margin import Form, control, decide_by_margin
 from normprobe.claims.measure.measured_tokens import NotMeasurable, require
 from normprobe.claims.measure.resampling import Draws, Resampling, as_text, average, tidy
 from normprobe.runs.tables import Tables
+from normprobe.stats.bootstrap import TAIL
 from normprobe.stats.paired import mcnemar
 from normprobe.style import BLUE, GREY, VERMILION
 
@@ -97,12 +98,9 @@ def measure(tables: Tables, resample: Resampling) -> Measurement:
         note=_note(right, gain, others),
         series=pd.concat(tidy({"accuracy": accuracy, **gains}), ignore_index=True),
         further=[
-            control("LRS", PLAIN, accuracy[PLAIN], quantity="accuracy"),
-            *(
-                control(method, name, accuracy[name], quantity="accuracy")
-                for method, names in shown.items()
-                for name in names
-            ),
+            control(method, name, accuracy[name], quantity="accuracy")
+            for method, names in (("LRS", [PLAIN]), *shown.items())
+            for name in names
         ],
     )
 
@@ -113,10 +111,10 @@ def _wide(table: pd.DataFrame, column: str) -> pd.DataFrame:
     return scored.pivot_table(index="problem_id", columns=column, values="correct", sort=False).dropna()
 
 
-def detectable(discordance: float, n: int, power: float = 0.9, confidence: float = 0.95) -> float:
-    """The smallest gain that a paired comparison of n problems finds with this power, where this share of them is
+def detectable(discordance: float, n: int) -> float:
+    """The smallest gain that a paired comparison of n problems finds with 90 % power, where this share of them is
     answered differently (normal approximation of McNemar's test)."""
-    return float((ndtri(1 - (1 - confidence) / 2) + ndtri(power)) * np.sqrt(discordance / n))
+    return float((ndtri(1 - TAIL) + ndtri(0.9)) * np.sqrt(discordance / n))
 
 
 def _note(right: pd.DataFrame, gain: dict[str, Draws], others: list[str]) -> str:

@@ -70,6 +70,17 @@ class Excerpt:
         """The signs of the roles that occur, in words."""
         return " · ".join(f"{_sign(role)} {role}" for role in ROLE_MARKS if role in self.roles)
 
+    @property
+    def caption(self) -> str:
+        low, high = self.range
+        beginning = f" Its first {self.cut} tokens are left out." if self.cut else ""
+        return (
+            f"Response {self.response_id} token by token, shaded by the norm after layer {self.layer} of "
+            f"0…{self.n_layers - 1} (from {low:.3g} to {high:.3g}, the excerpt's 2nd and 98th percentile; darker is "
+            f"higher). Chosen by rule: {self.rule} to measurement problems; the last layer but one.{beginning} "
+            "One response illustrates; it is evidence of nothing."
+        )
+
 
 def choose(tables: Tables) -> Excerpt:
     """The excerpt to show, by rule: among complete think responses to measurement problems that are correct (all
@@ -125,18 +136,7 @@ def drawing(tables: Tables) -> Drawing:
     excerpt = choose(tables)
     height = 1.0 + 0.25 * _lines(excerpt)
     return Drawing(
-        "Token heat map", caption(excerpt), lambda panels: draw(panels[0], excerpt), width=6.0, height=height
-    )
-
-
-def caption(excerpt: Excerpt) -> str:
-    low, high = excerpt.range
-    beginning = f" Its first {excerpt.cut} tokens are left out." if excerpt.cut else ""
-    return (
-        f"Response {excerpt.response_id} token by token, shaded by the norm after layer {excerpt.layer} of "
-        f"0…{excerpt.n_layers - 1} (from {low:.3g} to {high:.3g}, the excerpt's 2nd and 98th percentile; darker is "
-        f"higher). Chosen by rule: {excerpt.rule} to measurement problems; the last layer but one.{beginning} "
-        "One response illustrates; it is evidence of nothing."
+        "Token heat map", excerpt.caption, lambda panels: draw(panels[0], excerpt), width=6.0, height=height
     )
 
 

@@ -51,8 +51,8 @@ def write_report(run_path: Path) -> Path:
         signals=_or_lacking(lambda: _signals(run.path)),
         methods=_or_lacking(lambda: _methods(tables)),
         tasks=method_results.task_table(tables.tasks) if tables.has("tasks") else None,
-        assumptions=_or_lacking(lambda: _assumptions(findings)),
-        tokens=_or_lacking(lambda: _tokens(tables)),
+        assumptions=_or_lacking(lambda: assumption_table(findings["assumptions"].series())),
+        tokens=_or_lacking(lambda: heatmap.choose(tables)),
         accuracy=_accuracy(tables),
         facts=_facts(manifest),
     )
@@ -79,7 +79,7 @@ def _png(drawing: Drawing) -> str:
     return base64.b64encode(drawing.png()).decode("ascii")
 
 
-def _or_lacking(section: Callable[[], Section]) -> Section:
+def _or_lacking(section: Callable[[], Any]) -> Any:
     try:
         return section()
     except NothingToDraw as error:
@@ -91,8 +91,9 @@ def _audit(run: Path, evidence: Sequence[Evidence]) -> Section:
         return {"lacking": f"This run was not audited; `normprobe audit {run.name}` does it."}
     audit = Audit.load(run)
     head, compared = audit.stand_ins(evidence)
-    titled = ([[BY_NAME[name].title, *cells] for name, *cells in rows] for rows in (audit.rows(), compared))
-    rows, compared = titled
+    rows, compared = (
+        [[BY_NAME[name].title, *others] for name, *others in named] for named in (audit.rows(), compared)
+    )
     return {"head": HEAD, "rows": rows, "faults": audit.faults(), "compared_head": head, "compared": compared}
 
 
@@ -110,26 +111,16 @@ def _methods(tables: Tables) -> Section:
     return {"treatments": treatments, "regimes": regimes, "drawings": drawings}
 
 
-def _assumptions(findings: Findings) -> Section:
-    head, rows = assumption_table(findings["assumptions"].series())
-    return {"head": head, "rows": rows}
-
-
-def _tokens(tables: Tables) -> Section:
-    excerpt = heatmap.choose(tables)
-    return {"cells": excerpt.cells, "legend": excerpt.legend, "caption": heatmap.caption(excerpt)}
-
-
 def _accuracy(tables: Tables) -> Section:
     accuracy = accuracy_table(tables)
     if accuracy.empty:
         return {"lacking": "The problems have no gold answers, so nothing was scored."}
     modes = [mode for mode in MODE_LINES if mode in set(accuracy["mode"])]
     rows = []
-    for (_, label), cells in accuracy.groupby(["group", "label"], sort=False):
-        by_mode = cells.set_index("mode").reindex(modes)
+    for (_, label), group in accuracy.groupby(["group", "label"], sort=False):
+        by_mode = group.set_index("mode").reindex(modes)
         shares = [f"{row.accuracy:.0%} [{row.low:.0%}, {row.high:.0%}]" for row in by_mode.itertuples()]
-        rows.append([str(label), *shares, count(int(cells["n"].max()))])
+        rows.append([str(label), *shares, count(int(group["n"].max()))])
     return {"head": ("Problems", *modes, "n"), "rows": rows}
 
 

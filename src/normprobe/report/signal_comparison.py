@@ -8,17 +8,17 @@ from typing import Any
 
 import pandas as pd
 
-from normprobe.claims.measure.readers import READER_NAMES
+from normprobe.claims.measure.drawing import dots
+from normprobe.claims.measure.readers import MODEL, READER_NAMES
 from normprobe.claims.measure.signal_comparison import NAME
 from normprobe.claims.measure.signal_values import NAMES, NORM
 from normprobe.report.figure import WIDTH, Drawing
 from normprobe.report.findings import NothingToDraw
 from normprobe.report.table import number, with_interval
 from normprobe.runs.atomic import read_table
-from normprobe.style import GREY, READER_LINES
+from normprobe.style import GREY
 
 FILE = f"evidence/{NAME}.parquet"
-MODEL, TWIN = READER_NAMES["model"], READER_NAMES["untrained"]
 
 CAPTION = (
     "What each signal tells within a layer, mean over the last quarter of layers; 0 tells nothing, the sign is the "
@@ -88,16 +88,9 @@ def draw_signals(panels: Sequence[Any], signals: pd.DataFrame) -> None:
     heights = {name: len(names) - place for place, name in enumerate(names)}
     for axes, (target, rows) in zip(panels, signals.groupby("target", sort=False), strict=True):
         axes.axvline(0.0, color=GREY, linewidth=0.6)
-        for reader, name, offset in (("model", MODEL, 0.12), ("untrained", TWIN, -0.2)):
-            shown = rows[rows["reader"] == name]
-            height = shown["signal"].map(heights) + offset
-            style = READER_LINES[reader]
-            colour = style["color"] if reader == "model" else GREY
-            axes.hlines(height, shown["low"], shown["high"], color=colour, linewidth=1.0)
-            axes.plot(
-                shown["estimate"], height, style["marker"], color=colour, label=name,
-                markerfacecolor=colour if reader == "model" else "white",
-            )  # fmt: skip
+        for reader, offset in (("model", 0.12), ("untrained", -0.2)):
+            shown = rows[rows["reader"] == READER_NAMES[reader]]
+            dots(axes, shown, shown["signal"].map(heights) + offset, reader)
         widest = float(rows[["estimate", "low", "high"]].abs().max().max())
         axes.set_xlim(-1.08 * widest, 1.08 * widest)
         axes.set_title(str(target).replace(", ", ",\n"), fontsize=8)

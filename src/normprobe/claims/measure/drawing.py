@@ -53,13 +53,22 @@ def by_reader(axes: Any, series: pd.DataFrame, labels: Mapping[str, str]) -> Non
     readers = [reader for reader in READER_NAMES if READER_NAMES[reader] in set(means["name"])]
     for place, reader in enumerate(readers):
         shown = means[means["name"] == READER_NAMES[reader]]
-        height = shown["quantity"].map(heights) + 0.25 - 0.5 * place / max(len(readers) - 1, 1)
-        colour = READER_LINES["model"]["color"] if reader == "model" else GREY
-        axes.hlines(height, shown["low"], shown["high"], color=colour, linewidth=1.0)
-        axes.plot(
-            shown["estimate"], height, color=colour, marker=READER_LINES[reader]["marker"], linestyle="none",
-            markerfacecolor=colour if reader == "model" else "white", label=READER_NAMES[reader],
-        )  # fmt: skip
+        dots(
+            axes,
+            shown,
+            shown["quantity"].map(heights) + 0.25 - 0.5 * place / max(len(readers) - 1, 1),
+            reader,
+        )
     axes.set_yticks(list(heights.values()), [labels[quantity] for quantity in quantities])
     axes.set_ylim(0.4, len(quantities) + 0.6)
     legend_below(axes, columns=4)
+
+
+def dots(axes: Any, rows: pd.DataFrame, heights: pd.Series, reader: str) -> None:
+    """Estimates with their intervals at these heights: this model's filled, another reader's grey and open."""
+    colour, face = (GREY, "white") if reader != "model" else (READER_LINES[reader]["color"],) * 2
+    axes.hlines(heights, rows["low"], rows["high"], color=colour, linewidth=1.0)
+    axes.plot(
+        rows["estimate"], heights, color=colour, marker=READER_LINES[reader]["marker"], linestyle="none",
+        markerfacecolor=face, label=READER_NAMES[reader],
+    )  # fmt: skip

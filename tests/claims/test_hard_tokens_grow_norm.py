@@ -11,7 +11,6 @@ from normprobe.claims.hard_tokens_grow_norm import CLAIM
 from normprobe.claims.measure.resampling import Resampling
 from normprobe.claims.registry import evaluate_all
 from normprobe.runs.tables import Tables
-from normprobe.stats.correlation import partial_spearman
 
 HARD = Effects(hard=0.2)
 
@@ -49,7 +48,7 @@ def test_it_is_the_partial_correlation_of_each_problem_at_the_state_before(tmp_p
         given = [of[rows].to_numpy(dtype=float) for of in (measured["position"], frequency, frequency_at)]
         norm = tables.signals("model")["norm"][:, rows - 1].astype(float)
         early = np.broadcast_to(tables.signals("early")["surprisal"][rows].astype(float), norm.shape)
-        expected += partial_spearman(early, norm, given) / 10
+        expected += spearman(early, norm, *given) / 10
     found = series[
         (series["quantity"] == "final norm") & (series["name"] == "this model") & (series["layer"] >= 0)
     ]

@@ -318,11 +318,11 @@ def test_a_poorer_run_is_reported_with_what_it_lacks_and_its_text_cannot_become_
     assert "&lt;script&gt;" in text
     assert text.index("<table") < text.index("<img") < text.index('id="skipped"')
     findings = Findings(run)
-    assert {"marks_critical_steps", "high_norm_is_causal"} <= {item.claim for item in findings.skipped}
+    assert {"marks_critical_steps", "high_norm_is_causal"} <= {item["claim"] for item in findings.skipped}
     for finding in findings:
         assert f'id="{finding.evidence.claim}"' in text
     for item in findings.skipped:
-        assert item.reason in text
+        assert item["reason"] in text
     assert "expected a complete think response" in text
     assert "nothing was scored" in text
 

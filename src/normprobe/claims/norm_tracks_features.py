@@ -26,7 +26,7 @@ from normprobe.claims.measure.readers import MODEL, READER_NAMES, TWIN, null_rea
 from normprobe.claims.measure.resampling import Draws, Resampling, as_text, over_layers, tidy
 from normprobe.claims.measure.signal_values import NORM
 from normprobe.runs.tables import Tables
-from normprobe.stats.correlation import partial_spearman, spearman
+from normprobe.stats.correlation import spearman
 from normprobe.style import GREY
 
 # Below a tenth the norm would tell less than 1 % of the variance of the features' ranks.
@@ -53,7 +53,7 @@ def _layerwise(
     return {
         LAYERWISE: spearman(gap, rise),
         NO_SCALE: spearman(gap / scale, rise / scale),
-        NO_DEPTH: partial_spearman(gap, rise, [np.arange(len(layers), dtype=float)]),
+        NO_DEPTH: spearman(gap, rise, np.arange(len(layers), dtype=float)),
     }
 
 

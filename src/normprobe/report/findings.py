@@ -27,15 +27,6 @@ class NothingToDraw(NormprobeError):
 
 
 @dataclass(frozen=True)
-class Skipped:
-    """A claim that the run could not judge, and which tables it lacked."""
-
-    claim: str
-    statement: str
-    reason: str
-
-
-@dataclass(frozen=True)
 class Finding:
     """A claim with its evidence in one run, and the file that its panel is drawn from."""
 
@@ -78,7 +69,8 @@ def drawing_of(findings: Sequence[Finding]) -> Drawing:
 
 
 class Findings:
-    """What `run`/evidence holds: iterate over the findings, in the claims' order; `skipped` lists the other claims.
+    """What `run`/evidence holds: iterate over the findings, in the claims' order; `skipped` lists the other claims
+    (claim, statement, and as reason the tables that the run lacked).
 
     Raises NormprobeError (one line) for a run without evidence, a corrupt file and an unknown claim.
     """
@@ -96,7 +88,7 @@ class Findings:
             for name, claim in BY_NAME.items()
             if name in evidence
         ]
-        self.skipped = _read(run, "skipped.json", lambda entry: Skipped(**entry))
+        self.skipped = _read(run, "skipped.json", dict[str, str])
 
     def __iter__(self) -> Iterator[Finding]:
         return iter(self._findings)
@@ -106,7 +98,7 @@ class Findings:
         for finding in self:
             if finding.claim.name == claim:
                 return finding
-        reasons = {item.claim: item.reason for item in self.skipped}
+        reasons = {item["claim"]: item["reason"] for item in self.skipped}
         raise NothingToDraw(f"{claim} was skipped: {reasons.get(claim, 'the run was judged without it')}")
 
 

@@ -5,8 +5,6 @@ Ranks are mid-ranks; a constant sample has no correlation and gives NaN.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from jaxtyping import Float
 from scipy.stats import rankdata
@@ -28,21 +26,12 @@ def _from_covariance(covariance: Float[np.ndarray, "*batch v v"]) -> Float[np.nd
 
 
 def spearman(
-    x: Float[np.ndarray, "*batch n"], y: Float[np.ndarray, "*batch n"]
-) -> Float[np.ndarray, " *batch"]:
-    """Spearman's ρ along the last axis, for each leading index (layers, resamples) at once.
-
-    With x, y of shape [layer, token] this is the within-layer correlation.
-    """
-    return partial_spearman(x, y, [])
-
-
-def partial_spearman(
     x: Float[np.ndarray, "*batch n"],
     y: Float[np.ndarray, "*batch n"],
-    covariates: Sequence[Float[np.ndarray, "*#batch n"]],
+    *covariates: Float[np.ndarray, "*#batch n"],
 ) -> Float[np.ndarray, " *batch"]:
-    """Spearman's ρ of x and y given the covariates: all ranked, then linearly partialled out.
+    """Spearman's ρ along the last axis, for each leading index (layers, resamples) at once; given covariates, all are
+    ranked and these linearly partialled out. With x, y of shape [layer, token] it is the within-layer correlation.
 
     NaN where the covariates leave nothing of x or of y.
     """

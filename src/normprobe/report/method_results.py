@@ -150,15 +150,13 @@ def draw_combinations(axes: Any, combinations: pd.DataFrame) -> None:
     _points(axes, right.iloc[::-1], lambda name: GREY if name.startswith(PLAIN) else VERMILION)
 
 
-def _points(
-    axes: Any, right: pd.DataFrame, colour: Callable[[str], str], fontsize: int | None = None
-) -> None:
+def _points(axes: Any, right: pd.DataFrame, colour: Callable[[str], str], **text: Any) -> None:
     """A row per name, from below: its accuracy with Wilson's interval."""
     names = [str(name) for name in right.index]
     for height, (name, share, n) in enumerate(zip(names, right["mean"], right["size"], strict=True)):
         axes.hlines(height, *wilson(share, int(n)), color=colour(name), linewidth=1.2)
         axes.plot(share, height, "o", color=colour(name))
-    axes.set_yticks(range(len(names)), names, fontsize=fontsize)
+    axes.set_yticks(range(len(names)), names, **text)
     axes.set_xlabel(f"accuracy (n = {count(int(right['size'].max()))} problems)")
 
 

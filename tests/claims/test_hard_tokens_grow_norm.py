@@ -11,6 +11,7 @@ from normprobe.claims.hard_tokens_grow_norm import CLAIM
 from normprobe.claims.measure.resampling import Resampling
 from normprobe.claims.registry import evaluate_all
 from normprobe.runs.tables import Tables
+from normprobe.stats.correlation import spearman
 
 HARD = Effects(hard=0.2)
 

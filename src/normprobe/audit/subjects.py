@@ -146,7 +146,7 @@ def _judged(
 def _finding(evidence: Evidence) -> dict[str, Any]:
     """One judged claim as a row of plain JSON; layerwise: the paper's own statistic, where the claim shows it."""
     written = evidence.to_dict()
-    decision: dict[str, Any] = evidence.decision.to_dict()
+    decision = written["decision"]
     paper = (BY_NAME[evidence.claim].paper_form or None, MODEL)
     return {
         **{key: written[key] for key in ("claim", "verdict", "estimate", "unit", "interval")},

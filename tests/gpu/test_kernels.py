@@ -8,6 +8,7 @@ import torch
 from policy_steps import ADAPTIVE
 
 from normprobe.policies import ops
+from normprobe.policies.histograms import learn
 from normprobe.policies.rows import norms
 
 CASES = [
@@ -150,10 +151,7 @@ def test_inject(
 def test_learn(ops_triton: Any, device: torch.device, rows: int, slots: torch.dtype) -> None:
     """Passes of either layer or both, rows in any order, with padding, prompts, NaN, zero and infinite norms."""
     generator = torch.Generator().manual_seed(0)
-    ours, theirs = (
-        ADAPTIVE.start(rows, device)._histograms,
-        ADAPTIVE.start(rows, torch.device("cpu"))._histograms,
-    )
+    ours, theirs = ADAPTIVE.start(rows, device), ADAPTIVE.start(rows, torch.device("cpu"))
     for step in range(6):
         place = [None, torch.tensor([1])][step % 2]
         slot = torch.randperm(rows, generator=generator).to(slots)
@@ -161,10 +159,10 @@ def test_learn(ops_triton: Any, device: torch.device, rows: int, slots: torch.dt
         if rows > 8:
             slot[1], norm[:, 2], norm[:, 3], norm[:, 4], norm[:, 5] = -1, math.nan, math.inf, 0.0, 1e-30
         eligible = torch.rand(rows, generator=generator) < 0.8
-        ops.learn(theirs, place, slot, norm, eligible)
+        learn(theirs, place, slot, norm, eligible)
         there = None if place is None else place.to(device)
         ops_triton.learn(ours, there, *(tensor.to(device) for tensor in (slot, norm, eligible)))
         # The last slot and column of the torch form hold what does not count.
         assert torch.equal(ours.counts[:, :-1, :-1].cpu(), theirs.counts[:, :-1, :-1])
-        torch.testing.assert_close(ours.tau[:, :-1].cpu(), theirs.tau[:, :-1], rtol=1e-5, atol=0)
+        torch.testing.assert_close(ours.taus[:, :-1].cpu(), theirs.taus[:, :-1], rtol=1e-5, atol=0)
     assert int(theirs.counts[:, :-1, :-1].sum()) == int(ours.counts.sum()) > 3 * rows

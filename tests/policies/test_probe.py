@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from normprobe.errors import NormprobeError
 from normprobe.policies.probe import BLOCKS, Probe, RunningProbe
-from normprobe.policies.probe_summary import ProbeSummary
-from normprobe.policies.rows import Rows, norms
+from normprobe.policies.rows import ProbeSummary, Rows, norms
 from normprobe.policies.threshold import AdaptiveThreshold, FixedThreshold
 
 LAYERS = (2, 5)

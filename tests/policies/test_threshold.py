@@ -11,7 +11,8 @@ from profile_fixture import profile
 
 from normprobe.errors import NormprobeError
 from normprobe.layer_profile import LayerProfile
-from normprobe.policies.threshold import BINS, AdaptiveState, AdaptiveThreshold, FixedThreshold
+from normprobe.policies.histograms import Histograms
+from normprobe.policies.threshold import BINS, AdaptiveThreshold, FixedThreshold
 
 CPU = torch.device("cpu")
 LAYERS = (0, 2)
@@ -29,14 +30,14 @@ def width(threshold: AdaptiveThreshold, layer: int) -> float:
     return (threshold.high[at] / threshold.low[at]) ** (1 / BINS) - 1
 
 
-def show(state: AdaptiveState, norms: np.ndarray | list[float], slot: int = 0, layer: int = 2) -> None:
+def show(state: Histograms, norms: np.ndarray | list[float], slot: int = 0, layer: int = 2) -> None:
     """A request shows these norms, one per pass."""
     for norm in norms:
         state.observe(layer, torch.tensor([slot]), torch.tensor([norm]).float(), torch.tensor([True]))
         state.finish()
 
 
-def tau(state: AdaptiveState, slot: int = 0, layer: int = 2) -> float:
+def tau(state: Histograms, slot: int = 0, layer: int = 2) -> float:
     return float(state.tau(layer, torch.tensor([slot])))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from normprobe.policies.lrs import FORMS, LAST_PART, LAST_THIRD, last_tokens, with_rates
-from normprobe.policies.probe_summary import ProbeSummary
+from normprobe.policies.rows import ProbeSummary
 
 SUMS = ("total", "excess", "above", "last_excess", "last_third")
 """The sums of one layer that the scores `FORMS` add up over the layers."""

@@ -148,7 +148,7 @@ def method_treatments(
     if rates:
 
         def entropy_above(share: float) -> float:
-            log = EntropyLog(policy.layers[0])
+            log = EntropyLog(policy.layers[:1])
             inputs.answer(log, regime, regime.problems(plan.tune, "tune"))
             return log.above(share)
 

@@ -10,8 +10,7 @@ import torch
 
 from normprobe.errors import NormprobeError
 from normprobe.policies.policy import Cost, Policy, RunningPolicy
-from normprobe.policies.probe_summary import ProbeSummary
-from normprobe.policies.rows import Change, Rerun, Rows
+from normprobe.policies.rows import Change, ProbeSummary, Rerun, Rows
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from typing import ParamSpec, TypeVar
 import torch
 from jaxtyping import Float, Int, Shaped
 
-from normprobe.policies.histograms import Histograms
 from normprobe.policies.rows import RowFloats, RowInts, RowMask, RowStates, norms
 
 _TRITON = find_spec("triton") is not None
@@ -26,7 +25,7 @@ def _on_gpu(arguments: tuple[object, ...]) -> bool:
     return _TRITON and any(isinstance(argument, torch.Tensor) and argument.is_cuda for argument in arguments)
 
 
-def _with_kernel(reference: Callable[P, T]) -> Callable[P, T]:
+def with_kernel(reference: Callable[P, T]) -> Callable[P, T]:
     """The kernel of the same name where there is a GPU tensor among the arguments, else the reference."""
 
     @wraps(reference)
@@ -58,7 +57,7 @@ def replace_rows(
     return new if isinstance(rows, slice) else values.index_copy(0, rows, new)
 
 
-@_with_kernel
+@with_kernel
 def peaks(
     hidden: RowStates, tau: RowFloats, eligible: RowMask, blow_up: float | None = None
 ) -> tuple[RowFloats, RowMask]:
@@ -68,7 +67,7 @@ def peaks(
     return norm, active if blow_up is None else active & (norm < blow_up * tau)
 
 
-@_with_kernel
+@with_kernel
 def keep(
     hidden: RowStates,
     out: RowStates,
@@ -91,7 +90,7 @@ def keep(
     return torch.where(kept[:, None], mixed, hidden), torch.where(kept, grown, norm), kept
 
 
-@_with_kernel
+@with_kernel
 def inject(
     hidden: RowStates,
     norm: RowFloats,
@@ -119,34 +118,6 @@ def inject(
     vector = entries.gather(1, best.indices[:, None, None].expand(-1, 1, hidden.shape[1]))[:, 0]
     mixed = torch.where(acts[:, None], torch.lerp(state, vector, beta), state)
     return replace_rows(hidden, rows, mixed), replace_rows(may, rows, acts)
-
-
-@_with_kernel
-def learn(
-    histograms: Histograms,
-    place: Int[torch.Tensor, " asked"] | None,
-    slot: RowInts,
-    norm: Float[torch.Tensor, "asked row"],
-    eligible: RowMask,
-) -> None:
-    """Count the norms of some layers (their `place` in the histograms; None: all, in order), then renew τ of the
-    requests that showed them.
-
-    Rows that are not eligible, of slot −1 or of norm NaN do not count. At most one row per slot does.
-    """
-    h = histograms
-    low, width, edges, prior, base = (
-        values if place is None else values.index_select(0, place)
-        for values in (h.low, h.width, h.edges, h.prior, h.base)
-    )
-    n_slots, n_columns = h.counts.shape[1:]
-    # In place: with so few numbers the operations are what costs. Slot −1 is the last, which does not count.
-    first = base + torch.where(eligible, slot, n_slots - 1).remainder_(n_slots).mul_(n_columns)
-    column = torch.searchsorted(edges, norm).add_(first).flatten()
-    h.counts.view(-1).put_(column, torch.ones_like(norm).flatten(), accumulate=True)
-    row = first.div_(n_columns, rounding_mode="floor").flatten()
-    counts = h.counts.view(-1, n_columns).index_select(0, row).view(*norm.shape, n_columns)
-    h.tau.view(-1).index_copy_(0, row, h.fence(counts, low, width, prior).flatten())
 
 
 def turn(state: RowStates, towards: RowStates, angle: Float[torch.Tensor, "row 1"]) -> RowStates:

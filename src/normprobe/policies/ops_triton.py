@@ -13,6 +13,8 @@ import torch
 import triton
 import triton.language as tl
 
+from normprobe.layer_profile import SMALLEST_IQR
+
 _UNFUSED = {"enable_fp_fusion": False}
 """a·b + c is rounded twice, as in torch, whatever Triton does by default."""
 
@@ -50,20 +52,12 @@ def _peaks(
 
 def peaks(hidden, tau, eligible, blow_up=None):
     rows, d = hidden.shape
-    norm, active = hidden.new_empty(rows, dtype=torch.float32), torch.empty_like(eligible)
-    bounds = (float(blow_up or 0), tau.stride(0), d)
+    given = (hidden.contiguous(), tau, eligible)
+    found = hidden.new_empty(rows, dtype=torch.float32), torch.empty_like(eligible)
+    settings = (float(blow_up or 0), tau.stride(0), d)
     with torch.cuda.device(hidden.get_device()):
-        _peaks[(rows,)](
-            hidden.contiguous(),
-            tau,
-            eligible,
-            norm,
-            active,
-            *bounds,
-            BOUNDED=blow_up is not None,
-            **_blocks(d),
-        )
-    return norm, active
+        _peaks[(rows,)](*given, *found, *settings, BOUNDED=blow_up is not None, **_blocks(d))
+    return found
 
 
 @triton.jit
@@ -199,8 +193,8 @@ def _learn(
 
 def learn(histograms, place, slot, norm, eligible):
     (asked, rows), h = norm.shape, histograms
-    state = (h.counts, h.tau, h.low, h.width, h.edges, h.prior, h.every if place is None else place)
-    settings = (float(h.k), float(h.smallest_iqr), rows, h.tau.shape[1])
+    state = (h.counts, h.taus, h.low, h.width, h.edges, h.prior, h.every if place is None else place)
+    settings = (float(h.k), SMALLEST_IQR, rows, h.taus.shape[1])
     with torch.cuda.device(norm.get_device()):
         _learn[(rows, asked)](*state, slot, norm, eligible, *settings, BINS=h.counts.shape[2] - 2, **_UNFUSED)
 

@@ -11,8 +11,7 @@ from typing import Any, ClassVar, Literal
 import torch
 
 from normprobe.errors import NormprobeError
-from normprobe.policies.probe_summary import ProbeSummary
-from normprobe.policies.rows import Change, Rerun, Rows
+from normprobe.policies.rows import Change, ProbeSummary, Rerun, Rows
 
 Unit = Literal["tokens", "states"]
 """What a setting may count: tokens of a response, or stored states."""

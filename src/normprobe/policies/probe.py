@@ -16,8 +16,7 @@ import torch
 from jaxtyping import Int
 
 from normprobe.policies.policy import Cost, RunningPolicy, check_within, counts
-from normprobe.policies.probe_summary import ProbeSummary
-from normprobe.policies.rows import Change, Rerun, RowInts, Rows
+from normprobe.policies.rows import Change, ProbeSummary, Rerun, RowInts, Rows
 from normprobe.policies.threshold import RunningThresholdPolicy, ThresholdPolicy
 
 BLOCKS = 128

@@ -79,11 +79,8 @@ def build(spec: Spec, profile: LayerProfile | None) -> Policy:
 
 
 def _fits(value: object, default: object) -> bool:
-    if isinstance(default, bool) or isinstance(value, bool):
-        return isinstance(value, bool) and isinstance(default, bool)
-    if isinstance(default, float):
-        return isinstance(value, int | float)
-    return isinstance(value, type(default))
+    kinds = int | float if isinstance(default, float) else type(default)
+    return isinstance(value, kinds) and not isinstance(value, bool)
 
 
 def _threshold(spec: Mapping[str, Any], profile: LayerProfile | None) -> Threshold:
@@ -95,7 +92,7 @@ def _threshold(spec: Mapping[str, Any], profile: LayerProfile | None) -> Thresho
     rest = {key: spec[key] for key in ("k", "prior_tokens") if key in spec}
     if bad := [key for key, value in rest.items() if not _fits(value, 1.0)]:
         raise NormprobeError(f"expected numbers for {', '.join(bad)}, got {rest}; correct them")
-    if tau not in ("adaptive",) and rest:
+    if tau != "adaptive" and rest:
         raise NormprobeError(
             f"expected {', '.join(rest)} with an adaptive threshold only, got tau {tau!r}; leave them out"
         )

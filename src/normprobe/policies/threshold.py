@@ -24,9 +24,9 @@ import torch
 from jaxtyping import Float
 
 from normprobe.errors import NormprobeError
-from normprobe.layer_profile import IQR_FACTOR, SMALLEST_IQR, LayerProfile
+from normprobe.layer_profile import IQR_FACTOR, LayerProfile
 from normprobe.policies.histograms import Histograms
-from normprobe.policies.ops import learn, peaks
+from normprobe.policies.ops import peaks
 from normprobe.policies.policy import Cost, Policy, RunningPolicy, check_within
 from normprobe.policies.rows import RowFloats, RowInts, RowMask, Rows
 
@@ -152,58 +152,9 @@ class AdaptiveThreshold:
         """Memory per request: by layer the histogram's columns and τ, in float32."""
         return 4 * (BINS + 3) * len(self.layers)
 
-    def start(self, n_slots: int, device: torch.device) -> AdaptiveState:
-        return AdaptiveState(self, n_slots, device)
-
-
-class AdaptiveState:
-    """An adaptive threshold at work: the histograms of the requests."""
-
-    def __init__(self, settings: AdaptiveThreshold, n_slots: int, device: torch.device) -> None:
-        low, high = np.log(settings.low), np.log(settings.high)
-        prior = np.pad(np.cumsum(settings.prior, axis=1), ((0, 0), (1, 0))) * settings.prior_tokens
-        # All made here: a tensor made of numbers in a pass would wait for the device.
-        lowest, width, prior = (
-            torch.tensor(values, dtype=torch.float32, device=device)
-            for values in (low[:, None], (high - low)[:, None] / BINS, prior[:, None])
-        )
-        self._histograms = Histograms.fresh(n_slots, lowest, width, prior, settings.k, SMALLEST_IQR)
-        self._fresh = self._histograms.tau[:, -1:].clone()
-        # Numbers, no views of `tau`: torch.compile gives a graph whose inputs share memory no place of its own.
-        self._index = {layer: at for at, layer in enumerate(settings.layers)}
-        self._places = dict(zip(settings.layers, self._histograms.every, strict=True))
-        self._norms: dict[int, torch.Tensor] = {}
-        self._rows: tuple[torch.Tensor, torch.Tensor] | None = None
-
-    def reset(self, slots: Sequence[int]) -> None:
-        """Forget these requests: τ is the profile's again."""
-        at = torch.tensor(list(slots), dtype=torch.int64, device=self._fresh.device)
-        self._histograms.counts[:, at] = 0
-        self._histograms.tau[:, at] = self._fresh
-
-    def tau(self, layer: int, slot: RowInts) -> RowFloats:
-        """τ of each row, from what its request has shown before this pass; some finite τ for padding, slot −1."""
-        return self._histograms.tau[self._index[layer]][slot]
-
-    def observe(self, layer: int, slot: RowInts, norm: RowFloats, eligible: RowMask) -> None:
-        """Remember the norms of a pass for `finish`. Rows that are not eligible and NaN norms do not count.
-
-        All layers of a pass are asked about the same rows.
-        """
-        self._norms[layer] = norm
-        self._rows = (slot, eligible)
-
-    def finish(self) -> None:
-        """Count the norms observed since the last call, all layers at once."""
-        if self._rows is None:
-            return
-        # An engine may hold some of the layers only.
-        whole = len(self._norms) == len(self._places)
-        place = None if whole else torch.stack([self._places[layer] for layer in self._norms])
-        slot, eligible = self._rows
-        learn(self._histograms, place, slot, torch.stack(list(self._norms.values())), eligible)
-        self._norms.clear()
-        self._rows = None
+    def start(self, n_slots: int, device: torch.device) -> Histograms:
+        prior = np.pad(np.cumsum(self.prior, axis=1), ((0, 0), (1, 0))) * self.prior_tokens
+        return Histograms(self.layers, np.log(self.low), np.log(self.high), prior, self.k, n_slots, device)
 
 
 Threshold = FixedThreshold | AdaptiveThreshold

@@ -236,11 +236,11 @@ def parameters_of(source: str) -> str:
     function = ast.parse(source).body[0]
     assert isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
     given = function.args
-    names = [one.arg for one in (*given.posonlyargs, *given.args)]
-    if given.vararg or given.kwonlyargs:
-        names.append(f"*{given.vararg.arg if given.vararg else ''}")
-    names += [one.arg for one in given.kwonlyargs]
-    return ", ".join([*names, *([f"**{given.kwarg.arg}"] if given.kwarg else [])])
+    given.defaults, given.kw_defaults = [], [None] * len(given.kwonlyargs)
+    for node in ast.walk(given):
+        if isinstance(node, ast.arg):
+            node.annotation = None
+    return ast.unparse(given)
 
 
 def digest_of(source: str) -> str:

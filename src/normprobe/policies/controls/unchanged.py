@@ -29,22 +29,15 @@ class Plain(Stateless):
 
 
 @dataclass(frozen=True)
-class EntropyLog(Stateless):
-    """Changes nothing; collects the output entropy that each generated token was drawn with, in nats."""
+class EntropyLog(Plain):
+    """Changes nothing; collects the output entropy that each generated token was drawn with, in nats. sites: one."""
 
-    layer: int
     entropies: list[torch.Tensor] = field(default_factory=list)
-
-    kind: ClassVar[str] = "probe"
-
-    @property
-    def layers(self) -> tuple[int, ...]:
-        return (self.layer,)
 
     def apply(self, rows: Rows, layer: int, rerun: Rerun) -> Change:
         assert rows.entropy is not None
         self.entropies.append(torch.where(rows.eligible, rows.entropy, torch.nan))
-        return Change(rows.hidden, torch.zeros_like(rows.eligible))
+        return super().apply(rows, layer, rerun)
 
     def above(self, share: float) -> float:
         """The entropy above which this share of the tokens lies."""

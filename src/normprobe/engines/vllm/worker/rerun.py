@@ -35,12 +35,14 @@ class RowMetadata:
         self._blocks: dict[nn.Module, tuple[inspect.Signature, list[str]]] = {}
 
     def shape_of(self, block: nn.Module) -> tuple[inspect.Signature, list[str]]:
-        """The signature of a block, and the names of its attention layers.
+        """The signature of a block, and the names under which the forward context knows its attention layers.
 
         Found once: it takes as long as a small layer does.
         """
         if block not in self._blocks:
-            self._blocks[block] = inspect.signature(block.forward), attention_names(block)
+            states = [module for module in block.modules() if isinstance(module, AttentionLayerBase)]
+            names = [str(state.layer_name) for state in states]
+            self._blocks[block] = inspect.signature(block.forward), names
         return self._blocks[block]
 
     def _group(self, name: str) -> Any:
@@ -159,11 +161,6 @@ class BlockRerun:
         if "residual" in arguments:
             arguments["residual"] = residual
         return arguments
-
-
-def attention_names(block: nn.Module) -> list[str]:
-    """The names under which a block's attention layers are known to the forward context."""
-    return [str(module.layer_name) for module in block.modules() if isinstance(module, AttentionLayerBase)]
 
 
 def _rows(value: Any, index: Int[torch.Tensor, " chosen"], n_tokens: int) -> Any:

@@ -75,10 +75,6 @@ class RunnerHooks:
         patches.wrap(runner, "_update_states", self._updating)
         patches.wrap(runner, "_model_forward", self._forwarding)
 
-    def _updating(self, update_states: Callable[..., Any], scheduler_output: Any) -> Any:
-        self._update(scheduler_output)
-        return update_states(scheduler_output)
-
     def _forwarding(self, model_forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         self._begin()
         try:
@@ -109,7 +105,7 @@ class RunnerHooks:
             host = np.zeros(1, np.int64)
             check_states(site, rerun(EligibleRows(zero, zero, zero, host, host)))
 
-    def _update(self, scheduler_output: Any) -> None:
+    def _updating(self, update_states: Callable[..., Any], scheduler_output: Any) -> Any:
         """Give slots to the requests that start, and free those of requests that ended.
 
         A preempted request starts again from its first token, since it reads no prefix cache (see
@@ -139,6 +135,7 @@ class RunnerHooks:
                 self._end_tokens.set(
                     {self.slots.active[request].slot: parameters[request] for request in starting}
                 )
+        return update_states(scheduler_output)
 
     def _begin(self) -> None:
         """Before a pass: find the rows of each policy, and the policies of each layer."""

@@ -68,7 +68,7 @@ def lm(**arguments: object) -> NormprobeLM:
     return NormprobeLM("tiny-thinker", **arguments)  # type: ignore[arg-type]
 
 
-def requests_of(model: HFLM, questions: list[str], **settings: object) -> list[Instance]:
+def requests_of(model: NormprobeLM, questions: list[str], **settings: object) -> list[Instance]:
     how = {"until": [], "do_sample": False, "max_gen_toks": MAX_NEW_TOKENS} | settings
     prompts = [model.apply_chat_template([{"role": "user", "content": question}]) for question in questions]
     return [Instance("generate_until", {}, (prompt, dict(how)), i) for i, prompt in enumerate(prompts)]
@@ -197,6 +197,26 @@ def test_a_thought_that_never_closes_is_no_answer(caplog):
     cut = requests_of(model, questions(2), max_gen_toks=5)
     assert model.generate_until(cut, disable_tqdm=True) == ["", ""]
     assert "2 of 2 thoughts never closed" in caplog.text
+
+
+def test_a_string_ends_the_answer_and_never_the_thought(opened):
+    asked = questions(3)
+    plain, cut = lm(batch_size=2), lm(batch_size=2)
+    whole = plain.generate_until(requests_of(plain, asked), disable_tqdm=True)
+    assert all(" : " in answer for answer in whole)  # thoughts hold one, too
+    assert cut.generate_until(requests_of(cut, asked, until=[" :"]), disable_tqdm=True) == ["answer"] * 3
+    assert 0 < cut.n_tokens < plain.n_tokens  # generation ended there
+
+
+def test_sampled_answers_hang_on_prompt_and_repeat_alone():
+    asked = questions(2)
+    sampled = {"do_sample": True, "temperature": 3.0, "max_gen_toks": 40}
+    one, many = lm(mode="no_think", batch_size=1), lm(mode="no_think", batch_size=4)
+    first = one.generate_until(requests_of(one, asked * 2, **sampled), disable_tqdm=True)
+    assert first == many.generate_until(requests_of(many, asked * 2, **sampled), disable_tqdm=True)
+    assert len(set(first)) == 4  # repeats are samples of their own
+    with pytest.raises(NormprobeError, match="got top_p; leave it out"):
+        one.generate_until(requests_of(one, asked, **sampled, top_p=0.5))
 
 
 @pytest.mark.parametrize("mode", ["think", "no_think"])

@@ -23,7 +23,7 @@ Draws = Callable[[str, int], Float[np.ndarray, " step"]]
 ProbeResult = dict[str, Any]
 """What a probe measured of a request: {"n_tokens", "layers", "scores"}, see `normprobe.engines.probe_results`."""
 Finish = Literal["stop", "length"]
-"""Why a response ends: the model wrote an end token, or the limit was reached."""
+"""Why a response ends: an end token or a string of `stop`, or the limit."""
 
 
 class UntriggeredWarning(UserWarning):
@@ -99,6 +99,7 @@ class Engine(Protocol):
         policy: Policy | Sequence[Policy | None] | None = None,
         temperature: float = 0.0,
         draws: Draws | None = None,
+        stop: Sequence[str] = (),
         batch_size: int = 128,
         record: bool = False,
         quiet: bool = False,
@@ -110,6 +111,7 @@ class Engine(Protocol):
         policy: one for all, one per prompt, or None for the plain model.
         draws: uniform numbers; a sampled token is the inverse of the cumulated softmax(logits / temperature) at its
             number, so that a response depends on its prompt and name, never on the other requests.
+        stop: strings that end a response as soon as what follows its thought holds one; their tokens are kept.
         batch_size: prompts at a time, for engines that make batches. record: keep events.
         quiet: no warning (UntriggeredWarning) if a policy acted on nothing. progress: the label of a progress bar.
 

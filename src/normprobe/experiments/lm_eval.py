@@ -13,18 +13,19 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Never
 
 import torch
-from jaxtyping import Int
 
 from normprobe.console import run_main
-from normprobe.engines.base import UntriggeredWarning
-from normprobe.engines.hf import intervene
+from normprobe.engines.base import Engine, UntriggeredWarning
+from normprobe.engines.hf import HfEngine
 from normprobe.errors import NormprobeError
 from normprobe.experiments.lm_eval_tasks import DIRECTORY
+from normprobe.experiments.samples import sample_draws
 from normprobe.layer_profile import LayerProfile
 from normprobe.models.chat import CLOSE, OPEN
 from normprobe.models.open import open_model
@@ -34,8 +35,9 @@ from normprobe.policies.spec import Spec, build
 try:
     from lm_eval._cli import HarnessCLI
     from lm_eval.api.instance import Instance
+    from lm_eval.api.model import LM
     from lm_eval.api.registry import register_model
-    from lm_eval.models import huggingface
+    from lm_eval.models.utils import normalize_gen_kwargs
     from lm_eval.utils import setup_logging
 except ImportError as cause:
     raise NormprobeError(
@@ -43,26 +45,31 @@ except ImportError as cause:
     ) from cause
 
 MODES = ("think", "no_think")
-HFLM: Any = huggingface.HFLM  # its decorator hides its type from a checker
+BATCH = 64
+"""Responses at once under `--batch_size auto`."""
+_SHAPING = ("top_p", "top_k", "min_p", "typical_p")
+"""What changes sampling only."""
 _log = logging.getLogger("lm_eval.normprobe")  # below lm-eval's own, so that its settings show it
 
 
 @register_model("normprobe")
-class NormprobeLM(HFLM):
-    """A thinking model that generates under a policy; lm-eval's own `hf` model in all else, token for token.
+class NormprobeLM(LM):
+    """A thinking model that generates under a policy, on an engine of normprobe.
 
     pretrained: as `open_model` takes it: "tiny-thinker", a directory or a hub id.
     policy: a name, or a mapping with settings (see `normprobe.policies.spec`); None: the plain model. On the command
         line a mapping needs all of --model_args as JSON: '{"pretrained": …, "policy": {"policy": "alrr", "k": 2}}'.
     profile: path of the layer profile that the policy takes its thresholds from.
-    mode: "think" or "no_think". A response is what follows the thought; a thought that never closed has none.
+    mode: "think" or "no_think". A response is what follows the thought; a thought that never closed has none. Strings
+        that end a response (`until`) are looked for in what follows the thought.
     device: where there is no CUDA, a CUDA device (lm-eval's default) means the CPU, as for `hf`.
     max_length: tokens of prompt and response together; by default the model's own limit.
-    revision, dtype, trust_remote_code: as `open_model` takes them.
+    revision, dtype, trust_remote_code: as `open_model` takes them. seed: of sampled tokens.
 
     acted, n_tokens: of the latest call, by layer the states that the policy acted on, and the tokens generated.
 
-    A policy's random draws are keyed by the tokens of the prompt: no response depends on the batch it was written in.
+    Random draws are keyed by the tokens of the prompt, and by how often it came before: no response depends on the
+    batch it was written in.
     Raises NormprobeError for arguments it does not know, and whatever `open_model`, the policy and the profile refuse.
     """
 
@@ -79,14 +86,15 @@ class NormprobeLM(HFLM):
         offline: bool = False,
         trust_remote_code: bool = False,
         max_length: int | None = None,
+        seed: int = 0,
         batch_size: int | str = 1,
-        max_batch_size: int = 64,
+        max_batch_size: int | None = None,
         **unknown: object,
     ) -> None:
         if unknown:
             raise NormprobeError(
                 "expected model_args among pretrained, policy, profile, mode, revision, dtype, offline, "
-                f"trust_remote_code and max_length, got {', '.join(unknown)}; correct the names"
+                f"trust_remote_code, max_length and seed, got {', '.join(unknown)}; correct the names"
             )
         if mode not in MODES:
             raise NormprobeError(f"expected a mode of {', '.join(MODES)}, got {mode!r}; choose one of these")
@@ -94,10 +102,10 @@ class NormprobeLM(HFLM):
             raise NormprobeError(
                 "expected a policy with the profile, got none; name one, such as policy=alrr"
             )
+        super().__init__()
         if device.startswith("cuda") and not torch.cuda.is_available():
             device = "cpu"
-        self.mode = mode
-        self.opened = open_model(
+        opened = open_model(
             pretrained,
             revision=revision,
             dtype=dtype,
@@ -105,38 +113,52 @@ class NormprobeLM(HFLM):
             offline=offline,
             trust_remote_code=trust_remote_code,
         )
-        use_one_thread_if_tiny(self.opened)
+        use_one_thread_if_tiny(opened)
         measured = None if profile is None else LayerProfile.load(Path(profile))
         if measured is not None:
-            measured.for_model(self.opened.identity.to_dict())
+            measured.for_model(opened.identity.to_dict())
+        self.engine: Engine = HfEngine(opened)
+        self.tokenizer, self.mode, self.seed = opened.tokenizer, mode, seed
         self.policy = None if policy is None else build(policy, measured)
         self.acted: Counter[int] = Counter()
-        self.n_tokens = self._passes = self._unclosed = 0
-        super().__init__(
-            self.opened.model,
-            tokenizer=self.opened.tokenizer,
-            max_length=max_length,
-            batch_size=batch_size,
-            max_batch_size=max_batch_size,
-            enable_thinking=mode == "think",
-            think_end_token=CLOSE,
-        )
+        self.n_tokens = 0
+        self._room = max_length or self.engine.context or sys.maxsize
+        adaptive = str(batch_size).startswith("auto")
+        self._batch_size = max_batch_size or BATCH if adaptive else int(batch_size)
+
+    @property
+    def tokenizer_name(self) -> str:
+        return self.engine.identity.name.replace("/", "__")
+
+    def chat_template(self, chat_template: bool | str = False) -> str | None:
+        """The model's chat template, if lm-eval is to apply one."""
+        return self.tokenizer.chat_template if chat_template else ""
 
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
         """The prompt in this mode, also where the template has no switch for it (see `normprobe.models.chat`)."""
-        text = super().apply_chat_template(chat_history, add_generation_prompt)
+        text = self.tokenizer.apply_chat_template(
+            chat_history,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=not add_generation_prompt,
+            enable_thinking=self.mode == "think",
+        )
         if self.mode == "think" or not add_generation_prompt or text.rstrip().endswith(CLOSE):
             return text
         opened = text if text.rstrip().endswith(OPEN) else f"{text}{OPEN}\n"
         return f"{opened}\n{CLOSE}\n\n"
 
+    def tok_encode(self, text: str) -> list[int]:
+        """Token ids of a text that the chat template has given its special tokens."""
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """The answers, in order. Logs what the policy did, and how many thoughts never closed.
 
-        Raises NormprobeError for prompts outside the chat template. Warns (UntriggeredWarning) if the policy never
-        acted.
+        Raises NormprobeError for prompts outside the chat template or longer than the model's context, and for
+        settings of generation that no engine knows. Warns (UntriggeredWarning) if the policy never acted.
         """
         _, _, ending = self.apply_chat_template([{"role": "user", "content": "?"}]).rpartition("?")
         if bare := next((request.args[0] for request in requests if ending not in request.args[0]), None):
@@ -144,13 +166,48 @@ class NormprobeLM(HFLM):
                 f"expected prompts in the model's chat template, got one that ends in {bare[-40:]!r}; "
                 "add --apply_chat_template, and leave out tasks that begin the answer themselves"
             )
+        prompts = [self.tok_encode(request.args[0]) for request in requests]
+        alike: defaultdict[tuple[int, float, tuple[str, ...]], list[int]] = defaultdict(list)
+        for i, request in enumerate(requests):
+            alike[self._limits(prompts[i], request.args[1])].append(i)
+        came, names = Counter[str](), list[str]()
+        for prompt in map(str, prompts):
+            names.append(f"{prompt} {came[prompt]}" if came[prompt] else prompt)
+            came[prompt] += 1
         self.acted.clear()
-        self.n_tokens = self._passes = self._unclosed = 0
-        answers = super().generate_until(requests, disable_tqdm)
-        if self._unclosed:
-            _log.warning("%d of %d thoughts never closed: no answer", self._unclosed, len(requests))
+        self.n_tokens = passes = unclosed = 0
+        answers = [""] * len(requests)
+        for (max_new_tokens, temperature, until), members in alike.items():
+            written = self.engine.generate(
+                [prompts[i] for i in members],
+                max_new_tokens,
+                names=[names[i] for i in members],
+                policy=self.policy,
+                temperature=temperature,
+                draws=partial(sample_draws, self.seed, 0),
+                stop=until,
+                batch_size=self._batch_size,
+                record=self.policy is not None,
+                quiet=True,
+                progress=None if disable_tqdm else "generate_until",
+            )
+            for i, tokens in zip(members, written.tokens, strict=True):
+                ids, n_prompt = prompts[i] + tokens, len(prompts[i])
+                unclosed += self.engine.chat.spans(ids, n_prompt).truncated
+                # As lm-eval has it, the last mark closes a thought that closes twice.
+                answer = self.engine.chat.answer_text(ids, n_prompt).split(CLOSE)[-1].lstrip()
+                for end in filter(None, until):
+                    answer = answer.split(end)[0]
+                answers[i] = answer
+                self.n_tokens += len(tokens)
+                self.cache_hook.add_partial("generate_until", requests[i].args, answer)
+            if written.events is not None:
+                self.acted.update(written.events.layer.tolist())
+                passes += int(written.events.passes.sum())
+        if unclosed:
+            _log.warning("%d of %d thoughts never closed: no answer", unclosed, len(requests))
         if self.policy is not None and requests:
-            _log.info("policy acted on %d states, with %d extra passes", self.acted.total(), self._passes)
+            _log.info("policy acted on %d states, with %d extra passes", self.acted.total(), passes)
             if not self.acted:
                 warnings.warn(
                     f"the policy changed nothing in {len(requests)} responses; check its thresholds",
@@ -158,6 +215,31 @@ class NormprobeLM(HFLM):
                     stacklevel=2,
                 )
         return answers
+
+    def _limits(self, prompt: list[int], given: dict[str, Any]) -> tuple[int, float, tuple[str, ...]]:
+        """At most how many tokens follow a prompt, at which temperature, and the strings that end the answer."""
+        settings: dict[str, Any] = dict(normalize_gen_kwargs(given))
+        until, wanted = settings.pop("until"), settings.pop("max_gen_toks")
+        sampled, temperature = settings.pop("do_sample"), float(settings.pop("temperature", 0.0))
+        temperature = temperature if sampled else 0.0
+        unknown = [
+            name
+            for name in settings
+            if not (name == "num_beams" and settings[name] == 1)
+            and not (name in _SHAPING and temperature == 0.0)
+        ]
+        if unknown:
+            raise NormprobeError(
+                "expected generation by until, max_gen_toks, do_sample and temperature, got "
+                f"{', '.join(unknown)}; leave it out, or use --model hf for the plain model"
+            )
+        room = self._room - len(prompt)
+        if room < 1:
+            raise NormprobeError(
+                f"expected prompts of fewer than {self._room} tokens, got one of {len(prompt)}; "
+                "give fewer examples (--num_fewshot), or leave the task out"
+            )
+        return min(wanted, room), temperature, tuple(until)
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> Never:
         """Refused: a policy acts on what the model itself writes, each token with the history of those before it.
@@ -175,40 +257,8 @@ class NormprobeLM(HFLM):
         self.loglikelihood(requests)
 
     def get_model_info(self) -> dict[str, Any]:
-        """What lm-eval writes with its results: its own facts, and the identity of the weights."""
-        return super().get_model_info() | {"model_identity": self.opened.identity.to_dict()}
-
-    def _model_generate(
-        self, context: Int[torch.Tensor, "row token"], max_length: int, stop: list[str], **settings: Any
-    ) -> Int[torch.Tensor, "row longer"]:
-        """One batch, its prompts padded on the left: each row is the prompt, the response, and end tokens."""
-        mask = settings["attention_mask"]
-        if self.policy is None:
-            written = super()._model_generate(context, max_length, stop, **settings)
-        else:
-            names = [str(ids[kept].tolist()) for ids, kept in zip(context, mask.bool(), strict=True)]
-            # The warning is due once, for all batches.
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UntriggeredWarning)
-                with intervene(self.opened, self.policy, requests=names, record=True) as intervention:
-                    written = super()._model_generate(context, max_length, stop, **settings)
-            events = intervention.events()
-            self.acted.update(events.layer.tolist())
-            self._passes += int(events.passes.sum())
-        return self._closed(written, context.shape[1])
-
-    def _closed(
-        self, written: Int[torch.Tensor, "row longer"], n_prompt: int
-    ) -> Int[torch.Tensor, "row longer"]:
-        """The rows, with nothing but end tokens where a thought never closed: no part of it can pass for an answer."""
-        chat = self.opened.chat
-        for row, ids in enumerate(written.tolist()):
-            ends = [at for at, token in enumerate(ids[n_prompt:], 1) if token in chat.eos_ids]
-            self.n_tokens += min(ends, default=len(ids) - n_prompt)
-            if chat.spans(ids, n_prompt).truncated:
-                written[row, n_prompt:] = chat.eos_ids[0]
-                self._unclosed += 1
-        return written
+        """What lm-eval writes with its results: the identity of the weights."""
+        return {"model_identity": self.engine.identity.to_dict()}
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -33,7 +33,7 @@ def run_tasks(study: Study, profile: LayerProfile) -> pd.DataFrame:
     given.pop("early")
     opened: Any = NormprobeLM  # decorators of the harness hide the signatures of both
     model = opened(given.pop("name"), **given, batch_size=BATCH)
-    profile.for_model(model.opened.identity.to_dict())
+    profile.for_model(model.engine.identity.to_dict())
     tasks, limit, seed = (study.methods.tasks or "").split(","), study.methods.limit, study.seed
     include_path = study.methods.include_path
     evaluate: Any = simple_evaluate

@@ -33,9 +33,11 @@ def decode(
     temperature: float = 0.0,
     *,
     draws: Float[np.ndarray, "row step"] | None = None,
+    stop: Sequence[str] = (),
     on_pass: OnPass | None = None,
 ) -> list[list[int]]:
-    """The tokens that follow each prompt: at most `max_new_tokens`, up to and with the first of `opened.chat.eos_ids`.
+    """The tokens that follow each prompt: at most `max_new_tokens`, up to and with the first of `opened.chat.eos_ids`
+    or the token that completes a string of `stop` in what follows the thought.
 
     Greedy at temperature 0. Else the next token is the inverse of the cumulated softmax(logits / temperature) at
     `draws[row, step]` in [0, 1), so a row's tokens depend on its prompt and its draws, not on the other rows (but for
@@ -76,6 +78,11 @@ def decode(
             chosen = logits.argmax(dim=-1)
         written[row, step] = torch.where(going, chosen, -1)
         going = going & ~torch.isin(chosen, eos)
+        if stop:
+            so_far = zip(row.tolist(), written[row, : step + 1].tolist(), strict=True)
+            going &= torch.tensor(
+                [not _holds(opened, prompts[i], ids, stop) for i, ids in so_far], device=device
+            )
         n_going = int(going.sum())
         if n_going == 0:
             break
@@ -88,6 +95,12 @@ def decode(
             )
         mask = torch.cat([mask, mask.new_ones(len(row), 1)], dim=1)
     return [tokens[tokens >= 0].tolist() for tokens in written.cpu().numpy()]
+
+
+def _holds(opened: OpenModel, prompt: Sequence[int], written: list[int], stop: Sequence[str]) -> bool:
+    """Whether the answer in the tokens written so far (−1 after its end) holds a string of `stop`."""
+    answer = opened.chat.answer_text([*prompt, *(token for token in written if token >= 0)], len(prompt))
+    return any(end in answer for end in stop if end)
 
 
 def _inverse_cdf(logits: Float[torch.Tensor, "row vocab"], uniform: RowFloats) -> RowInts:

@@ -58,6 +58,7 @@ class HfEngine:
         policy: Policy | Sequence[Policy | None] | None = None,
         temperature: float = 0.0,
         draws: Draws | None = None,
+        stop: Sequence[str] = (),
         batch_size: int = 128,
         record: bool = False,
         quiet: bool = False,
@@ -92,7 +93,13 @@ class HfEngine:
                         if intervention is not None:
                             on_pass = self._begin(intervention, of_batch, named)
                         written = decode(
-                            self.opened, of_batch, max_new_tokens, temperature, draws=uniform, on_pass=on_pass
+                            self.opened,
+                            of_batch,
+                            max_new_tokens,
+                            temperature,
+                            draws=uniform,
+                            stop=stop,
+                            on_pass=on_pass,
                         )
                         for i, response in zip(members, written, strict=True):
                             tokens[i] = response
@@ -107,7 +114,10 @@ class HfEngine:
                                     probes[i] = result
                         bar.update(len(members))
         ends = set(self.chat.eos_ids)
-        finish: list[Finish] = ["stop" if response[-1] in ends else "length" for response in tokens]
+        finish: list[Finish] = [
+            "stop" if response[-1] in ends or len(response) < max_new_tokens else "length"
+            for response in tokens
+        ]
         return Generated(tokens, finish, Events.joined(events) if record else None, probes)
 
     def _begin(

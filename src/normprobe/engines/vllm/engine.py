@@ -1,7 +1,8 @@
 """A `vllm.LLM` as an engine: greedy responses, plain or under policies, from one process.
 
 Policies reach vLLM's workers as text, so only those can be used that a request could describe (see
-`normprobe.policies.spec`). What this engine does not give: sampling with draws keyed by request, events, and the
+`normprobe.policies.spec`). What this engine does not give: sampling with draws keyed by request, strings that
+end a response, events, and the
 warning that a policy never acted.
 """
 
@@ -47,6 +48,7 @@ class VllmEngine:
         policy: Policy | Sequence[Policy | None] | None = None,
         temperature: float = 0.0,
         draws: Draws | None = None,
+        stop: Sequence[str] = (),
         batch_size: int = 128,
         record: bool = False,
         quiet: bool = False,
@@ -63,6 +65,11 @@ class VllmEngine:
             raise NormprobeError(
                 f"expected greedy generation, got temperature {temperature}: vLLM cannot sample with draws keyed by "
                 "request; use the engine hf"
+            )
+        if stop:
+            raise NormprobeError(
+                f"expected no strings that end a response, got {stop[0]!r}: vLLM would look for them in the thought, "
+                "too; use the engine hf"
             )
         if record:
             raise NormprobeError(

@@ -25,8 +25,7 @@ from normprobe.theory.bound import (
 )
 from normprobe.theory.certificates import Certificate, Fact, Proof
 from normprobe.theory.orthogonality import c_star, coherence, unit_atoms
-from normprobe.theory.proof_bound import distance, mu, ordered_proof, signed_proof, t
-from normprobe.theory.proof_hull import hull_proof
+from normprobe.theory.proof_bound import distance, hull_proof, mu, ordered_proof, signed_proof, t
 from normprobe.theory.proof_slack import N, T, covers, covers_averages, epsilon, kappa, slack_proof, spread, u
 from normprobe.theory.synthetic import Pair
 

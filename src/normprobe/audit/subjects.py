@@ -25,8 +25,8 @@ from normprobe.audit.networks import (
     write_tables,
 )
 from normprobe.audit.planted import LEARNING, REASONING, amplitudes, plant
-from normprobe.audit.simulated import PLANTED, SUPPRESSED, simulated_suppression
 from normprobe.claims.evidence import Evidence
+from normprobe.claims.high_norm_is_causal import CONTROLS, HIGH, PLAIN
 from normprobe.claims.measure.readers import MODEL
 from normprobe.claims.registry import BY_NAME, evaluate_all
 from normprobe.config import SaeSettings
@@ -34,6 +34,7 @@ from normprobe.models.model import OpenModel
 from normprobe.saes.training import generator_for
 
 STAND_INS = ("model", "untrained", "early")
+PLAIN_ACCURACY, SUPPRESSED, PLANTED = 0.9, 0.6, 0.05
 
 
 def judge_nulls(
@@ -68,7 +69,7 @@ def judge_nulls(
         while len(window) < len(STAND_INS):
             window.append(reading(index + len(window)))
         rng = np.random.default_rng([seed, trained, index, 1])
-        suppression = simulated_suppression(passage, rng, high_norm=SUPPRESSED)
+        suppression = _simulated_suppression(passage, rng, high_norm=SUPPRESSED)
         found = _judged(passage, dict(zip(STAND_INS, window, strict=True)), suppression, seed + index)
         rows += [{"null": index, "trained": trained} | row for row in found]
         window.pop(0)
@@ -122,10 +123,36 @@ def judge_planted(
         amplitude = amplitudes(passage, surprisal, opened.identity.n_layers, effects)
         model, own = plant(opened, passage, amplitude, generator_for("audit", seed, name))
         with_model = {"model": _read(model, passage, own, shape, seed), **readings}
-        suppression = simulated_suppression(passage, np.random.default_rng([seed, 2]), high_norm=PLANTED)
+        suppression = _simulated_suppression(passage, np.random.default_rng([seed, 2]), high_norm=PLANTED)
         rows = _judged(passage, with_model, suppression, seed)
         found += [row for row in rows if BY_NAME[row["claim"]].planted == name]
     return found
+
+
+def _simulated_suppression(passage: Passage, rng: np.random.Generator, *, high_norm: float) -> pd.DataFrame:
+    """Independent answers in the columns of experiments/suppression.parquet: a network that only reads gives none.
+
+    The share of right ones is 90 % for plain, 60 % for every control, and `high_norm` where high-norm states are
+    suppressed (60 %: it makes no difference which states are suppressed).
+    """
+    problems = passage.problems.loc[passage.problems["split"] == "measure", "problem_id"]
+    shares = {PLAIN: PLAIN_ACCURACY, HIGH: high_norm, **dict.fromkeys(CONTROLS, SUPPRESSED)}
+    treatments = [
+        pd.DataFrame(
+            {
+                "problem_id": problems,
+                "treatment": treatment,
+                "mode": "think",
+                "factor": 0.1,
+                "correct": pd.array(rng.random(len(problems)) < share, dtype="boolean"),
+                "n_tokens": 20,
+                "n_suppressed": 0 if treatment == PLAIN else 6,
+                "delta_norm": 1.0,
+            }
+        )
+        for treatment, share in shares.items()
+    ]
+    return pd.concat(treatments, ignore_index=True)
 
 
 def _read(

@@ -11,16 +11,18 @@ from pathlib import Path
 from typing import Literal
 
 import pandas as pd
+import torch
+from jaxtyping import Float
 
 from normprobe.config import Study
 from normprobe.engines.hf import HfEngine
 from normprobe.experiments.answers import answer
 from normprobe.experiments.method_settings import Setting
 from normprobe.experiments.samples import draw_sample, sample_draws
-from normprobe.experiments.thinking_vectors import thinking_vectors
 from normprobe.layer_profile import LayerProfile
 from normprobe.models.model import OpenModel
 from normprobe.models.open import open_for
+from normprobe.models.sites import record_sites
 from normprobe.policies.combined import Combined
 from normprobe.policies.controls.unchanged import EntropyLog, Plain
 from normprobe.policies.policy import Policy
@@ -29,6 +31,8 @@ from normprobe.runs.atomic import read_table
 
 WARMER = "plain, T = 0.6"
 """Plain generation with nothing changed but sampling."""
+VECTOR_PROBLEMS = 64
+"""Problems that CAA's vectors are made of, of the split `select`, which no verdict is measured on."""
 
 _open = lru_cache(maxsize=1)(open_for)  # a worker does many jobs
 
@@ -181,3 +185,32 @@ def sample(number: int, settings: tuple[Setting, ...], inputs: MethodInputs) -> 
         scorer=inputs.study.source.score,
     )
     return table.assign(treatment=" + ".join(setting.method for setting in settings))
+
+
+@torch.inference_mode()
+def thinking_vectors(
+    opened: OpenModel, responses: pd.DataFrame, layers: Sequence[int]
+) -> dict[int, Float[torch.Tensor, " d"]]:
+    """By layer, the mean state of the tokens of think responses minus that of no_think, of the same problems:
+    contrastive activation addition (CAA, arXiv 2312.06681).
+
+    The states are those that a policy sees: the ones that yield the response's tokens. float32, activation units.
+    """
+    chosen = responses[responses["split"] == "select"]
+    chosen = chosen[chosen["problem_id"].isin(chosen["problem_id"].unique()[:VECTOR_PROBLEMS])]
+    means = {mode: _mean(opened, chosen[chosen["mode"] == mode], layers) for mode in ("think", "no_think")}
+    return {layer: means["think"][layer] - means["no_think"][layer] for layer in layers}
+
+
+def _mean(
+    opened: OpenModel, responses: pd.DataFrame, layers: Sequence[int]
+) -> dict[int, Float[torch.Tensor, " d"]]:
+    sums = dict.fromkeys(layers, torch.zeros((), device=opened.device))
+    n = 0
+    for ids, n_prompt in zip(responses["token_ids"], responses["n_prompt"], strict=True):
+        with record_sites(opened) as sites:
+            opened.model(input_ids=torch.tensor(ids, device=opened.device)[None], use_cache=False)
+            for layer in layers:
+                sums[layer] = sums[layer] + sites.states[layer][0, n_prompt - 1 : -1].float().sum(dim=0)
+        n += len(ids) - n_prompt
+    return {layer: total / n for layer, total in sums.items()}

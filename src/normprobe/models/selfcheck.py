@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
+from torch.nn.utils.rnn import pad_sequence
 
 from normprobe.errors import NormprobeError
 from normprobe.models.model import OpenModel
@@ -73,15 +74,9 @@ def _sites(
     opened: OpenModel, prompts: Sequence[list[int]], side: str
 ) -> Float[torch.Tensor, "layer batch token d"]:
     """The sites of a padded batch, in float32. Positions count from the first real token."""
-    width = max(len(prompt) for prompt in prompts)
-    padding = [[opened.chat.pad_id] * (width - len(prompt)) for prompt in prompts]
-    rows = [
-        (pad + prompt, [0] * len(pad) + [1] * len(prompt))
-        if side == "left"
-        else (prompt + pad, [1] * len(prompt) + [0] * len(pad))
-        for pad, prompt in zip(padding, prompts, strict=True)
-    ]
-    ids, mask = (torch.tensor(part, device=opened.device) for part in zip(*rows, strict=True))
+    rows = [torch.tensor(prompt, device=opened.device) for prompt in prompts]
+    ids = pad_sequence(rows, batch_first=True, padding_value=opened.chat.pad_id, padding_side=side)
+    mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True, padding_side=side)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     with record_sites(opened) as sites:
         opened.model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False)

@@ -3,7 +3,7 @@
 Each estimator's docstring says what it measures and which way it errs. What they share:
 
 - For one bound input (a problem in a layer) every constant is the least one with which its assumption holds there. That
-  is no estimate: the bound is algebra, proved in `proof_slack`, `proof_bound` and `proof_hull` (`normprobe theorem`).
+  is no estimate: the bound is algebra, proved in `proof_slack` and `proof_bound` (`normprobe theorem`).
 - For a *new* problem no sample gives the supremum: a new problem exceeds the largest of n values with probability
   1/(n + 1). What a sample gives is a level that a new problem stays within with probability 95 %: the order statistic
   ⌈0.95 (n + 1)⌉ of n exchangeable problems (Wilks 1941), which exists from n = 19 on.

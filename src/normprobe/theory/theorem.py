@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from normprobe.theory.certificates import Proof
-from normprobe.theory.proof_bound import ordered_proof, signed_proof
-from normprobe.theory.proof_hull import hull_proof
+from normprobe.theory.proof_bound import hull_proof, ordered_proof, signed_proof
 from normprobe.theory.proof_slack import slack_proof
 
 SETUP = """\

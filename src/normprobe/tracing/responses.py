@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,19 +18,6 @@ from normprobe.runs.jobs import TABLE, JobRunner
 from normprobe.runs.layout import FILES
 
 _INTEGERS = ("sample", "n_prompt", "thought_start", "thought_end", "answer_start", "answer_end")
-
-
-@dataclass(frozen=True)
-class _PlannedResponse:
-    """One response to write; `problem` is a row of the problems table."""
-
-    problem: Any
-    mode: str
-    prompt: list[int]
-
-    @property
-    def response_id(self) -> str:
-        return f"{self.problem.problem_id}/{self.mode}/0"
 
 
 def fill_responses(
@@ -58,15 +44,13 @@ def fill_responses(
     if twice := problems["problem_id"][problems["problem_id"].duplicated()].tolist():
         raise NormprobeError(f"expected each problem_id once, got {twice[0]!r} twice; rename one")
 
-    def write(batch: list[_PlannedResponse]) -> pd.DataFrame:
+    def write(mode: str, batch: pd.DataFrame) -> pd.DataFrame:
+        names = [f"{problem_id}/{mode}/0" for problem_id in batch["problem_id"]]
         written = engine.generate(
-            [response.prompt for response in batch],
-            max_new_tokens,
-            names=[response.response_id for response in batch],
-            batch_size=batch_size,
+            batch["prompt"].tolist(), max_new_tokens, names=names, batch_size=batch_size
         )
-        responses = zip(batch, written.tokens, written.finish, strict=True)
-        return _table([_row(engine.chat, *response, scorer) for response in responses])
+        responses = zip(batch.itertuples(), names, written.tokens, written.finish, strict=True)
+        return _table([_row(engine.chat, mode, *response, scorer) for response in responses])
 
     finished: dict[str, dict[str, Any]] = {}
     chunks, total = folder / "chunks", len(problems) * len(MODES)
@@ -74,15 +58,15 @@ def fill_responses(
         chunks, TABLE, label="responses", unit="response", total=total, progress=progress
     ) as runner:
         for mode in MODES:
-            planned = _plan(engine.chat, problems, mode, finished)
-            prompts = {response.response_id: response.prompt for response in planned}
+            prompts = _prompts(engine.chat, problems, mode, finished)
             check_room(engine, prompts, max_new_tokens)
+            planned = problems.assign(prompt=list(prompts.values()))
             batches = {
-                f"{mode}_{i:05d}": [planned[number] for number in numbers]
+                f"{mode}_{i:05d}": planned.iloc[numbers]
                 for i, numbers in enumerate(batches_by_length(list(prompts.values()), batch_size))
             }
             tables = runner.run(
-                {name: partial(write, batch) for name, batch in batches.items()},
+                {name: partial(write, mode, batch) for name, batch in batches.items()},
                 label=mode,
                 size={name: len(batch) for name, batch in batches.items()},
             )
@@ -93,33 +77,32 @@ def fill_responses(
     shutil.rmtree(chunks)
 
 
-def _plan(
+def _prompts(
     chat: Chat, problems: pd.DataFrame, mode: str, finished: dict[str, dict[str, Any]]
-) -> list[_PlannedResponse]:
-    """The responses of one mode, in table order."""
-    planned = []
-    for problem in problems.itertuples(index=False):
+) -> dict[str, list[int]]:
+    """Response id → prompt of one mode, in table order."""
+    prompts = {}
+    for problem_id, question in zip(problems["problem_id"], problems["question"], strict=True):
         n_filler = 0
         if mode == "filler":
-            thinking = finished[f"{problem.problem_id}/think/0"]
+            thinking = finished[f"{problem_id}/think/0"]
             n_filler = int(thinking["thought_end"] - thinking["thought_start"])
-        prompt = chat.prompt_ids(str(problem.question), mode, n_filler)
-        planned.append(_PlannedResponse(problem, mode, prompt))
-    return planned
+        prompts[f"{problem_id}/{mode}/0"] = chat.prompt_ids(str(question), mode, n_filler)
+    return prompts
 
 
 def _row(
-    chat: Chat, job: _PlannedResponse, tokens: list[int], finish: Finish, scorer: Scorer | None
+    chat: Chat, mode: str, problem: Any, name: str, tokens: list[int], finish: Finish, scorer: Scorer | None
 ) -> dict[str, Any]:
-    token_ids, n_prompt = job.prompt + tokens, len(job.prompt)
+    token_ids, n_prompt = problem.prompt + tokens, len(problem.prompt)
     spans = chat.spans(token_ids, n_prompt)
     answer_text = chat.span_text(token_ids, spans.answer)
-    gold = None if pd.isna(job.problem.answer) else str(job.problem.answer)
+    gold = None if pd.isna(problem.answer) else str(problem.answer)
     return {
-        "response_id": job.response_id,
-        "problem_id": job.problem.problem_id,
-        "split": job.problem.split,
-        "mode": job.mode,
+        "response_id": name,
+        "problem_id": problem.problem_id,
+        "split": problem.split,
+        "mode": mode,
         "sample": 0,
         "token_ids": np.array(token_ids, dtype=np.int64),
         "n_prompt": n_prompt,

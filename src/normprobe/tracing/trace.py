@@ -106,7 +106,12 @@ def replay(
         raise NormprobeError(
             f"expected responses in the splits {', '.join(TRACED)}, got none; give more problems"
         )
-    _check_vocabulary(opened, responses, subject)
+    size = opened.model.config.get_text_config().vocab_size
+    if (largest := max(int(max(ids)) for ids in responses["token_ids"])) >= size:
+        raise NormprobeError(
+            f"expected token ids below the vocabulary of subject '{subject}' ({size}), got {largest}; "
+            "replay with a model of the same tokenizer"
+        )
     n_layers = len(opened.blocks)
     out = {name: np.full((n_layers, n), np.nan, dtype=np.float32) for name in (*_HIDDEN, "output_entropy")}
     out |= {"surprisal": np.full(n, np.nan, dtype=np.float32)}
@@ -142,11 +147,8 @@ def token_table(
     chosen = responses[responses["split"].isin(list(TRACED))]
     lengths = chosen["token_ids"].map(len).to_numpy(dtype=np.int64)
     of_response = np.repeat(np.arange(len(chosen)), lengths)
-    table = (
-        chosen[["response_id", "problem_id", "split", "mode", "sample"]]
-        .iloc[of_response]
-        .reset_index(drop=True)
-    )
+    keys = ["response_id", "problem_id", "split", "mode", "sample"]
+    table = chosen[keys].iloc[of_response].reset_index(drop=True)
     facts = problems.set_index("problem_id").loc[table["problem_id"]]
     table.insert(3, "domain", facts["domain"].to_numpy())
     table.insert(4, "difficulty", facts["difficulty"].astype("Int64").to_numpy())
@@ -155,34 +157,18 @@ def token_table(
     distinct, inverse = np.unique(table["token_id"].to_numpy(), return_inverse=True)
     texts = np.array([opened.tokenizer.decode([int(i)]) for i in distinct], dtype=object)
     table["token"] = texts[inverse]
-    table["segment"] = _segments(chosen, lengths)
-    table["role"] = _roles(chosen, lengths, table["token"].to_numpy(), roles)
+    segment, role = (np.full(len(table), value, dtype=object) for value in ("format", None))
+    for response, end, n in zip(chosen.to_dict("records"), np.cumsum(lengths), lengths, strict=True):
+        written = slice(end - n + response["n_prompt"], end)
+        segment[end - n : written.start] = "prompt"
+        for span in ("thought", "answer"):  # filler's dots are a thought although they stand in the prompt
+            if response[f"{span}_start"] >= 0:
+                segment[end - n + response[f"{span}_start"] : end - n + response[f"{span}_end"]] = span
+        if roles is not None:
+            role[written] = roles(table["token"].iloc[written].tolist())
+    table["segment"], table["role"] = segment, role
     table["sink"] = sinks(norm, table["position"].to_numpy())
     return table
-
-
-def _segments(responses: pd.DataFrame, lengths: Int[np.ndarray, " response"]) -> np.ndarray:
-    """prompt, thought, answer or format by token; filler's dots are a thought although they stand in the prompt."""
-    parts = []
-    for response, length in zip(responses.to_dict("records"), lengths, strict=True):
-        part = np.full(length, "format", dtype=object)
-        part[: response["n_prompt"]] = "prompt"
-        for span in ("thought", "answer"):
-            if response[f"{span}_start"] >= 0:
-                part[response[f"{span}_start"] : response[f"{span}_end"]] = span
-        parts.append(part)
-    return np.concatenate(parts)
-
-
-def _roles(
-    responses: pd.DataFrame, lengths: Int[np.ndarray, " response"], tokens: np.ndarray, roles: Roles | None
-) -> np.ndarray:
-    out = np.full(len(tokens), None, dtype=object)
-    if roles is not None:
-        ends = np.cumsum(lengths)
-        for end, length, n_prompt in zip(ends, lengths, responses["n_prompt"], strict=True):
-            out[end - length + n_prompt : end] = roles(tokens[end - length + n_prompt : end].tolist())
-    return out
 
 
 def sinks(
@@ -201,16 +187,13 @@ def _read_logits(
     following = torch.from_numpy(np.roll(ids, -1).astype(np.int64)).to(batch.states.device)
     has_next = np.append(batch.position[1:] > 0, False)
     size = max(1, _LOGITS_AT_ONCE // opened.model.config.get_text_config().vocab_size)
-    last = len(batch.states) - 1
     for start in range(0, len(column), size):
         part = slice(start, start + size)
         for layer, h in enumerate(batch.states):
-            with torch.no_grad():
-                logits = opened.unembed(h[part])
+            logits = opened.unembed(h[part])
             out["output_entropy"][layer, column[part]] = signals.output_entropy(logits).cpu().numpy()
-            if layer == last:
-                values = signals.surprisal(logits, following[part]).cpu().numpy()
-                out["surprisal"][column[part][has_next[part]] + 1] = values[has_next[part]]
+        values = signals.surprisal(logits, following[part]).cpu().numpy()  # of the last layer
+        out["surprisal"][column[part][has_next[part]] + 1] = values[has_next[part]]
 
 
 @contextmanager
@@ -236,13 +219,3 @@ def _attention_entropies(opened: OpenModel) -> Iterator[list[Float[torch.Tensor,
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _check_vocabulary(opened: OpenModel, responses: pd.DataFrame, subject: str) -> None:
-    largest = max(int(max(ids)) for ids in responses["token_ids"])
-    size = opened.model.config.get_text_config().vocab_size
-    if largest >= size:
-        raise NormprobeError(
-            f"expected token ids below the vocabulary of subject '{subject}' ({size}), got {largest}; "
-            "replay with a model of the same tokenizer"
-        )

@@ -76,32 +76,27 @@ def measure_hardest(
     return pd.concat(parts, ignore_index=True)
 
 
-def table(head: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
+def table(cells: pd.DataFrame) -> str:
     """A table in Markdown."""
-    lines = [" | ".join(map(str, cells)) for cells in (head, *rows)]
-    rule = "|---" * (lines[0].count(" | ") + 1) + "|"
-    first, *others = (f"| {line} |" for line in lines)
-    return "\n".join([first, rule, *others])
+    head, *rows = (f"| {' | '.join(map(str, row))} |" for row in (cells.columns, *cells.to_numpy(object)))
+    return "\n".join([head, "|---" * cells.shape[1] + "|", *rows])
 
 
 def room_table(hardest: pd.DataFrame) -> str:
     """A row per number of distractors and way of answering, a column per domain."""
-    rows = [
-        (distractors, "sampled" if sampled else "greedy", *_by(DOMAINS, part, "domain"))
-        for (distractors, sampled), part in hardest.groupby(["distractors", "sampled"], sort=False)
-    ]
-    return table(["distractors", "answers", *DOMAINS], rows)
+    answers = hardest.assign(answers=hardest["sampled"].map({False: "greedy", True: "sampled"}))
+    return table(shares(answers, ["distractors", "answers"], "domain"))
 
 
 def accuracy_table(answers: pd.DataFrame, mode: str) -> str:
     """A row per domain, a column per difficulty."""
-    chosen, difficulties = answers[answers["mode"] == mode], range(1, MAX_DIFFICULTY + 1)
-    rows = [(d, *_by(difficulties, chosen[chosen["domain"] == d], "difficulty")) for d in DOMAINS]
-    return table(["domain", *difficulties], rows)
+    return table(shares(answers[answers["mode"] == mode], ["domain"], "difficulty"))
 
 
-def _by(values: Iterable[object], answers: pd.DataFrame, column: str) -> list[str]:
-    return [percent(answers.loc[answers[column] == value, "correct"]) for value in values]
+def shares(answers: pd.DataFrame, rows: list[str], column: str) -> pd.DataFrame:
+    """The percentages right by the columns `rows`, and across by the values of another."""
+    cells = answers.groupby([*rows, column], sort=False)["correct"].agg(percent).unstack(sort=False)
+    return cells.reset_index()
 
 
 @torch.inference_mode()
@@ -124,9 +119,8 @@ def next_token_accuracy(model: Qwen3ForCausalLM, *, per_cell: int) -> pd.DataFra
 
 def role_table(tokens: pd.DataFrame) -> str:
     """A row per domain, a column per role, percent of tokens."""
-    shares = 100 * tokens.pivot_table(index="domain", columns="role", values="correct")
-    rows = [(domain, *(f"{share:.1f}" for share in row)) for domain, *row in shares.itertuples(name=None)]
-    return table(["domain", *shares.columns], rows)
+    cells = 100 * tokens.pivot_table(index="domain", columns="role", values="correct")
+    return table(cells.map("{:.1f}".format).reset_index())
 
 
 def percent(correct: Iterable[bool]) -> str:
@@ -140,45 +134,37 @@ def percent(correct: Iterable[bool]) -> str:
 def summary(answers: pd.DataFrame) -> str:
     """What an instrument must show. think solves its problems, and thinking is needed."""
 
-    def chosen(mode: str, difficulties: Iterable[int], domains: Iterable[str] = DOMAINS) -> pd.DataFrame:
-        rows = answers[(answers["mode"] == mode) & answers["difficulty"].isin(list(difficulties))]
-        return rows[rows["domain"].isin(list(domains))]
-
-    needing = range(4, MAX_DIFFICULTY + 1)
-    cells = [
-        chosen(mode, needing, COMPUTING).groupby(["domain", "difficulty"])["correct"].mean()
-        for mode in ("think", "no_think")
-    ]
-    gaps = 100 * (cells[0] - cells[1])
-    domain, difficulty = gaps.index[int(gaps.argmin())]
-    return "\n".join(
-        [
-            f"- think, difficulty 1–4, all domains: {percent(chosen('think', range(1, 5))['correct'])}.",
-            f"- think, difficulty 5–6, all domains: {percent(chosen('think', (5, 6))['correct'])}.",
-            f"- think less no_think in {' and '.join(COMPUTING)} from difficulty 4 on: {gaps.mean():.0f} points on "
-            f"average,\n  {gaps.min():.0f} in the cell where it is least ({domain}, {difficulty}).",
-        ]
+    think = answers[answers["mode"] == "think"]
+    needing = answers[(answers["difficulty"] >= 4) & answers["domain"].isin(COMPUTING)]
+    cells = needing.groupby(["mode", "domain", "difficulty"])["correct"].mean()
+    gaps = 100 * (cells["think"] - cells["no_think"])
+    domain, difficulty = gaps.idxmin()
+    easy, hard = (think.loc[think["difficulty"].between(*ends), "correct"] for ends in ((1, 4), (5, 6)))
+    return (
+        f"- think, difficulty 1–4, all domains: {percent(easy)}.\n"
+        f"- think, difficulty 5–6, all domains: {percent(hard)}.\n"
+        f"- think less no_think in {' and '.join(COMPUTING)} from difficulty 4 on: {gaps.mean():.0f} points on "
+        f"average,\n  {gaps.min():.0f} in the cell where it is least ({domain}, {difficulty})."
     )
 
 
 def plateau(log: Path) -> str:
     """Greedy accuracy by mode as training went on, from the training log."""
-    columns = ["step", *MODES]
-    logged = pd.read_csv(log, dtype=str, usecols=columns).dropna()
-    return table(columns, logged[columns].to_numpy())
+    return table(pd.read_csv(log, dtype=str)[["step", *MODES]].dropna())
 
 
-def write_card(checkpoint: Path, training: Path, out: Path, *, per_cell: int, device: str) -> None:
-    """Measure and write `out` (Markdown), and `accuracy.csv` in its folder: correct and n for each condition."""
-    model, tokenizer = open_checkpoint(checkpoint, device)
+def write_card(training: Path, *, per_cell: int, device: str) -> Path:
+    """Measure `training`/final and write MODEL_CARD.md there, and accuracy.csv: correct and n for each condition."""
+    model, tokenizer = open_checkpoint(training / "final", device)
     answers = measure(model, tokenizer, per_cell=per_cell)
     hardest = measure_hardest(model, tokenizer, per_cell=per_cell)
     thoughts = next_token_accuracy(model, per_cell=max(1, per_cell // 10))
     cells = answers.groupby(["mode", "domain", "difficulty"])["correct"].agg(correct="sum", n="size")
-    cells.to_csv(out.with_name("accuracy.csv"))
+    cells.to_csv(training / "accuracy.csv")
     recipe = json.loads((training / "recipe.json").read_text())
     tables = "\n\n".join(f"### {mode}\n\n{accuracy_table(answers, mode)}" for mode in MODES)
-    out.write_text(
+    card = training / "MODEL_CARD.md"
+    card.write_text(
         "# tiny-thinker\n\n"
         "A `Qwen3ForCausalLM` with 12 layers, d_model 128 and 1.8 M parameters, trained from scratch on the\n"
         "testbed by `python -m normprobe.problems.testbed.train`. It thinks, answers at once, or answers after dots\n"
@@ -201,6 +187,7 @@ def write_card(checkpoint: Path, training: Path, out: Path, *, per_cell: int, de
         "Accuracy on 128 held-out problems of all difficulties while training:\n\n"
         f"{plateau(training / 'log.csv')}\n"
     )
+    return card
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -211,16 +198,7 @@ def main(argv: list[str] | None = None) -> None:
         "--per-cell", type=int, default=200, help="problems for each domain, difficulty and mode"
     )
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    arguments = parser.parse_args(argv)
-    card = arguments.training / "MODEL_CARD.md"
-    write_card(
-        arguments.training / "final",
-        arguments.training,
-        card,
-        per_cell=arguments.per_cell,
-        device=arguments.device,
-    )
-    print(f"written: {card}")
+    print(f"written: {write_card(**vars(parser.parse_args(argv)))}")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """Train tiny-thinker: `python -m normprobe.problems.testbed.train`. One code for CPU and CUDA; resumes after a kill."""
 
-import argparse
 import csv
-import dataclasses
 import itertools
 import json
+import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ import torch
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 from transformers import Qwen3ForCausalLM
 
+from normprobe.console import parse, run_main
 from normprobe.errors import NormprobeError
 from normprobe.models.initialise import initialise
 from normprobe.problems.testbed.accuracy import accuracy
@@ -49,10 +51,9 @@ def collate(
     batch: list[Sequence], device: torch.device
 ) -> tuple[Int[torch.Tensor, "sequence token"], Float[torch.Tensor, "sequence token"]]:
     """Pad on the right with token 0 and weight 0. Causal attention keeps padding from being read."""
-    width = max(len(sequence.ids) for sequence in batch)
-    ids = torch.tensor([s.ids + [0] * (width - len(s.ids)) for s in batch], device=device)
-    weights = torch.tensor([s.weights + [0.0] * (width - len(s.weights)) for s in batch], device=device)
-    return ids, weights
+    ids = pad_sequence([torch.tensor(sequence.ids) for sequence in batch], batch_first=True)
+    weights = pad_sequence([torch.tensor(sequence.weights) for sequence in batch], batch_first=True)
+    return ids.to(device), weights.to(device)
 
 
 def train_step(
@@ -95,11 +96,11 @@ def train(
     """
     out.mkdir(parents=True, exist_ok=True)
     recipe_file = out / "recipe.json"
-    if recipe_file.exists() and json.loads(recipe_file.read_text()) != dataclasses.asdict(recipe):
+    if recipe_file.exists() and json.loads(recipe_file.read_text()) != asdict(recipe):
         raise NormprobeError(
             f"expected the recipe of {recipe_file}, got another; choose a new --out or the same options"
         )
-    recipe_file.write_text(json.dumps(dataclasses.asdict(recipe), indent=2) + "\n")
+    recipe_file.write_text(json.dumps(asdict(recipe), indent=2) + "\n")
     if (out / "final").exists():
         return out / "final"
 
@@ -114,14 +115,9 @@ def train(
     if not log_file.exists():
         log_file.write_text(",".join(LOG_FIELDS) + "\n")
     start = time.monotonic()
-    steps = itertools.chain.from_iterable(
-        pool(recipe, i)
-        for i in range(first // recipe.steps_per_pool, -(-recipe.n_steps // recipe.steps_per_pool))
-    )
-    skip = first % recipe.steps_per_pool
-    for step, microbatches in enumerate(
-        itertools.islice(steps, skip, skip + recipe.n_steps - first), start=first
-    ):
+    pools = (pool(recipe, i) for i in itertools.count(first // recipe.steps_per_pool))
+    steps = itertools.islice(itertools.chain.from_iterable(pools), first % recipe.steps_per_pool, None)
+    for step, microbatches in zip(range(first, recipe.n_steps), steps, strict=False):
         loss = train_step(body, model, optimiser_list, microbatches, recipe, step)
         tokens += sum(len(sequence.ids) for batch in microbatches for sequence in batch)
         done = step + 1
@@ -133,16 +129,9 @@ def train(
         if done % 20 == 0:
             seconds = time.monotonic() - start
             left = seconds / (done - first) * (recipe.n_steps - done)
-            row = [
-                done,
-                tokens,
-                round(seconds),
-                f"{loss:.4f}",
-                f"{recipe.learning_rate_factor(step):.3f}",
-                *scores.values(),
-            ]
+            facts = (done, tokens, round(seconds), f"{loss:.4f}", f"{recipe.learning_rate_factor(step):.3f}")
             with log_file.open("a", newline="") as file:
-                csv.writer(file).writerow(row)
+                csv.writer(file).writerow([*facts, *scores.values()])
             shown = "  ".join(f"{mode} {score}" for mode, score in scores.items() if score)
             print(
                 f"step {done}/{recipe.n_steps}  loss {loss:.3f}  {tokens / 1e6:.1f} M tokens  "
@@ -155,36 +144,32 @@ def train(
     return out / "final"
 
 
+@dataclass(frozen=True)
+class TrainCommand:
+    """Train the bundled model tiny-thinker from its recipe; the same command resumes a run that was stopped."""
+
+    out: Path = Path("runs/tiny-thinker-training")
+    """directory of the training run"""
+    device: str = "cpu"
+    """cpu or cuda"""
+    steps: int = Recipe.n_steps
+    """optimiser steps (the recipe's own by default)"""
+    seed: int = Recipe.seed
+    """seed of the initialisation and the data"""
+    evaluate_every: int = 200
+    """steps between accuracy checks"""
+    save_every: int = 100
+    """steps between resumable states"""
+    compile: bool = True
+    """torch.compile, which needs a C++ compiler"""
+
+
 def main(argv: list[str] | None = None) -> None:
-    """Command line of `python -m normprobe.problems.testbed.train`."""
-    parser = argparse.ArgumentParser(prog="normprobe.problems.testbed.train", description=__doc__)
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs/tiny-thinker-training"), help="directory of the training run"
-    )
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument(
-        "--steps", type=int, default=Recipe.n_steps, help="optimiser steps (the recipe's own by default)"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=Recipe.seed, help="seed of the initialisation and the data"
-    )
-    parser.add_argument("--evaluate-every", type=int, default=200, help="steps between accuracy checks")
-    parser.add_argument("--save-every", type=int, default=100, help="steps between resumable states")
-    parser.add_argument(
-        "--no-compile", action="store_true", help="do without torch.compile (no C++ compiler needed)"
-    )
-    arguments = parser.parse_args(argv)
-    recipe = Recipe(seed=arguments.seed, n_steps=arguments.steps)
-    final = train(
-        recipe,
-        arguments.out,
-        device=arguments.device,
-        compile=not arguments.no_compile,
-        evaluate_every=arguments.evaluate_every,
-        save_every=arguments.save_every,
-    )
-    print(f"trained: {final}")
+    """Command line of `python -m normprobe.problems.testbed.train` and `normprobe train-testbed`."""
+    options = asdict(parse(TrainCommand, argv, "train-testbed"))
+    recipe = Recipe(seed=options.pop("seed"), n_steps=options.pop("steps"))
+    print(f"trained: {train(recipe, **options)}")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_main(main))

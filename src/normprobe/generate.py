@@ -16,8 +16,7 @@ from normprobe.errors import NormprobeError
 from normprobe.layer_profile import LayerProfile
 from normprobe.models.chat import MODES
 from normprobe.models.model import BUNDLED
-from normprobe.models.open import open_model
-from normprobe.models.threads import use_one_thread_if_tiny
+from normprobe.models.open import open_model, use_one_thread_if_tiny
 from normprobe.policies.spec import Spec, build
 
 

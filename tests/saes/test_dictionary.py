@@ -19,10 +19,11 @@ from normprobe.saes.dictionary import (
     describe,
     layer_folder,
     load,
+    layers_of,
+    open_given,
     random_dictionary,
     save,
 )
-from normprobe.saes.published import layers_of, open_given
 from normprobe.saes.training import generator_for
 
 CPU = torch.device("cpu")

@@ -28,8 +28,7 @@ from normprobe.experiments.lm_eval_tasks import DIRECTORY
 from normprobe.experiments.samples import sample_draws
 from normprobe.layer_profile import LayerProfile
 from normprobe.models.chat import CLOSE, OPEN
-from normprobe.models.open import open_model
-from normprobe.models.threads import use_one_thread_if_tiny
+from normprobe.models.open import open_model, use_one_thread_if_tiny
 from normprobe.policies.spec import Spec, build
 
 try:

@@ -46,7 +46,8 @@ class Setting:
     def name(self) -> str:
         k = "" if self.method == "CAA" else f", {'fixed τ, ' if self.fixed else ''}k {self.iqr_factor:g}"
         rest = "".join(f", {key} {value}" for key, value in self.other)
-        return f"{self.method}: layers {_span(self.layers)}{k}{rest}"
+        span = "–".join(str(layer) for layer in dict.fromkeys((self.layers[0], self.layers[-1])))
+        return f"{self.method}: layers {span}{k}{rest}"
 
     def policy(self, profile: LayerProfile, vectors: Vectors) -> ALRR | ERSS | CAA:
         """The method with these settings."""
@@ -111,7 +112,3 @@ def sensitivity(profile: LayerProfile) -> dict[Setting, tuple[str, float]]:
     for beta in (0.1, 0.25, 0.5, 1.0):
         found[Setting("ERSS", late, 0.0, (*EAGER, ("beta", beta)))] = ("ERSS: β", beta)
     return found
-
-
-def _span(layers: tuple[int, ...]) -> str:
-    return str(layers[0]) if len(layers) == 1 else f"{layers[0]}–{layers[-1]}"

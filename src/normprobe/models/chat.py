@@ -61,7 +61,8 @@ class Chat:
                 "expected a model that names its end token, got none; set eos_token_id in its configuration"
             )
         self.pad_id: int = self.eos_ids[0] if pad is None else pad
-        self._has_switch = self._honours_switch()
+        off, on = (self._render("?", enable_thinking=thinking) for thinking in (False, True))
+        self._has_switch = off != on and not off.rstrip().endswith(OPEN)
         self._has_filler = self._render("?", filler_tokens=2) != self._render("?", filler_tokens=3)
 
     @property
@@ -92,8 +93,12 @@ class Chat:
             )
         if mode == "think":
             return self._encode(self._render(question, enable_thinking=True))
-        if mode == "filler" and n_filler > 0:
-            return self._filler_ids(question, n_filler)
+        if n_filler > 0 and self._has_filler:
+            return self._encode(self._render(question, enable_thinking=True, filler_tokens=n_filler))
+        if n_filler > 0:
+            # By id, not by text: a byte-pair tokenizer would merge neighbouring dots.
+            opened, closed = self._encode(self._opened(question)), self._encode(f"\n{CLOSE}\n\n")
+            return [*opened, *[self.filler_id] * n_filler, *closed]
         if self._has_switch:
             return self._encode(self._render(question, enable_thinking=False))
         return self._encode(self._opened(question) + f"\n{CLOSE}\n\n")
@@ -133,21 +138,6 @@ class Chat:
     def answer_text(self, token_ids: Sequence[int], n_prompt: int) -> str:
         """The text after the thought; empty if the thought never closed."""
         return self.span_text(token_ids, self.spans(token_ids, n_prompt).answer)
-
-    def _honours_switch(self) -> bool:
-        """Whether `enable_thinking=False` changes the prompt and leaves no thought open."""
-        off = self._render("?", enable_thinking=False)
-        return off != self._render("?", enable_thinking=True) and not off.rstrip().endswith(OPEN)
-
-    def _filler_ids(self, question: str, n_filler: int) -> list[int]:
-        if self._has_filler:
-            return self._encode(self._render(question, enable_thinking=True, filler_tokens=n_filler))
-        # By id, not by text: a byte-pair tokenizer would merge neighbouring dots.
-        return [
-            *self._encode(self._opened(question)),
-            *[self.filler_id] * n_filler,
-            *self._encode(f"\n{CLOSE}\n\n"),
-        ]
 
     def _opened(self, question: str) -> str:
         """The think prompt with the thought opened, by the template or here."""

@@ -64,8 +64,7 @@ def reduce_subject(
         name: _Reader(name, layers, [by_layer[layer] for layer in layers])
         for name, by_layer in dictionaries.items()
     }
-    selecting = responses[(responses["split"] == "select") & responses["mode"].isin(list(PAIRED))]
-    reducing = responses[responses["split"].isin(list(SPLITS))]
+    selecting, reducing = _of_passes(responses)
     offsets, n = token_offsets(responses, SPLITS)
     width = next(iter(readers.values())).width
     size = codes_per_problem(next(iter(readers.values())).dictionaries, len(readers))
@@ -97,9 +96,13 @@ def reduce_subject(
 
 def work(responses: pd.DataFrame, n_layers: int) -> int:
     """Tokens × layers that `reduce_subject` reads in both passes."""
-    lengths = responses["token_ids"].map(len)
+    return n_layers * sum(int(of_pass["token_ids"].map(len).sum()) for of_pass in _of_passes(responses))
+
+
+def _of_passes(responses: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The responses that the first pass reads, and those of the second."""
     selecting = (responses["split"] == "select") & responses["mode"].isin(list(PAIRED))
-    return n_layers * int(lengths[selecting].sum() + lengths[responses["split"].isin(list(SPLITS))].sum())
+    return responses[selecting], responses[responses["split"].isin(list(SPLITS))]
 
 
 class _Reader:

@@ -25,11 +25,12 @@ from normprobe.saes.dictionary import (
     Dictionary,
     describe,
     layer_folder,
+    layers_of,
     load,
+    open_given,
     random_dictionary,
     save,
 )
-from normprobe.saes.published import layers_of, open_given
 from normprobe.saes.reductions import reduce_subject, work
 from normprobe.saes.training import generator_for, quality, train_sae
 
@@ -50,7 +51,7 @@ def fill_saes(
     """Write a dictionary per subject and layer, a random one of the same shape per layer, and training.parquet.
 
     Resumes layer by layer. `responses` are what the dictionaries are trained on. Dictionaries that are given (see
-    `normprobe.saes.published`) are named in model/given.json; the controls are trained with their width and k. Without
+    `normprobe.saes.dictionary`) are named in model/given.json; the controls are trained with their width and k. Without
     `settings.layers` every layer has one, or every layer of a given folder.
 
     Raises NormprobeError for layers that the model lacks, given dictionaries that do not fit, nothing to train on, or

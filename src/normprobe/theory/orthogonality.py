@@ -59,10 +59,7 @@ def coherence(atoms: Atoms, tile: int = 2048) -> Coherence:
     """Cosines between all pairs of atoms, in tiles of the upper triangle: memory O(n·d + tile²), never n².
 
     Runs where the atoms are: numpy, or torch on the CPU or a GPU. Products are taken in the precision of the atoms (at
-    least float32), sums in float64. Atoms need not be of unit length. A wide dictionary takes twice its own memory: 2
-    GiB (and 1.8e13 operations) for 65,536 × 4,096, whose Gram matrix would take 16 GiB:
-
-        coherence(np.random.default_rng(0).standard_normal((65_536, 4096), dtype=np.float32))
+    least float32), sums in float64. Atoms need not be of unit length. A dictionary takes twice its own memory.
     """
     unit = unit_atoms(atoms)
     xp, n = _library(unit), len(unit)

@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import and_, or_, xor
 from typing import Literal, NamedTuple
 
 from normprobe.problems.testbed.vocabulary import (
@@ -128,10 +129,6 @@ def _distractor_names(rng: random.Random, spare: list[str], distractors: int | N
     return pairs[: _count(rng, distractors)]
 
 
-def _gate(left: int, gate: str, right: int) -> int:
-    return {"&": left & right, "|": left | right, "^": left ^ right}[gate]
-
-
 def _bits(value: int) -> str:
     return f"{value:0{N_BITS}b}"
 
@@ -146,11 +143,8 @@ def _boolean(rng: random.Random, difficulty: int, distractors: int | None) -> Dr
     """
     n_inputs = rng.randint(2, 3)
     names = rng.sample(NAMES, n_inputs + difficulty + 2 * _room(distractors))
-    inputs, gates, spare = (
-        names[:n_inputs],
-        names[n_inputs : n_inputs + difficulty],
-        names[n_inputs + difficulty :],
-    )
+    inputs, rest = names[:n_inputs], names[n_inputs:]
+    gates, spare = rest[:difficulty], rest[difficulty:]
     value = {name: rng.randrange(2**N_BITS) for name in inputs}
     definitions = [[f"{name}=", _bits(value[name])] for name in inputs]
     thought = _plan(rng, [*gates[::-1], inputs[0]])
@@ -159,7 +153,7 @@ def _boolean(rng: random.Random, difficulty: int, distractors: int | None) -> Dr
         other = rng.choice([wire for wire in value if wire != previous])
         gate = rng.choice([*GATES, "^"])
         definitions.append([f"{name}:", previous, gate + other])
-        value[name] = _gate(value[previous], gate, value[other])
+        value[name] = {"&": and_, "|": or_, "^": xor}[gate](value[previous], value[other])
         restated = [
             [f"{name}:", previous, gate + other],
             *([f"{w}=", _bits(value[w])] for w in (previous, other)),

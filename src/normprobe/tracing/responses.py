@@ -60,7 +60,7 @@ def fill_responses(
         for mode in MODES:
             prompts = _prompts(engine.chat, problems, mode, finished)
             check_room(engine, prompts, max_new_tokens)
-            planned = problems.assign(prompt=list(prompts.values()))
+            planned = problems.assign(prompt=pd.Series(list(prompts.values()), index=problems.index))
             batches = {
                 f"{mode}_{i:05d}": planned.iloc[numbers]
                 for i, numbers in enumerate(batches_by_length(list(prompts.values()), batch_size))

@@ -192,8 +192,9 @@ def _read_logits(
         for layer, h in enumerate(batch.states):
             logits = opened.unembed(h[part])
             out["output_entropy"][layer, column[part]] = signals.output_entropy(logits).cpu().numpy()
-        values = signals.surprisal(logits, following[part]).cpu().numpy()  # of the last layer
-        out["surprisal"][column[part][has_next[part]] + 1] = values[has_next[part]]
+            if layer == len(batch.states) - 1:
+                values = signals.surprisal(logits, following[part]).cpu().numpy()
+                out["surprisal"][column[part][has_next[part]] + 1] = values[has_next[part]]
 
 
 @contextmanager

@@ -57,7 +57,7 @@ def test_a_slot_keeps_while_others_come_and_go() -> None:
     slots.take({"e": "x"})
     assert set(slots.running) == {"x"}
     slots.free(["a", "d", "e"])
-    slots.tidy()
+    slots.take({})
     assert slots.running == slots.layers == {}
 
 

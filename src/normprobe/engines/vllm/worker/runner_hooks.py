@@ -127,14 +127,11 @@ class RunnerHooks:
         if parameters:
             self.slots.free(self._preempted)
             self._preempted = []
-        if not starting:
-            self.slots.tidy()
-        else:
-            self.slots.take(starting)
-            if self._end_tokens is not None:
-                self._end_tokens.set(
-                    {self.slots.active[request].slot: parameters[request] for request in starting}
-                )
+        self.slots.take(starting)
+        if self._end_tokens is not None:
+            self._end_tokens.set(
+                {self.slots.active[request].slot: parameters[request] for request in starting}
+            )
         return update_states(scheduler_output)
 
     def _begin(self) -> None:

@@ -55,9 +55,16 @@ class Slots:
                 self._free.append(active.slot)
 
     def take(self, requests: Mapping[str, str]) -> None:
-        """Give slots to requests that start, or start again from their first token: request id → text of its policy."""
+        """Give slots to requests that start, or start again from their first token: request id → text of its policy.
+
+        Policies that no request has any more are dropped.
+        """
         self.free(requests)
-        self._forget({one.policy for one in self.active.values()} | set(requests.values()) | {self._keep})
+        # Clients may invent any number of settings, memory is limited.
+        if len(self.running) > (self._keep is not None):
+            needed = {one.policy for one in self.active.values()} | set(requests.values()) | {self._keep}
+            for text in self.running.keys() - needed:
+                del self.running[text], self.layers[text]
         for text in dict.fromkeys(requests.values()):
             members = [request for request, given in requests.items() if given == text]
             if text not in self.running:
@@ -66,11 +73,6 @@ class Slots:
                 self.active[request] = ActiveRequest(self._free.pop(), text)
             slots = [self.active[request].slot for request in members]
             self.running[text].reset(slots, [external(request) for request in members])
-
-    def tidy(self) -> None:
-        """Forget policies that no active request has."""
-        if len(self.running) > (self._keep is not None):
-            self._forget({one.policy for one in self.active.values()} | {self._keep})
 
     def results(self, requests: Iterable[str], layers: Iterable[int]) -> dict[str, dict[str, Any]]:
         """What the probes measured by request, as `probe_results` gives it; requests without a probe are left out.
@@ -93,11 +95,6 @@ class Slots:
         policy = self._make(text)
         self.layers[text] = frozenset(policy.layers)
         self.running[text] = policy.start(self._n_slots, self._d, self._device)
-
-    def _forget(self, needed: set[str | None]) -> None:
-        """Drop all other policies: clients may invent any number of settings, memory is limited."""
-        for text in self.running.keys() - needed:
-            del self.running[text], self.layers[text]
 
 
 def external(request: str) -> str:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from normprobe.errors import NormprobeError
+from normprobe.runs.atomic import atomic_write, refusing_disk_errors
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,12 +20,7 @@ BLACK, BLUE, GREEN, ORANGE = "#000000", "#0072B2", "#009E73", "#E69F00"
 SKY, VERMILION, PURPLE = "#56B4E9", "#D55E00", "#CC79A7"
 GREY = "#7F7F7F"
 
-VERDICT_COLOURS = {
-    "supported": GREEN,
-    "not supported": VERMILION,
-    "inconclusive": ORANGE,
-    "vacuous": GREY,
-}
+VERDICT_COLOURS = {"supported": GREEN, "not supported": VERMILION, "inconclusive": ORANGE, "vacuous": GREY}
 
 MODE_LINES: dict[str, dict[str, Any]] = {
     "think": {"color": BLUE, "marker": "o", "linestyle": "-"},
@@ -81,15 +76,10 @@ def save(figure: Figure, stem: Path) -> tuple[Path, ...]:
     """
     # A date or a version in the file would make every redrawing a change.
     formats = {"pdf": {"CreationDate": None, "Producer": None, "Creator": None}, "png": {"Software": None}}
-    paths = tuple(stem.with_name(f"{stem.name}.{extension}") for extension in formats)
-    try:
+    paths = {extension: stem.with_name(f"{stem.name}.{extension}") for extension in formats}
+    with refusing_disk_errors(stem.parent):
         stem.parent.mkdir(parents=True, exist_ok=True)
-        for path, (extension, metadata) in zip(paths, formats.items(), strict=True):
-            unfinished = path.with_name(f"{path.name}.tmp")
-            figure.savefig(unfinished, format=extension, dpi=200, metadata=metadata)
-            unfinished.replace(path)
-    except OSError as error:
-        raise NormprobeError(
-            f"expected to write {stem}, got: {error.strerror}; choose a writable directory with free space"
-        ) from error
-    return paths
+        for extension, metadata in formats.items():
+            with atomic_write(paths[extension]) as unfinished:
+                figure.savefig(unfinished, format=extension, dpi=200, metadata=metadata)
+    return tuple(paths.values())

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from normprobe.stats.bootstrap import bootstrap_weights
-from normprobe.stats.classification import auroc_of_weights, pair_counts
+from normprobe.stats.classification import weighted_auroc
 
 
 def by_enumeration(scores: np.ndarray, positive: np.ndarray, stratum: np.ndarray) -> float:
@@ -23,7 +23,7 @@ def test_the_rank_form_is_the_definition_with_ties_strata_and_resamples(seed: in
     scores, positive = rng.integers(0, 5, n).astype(float), rng.random(n) < 0.4
     cluster, stratum = np.r_[np.arange(6), rng.integers(0, 6, n - 6)], rng.integers(0, 3, n)
     weights = bootstrap_weights(6, 4, rng)
-    fast = auroc_of_weights(*pair_counts(scores, positive, cluster, stratum), weights)
+    fast = weighted_auroc(scores, positive, cluster, stratum, weights)
     for row, value in zip(weights.astype(int), fast, strict=True):
         take = np.repeat(np.arange(n), row[cluster])
         expected = by_enumeration(scores[take], positive[take], stratum[take])
@@ -36,7 +36,8 @@ def auroc(
     """The AUROC of the sample, then of 200 resamples of its clusters."""
     weights = bootstrap_weights(int(cluster.max()) + 1, 200, np.random.default_rng(1))
     weights = np.vstack([np.ones_like(weights[:1]), weights])
-    return auroc_of_weights(*pair_counts(scores, positive, cluster, stratum), weights)
+    stratum = np.zeros(len(scores), dtype=np.int64) if stratum is None else stratum
+    return weighted_auroc(scores, positive, cluster, stratum, weights)
 
 
 def test_a_monotone_change_of_the_score_changes_nothing_and_a_reversal_mirrors() -> None:

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from normprobe.stats.multiple import holm
 from normprobe.stats.paired import mcnemar, paired_difference, sign_flip_p
+from normprobe.stats.verdict import holm
 
 
 def outcomes(both: int, won: int, lost: int, neither: int) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from normprobe.claims.evidence import Evidence
 from normprobe.claims.registry import CLAIMS
-from normprobe.errors import NormprobeError
+from normprobe.errors import NormprobeError, refusing_damage
 from normprobe.report.table import markdown, marked, number
 from normprobe.runs.directory import Run
 from normprobe.stats.verdict import SUPPORTED
@@ -48,23 +48,16 @@ class Audit:
             raise NormprobeError(
                 f"expected {path}, which this run does not have; run `normprobe audit {run}`"
             )
-        try:
+        advice = f"delete {path.parent} and audit again"
+        with refusing_damage(f"the results of an audit in {path}", advice, ValueError, KeyError, TypeError):
             found = json.loads(path.read_text(encoding="utf-8"))
+            subjects = {source: found.get(f"subject-{source}") for source in SUBJECTS}
             return cls(
                 pd.DataFrame(found.get("nulls", [])),
                 _by_claim(found["planted"]),
                 _by_claim(found["coverage"]),
-                {
-                    source: _by_claim(found[f"subject-{source}"])
-                    for source in SUBJECTS
-                    if found.get(f"subject-{source}")
-                },
+                {source: _by_claim(rows) for source, rows in subjects.items() if rows},
             )
-        except (ValueError, KeyError, TypeError) as error:
-            reason = f"{type(error).__name__} ({' '.join(str(error).split())})"
-            raise NormprobeError(
-                f"expected the results of an audit in {path}, got {reason}; delete {path.parent} and audit again"
-            ) from error
 
     @property
     def claims(self) -> list[str]:

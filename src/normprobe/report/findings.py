@@ -13,7 +13,7 @@ import pandas as pd
 from normprobe.claims.claim import Claim
 from normprobe.claims.evidence import Evidence
 from normprobe.claims.registry import BY_NAME
-from normprobe.errors import NormprobeError
+from normprobe.errors import NormprobeError, refusing_damage
 from normprobe.report.figure import HEIGHT, Drawing
 from normprobe.report.table import count, value
 from normprobe.runs.atomic import read_table
@@ -119,10 +119,6 @@ def _read(run: Path, name: str, entry: Callable[[dict[str, Any]], _Entry]) -> li
             f"expected {path}, which this run does not have; "
             f"finish it with `python -m normprobe.verify --out {run}`"
         )
-    try:
+    advice = f"delete {path.parent} and verify again"
+    with refusing_damage(f"a list of claims in {path}", advice, ValueError, TypeError, KeyError):
         return [entry(item) for item in json.loads(path.read_text(encoding="utf-8"))]
-    except (ValueError, TypeError, KeyError) as error:
-        reason = f"{type(error).__name__} ({' '.join(str(error).split())})"
-        raise NormprobeError(
-            f"expected a list of claims in {path}, got {reason}; delete {path.parent} and verify again"
-        ) from error

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from normprobe.claims.evidence import Control, Decision, Evidence
-from normprobe.stats.multiple import holm
+from normprobe.stats.verdict import holm
 
 WIDTH = 110
 SHAPES = {"supported": "●", "not supported": "✕", "inconclusive": "◐", "vacuous": "○"}

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from normprobe.errors import NormprobeError
+from normprobe.errors import NormprobeError, refusing_damage
 
 # Imported where they are used: every command reads its errors from here, and --help must not wait for pandas.
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ _DISK_ERRORS = (
     errno.EACCES,
     errno.EPERM,
     errno.ENOTDIR,
+    errno.EEXIST,
 )
 
 
@@ -81,11 +82,8 @@ def read_table(path: Path) -> pd.DataFrame:
     """Read a Parquet table. Raises NormprobeError if it is missing or damaged."""
     import pandas as pd
 
-    try:
+    advice = f"delete {path.parent} and verify again"
+    with refusing_damage(
+        f"a readable table {path}", advice, OSError, ValueError
+    ):  # pyarrow's errors derive from these
         return pd.read_parquet(path)
-    except (OSError, ValueError) as error:  # pyarrow's errors derive from these
-        reason = " ".join(str(error).split())
-        raise NormprobeError(
-            f"expected a readable table {path}, got {type(error).__name__} ({reason}); "
-            f"delete {path.parent} and verify again"
-        ) from error

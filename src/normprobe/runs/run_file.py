@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import load_file, save_file
 
-from normprobe.errors import NormprobeError
+from normprobe.errors import NormprobeError, refusing_damage
 from normprobe.runs.atomic import atomic_write, atomic_write_json, write_table
 from normprobe.runs.schema import Arrays, Columns
 
@@ -83,11 +83,8 @@ class RunFile:
 
 
 def _load(source: Path, reader: Callable[[Path], Any]) -> Any:
-    try:
+    # The formats' readers share no base class for a damaged file.
+    with refusing_damage(
+        f"a readable table in {source}", f"delete {source.parent} and verify again", Exception
+    ):
         return reader(source)
-    except Exception as error:  # the formats' readers share no base class for a damaged file
-        reason = " ".join(str(error).split())
-        raise NormprobeError(
-            f"expected a readable table in {source}, got {type(error).__name__} ({reason}); "
-            f"delete {source.parent} and verify again"
-        ) from error

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Float
 
-from normprobe.errors import NormprobeError
+from normprobe.errors import NormprobeError, refusing_damage
 from normprobe.models.identity import ModelIdentity
 
 if TYPE_CHECKING:
@@ -155,13 +155,9 @@ def load(folder: Path, identity: ModelIdentity, layer: int, device: torch.device
             raise NormprobeError(
                 f"expected a SAELens dictionary in {folder}, got no {name}; name a folder that has it"
             )
-    try:
+    # JSON, safetensors, SAELens's own checks and torch's: errors with no base class in common.
+    with refusing_damage(f"a readable dictionary in {folder}", "train or copy it again", Exception):
         sae = SAE.load_from_disk(folder, device=str(device))
-    except Exception as error:  # JSON, safetensors, SAELens's own checks and torch's: no base class in common
-        raise NormprobeError(
-            f"expected a readable dictionary in {folder}, got {type(error).__name__} ({' '.join(str(error).split())}); "
-            "train or copy it again"
-        ) from error
     check(sae, identity, layer, str(folder))
     return Dictionary.of(sae)
 

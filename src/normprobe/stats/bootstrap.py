@@ -38,15 +38,19 @@ def percentile_interval(
     return np.asarray(low), np.asarray(high)
 
 
-def bca_interval(
-    value: float, draws: Float[np.ndarray, " replicate"], jackknife: Float[np.ndarray, " n"]
-) -> tuple[float, float]:
-    """Bias-corrected and accelerated 95 % interval (Efron 1987) from the draws and the n leave-one-out values.
+def mean_interval(values: Float[np.ndarray, " n"], rng: np.random.Generator) -> tuple[float, float]:
+    """95 % interval of the mean over problems, bias-corrected and accelerated (BCa, Efron 1987).
 
-    (NaN, NaN) if anything is not finite: an estimator that breaks on a resample has no honest interval.
+    (NaN, NaN) for fewer than two values, and where one is not finite.
     """
-    if not (np.isfinite(value) and np.isfinite(draws).all() and np.isfinite(jackknife).all()):
+    n = len(values)
+    if n < 2 or not np.isfinite(values).all():
         return float("nan"), float("nan")
+    all_of_them, draws, jackknife = (
+        weighted_means(weights, values)
+        for weights in (np.ones((1, n)), bootstrap_weights(n, REPLICATES, rng), 1 - np.eye(n))
+    )
+    value = float(all_of_them[0])
     # Draws equal to the value count half, so a discrete or constant statistic gets no spurious bias.
     below = (draws < value).mean() + (draws == value).mean() / 2
     bias = ndtri(np.clip(below, 0.5 / len(draws), 1 - 0.5 / len(draws)))
@@ -56,15 +60,3 @@ def bca_interval(
     tails = bias + ndtri(np.array([TAIL, 1 - TAIL]))
     low, high = np.quantile(draws, ndtr(bias + tails / (1 - acceleration * tails)))
     return float(low), float(high)
-
-
-def mean_interval(values: Float[np.ndarray, " n"], rng: np.random.Generator) -> tuple[float, float]:
-    """BCa interval of the mean over problems; (NaN, NaN) for fewer than two."""
-    n = len(values)
-    if n < 2:
-        return float("nan"), float("nan")
-    all_of_them, draws, jackknife = (
-        weighted_means(weights, values)
-        for weights in (np.ones((1, n)), bootstrap_weights(n, REPLICATES, rng), 1 - np.eye(n))
-    )
-    return bca_interval(float(all_of_them[0]), draws, jackknife)

@@ -7,20 +7,18 @@ from jaxtyping import Bool, Float, Int
 from scipy.stats import rankdata
 
 
-def pair_counts(
+def weighted_auroc(
     scores: Float[np.ndarray, " n"],
     positive: Bool[np.ndarray, " n"],
     cluster: Int[np.ndarray, " n"],
-    stratum: Int[np.ndarray, " n"] | None = None,
-) -> tuple[Float[np.ndarray, "c c"], Float[np.ndarray, "c c"]]:
-    """wins[a, b]: pairs (positive of cluster a, negative of cluster b) of one stratum where the positive scores higher,
-    ties counting half; pairs[a, b]: all such pairs.
-
-    In a resample with counts w the AUROC is wᵀ·wins·w / wᵀ·pairs·w, so tokens are sorted only once.
-    cluster: 0…C−1; stratum: any non-negative integers (all 0 if not given).
-    """
+    stratum: Int[np.ndarray, " n"],
+    weights: Float[np.ndarray, "replicate c"],
+) -> Float[np.ndarray, " replicate"]:
+    """AUROC in each weighted sample of clusters (0…C−1), ties counting half, from the pairs of one stratum (any
+    non-negative integers); NaN where a sample holds no pair."""
+    # wins[a, b]: pairs (positive of cluster a, negative of cluster b) where the positive scores higher; pairs: all.
+    # With counts w the AUROC is wᵀ·wins·w / wᵀ·pairs·w, so observations are sorted only once.
     n_clusters = int(cluster.max()) + 1
-    stratum = np.zeros(len(scores), dtype=np.int64) if stratum is None else stratum
     # One integer key orders by stratum first, then by score; equal scores share a key.
     span = len(scores) + 1
     floor = stratum.astype(np.int64) * span
@@ -35,13 +33,6 @@ def pair_counts(
         total = np.searchsorted(negatives, p_floor + span) - before
         wins[:, column] = np.bincount(p_cluster, beaten / 2 - before, minlength=n_clusters)
         pairs[:, column] = np.bincount(p_cluster, total, minlength=n_clusters)
-    return wins, pairs
-
-
-def auroc_of_weights(
-    wins: Float[np.ndarray, "c c"], pairs: Float[np.ndarray, "c c"], weights: Float[np.ndarray, "replicate c"]
-) -> Float[np.ndarray, " replicate"]:
-    """AUROC in each weighted sample of clusters; NaN where it holds no pair."""
     won = ((weights @ wins) * weights).sum(axis=1)
     possible = ((weights @ pairs) * weights).sum(axis=1)
     return np.where(possible > 0, won / np.where(possible > 0, possible, 1), np.nan)

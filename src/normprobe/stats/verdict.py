@@ -1,8 +1,11 @@
-"""The one rule that turns an interval into a verdict (DESIGN.md, "Claims")."""
+"""The one rule that turns an interval into a verdict (DESIGN.md, "Claims"), and the correction for many verdicts."""
 
 from __future__ import annotations
 
 import math
+
+import numpy as np
+from jaxtyping import Float
 
 SUPPORTED = "supported"
 NOT_SUPPORTED = "not supported"
@@ -22,3 +25,12 @@ def decide(interval: tuple[float, float], smallest_effect: float) -> str:
     if low > smallest_effect:
         return SUPPORTED
     return NOT_SUPPORTED if high < smallest_effect else INCONCLUSIVE
+
+
+def holm(p: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """Holm's step-down adjusted p-values: below α they control the family-wise error at α."""
+    order = np.argsort(p)
+    adjusted = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    out = np.empty_like(adjusted)
+    out[order] = np.minimum(adjusted, 1.0)
+    return out

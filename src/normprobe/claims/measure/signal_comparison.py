@@ -34,7 +34,7 @@ from normprobe.claims.measure.resampling import Draws, Resampling, average, inte
 from normprobe.claims.measure.signal_values import NAMES, NORM, read_signal
 from normprobe.claims.measure.within_groups import auroc_within
 from normprobe.runs.tables import Tables
-from normprobe.stats.classification import auroc_of_weights, pair_counts
+from normprobe.stats.classification import weighted_auroc
 
 NAME = "signals"
 NEEDS = frozenset({"tokens", "signals/model"})
@@ -151,19 +151,17 @@ def _correct(sample: _Sample, subject: str, *, alike: bool) -> _Found:
     problems, cluster = np.unique(sample.measured.problem[mask][first], return_inverse=True)
     if len(problems) < FEWEST_PROBLEMS or correct.all() or not correct.any():
         return _NOTHING
-    stratum = None
+    stratum = np.zeros(len(first), dtype=np.int64)
     if alike:
         groups = tables.problems.groupby(["domain", "difficulty"], dropna=False).ngroup()
         groups.index = pd.Index(tables.problems["problem_id"])
         stratum = groups.loc[tokens["problem_id"][mask].iloc[first]].to_numpy(dtype=np.int64)
     length, weights = np.bincount(response), sample.weights[:, problems]
 
-    def auroc(means: Float[np.ndarray, " response"]) -> Draws:
-        return auroc_of_weights(*pair_counts(means, correct, cluster, stratum), weights)
-
     found = {}
     for signal, scores in sample.scores(subject, mask).items():
-        by_layer = [auroc(np.bincount(response, weights=row) / length) for row in scores]
+        means = [np.bincount(response, weights=row) / length for row in scores]
+        by_layer = [weighted_auroc(of, correct, cluster, stratum, weights) for of in means]
         found[signal] = np.mean(by_layer, axis=0) - CHANCE
     return found, len(problems)
 

@@ -47,19 +47,12 @@ def of_tables(draw: Callable[[Tables], Drawing]) -> Callable[[Path], Drawing]:
     return lambda run: draw(Tables(run))
 
 
-def of_margins(run: Path) -> Drawing:
-    """Every claim's margin. Raises NothingToDraw where no claim was judged."""
-    if not (evidence := read_evidence(run)):
-        raise NothingToDraw("no claim was judged")
-    return margins(evidence)
-
-
 FIGURES = {
     **{claim.figure: of_claims(claim.figure) for claim in CLAIMS},
     **{extra.stem: of_extra(claim, extra) for claim in CLAIMS for extra in claim.extra_figures},
     "fig_06_token_heat_map": of_tables(heatmap.drawing),
     "fig_12_signal_contest": lambda run: signal_comparison.drawing(signal_comparison.read_signals(run)),
-    "fig_13_margins": of_margins,
+    "fig_13_margins": lambda run: margins(read_evidence(run)),
     "fig_14_null_distributions": null_distributions.drawing,
     "fig_16_selectors": of_tables(method_results.selectors),
     "fig_17_sensitivity": of_tables(method_results.sensitivity),

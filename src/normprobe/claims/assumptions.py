@@ -188,7 +188,6 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
 CLAIM = Claim(
     order=5,
     name="assumptions",
-    version=1,
     title="Do the theorem's assumptions hold?",
     statement=(
         "The theorem's assumptions A1-A4 hold: orthogonality, reconstruction, separation, disentanglement."

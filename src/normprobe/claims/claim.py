@@ -65,7 +65,7 @@ class ExtraFigure:
     panel: Panel
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Claim:
     """A claim of the paper.
 
@@ -80,7 +80,6 @@ class Claim:
 
     order: int
     name: str
-    version: int
     title: str
     statement: str
     caption: str
@@ -92,6 +91,7 @@ class Claim:
     panel: Panel
     figure: str
     null: float = 0.0
+    version: int = 1
     height: float = 1.0
     extra_figures: tuple[ExtraFigure, ...] = ()
     paper_form: str = ""

@@ -3,11 +3,7 @@ amplification by difficulty, spike by domain).
 
 A problem has at each layer a log ratio: log(mean norm in think / mean norm in no_think). Its mean over layers is the
 problem's **amplification**; its mean over the last quarter of layers less that over the middle ones, its **spike**.
-The claim has two halves, both measured as a share of rank variance, so that one smallest effect serves both:
-
-- difficulty: ρ·|ρ|, ρ being Spearman's correlation of amplification and difficulty within a domain, mean over domains;
-- domain: the share of the spike's rank variance that the domain explains among problems of one difficulty, less what it
-  would by chance (`stats.strata`).
+The claim has two halves (`RULE`), both measured as a share of rank variance, so that one smallest effect serves both.
 
 Thoughts lengthen with difficulty and differ in length by domain, and a mean over more and later tokens is another mean.
 So both are measured twice: on whole responses (the paper's), and on the first 8 tokens of each response, matched in
@@ -121,19 +117,17 @@ class _Problems:
         """Mean amplification at each difficulty of the chosen problems, resampled within that difficulty."""
         amplification = ratio.mean(axis=1)
         chosen = chosen & np.isfinite(amplification)
-        rows = []
+        frames = []
         for difficulty in np.unique(self.difficulty[chosen]):
             values = amplification[chosen & (self.difficulty == difficulty)]
             draws = average(resample(len(values)), values[:, None])[:, 0]
-            rows.append(row(AMPLIFICATION, reader, draws).assign(domain=domain, difficulty=difficulty))
-        return rows
+            frames.append(row(AMPLIFICATION, reader, draws).assign(domain=domain, difficulty=difficulty))
+        return frames
 
 
 def measure(tables: Tables, resample: Resampling) -> Measurement:
     """Measure the shares; the series hold them by form and reader, and the amplification of whole responses by domain
-    and difficulty (columns `domain`, `difficulty`; controls over all domains).
-
-    Raises NotMeasurable for too few problems answered in both modes, or too few domains or difficulties among them.
+    and difficulty (columns `domain`, `difficulty`; controls over all domains). Raises NotMeasurable as `_Problems`.
     """
     problems = _Problems(tables)
     weights = resample(problems.n)
@@ -202,7 +196,6 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
 CLAIM = Claim(
     order=9,
     name="domain_and_difficulty",
-    version=1,
     title="Is the norm amplified more on harder problems, and does it separate domains?",
     statement=(
         "Thinking amplifies the norm more on harder problems, and its spike in late layers separates the domains."

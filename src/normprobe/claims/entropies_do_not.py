@@ -6,10 +6,10 @@ norm's |ρ| minus the best entropy's. (Resampling pushes a |ρ| near 0 up, of al
 competes in three forms, since that of softmax(h) falls with the scale of h and so repeats the norm: softmax(h),
 softmax(√d·h/‖h‖) and h²/‖h‖² (which of them arXiv 2606.06188 used is not known to us).
 
-Two ways of measuring must agree: all tokens, and sinks excluded, since a lead that a few massive norms give is none.
-The lead with token identity, position and surprisal regressed out is shown and does not decide. Whether the norm
-tracks anything once they are gone is what `norm_tracks_features` asks; where it does not, all |ρ| are near 0, and a
-lead of nothing over nothing would be a second verdict on that claim and none on the entropies.
+Sinks are excluded in the second form of `RULE`, since a lead that a few massive norms give is none. With token
+identity, position and surprisal regressed out the lead decides nothing: whether the norm tracks anything once they are
+gone is what `norm_tracks_features` asks, and where it does not, a lead of nothing over nothing would be a second
+verdict on that claim.
 """
 
 from __future__ import annotations
@@ -136,7 +136,6 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
 CLAIM = Claim(
     order=4,
     name="entropies_do_not",
-    version=1,
     title="Do the entropies track them less than the norm does?",
     statement="Hidden, output and attention entropy track the reasoning features less than the norm does.",
     caption=(

@@ -114,8 +114,7 @@ class Evidence:
         controls = tuple(Control(**_read(control, "estimate")) for control in entry["controls"])
         decision = _read(entry["decision"], "margin", "p")
         decision["missing"] = tuple((form, name) for form, name in decision["missing"])
-        shown = {"controls": controls, "decision": Decision(**decision)}
-        return cls(**{**_read(entry, "estimate"), **shown})
+        return cls(**_read(entry, "estimate") | {"controls": controls, "decision": Decision(**decision)})
 
 
 def _plain(value: Any) -> Any:
@@ -133,9 +132,5 @@ def _read(entry: Mapping[str, Any], *numbers: str) -> dict[str, Any]:
     def number(value: float | None) -> float:
         return math.nan if value is None else float(value)
 
-    low, high = entry["interval"]
-    return {
-        **entry,
-        **{name: number(entry[name]) for name in numbers},
-        "interval": (number(low), number(high)),
-    }
+    low, high = map(number, entry["interval"])
+    return {**entry, **{name: number(entry[name]) for name in numbers}, "interval": (low, high)}

@@ -5,15 +5,13 @@ p_k ≪ 1. It acts on the state that *predicts* k, one position before it, and s
 token's own position, which the words of the claim could also mean, is shown and does not decide: the reason says
 nothing about that state (it predicts another token), and correlations of neighbours would be taken for it.
 
-Estimand: Spearman's ρ of a token's surprisal in the early checkpoint with the final norm of the state that predicts it,
-over a problem's tokens (think and no_think together, without states that are sinks), given position and how frequent
-both tokens are, the predicted one and the one the state stands at (rare words are hard to predict, and frequency alone
-moves norms); mean over problems and the last quarter of layers. Three ways of measuring must agree:
+Estimand (`RULE`): over think and no_think together, without states that are sinks; given the frequency of both tokens,
+the predicted one and the one the state stands at, since rare words are hard to predict and frequency alone moves norms.
+Three ways of measuring must agree:
 
 - the final norm, given these;
-- frequency-matched: only hard against easy occurrences of the same word, all of one frequency. The mean over all
-  measured tokens of the same vocabulary item is first taken off the surprisal and the log norm alike. (The word the
-  state stands at keeps its mean: to grow there is a way in which training may raise the states before hard tokens.)
+- frequency-matched: only hard against easy occurrences of the same word, all of one frequency. (The word the state
+  stands at keeps its mean: to grow there is a way in which training may raise the states before hard tokens.)
 - growth: the log of the final norm over the early checkpoint's, since training does not explain a norm that it never
   raised. A norm that merely forgot where it was early on reverts to the mean and seems to grow where it was low; the
   untrained twin in the place of the final model does so too, and is the control.
@@ -175,7 +173,6 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
 CLAIM = Claim(
     order=10,
     name="hard_tokens_grow_norm",
-    version=1,
     title="Do tokens that were hard to predict early end with a high norm?",
     statement="Tokens that are hard to predict early in training end with a high norm.",
     caption=(

@@ -1,13 +1,9 @@
 """Claim 6: suppressing high-norm states hurts, suppressing others does not (arXiv 2606.06188, suppression figure).
 
-Estimand: the accuracy lost when states with a norm above the layer's threshold are scaled by 0.1, minus the accuracy
-lost when as many random states are shortened by the same ‖Δh‖. Paired: every problem is answered under every treatment.
-
-Three controls decide, each of which disturbs as many states elsewhere: by the same ‖Δh‖, by the same factor, and by the
-same ‖Δh‖ among tokens of the same class and place, since high norms sit at tokens of certain kinds and harm there may
-cost more whatever the norm. Three treatments are shown and do not count. Two disturb the *same* states and so ask other
-questions: `rotation`, whether any disturbance of these states hurts as much; `direction_only`, whether it is the norm
-as such. `low_norm` cannot be matched in number, since a state made short stays short in the layers after it. Which
+Estimand: the drop of high_norm less that of random_matched (`RULE`). Paired: every problem is answered under every
+treatment. class_matched is a control since high norms sit at tokens of certain kinds, and harm there may cost more
+whatever the norm. The treatments that do not count and disturb the *same* states ask other questions: `rotation`,
+whether any disturbance of these states hurts as much; `direction_only`, whether it is the norm as such. Which
 treatments decide was settled before the final model was traced.
 """
 
@@ -198,7 +194,6 @@ def _milder(accuracy: pd.DataFrame, curve: str) -> list[str]:
 CLAIM = Claim(
     order=8,
     name="high_norm_is_causal",
-    version=1,
     title="Does suppressing high-norm states hurt more than suppressing matched ones?",
     statement="Suppressing high-norm states makes accuracy collapse; suppressing as many other states does not.",
     caption=(

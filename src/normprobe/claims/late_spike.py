@@ -86,7 +86,7 @@ def measure(tables: Tables, resample: Resampling) -> Measurement:
     contrast = partial(_contrast, tables, measured, weights)
 
     think, no_think, filler = (measured.where(mode) for mode in ("think", "no_think", "filler"))
-    answers = measured.identical_answers("think", "no_think")
+    answers = measured.identical_answers("think")
     model = contrast((think, no_think))
     controls: dict[str, _Contrast | None] = {
         READER_NAMES[reader]: contrast((think, no_think), reader) if readable(tables, reader) else None
@@ -106,22 +106,16 @@ def measure(tables: Tables, resample: Resampling) -> Measurement:
     return Measurement(
         forms={"": Form(estimate, rises)},
         n=measured.n_problems,
-        note=_note(model.raw[0], estimate, rises, late, middle),
+        note=_note(model.raw[0, middle].mean(), model.raw[0, late].mean(), estimate, rises),
         series=pd.concat(tidy(shown, layers, names_first=True), ignore_index=True),
         further=[control(ANSWERS, MODEL, second and second.rise(late, middle))],
     )
 
 
-def _note(
-    raw: Float[np.ndarray, " layer"],
-    rise: Draws,
-    controls: dict[str, Draws | None],
-    late: list[int],
-    middle: list[int],
-) -> str:
+def _note(middle: float, late: float, rise: Draws, controls: dict[str, Draws | None]) -> str:
     return (
-        f"From the middle half to the last quarter of layers the raw ΣΔz goes from {raw[middle].mean():.3g} "
-        f"to {raw[late].mean():.3g}; with the growth of the norm undone, the rise is {as_text(rise)} of the "
+        f"From the middle half to the last quarter of layers the raw ΣΔz goes from {middle:.3g} "
+        f"to {late:.3g}; with the growth of the norm undone, the rise is {as_text(rise)} of the "
         f"features' gross activation. An untrained network gives {as_text(controls[TWIN])}, "
         f"filler instead of a thought {as_text(controls[FILLER])}, matched non-reasoning features "
         f"{as_text(controls[MATCHED])}."
@@ -133,12 +127,8 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
     layer_axis(axes, series, evidence)
     axes.axhline(0.0, color=GREY, linewidth=0.6)
     curve(axes, pick(series, PER_NORM, MODEL), "reasoning features", **READER_LINES["model"])
-    for name, dashes in (
-        (TWIN, "--"),
-        (READER_NAMES["early"], "-."),
-        (FILLER, ":"),
-        (MATCHED, (0, (1, 3))),
-    ):
+    lines = {TWIN: "--", READER_NAMES["early"]: "-.", FILLER: ":", MATCHED: (0, (1, 3))}
+    for name, dashes in lines.items():
         curve(axes, pick(series, PER_NORM, name), name, linestyle=dashes, **CONTROL)
     axes.set_ylabel("ΣΔz per unit norm (think − no_think)")
     legend_below(axes, columns=3)
@@ -147,7 +137,6 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
 CLAIM = Claim(
     order=1,
     name="late_spike",
-    version=1,
     title="Do reasoning features rise in the last quarter of the layers?",
     statement="When the model thinks, its reasoning features rise sharply in the last quarter of layers.",
     caption=(

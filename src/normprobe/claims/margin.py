@@ -65,9 +65,8 @@ def control(
     form: str, name: str, draws: Draws | None, *, decides: bool = False, quantity: str = ""
 ) -> Control:
     """A row of the evidence from a number's draws; NaN where it could not be computed."""
-    if draws is None:
-        return Control(form, name, decides, float("nan"), _NOTHING, quantity)
-    return Control(form, name, decides, float(draws[0]), interval(draws), quantity)
+    estimate, ends = (float("nan"), _NOTHING) if draws is None else (float(draws[0]), interval(draws))
+    return Control(form, name, decides, estimate, ends, quantity)
 
 
 def decide_by_margin(forms: Mapping[str, Form], null: float, smallest_effect: float) -> Decision:

@@ -1,9 +1,8 @@
 """Claim 7: token by token the norm lights up at critical reasoning steps (arXiv 2606.06188, heat map of layer 34).
 
 Estimand: the probability that a token at which something is computed has a higher norm than another token of the same
-thought (AUROC; 0.5 is chance, and below 0.5 is a finding too), mean over problems and over the last quarter of layers.
-Three ways of measuring must agree: all other thought tokens; only tokens of the same string that are copied (a token's
-identity alone moves its norm); and the norm's rest after position, surprisal and frequency are regressed out.
+thought (AUROC; 0.5 is chance, and below 0.5 is a finding too). Copied tokens of the same string are one of the three
+forms of `RULE`, since a token's identity alone moves its norm.
 """
 
 from __future__ import annotations
@@ -165,7 +164,6 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
 CLAIM = Claim(
     order=7,
     name="marks_critical_steps",
-    version=1,
     title="Is the norm higher where something is computed?",
     statement="Token by token, the norm is higher where a reasoning step is computed.",
     caption=(

@@ -1,11 +1,10 @@
 """Claim 10: ALRR, ERSS and LRS improve accuracy, without training (arXiv 2606.06188, main results).
 
-Estimand, by method: accuracy on held-out problems minus that of the strongest baseline at equal compute, paired by
-problem. ALRR and ERSS run with the settings that did best on a tuning split (the paper's own were among them); LRS in
-the paper's form, the norms of the deepest layers summed over the last third. A baseline does what its method does with
-the norm taken out: those of ALRR make as many extra passes elsewhere; those of ERSS disturb the same states otherwise,
-or all states by a fixed vector; those of LRS choose among the same samples. Other uses of the norm (its mean, votes
-that it weights) are rivals of LRS's form and not of the claim, so they are shown and do not count.
+Estimand, by method: the margin of `RULE`. ALRR and ERSS run with the settings that did best on a tuning split (the
+paper's own were among them); LRS sums the norms of the deepest layers over the last third. A baseline does what its
+method does with the norm taken out: those of ALRR make as many extra passes elsewhere; those of ERSS disturb the same
+states otherwise, or all states by a fixed vector; those of LRS choose among the same samples. Other uses of the norm
+(its mean, votes that it weights) are rivals of LRS's form and not of the claim, so they are shown and do not count.
 """
 
 from __future__ import annotations
@@ -163,7 +162,6 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
 CLAIM = Claim(
     order=12,
     name="methods_help",
-    version=1,
     title="Do ALRR, ERSS and LRS help, beyond other uses of the same compute?",
     statement="ALRR, ERSS and LRS improve accuracy, each beyond other uses of the same compute.",
     caption=(

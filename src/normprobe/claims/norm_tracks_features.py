@@ -4,9 +4,8 @@ The paper correlates over layers: the gap of the mean norms with ΣΔz. That is 
 grows with depth, codes scale with the state, and so untrained networks with random dictionaries reach 0.7 to 0.9.
 
 Estimand: Spearman's ρ of ‖h‖ and Σ_{i∈I} z_i within one layer, over the tokens of one problem's responses (think and
-no_think together), averaged over layers and problems. Three ways of measuring must agree: all tokens; sinks excluded;
-and what token identity (with it frequency), position and surprisal leave of both (`feature_correlation`): a feature
-that fires on certain words, and a norm that is high on the same words, track the words and not each other.
+no_think together), in the three forms of `RULE`. Token identity (with it frequency) is regressed out of both since a
+feature that fires on certain words, and a norm that is high on the same words, track the words and not each other.
 """
 
 from __future__ import annotations
@@ -124,7 +123,6 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
 CLAIM = Claim(
     order=3,
     name="norm_tracks_features",
-    version=1,
     title="Does the norm track the reasoning features?",
     statement="The norm of the hidden state tracks the activation of the reasoning features.",
     caption=(

@@ -1,9 +1,8 @@
 """Claim 2, first half: the norm is higher in thinking, layer by layer (arXiv 2606.06188, norm by layer).
 
-Estimand: the mean over layers of log(mean norm in think / mean norm in no_think), averages over problems of the mean
-over a problem's tokens. A logarithm, so that late layers with their large norms do not drown the others. Three ways of
-measuring must agree: whole responses (the paper's), the answer tokens that both modes wrote identically (whole
-responses hold different tokens, and a token's identity alone moves its norm), and whole responses without sink tokens.
+Estimand: the gap of `RULE`, norms being means over problems of the mean over a problem's tokens. A logarithm, so that
+late layers with their large norms do not drown the others. The paper measures whole responses; these hold different
+tokens, and a token's identity alone moves its norm, hence the answer tokens that both modes wrote identically.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ def _masks(measured: MeasuredTokens, mode: str) -> dict[str, _Masks]:
     sink = measured.tokens["sink"].to_numpy(dtype=bool)
     return {
         WHOLE: whole,
-        ANSWERS: measured.identical_answers(mode, "no_think"),
+        ANSWERS: measured.identical_answers(mode),
         NO_SINKS: (whole[0] & ~sink, whole[1] & ~sink),
     }
 
@@ -127,7 +126,6 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
 CLAIM = Claim(
     order=2,
     name="thinking_norm_is_higher",
-    version=1,
     title="Is the norm higher when the model thinks?",
     statement=(
         "The norm of the hidden state is higher when the model thinks than when it does not, layer by layer."

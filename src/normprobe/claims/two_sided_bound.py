@@ -170,7 +170,6 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
 CLAIM = Claim(
     order=6,
     name="two_sided_bound",
-    version=1,
     title="Does the two-sided bound hold on other problems?",
     statement=(
         "The rise of the reasoning features is bounded from both sides by the gap of the squared norms."

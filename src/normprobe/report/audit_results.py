@@ -21,6 +21,7 @@ FALSE_ALARMS = 0.05
 """Share of null networks on which a claim may be supported. The rule is designed at 2.5 % for a single control."""
 COVERED = (0.93, 0.97)
 SUBJECTS = {"untrained": "its untrained twin", "early": "its early checkpoint"}
+NULLS = ("claim", "trained", "verdict", "estimate", "layerwise")
 HEAD = ("claim", "null networks: supported", "trained dictionaries", "planted model", "intervals cover")
 HEAD += ("margin found with 90 % power", "this model's margin")
 
@@ -53,7 +54,7 @@ class Audit:
             found = json.loads(path.read_text(encoding="utf-8"))
             subjects = {source: found.get(f"subject-{source}") for source in SUBJECTS}
             return cls(
-                pd.DataFrame(found.get("nulls", [])),
+                pd.DataFrame(found.get("nulls") or {column: [] for column in NULLS}),
                 _by_claim(found["planted"]),
                 _by_claim(found["coverage"]),
                 {source: _by_claim(rows) for source, rows in subjects.items() if rows},
@@ -62,13 +63,11 @@ class Audit:
     @property
     def claims(self) -> list[str]:
         """The claims that some part of the audit judged, in the paper's order."""
-        known = {*self.planted, *self.coverage, *(self.nulls["claim"] if len(self.nulls) else [])}
+        known = {*self.planted, *self.coverage, *self.nulls["claim"]}
         return [claim.name for claim in CLAIMS if claim.name in known]
 
     def alarms(self, claim: str, trained: bool) -> tuple[int, int]:
         """Null networks on which the claim was supported, and null networks on which it was judged."""
-        if self.nulls.empty:
-            return 0, 0
         rows = self.nulls[(self.nulls["claim"] == claim) & (self.nulls["trained"] == trained)]
         return int((rows["verdict"] == SUPPORTED).sum()), len(rows)
 

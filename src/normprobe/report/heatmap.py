@@ -134,10 +134,8 @@ def readable(token: str) -> str:
 def drawing(tables: Tables) -> Drawing:
     """The figure of the excerpt that `choose` takes."""
     excerpt = choose(tables)
-    height = 1.0 + 0.25 * _lines(excerpt)
-    return Drawing(
-        "Token heat map", excerpt.caption, lambda panels: draw(panels[0], excerpt), width=6.0, height=height
-    )
+    size = {"width": 6.0, "height": 1.0 + 0.25 * _lines(excerpt)}
+    return Drawing("Token heat map", excerpt.caption, lambda panels: draw(panels[0], excerpt), **size)
 
 
 def draw(axes: Any, excerpt: Excerpt) -> None:
@@ -147,8 +145,8 @@ def draw(axes: Any, excerpt: Excerpt) -> None:
 
     about = zip(excerpt.tokens, excerpt.roles, excerpt.shade, _flow(excerpt.tokens), strict=True)
     for token, role, shade, (x, width, line) in about:
-        corner, centre = (x + 0.1, line), x + width / 2
-        axes.add_patch(Rectangle(corner, width - 0.2, 0.62, facecolor=_colour(shade), linewidth=0))
+        centre = x + width / 2
+        axes.add_patch(Rectangle((x + 0.1, line), width - 0.2, 0.62, facecolor=_colour(shade), linewidth=0))
         axes.text(
             centre, line + 0.32, token, color=_ink(shade), ha="center", va="center",
             family="monospace", fontsize=6.5, parse_math=False,

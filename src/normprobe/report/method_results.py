@@ -201,26 +201,26 @@ def draw_failures(axes: Any, treatments: pd.DataFrame) -> None:
 
 
 def _drawing(
-    title: str, caption: str, table: str, draw: Callable[[Any, pd.DataFrame], None], height: float = 1.0
+    title: str,
+    caption: str,
+    table: str,
+    draw: Callable[[Any, pd.DataFrame], None],
+    height: float = 1.0,
+    by: str = "",
 ) -> Callable[[Tables], Drawing]:
-    """The figure that `draw` makes of one table, in one panel."""
+    """The figure that `draw` makes of one table, in one panel, or in one for each value of the column `by`."""
 
     def drawing(tables: Tables) -> Drawing:
         rows = read(tables, table)
-        return Drawing(title, caption, lambda panels: draw(panels[0], rows), height=height * HEIGHT)
+        panels = rows[by].nunique() if by else 1
+        return Drawing(
+            title, caption, lambda axes: draw(axes if by else axes[0], rows), panels, height=height * HEIGHT
+        )
 
     return drawing
 
 
-def sensitivity(tables: Tables) -> Drawing:
-    """The figure of `draw_sensitivity`."""
-    varied = read(tables, "sensitivity")
-    return Drawing(
-        "Sensitivity", SENSITIVITY, lambda panels: draw_sensitivity(panels, varied), varied["knob"].nunique(),
-        height=0.6 * HEIGHT,
-    )  # fmt: skip
-
-
+sensitivity = _drawing("Sensitivity", SENSITIVITY, "sensitivity", draw_sensitivity, 0.6, by="knob")
 selectors = _drawing("Selectors", SELECTORS, "selection", draw_selectors, 1.4)
 combinations = _drawing("Combinations", COMBINATIONS, "combinations", draw_combinations)
 failures = _drawing("Failures", FAILURES, "method_treatments", draw_failures, 1.2)

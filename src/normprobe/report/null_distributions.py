@@ -44,7 +44,7 @@ def rows(audit: Audit, findings: Findings) -> list[tuple[str, str, np.ndarray, f
     found = []
     for finding in findings:
         evidence = finding.evidence
-        nulls = audit.nulls[audit.nulls["claim"] == evidence.claim] if len(audit.nulls) else audit.nulls
+        nulls = audit.nulls[audit.nulls["claim"] == evidence.claim]
         if nulls.empty:
             continue
         values = nulls["estimate"].dropna().to_numpy(dtype=float)

@@ -15,17 +15,13 @@ import numpy as np
 from normprobe.claims.evidence import Decision, Evidence
 from normprobe.claims.margin import NO_EFFECT
 from normprobe.report.figure import Drawing
+from normprobe.report.findings import NothingToDraw
 from normprobe.report.table import count, number
 from normprobe.stats.verdict import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, VACUOUS
 from normprobe.style import GREY, VERDICT_COLOURS
 
-# A shape for each, for black and white: marker, filled or not.
-_MARKS = {
-    SUPPORTED: ("o", True),
-    NOT_SUPPORTED: ("X", True),
-    INCONCLUSIVE: ("D", False),
-    VACUOUS: ("o", False),
-}
+# A shape for each, for black and white; filled where the margin decided.
+_MARKS = {SUPPORTED: "o", NOT_SUPPORTED: "X", INCONCLUSIVE: "D", VACUOUS: "o"}
 _EDGE = 10.0  # where the figure ends, in smallest effects: one point further off says no more
 
 
@@ -120,7 +116,9 @@ def draw_margins(axes: Any, evidence: Sequence[Evidence]) -> None:
 
 
 def margins(evidence: Sequence[Evidence]) -> Drawing:
-    """The figure of `draw_margins`, as high as its rows need."""
+    """The figure of `draw_margins`, as high as its rows need. Raises NothingToDraw where no claim was judged."""
+    if not evidence:
+        raise NothingToDraw("no claim was judged")
     caption = (
         "Each claim's margin (the estimate less its strongest control, named below the claim) in units of its smallest "
         "effect of interest, with its 95 % interval. A claim is supported where the interval lies right of the dashed "
@@ -131,7 +129,6 @@ def margins(evidence: Sequence[Evidence]) -> Drawing:
 
 
 def _mark(verdict: str) -> dict[str, Any]:
-    marker, filled = _MARKS[verdict]
     colour = VERDICT_COLOURS[verdict]
-    face = colour if filled else "white"
-    return {"marker": marker, "linestyle": "none", "color": colour, "markerfacecolor": face}
+    face = colour if verdict in (SUPPORTED, NOT_SUPPORTED) else "white"
+    return {"marker": _MARKS[verdict], "linestyle": "none", "color": colour, "markerfacecolor": face}

@@ -53,12 +53,8 @@ def by_reader(axes: Any, series: pd.DataFrame, labels: Mapping[str, str]) -> Non
     readers = [reader for reader in READER_NAMES if READER_NAMES[reader] in set(means["name"])]
     for place, reader in enumerate(readers):
         shown = means[means["name"] == READER_NAMES[reader]]
-        dots(
-            axes,
-            shown,
-            shown["quantity"].map(heights) + 0.25 - 0.5 * place / max(len(readers) - 1, 1),
-            reader,
-        )
+        lower = 0.5 * place / max(len(readers) - 1, 1)
+        dots(axes, shown, shown["quantity"].map(heights) + 0.25 - lower, reader)
     axes.set_yticks(list(heights.values()), [labels[quantity] for quantity in quantities])
     axes.set_ylim(0.4, len(quantities) + 0.6)
     legend_below(axes, columns=4)

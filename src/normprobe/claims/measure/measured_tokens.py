@@ -61,18 +61,15 @@ class MeasuredTokens:
 
     def where(self, mode: str, segments: Sequence[str] = RESPONSE) -> Bool[np.ndarray, " token"]:
         """Tokens of one mode in these segments (by default thought and answer: the paper's whole responses)."""
-        return ((self.tokens["mode"] == mode) & self.tokens["segment"].isin(list(segments))).to_numpy(
-            dtype=bool
-        )
+        chosen = (self.tokens["mode"] == mode) & self.tokens["segment"].isin(list(segments))
+        return chosen.to_numpy(dtype=bool)
 
-    def identical_answers(
-        self, mode: str, other: str
-    ) -> tuple[Bool[np.ndarray, " token"], Bool[np.ndarray, " token"]]:
-        """Masks of the answer tokens that both modes wrote: same problem, sample, offset in the answer and token id."""
+    def identical_answers(self, mode: str) -> tuple[Bool[np.ndarray, " token"], Bool[np.ndarray, " token"]]:
+        """Masks of the answer tokens that this mode and no_think wrote: same problem, sample, offset and token id."""
         answers = self.tokens[self.tokens["segment"] == "answer"].reset_index(names="row")
         answers["offset"] = answers.groupby("response_id").cumcount()
         keys = ["problem_id", "sample", "offset", "token_id"]
-        both = answers[answers["mode"] == mode].merge(answers[answers["mode"] == other], on=keys)
+        both = answers[answers["mode"] == mode].merge(answers[answers["mode"] == "no_think"], on=keys)
         masks = np.zeros((2, len(self.tokens)), dtype=bool)
         masks[0, both["row_x"]] = True
         masks[1, both["row_y"]] = True

@@ -61,10 +61,12 @@ def as_text(draws: Draws | None) -> str:
     return f"{draws[0]:z.2f} [{low:z.2f}, {high:z.2f}]"
 
 
-def series(
-    quantity: str, name: str, draws: Float[np.ndarray, "draw layer"], layers: Sequence[int]
+def row(
+    quantity: str, name: str, draws: Float[np.ndarray, " draw *layer"], layers: Sequence[int] = ()
 ) -> pd.DataFrame:
-    """Tidy rows, one per layer: quantity, name, layer, estimate, low, high."""
+    """Tidy rows by layer: quantity, name, layer, estimate, low, high; a number of no single layer at layer −1."""
+    if draws.ndim == 1:
+        draws, layers = draws[:, None], [-1]
     low, high = percentile_interval(draws[1:])
     columns = {"layer": list(layers), "estimate": draws[0], "low": low, "high": high}
     return pd.DataFrame({"quantity": quantity, "name": name, **columns})
@@ -76,19 +78,10 @@ def tidy(
     *,
     names_first: bool = False,
 ) -> list[pd.DataFrame]:
-    """Draws by quantity and name (or name and quantity) as tidy rows: a `series` of [draw, layer], a `row` of [draw].
-
-    What could not be computed (None) has no rows.
-    """
+    """Draws by quantity and name (or name and quantity) as tidy rows; what could not be computed (None) has none."""
     return [
-        row(*key, draws) if draws.ndim == 1 else series(*key, draws, layers)
+        row(*((inner, outer) if names_first else (outer, inner)), draws, layers)
         for outer, inside in found.items()
         for inner, draws in inside.items()
         if draws is not None
-        for key in [(inner, outer) if names_first else (outer, inner)]
     ]
-
-
-def row(quantity: str, name: str, draws: Draws) -> pd.DataFrame:
-    """One tidy row for a number that belongs to no single layer (layer −1)."""
-    return series(quantity, name, draws[:, None], [-1])

@@ -90,9 +90,16 @@ def compare_signals(tables: Tables, resample: Resampling) -> pd.DataFrame:
     for (target, measure), subject in itertools.product(_TARGETS.items(), subjects):
         found, n = measure(sample, subject)
         unit = "Spearman ρ" if target == FEATURES else "AUROC − 0.5"
-        about = {"target": target, "signal": "", "reader": READER_NAMES[subject], "unit": unit}
+        reader = READER_NAMES[subject]
         rows += [
-            about | {"signal": signal} | _numbers(draws, found[NORM]) | {"n": n}
+            {
+                "target": target,
+                "signal": signal,
+                "reader": reader,
+                "unit": unit,
+                **_numbers(draws, found[NORM]),
+                "n": n,
+            }
             for signal, draws in found.items()
             if np.isfinite(draws).all()
         ]

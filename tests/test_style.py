@@ -6,6 +6,7 @@ import pytest
 
 from normprobe import style
 from normprobe.errors import NormprobeError
+from normprobe.report.figure import save
 
 
 def luminance(colour: str) -> float:
@@ -33,7 +34,7 @@ def draw(stem: Path) -> tuple[bytes, bytes]:
         axes = figure.subplots()
         axes.plot([0, 1], [0, 1], **style.MODE_LINES["think"], label="ρ")
         axes.legend()
-        written = style.save(figure, stem)
+        written = save(figure, stem)
     return written[0].read_bytes(), written[1].read_bytes()
 
 

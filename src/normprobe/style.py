@@ -7,13 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from normprobe.runs.atomic import atomic_write, refusing_disk_errors
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from typing import Any
 
 # Okabe & Ito (2008), "Color Universal Design": distinct under the common colour deficiencies.
 BLACK, BLUE, GREEN, ORANGE = "#000000", "#0072B2", "#009E73", "#E69F00"
@@ -67,19 +61,3 @@ def look() -> Iterator[None]:
 
     with matplotlib.style.context(["default", _RC]):
         yield
-
-
-def save(figure: Figure, stem: Path) -> tuple[Path, ...]:
-    """Write `stem`.pdf and `stem`.png (200 dpi) and return the paths; the same figure gives the same bytes.
-
-    Raises NormprobeError when the files cannot be written; no half-written file keeps its final name.
-    """
-    # A date or a version in the file would make every redrawing a change.
-    formats = {"pdf": {"CreationDate": None, "Producer": None, "Creator": None}, "png": {"Software": None}}
-    paths = {extension: stem.with_name(f"{stem.name}.{extension}") for extension in formats}
-    with refusing_disk_errors(stem.parent):
-        stem.parent.mkdir(parents=True, exist_ok=True)
-        for extension, metadata in formats.items():
-            with atomic_write(paths[extension]) as unfinished:
-                figure.savefig(unfinished, format=extension, dpi=200, metadata=metadata)
-    return tuple(paths.values())

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from normprobe import style
-from normprobe.runs.atomic import atomic_write_text, refusing_disk_errors
+from normprobe.runs.atomic import atomic_write, atomic_write_text, refusing_disk_errors
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,6 +62,22 @@ class Drawing:
     def save(self, stem: Path) -> None:
         """Write `stem`.pdf, `stem`.png and the caption as `stem`.txt. Raises NormprobeError if that is impossible."""
         with self.drawn() as figure:
-            style.save(figure, stem)
+            save(figure, stem)
         with refusing_disk_errors(stem.parent):
             atomic_write_text(stem.with_name(f"{stem.name}.txt"), f"{self.caption}\n")
+
+
+def save(figure: Figure, stem: Path) -> tuple[Path, ...]:
+    """Write `stem`.pdf and `stem`.png (200 dpi) and return the paths; the same figure gives the same bytes.
+
+    Raises NormprobeError when the files cannot be written; no half-written file keeps its final name.
+    """
+    # A date or a version in the file would make every redrawing a change.
+    formats = {"pdf": {"CreationDate": None, "Producer": None, "Creator": None}, "png": {"Software": None}}
+    paths = {extension: stem.with_name(f"{stem.name}.{extension}") for extension in formats}
+    with refusing_disk_errors(stem.parent):
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        for extension, metadata in formats.items():
+            with atomic_write(paths[extension]) as unfinished:
+                figure.savefig(unfinished, format=extension, dpi=200, metadata=metadata)
+    return tuple(paths.values())

@@ -199,13 +199,10 @@ def open_given(given: str, identity: ModelIdentity, layer: int, device: torch.de
     release, _, pattern = given.partition(":")
     sae_id = pattern.replace("{layer}", str(layer))
     known = get_pretrained_saes_directory().get(release)
-    try:
+    # Unknown release or id, no network, damaged: no base class in common.
+    expected = f"the published dictionary {release}:{sae_id}"
+    with refusing_damage(expected, "check release, id and connection", Exception):
         sae = SAE.from_pretrained(release, sae_id, device=str(device))
-    except Exception as error:  # unknown release or id, no network, damaged: no base class in common
-        raise NormprobeError(
-            f"expected the published dictionary {release}:{sae_id}, got {type(error).__name__} "
-            f"({' '.join(str(error).split())}); check release, id and connection"
-        ) from error
     # The metadata of some releases name the base model their authors started from; SAELens's list knows better.
     check(sae, identity, layer, f"{release}:{sae_id}", model_name=known.model if known else None)
     return Dictionary.of(sae)

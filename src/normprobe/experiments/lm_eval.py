@@ -131,18 +131,20 @@ class NormprobeLM(LM):
 
     def chat_template(self, chat_template: bool | str = False) -> str | None:
         """The model's chat template, if lm-eval is to apply one."""
-        return self.tokenizer.chat_template if chat_template else ""
+        return str(self.tokenizer.chat_template) if chat_template else ""
 
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
         """The prompt in this mode, also where the template has no switch for it (see `normprobe.models.chat`)."""
-        text = self.tokenizer.apply_chat_template(
-            chat_history,
-            tokenize=False,
-            add_generation_prompt=add_generation_prompt,
-            continue_final_message=not add_generation_prompt,
-            enable_thinking=self.mode == "think",
+        text = str(
+            self.tokenizer.apply_chat_template(
+                chat_history,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=not add_generation_prompt,
+                enable_thinking=self.mode == "think",
+            )
         )
         if self.mode == "think" or not add_generation_prompt or text.rstrip().endswith(CLOSE):
             return text
@@ -153,7 +155,7 @@ class NormprobeLM(LM):
         """Token ids of a text that the chat template has given its special tokens."""
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+    def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
         """The answers, in order. Logs what the policy did, and how many thoughts never closed.
 
         Raises NormprobeError for prompts outside the chat template or longer than the model's context, and for

@@ -134,8 +134,10 @@ def readable(token: str) -> str:
 def drawing(tables: Tables) -> Drawing:
     """The figure of the excerpt that `choose` takes."""
     excerpt = choose(tables)
-    size = {"width": 6.0, "height": 1.0 + 0.25 * _lines(excerpt)}
-    return Drawing("Token heat map", excerpt.caption, lambda panels: draw(panels[0], excerpt), **size)
+    height = 1.0 + 0.25 * _lines(excerpt)
+    return Drawing(
+        "Token heat map", excerpt.caption, lambda panels: draw(panels[0], excerpt), width=6.0, height=height
+    )
 
 
 def draw(axes: Any, excerpt: Excerpt) -> None:

@@ -56,7 +56,7 @@ def test_responses_are_the_same_whichever_engine_writes_them(tmp_path: Path) -> 
     toy = OneAtATime(opened)
     assert isinstance(toy, Engine)
     source = BundledProblems()
-    problems = source.load({"sae": 1, "select": 1, "measure": 2}, 0)
+    problems = source.load({"sae": 8, "select": 8, "measure": 8}, 0)
     tables = {}
     for name, engine in (("toy", toy), ("hf", HfEngine(opened))):
         (tmp_path / name).mkdir()

@@ -49,7 +49,7 @@ def test_a_table_that_does_not_fit_is_refused_on_write_and_on_read(tmp_path, cha
     assert not list(folder.iterdir())
     change(TABLE).to_parquet(tmp_path / file.path)
     with pytest.raises(NormprobeError, match=message):
-        Tables(tmp_path)._frame("combinations")
+        _ = Tables(tmp_path).combinations
 
 
 @pytest.mark.parametrize(

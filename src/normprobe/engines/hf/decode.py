@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,6 +56,9 @@ def decode(
     uniform = None if draws is None else torch.from_numpy(draws).to(device)
 
     cache = DynamicCache(config=opened.model.config)
+    # transformers 5.24 renamed the argument.
+    renamed = "cache" in inspect.signature(opened.model.forward).parameters
+    cached: dict[str, Any] = {"cache" if renamed else "past_key_values": cache}
     written = torch.full((len(prompts), max_new_tokens), -1, dtype=torch.int64, device=device)
     row = torch.arange(len(prompts), device=device)
     going = torch.ones(len(prompts), dtype=torch.bool, device=device)
@@ -65,9 +70,9 @@ def decode(
             input_ids=step_ids,
             attention_mask=mask,
             position_ids=position.clamp(min=0),
-            past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
+            **cached,
         ).logits[:, -1]
         if on_pass is not None:
             entropy = torch.special.entr(torch.softmax(logits.float(), dim=-1)).sum(dim=-1)

@@ -112,8 +112,9 @@ class _GenerateTracker:
 
     def __call__(self, _model: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         ids = kwargs.get("input_ids") if not args else args[0]
-        cache = kwargs.get("past_key_values")
-        if not isinstance(ids, torch.Tensor) or not isinstance(cache, Cache):
+        # By type: transformers 5.24 calls it `cache`, before that it was `past_key_values`.
+        cache = next((value for value in kwargs.values() if isinstance(value, Cache)), None)
+        if not isinstance(ids, torch.Tensor) or cache is None:
             raise NormprobeError(
                 "expected a pass with input_ids and a key-value cache, got one without; call model.generate with "
                 "token ids and use_cache=True"

@@ -151,7 +151,7 @@ def _train(
     layers: Sequence[int],
     settings: SaeSettings,
     seed: int,
-    bar: tqdm[Any],
+    bar: tqdm,
 ) -> None:
     """Every missing layer of one subject; a layer's folder is there only when it is whole."""
     missing = [layer for layer in layers if not layer_folder(folder, layer).exists()]

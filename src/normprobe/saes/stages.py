@@ -7,7 +7,6 @@ import json
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch

@@ -34,7 +34,7 @@ def thresholds(worker: Any) -> list[list[float]]:
     """Of the one recursion at work on this rank: τ by layer and slot."""
     (running,) = worker.normprobe.slots.running.values()
     ((_, recursing), _) = running.parts
-    return recursing.threshold._histograms.tau.tolist()
+    return recursing.threshold.taus.tolist()
 
 
 def test_two_ranks_generate_and_report_what_one_does(

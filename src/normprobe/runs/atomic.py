@@ -83,7 +83,6 @@ def read_table(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     advice = f"delete {path.parent} and verify again"
-    with refusing_damage(
-        f"a readable table {path}", advice, OSError, ValueError
-    ):  # pyarrow's errors derive from these
+    # pyarrow's errors derive from these two.
+    with refusing_damage(f"a readable table {path}", advice, OSError, ValueError):
         return pd.read_parquet(path)

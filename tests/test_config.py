@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from normprobe.config import QUICK, ModelSettings, SaeSettings, Study, changed, read_study
+from normprobe.config import QUICK, ModelSettings, SaeSettings, Study
 from normprobe.console import parse, run_main
 from normprobe.errors import NormprobeError
 from normprobe.settings import flat
+from normprobe.study_file import changed, read_study
 from normprobe.verify import StudyCommand, main
 
 STUDIES = sorted((Path(__file__).parents[1] / "sae_training").glob("*.yaml"))

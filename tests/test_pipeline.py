@@ -10,16 +10,18 @@ from run_fixture import write_finished_run
 
 from normprobe import evaluate
 from normprobe.claims.registry import BY_NAME, CLAIMS, write_claim
-from normprobe.config import AuditSettings, MethodSettings, Study, changed
+from normprobe.config import AuditSettings, MethodSettings, Study
 from normprobe.console import run_main
 from normprobe.dry_run import stage_table
 from normprobe.errors import NormprobeError
-from normprobe.pipeline import STAGES, Pipeline, needed
+from normprobe.pipeline import Pipeline
 from normprobe.report.audit_results import is_audited
 from normprobe.report.findings import read_evidence
 from normprobe.runs.directory import Run
 from normprobe.runs.tables import Tables
 from normprobe.session import Session
+from normprobe.study_file import changed
+from normprobe.study_stages import STAGES, needed
 from normprobe.verify import main as verify
 
 WANTED = needed(["evidence"])
@@ -212,7 +214,7 @@ def judged(monkeypatch) -> list[str]:
 
 def test_a_claim_whose_version_changed_is_judged_again_and_nothing_else_runs(run, judged, monkeypatch):
     newer = [replace(claim, version=9) if claim.name == "late_spike" else claim for claim in CLAIMS]
-    monkeypatch.setattr("normprobe.pipeline.CLAIMS", newer)
+    monkeypatch.setattr("normprobe.study_stages.CLAIMS", newer)
     before = {
         path: path.stat().st_mtime_ns for path in run.rglob("*.parquet") if "evidence" not in path.parts
     }

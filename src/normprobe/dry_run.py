@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from normprobe.estimates import StudySizes
-from normprobe.pipeline import Pipeline, needed
+from normprobe.pipeline import Pipeline
 from normprobe.runs.directory import StageLabel
 from normprobe.session import Session
 from normprobe.settings import flat
+from normprobe.study_stages import needed
 
 HEAD = ("stage", "state", "time", "memory", "reason")
 NOTE = (

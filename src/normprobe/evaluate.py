@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from normprobe.config import QUICK, AuditSettings, MethodSettings, Study, changed, read_study
+from normprobe.config import QUICK, AuditSettings, MethodSettings, Study
 from normprobe.console import parse, run_main
+from normprobe.study_file import changed, read_study
 
 # Whatever is heavy is imported where it is used: --help must not wait for it.
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The stages of a run in order, what each reads, and the program that runs what is missing.
+"""The pipeline runs what is missing of a study's stages.
 
 A stage's key is a hash of its name, its version, the settings it reads and the keys of the stages it reads: a stage
 whose key is unchanged is not run again, and one whose key has changed counts as absent for every reader. Whether a
@@ -8,233 +8,19 @@ stage has to run is decided before torch is imported.
 from __future__ import annotations
 
 import dataclasses
-import json
-import shutil
 import time
-from collections.abc import Callable, Collection
-from contextlib import ExitStack
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
-from operator import attrgetter
-from pathlib import Path
 from typing import Any
 
-from normprobe.claims.measure.signal_comparison import NAME as SIGNALS
-from normprobe.claims.registry import CLAIMS, evaluate_all
 from normprobe.config import Study
-from normprobe.layer_profile import LayerProfile
-from normprobe.runs.atomic import atomic_write_json, atomic_write_text
-from normprobe.runs.directory import Run, StageLabel, read_label
+from normprobe.runs.atomic import atomic_write_text
+from normprobe.runs.directory import Run, StageLabel
 from normprobe.runs.layout import FILES
-from normprobe.runs.tables import stage_of
 from normprobe.session import Session
-from normprobe.settings import Settings, flat
-
-CLAIM_KEYS = "keys.json"
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A stage: what it reads and what fills its folder. `version` is raised by hand when its output changes.
-
-    settings: what it reads of a study, as JSON can hold it. reads: the stages that must be finished before. optional:
-    stages that it reads where they are finished. on_request: a command of its own runs it, and its settings stay those
-    it was made with when other commands continue the run.
-    """
-
-    name: str
-    version: int
-    settings: Callable[[Study], dict[str, Any]]
-    reads: tuple[str, ...]
-    fill: Callable[[Session, Path], None]
-    optional: tuple[str, ...] = ()
-    on_request: bool = False
-
-
-def _fill_problems(session: Session, folder: Path) -> None:
-    FILES["problems"].write(folder, session.study.source.load(session.sizes, session.study.seed))
-
-
-def _fill_responses(session: Session, folder: Path) -> None:
-    from normprobe.engines.hf import HfEngine
-    from normprobe.tracing.responses import fill_responses
-
-    fill_responses(
-        folder,
-        HfEngine(session.model()),
-        session.tables.problems,
-        max_new_tokens=session.study.max_new_tokens,
-        batch_size=session.study.responses.batch_size,
-        scorer=session.study.source.score,
-        progress=session.progress,
-    )
-
-
-def _fill_traces(session: Session, folder: Path) -> None:
-    from normprobe.tracing.trace import fill_traces
-
-    with ExitStack() as eager:
-        for opened in session.subjects.values():
-            eager.enter_context(opened.returning_attentions())
-        fill_traces(
-            folder,
-            session.subjects,
-            session.tables.responses,
-            session.tables.problems,
-            roles=session.study.source.roles,
-            batch_size=session.study.tracing.batch_size,
-            progress=session.progress,
-        )
-
-
-def _fill_saes(session: Session, folder: Path) -> None:
-    from normprobe.saes.stages import fill_saes
-
-    fill_saes(
-        folder,
-        session.subjects,
-        session.tables.responses,
-        settings=session.study.saes,
-        seed=session.study.seed,
-        progress=session.progress,
-    )
-
-
-def _fill_reductions(session: Session, folder: Path) -> None:
-    from normprobe.saes.stages import fill_reductions
-
-    responses, saes = session.tables.responses, session.run["saes"]
-    fill_reductions(folder, session.subjects, responses, saes, progress=session.progress)
-
-
-def _fill_profile(session: Session, folder: Path) -> None:
-    tables, identity = session.tables, session.model().identity.to_dict()
-    LayerProfile.measure(tables.tokens, tables.signals("model")["norm"], identity).save(
-        folder / FILES["profile"].name
-    )
-
-
-def _fill_experiments(session: Session, folder: Path) -> None:
-    from normprobe.engines.hf import HfEngine
-    from normprobe.experiments.suppression import fill_experiments
-
-    fill_experiments(
-        folder,
-        HfEngine(session.model()),
-        session.profile,
-        session.tables.problems,
-        session.tables.tokens,
-        max_new_tokens=session.study.max_new_tokens,
-        batch_size=session.study.experiments.batch_size,
-        seed=session.study.seed,
-        scorer=session.study.source.score,
-        progress=session.progress,
-    )
-
-
-def _fill_methods(session: Session, folder: Path) -> None:
-    from normprobe.experiments.method_parts import MethodInputs
-    from normprobe.experiments.methods import fill_methods
-
-    problems, responses = (session.run.path / FILES[name].path for name in ("problems", "responses"))
-    inputs = MethodInputs(session.study, session.profile, problems, responses)
-    fill_methods(folder, inputs, processes=session.processes, progress=session.progress)
-
-
-def _fill_tasks(session: Session, folder: Path) -> None:
-    from normprobe.experiments.task_treatments import run_tasks  # lm-eval is an extra
-
-    FILES["tasks"].write(folder, run_tasks(session.study, session.profile))
-
-
-def _fill_evidence(session: Session, folder: Path) -> None:
-    """Judge every claim; what has the same key in the evidence that is there is taken over from it."""
-    label, seed = read_label(folder), session.study.seed
-    finished, known = session.run.path / "evidence", {}
-    if (finished / CLAIM_KEYS).exists():
-        known = json.loads((finished / CLAIM_KEYS).read_text(encoding="utf-8"))
-    keys = {claim.name: _evidence_key(claim.name, claim.version, claim.needs, label) for claim in CLAIMS}
-    keys[SIGNALS] = _evidence_key(SIGNALS, 1, (), label)
-    unchanged = {name for name, key in keys.items() if known.get(name) == key}
-    for name in unchanged:
-        for path in finished.glob(f"{name}.*"):
-            shutil.copy2(path, folder)
-    evaluate_all(session.tables, seed, folder, unchanged)
-    atomic_write_json(folder / CLAIM_KEYS, keys)
-
-
-def _evidence_key(name: str, version: int, needs: Collection[str], evidence: StageLabel) -> str:
-    """What one part of the evidence depends on: what needs no table of methods/ outlasts an evaluation of methods."""
-    uses_methods = any(stage_of(need) == "methods" for need in needs)
-    reads = {stage: key for stage, key in evidence.reads.items() if uses_methods or stage != "methods"}
-    settings = {"version": version, "seed": evidence.settings["seed"]}
-    return StageLabel(name, evidence.version, settings, reads).key
-
-
-def _fill_audit(session: Session, folder: Path) -> None:
-    from normprobe.audit.study import AuditInputs, fill_audit
-    from normprobe.saes.stages import shape_of
-
-    inputs = AuditInputs(session.run.path, session.study, *shape_of(session.run["saes"]))
-    fill_audit(folder, inputs, processes=session.processes, progress=session.progress)
-
-
-def _read(*paths: str) -> Callable[[Study], dict[str, Any]]:
-    """Settings by their paths in the study; a section gives its identity."""
-
-    def read(study: Study) -> dict[str, Any]:
-        values = {path: attrgetter(path)(study) for path in paths}
-        return {
-            path: value.identity() if isinstance(value, Settings) else value for path, value in values.items()
-        }
-
-    return read
-
-
-def _claims(study: Study) -> dict[str, Any]:
-    return {"seed": study.seed, "claims": {claim.name: claim.version for claim in CLAIMS}}
-
-
-_MEASURED = ("problems", "responses", "traces", "reductions", "profile", "experiments")
-_SUITE = ("methods.tune", "methods.test", "methods.samples")
-_TASKS = ("methods.tasks", "methods.limit", "methods.include_path")
-
-STAGES: dict[str, Stage] = {
-    stage.name: stage
-    for stage in (
-        Stage("problems", 1, _read("problem_set", "seed"), (), _fill_problems),
-        Stage(
-            "responses",
-            1,
-            _read("model", "max_new_tokens", "responses.batch_size", "seed"),
-            ("problems",),
-            _fill_responses,
-        ),
-        Stage("traces", 1, _read("early", "tracing", "seed"), ("problems", "responses"), _fill_traces),
-        Stage("saes", 1, _read("saes", "early", "seed"), ("responses",), _fill_saes),
-        Stage("reductions", 1, _read(), ("responses", "saes"), _fill_reductions),
-        Stage("profile", 1, _read(), ("traces",), _fill_profile),
-        Stage(
-            "experiments",
-            1,
-            _read("max_new_tokens", "experiments", "seed"),
-            ("problems", "traces", "profile"),
-            _fill_experiments,
-        ),
-        Stage(
-            "methods",
-            1,
-            _read(*_SUITE, "seed"),
-            ("problems", "responses", "profile"),
-            _fill_methods,
-            on_request=True,
-        ),
-        Stage("tasks", 1, _read(*_TASKS, "seed"), ("profile",), _fill_tasks, on_request=True),
-        Stage("evidence", 1, _claims, _MEASURED, _fill_evidence, optional=("methods",)),
-        Stage("audit", 1, _read("audit", "seed"), ("saes", "evidence"), _fill_audit, on_request=True),
-    )
-}
-"""All stages, each after those it reads."""
+from normprobe.settings import flat
+from normprobe.study_stages import STAGES, needed
 
 
 @dataclass
@@ -313,12 +99,3 @@ class Pipeline:
             published.unlink(missing_ok=True)
         if not run.is_current("evidence"):
             (run.path / FILES["report"].path).unlink(missing_ok=True)
-
-
-def needed(targets: Collection[str]) -> list[str]:
-    """The targets and all stages that they read, in order."""
-    names = set(targets)
-    for stage in reversed(STAGES.values()):
-        if stage.name in names:
-            names.update(stage.reads)
-    return [name for name in STAGES if name in names]

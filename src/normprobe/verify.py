@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from tyro.conf import arg
 
-from normprobe.config import QUICK, Study, changed, read_study
+from normprobe.config import QUICK, Study
 from normprobe.console import parse, run_main
+from normprobe.study_file import changed, read_study
 
 # Whatever is heavy is imported where it is used: --help must not wait for it.
 if TYPE_CHECKING:

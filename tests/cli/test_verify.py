@@ -6,13 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from digests import DIGESTS, STUDY, differences, digests, of_table, run_study
 
 from normprobe import evaluate, verify
 from normprobe.claims.methods_help import BASELINES
 from normprobe.claims.registry import CLAIMS
-from normprobe.config import read_study
 from normprobe.console import run_main
 from normprobe.experiments import methods
 from normprobe.experiments.method_settings import papers, sensitivity, sweep
@@ -21,8 +22,8 @@ from normprobe.problems.testbed import bundled
 from normprobe.problems.testbed.source import BundledProblems
 from normprobe.report.audit_results import Audit
 from normprobe.report.html import write_report
+from normprobe.study_file import read_study
 
-SMALL = "--n-sae 32 --n-select 32 --n-measure 32 --width 64 --n-samples 2048".split()
 TABLES_OF_METHODS = ("sweep", "confirmed", "treatments", "selection", "sensitivity", "combinations")
 FIELDS = "claim statement verdict rule estimate unit interval n n_unit controls seed".split()
 TABLES = [
@@ -37,9 +38,7 @@ TABLES = [
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("runs") / "small"
-    assert verify.main([*SMALL, "--out", str(out)]) == 0
-    return out
+    return run_study(tmp_path_factory.mktemp("runs") / "small")
 
 
 def test_a_run_leaves_evidence_profile_and_report(run: Path) -> None:
@@ -57,11 +56,29 @@ def test_a_run_leaves_evidence_profile_and_report(run: Path) -> None:
     assert not list(run.glob("*.partial"))
 
 
+def test_a_study_gives_the_numbers_it_always_gave(run: Path) -> None:
+    assert list(differences(json.loads(DIGESTS.read_text()), digests(run))) == []
+
+
+def test_a_digest_tells_what_changed() -> None:
+    table = pd.DataFrame({"id": ["a", "b"], "norm": [1.0, 2.0]})
+    old = of_table(table)
+    assert list(differences(old, of_table(table.assign(norm=[1.00001, 2.0])))) == []
+    for changed, where in (
+        (table.assign(norm=[1.1, 2.0]), "/floats/norm/mean: 1.5, now 1.55"),
+        (table.assign(norm=[np.nan, 2.0]), "/floats/norm/not finite: 0, now 1"),
+        (table.assign(id=["a", "c"]), "/exact: "),
+        (table.iloc[:1], "/rows: 2, now 1"),
+        (table.rename(columns={"norm": "length"}), "/floats/length: only now"),
+    ):
+        assert any(line.startswith(where) for line in differences(old, of_table(changed))), where
+
+
 def test_a_finished_run_is_not_run_again_and_loads_no_model(run: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*.parquet")}
     program = (
         "import sys; from normprobe.verify import main; "
-        f"code = main({[*SMALL, '--out', str(run)]!r}); assert code == 0; assert 'torch' not in sys.modules"
+        f"code = main({[*STUDY, '--out', str(run)]!r}); assert code == 0; assert 'torch' not in sys.modules"
     )
     again = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr
@@ -71,7 +88,7 @@ def test_a_finished_run_is_not_run_again_and_loads_no_model(run: Path) -> None:
 
 def test_a_replayed_run_gives_the_same_tables_and_verdicts(run: Path, tmp_path: Path) -> None:
     study = read_study(run / "config.yaml")
-    assert (study.problems.n_measure, study.saes.width, study.saes.k) == (32, 64, 16)
+    assert (study.problems.n_measure, study.saes.width, study.saes.k) == (24, 32, 16)
     again = tmp_path / "again"
     assert verify.main(["--config", str(run / "config.yaml"), "--out", str(again)]) == 0
     for name in TABLES:
@@ -81,7 +98,7 @@ def test_a_replayed_run_gives_the_same_tables_and_verdicts(run: Path, tmp_path: 
 
 def test_strict_fails_where_a_claim_does(run: Path) -> None:
     verdicts = {e["verdict"] for e in json.loads((run / "evidence" / "verdicts.json").read_text())}
-    assert verify.main([*SMALL, "--out", str(run), "--strict"]) == (0 if verdicts == {"supported"} else 1)
+    assert verify.main([*STUDY, "--out", str(run), "--strict"]) == (0 if verdicts == {"supported"} else 1)
 
 
 @pytest.mark.parametrize(
@@ -92,10 +109,10 @@ def test_strict_fails_where_a_claim_does(run: Path) -> None:
         (["--model", "/nowhere", "--problems", "testbed"], "expected"),
         (["--problems", "/nowhere.parquet"], "expected"),
         (["--layers", "9-7"], "expected saes.layers as in 20-23,27"),
-        (["--layers", "40", *SMALL], "expected layers between 0 and 11"),
+        (["--layers", "40", *STUDY], "expected layers between 0 and 11"),
         (["--n-measure", "3"], "expected at least 8 problems in split 'measure'"),
         (["--config", "/nowhere.yaml"], "expected a study in YAML, got /nowhere.yaml"),
-        (["--device", "abacus", *SMALL], "expected"),
+        (["--device", "abacus", *STUDY], "expected"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(

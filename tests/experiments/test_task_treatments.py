@@ -13,10 +13,11 @@ from normprobe.errors import NormprobeError
 from normprobe.experiments.task_treatments import run_tasks
 from normprobe.layer_profile import LayerProfile
 from normprobe.models.open import open_model
-from normprobe.pipeline import STAGES, Pipeline, needed
+from normprobe.pipeline import Pipeline
 from normprobe.report.method_results import task_table
 from normprobe.runs.directory import Run
 from normprobe.session import Session
+from normprobe.study_stages import STAGES, needed
 
 
 @pytest.fixture(scope="module")

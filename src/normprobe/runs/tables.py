@@ -98,13 +98,7 @@ class Tables:
         return self._current.get(stage, True)
 
     def _read(self, name: str) -> Any:
-        file = FILES[name]
-        if not self._is_current(name):
-            raise NormprobeError(
-                f"expected {self.path / file.path}, which this run does not have; "
-                f"finish the run with `normprobe verify --out {self.path}`"
-            )
-        return file.read(self.path)
+        return FILES[name].read(self.path, current=self._is_current(name))
 
     def _aligned(self, name: str) -> dict[str, np.ndarray]:
         """Arrays per token, checked to have as many tokens as tokens.parquet."""

@@ -11,7 +11,6 @@ clock counts the process's own CPU time on a CPU, and wall time between synchron
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -28,6 +27,7 @@ from workload import (
     block_seconds,
     make_workload,
     measure_profile,
+    treatments,
     workload_parser,
 )
 
@@ -36,11 +36,8 @@ from normprobe.engines.hf import intervene
 from normprobe.layer_profile import LayerProfile
 from normprobe.models.architectures import dissect
 from normprobe.models.open import DTYPES
-from normprobe.policies.alrr import ALRR
-from normprobe.policies.erss import ERSS
 from normprobe.policies.policy import Policy
-from normprobe.policies.probe import Probe
-from normprobe.policies.threshold import AdaptiveThreshold, FixedThreshold
+from normprobe.policies.spec import build
 
 TARGETS = {
     "cpu": {"probe": 1.08, "alrr_0": 1.08},
@@ -52,27 +49,20 @@ GRAPHS = ("probe", "alrr_0", "erss")
 """The treatments that are worth a compilation each."""
 
 
-def make_treatments(profile: LayerProfile, norm: Float[np.ndarray, "layer token"]) -> dict[str, Policy]:
-    """The policies by treatment. alrr_0 compares every norm with an adaptive τ that is out of reach. alrr_10 tries an
-    extra pass at a tenth of the rows of the profile's layers and throws each of them away: the share stays a tenth."""
-    adaptive = AdaptiveThreshold.of(profile)
+def make_policies(profile: LayerProfile, norm: Float[np.ndarray, "layer token"]) -> dict[str, Policy]:
+    """The policies by treatment: those of `treatments` on the profile's layers, and a probe of all layers."""
     tenth = {layer: float(np.quantile(norm[layer], 0.9)) for layer in profile.chosen_layers}
-    return {
-        "probe": Probe(adaptive),
-        "probe_all": Probe(AdaptiveThreshold.of(profile, range(len(profile.tau)))),
-        "alrr_0": ALRR(dataclasses.replace(adaptive, k=1e6)),
-        "erss": ERSS(adaptive),
-        "alrr_10": ALRR(FixedThreshold(tenth), blow_up=1e6, growth=1e6),
-    }
+    everywhere = {"probe_all": {"policy": "probe", "layers": list(range(len(profile.tau)))}}
+    return {name: build(spec, profile) for name, spec in (treatments(tenth) | everywhere).items()}
 
 
 def run_eager(
-    workload: Workload, treatments: Mapping[str, Policy], n_rounds: int, rng: np.random.Generator
+    workload: Workload, policies: Mapping[str, Policy], n_rounds: int, rng: np.random.Generator
 ) -> dict[str, Rounds]:
     """The rounds of each treatment; one round more, which warms up, is thrown away."""
-    everything: list[tuple[str, Policy | None]] = [("plain", None), *treatments.items()]
+    everything: list[tuple[str, Policy | None]] = [("plain", None), *policies.items()]
     seconds: dict[str, list[float]] = {name: [] for name, _ in everything}
-    same = dict.fromkeys(treatments, 1.0)
+    same = dict.fromkeys(policies, 1.0)
     reference = workload.generate()
     for number in range(n_rounds + 1):
         for place in rng.permutation(len(everything)):
@@ -87,13 +77,13 @@ def run_eager(
             if number > 0:
                 seconds[name].append(taken)
     plain = np.array(seconds["plain"])
-    return {name: Rounds(plain, np.array(seconds[name]), same[name]) for name in treatments}
+    return {name: Rounds(plain, np.array(seconds[name]), same[name]) for name in policies}
 
 
-def run_graphs(workload: Workload, treatments: Mapping[str, Policy], n_rounds: int) -> dict[str, Rounds]:
+def run_graphs(workload: Workload, policies: Mapping[str, Policy], n_rounds: int) -> dict[str, Rounds]:
     """The rounds of each treatment in its always-on form under CUDA graphs; two generations before them warm up."""
     rounds = {}
-    for name, policy in treatments.items():
+    for name, policy in policies.items():
         before, reference, _ = _decode(workload, n_rounds - n_rounds // 2)
         with intervene(workload.model, policy, always_on=True, quiet=True):
             during, written, skips = _decode(workload, n_rounds)
@@ -142,14 +132,14 @@ def against_floor(
 def measure(workload: Workload, mode: str, n_rounds: int, rng: np.random.Generator) -> dict[str, Any]:
     """Everything about one model, one batch size and one mode."""
     profile, norm = measure_profile(workload)
-    treatments = make_treatments(profile, norm)
+    policies = make_policies(profile, norm)
     targets = TARGETS[workload.model.device.type]
     state_bytes = workload.model.config.hidden_size * workload.model.dtype.itemsize
     if mode == "graphs":
-        treatments = {name: treatments[name] for name in GRAPHS}
-        rounds = run_graphs(workload.compiled(), treatments, n_rounds)
+        policies = {name: policies[name] for name in GRAPHS}
+        rounds = run_graphs(workload.compiled(), policies, n_rounds)
     else:
-        rounds = run_eager(workload, treatments, n_rounds, rng)
+        rounds = run_eager(workload, policies, n_rounds, rng)
     ratios = {
         name: median(measured.ratios, rng, "ratio", targets.get(name)) for name, measured in rounds.items()
     }
@@ -165,12 +155,12 @@ def measure(workload: Workload, mode: str, n_rounds: int, rng: np.random.Generat
         "ratios": ratios,
         "same_tokens": {name: measured.same_tokens for name, measured in rounds.items() if name != "erss"},
         "bytes_per_request": {
-            name: policy.cost(state_bytes).bytes_per_slot for name, policy in treatments.items()
+            name: policy.cost(state_bytes).bytes_per_slot for name, policy in policies.items()
         },
     }
     if mode == "graphs":
         return result | {"graph_skips": {name: measured.graph_skips for name, measured in rounds.items()}}
-    floor = against_floor(workload, treatments["alrr_10"], rounds["alrr_10"], rng)
+    floor = against_floor(workload, policies["alrr_10"], rounds["alrr_10"], rng)
     return result | {"alrr_10_against_floor": floor}
 
 

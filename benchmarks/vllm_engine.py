@@ -32,7 +32,15 @@ import torch
 import vllm
 from jaxtyping import Float
 from reporting import as_markdown, measured_on, median, publish
-from workload import SHAPES, block_seconds, clock, make_workload, measure_profile, workload_parser
+from workload import (
+    SHAPES,
+    block_seconds,
+    clock,
+    make_workload,
+    measure_profile,
+    treatments,
+    workload_parser,
+)
 
 from normprobe.console import run_main
 from normprobe.engines.vllm.worker.rerun import BlockRerun
@@ -119,23 +127,6 @@ class Served:
         return self.llm.llm_engine.engine_core.engine_core.model_executor.driver_worker.worker.model_runner
 
 
-def make_policies(tau: Mapping[int, float]) -> dict[str, Any]:
-    """The policies by treatment. alrr_0 compares every norm with an adaptive τ that is out of reach. alrr_10 tries an
-    extra pass at a tenth of the rows of a quarter of the layers and throws every one away, so that the share stays a
-    tenth."""
-    return {
-        "probe": "probe",
-        "alrr_0": {"policy": "alrr", "k": 1e6},
-        "erss": "erss",
-        "alrr_10": {
-            "policy": "alrr",
-            "tau": {str(layer): value for layer, value in tau.items()},
-            "blow_up": 1e6,
-            "growth": 1e6,
-        },
-    }
-
-
 def compete(
     one: tuple[Served, Any], other: tuple[Served, Any], rng: np.random.Generator
 ) -> tuple[tuple[float, float], tuple[list[list[int]], list[list[int]]]]:
@@ -166,14 +157,14 @@ def run_rounds(
 ) -> dict[str, Float[np.ndarray, "round 2"]]:
     """Seconds of plain requests and of each treatment by round, two runs of each; a first round warms up."""
     one, other = pair
-    treatments = {name: [((one, policy), other), ((other, policy), one)] for name, policy in policies.items()}
-    treatments["no plugin"] = [((bare, None), one), ((bare, None), other)]
-    seconds: dict[str, list[Float[np.ndarray, " 2"]]] = {name: [] for name in treatments}
+    runs = {name: [((one, policy), other), ((other, policy), one)] for name, policy in policies.items()}
+    runs["no plugin"] = [((bare, None), one), ((bare, None), other)]
+    seconds: dict[str, list[Float[np.ndarray, " 2"]]] = {name: [] for name in runs}
     reference = bare.generate()
     for number in range(rounds + 1):
-        for name in rng.permutation(list(treatments)):
+        for name in rng.permutation(list(runs)):
             taken = np.zeros(2)
-            for treatment, partner in treatments[name]:
+            for treatment, partner in runs[name]:
                 times, (plain, written) = compete((partner, None), treatment, rng)
                 if plain != reference or (name != "erss" and written != reference):
                     raise AssertionError(f"{name} changed what the model wrote")
@@ -223,7 +214,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             )
             for additional in (plugin, plugin, {})
         )
-        policies, quarter = make_policies(prepared.tau), list(prepared.tau)
+        policies, quarter = treatments(prepared.tau), list(prepared.tau)
         seconds = run_rounds((one, other), bare, policies, arguments.rounds, rng)
         forced = forced_passes(one, policies["alrr_10"])
         rows = max(1, round(sum(forced) / max(len(forced), 1)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -174,6 +174,19 @@ def make_workload(name: str, device: str, dtype: str, batch: int, new_tokens: in
         initialise(model, generator)
         ids = torch.randint(config.vocab_size, (batch, PROMPT_TOKENS), generator=generator)
     return Workload(model, ids, torch.ones_like(ids), new_tokens)
+
+
+def treatments(tau: Mapping[int, float]) -> dict[str, Any]:
+    """The policies by treatment, as `normprobe.policies.spec` describes them. alrr_0 compares every norm with an
+    adaptive τ that is out of reach. alrr_10 tries an extra pass at a tenth of the rows (those above `tau`, by layer)
+    and throws each of them away, so that the share stays a tenth."""
+    given = {str(layer): value for layer, value in tau.items()}
+    return {
+        "probe": "probe",
+        "alrr_0": {"policy": "alrr", "k": 1e6},
+        "erss": "erss",
+        "alrr_10": {"policy": "alrr", "tau": given, "blow_up": 1e6, "growth": 1e6},
+    }
 
 
 def workload_parser(description: str | None, rounds: int) -> argparse.ArgumentParser:

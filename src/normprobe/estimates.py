@@ -92,11 +92,8 @@ class StudySizes:
             return self.work(stage) / measured
         if self.weights_gb is None:
             return None
-        return (
-            self.work(stage)
-            / RATES[stage]
-            * max(self.weights_gb / _weights_gb(bundled.path("tiny-thinker")), 1.0)
-        )
+        slower = max(self.weights_gb / _weights_gb(bundled.path("tiny-thinker")), 1.0)
+        return self.work(stage) / RATES[stage] * slower
 
     def gigabytes(self, stage: str) -> float | None:
         """Memory of a stage: the networks that it opens, the states that it holds, and Python."""

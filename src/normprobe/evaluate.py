@@ -60,11 +60,8 @@ def main(argv: list[str] | None = None) -> None:
     """Command line of `python -m normprobe.evaluate` and `normprobe evaluate`."""
     command, study = _parse(EvaluateCommand, argv, "evaluate", "methods")
     with_tasks = command.methods.tasks is not None
-    session = _run(
-        command,
-        replace(study, methods=command.methods),
-        *(["tasks"] if with_tasks else ["methods", "evidence"]),
-    )
+    targets = ["tasks"] if with_tasks else ["methods", "evidence"]
+    session = _run(command, replace(study, methods=command.methods), *targets)
     if session is None:
         return
     import pandas as pd

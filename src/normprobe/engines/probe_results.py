@@ -28,14 +28,8 @@ def probe_results(summary: ProbeSummary, here: Container[int] | None = None) -> 
         summary.last(torch.tensor([last_tokens(n, share) for n in counts], dtype=torch.int64))
         for share in (LAST_PART, LAST_THIRD)
     )
-    values = {
-        "total": summary.total,
-        "excess": summary.excess,
-        "above": summary.above,
-        "largest": summary.largest,
-        "last_excess": last_excess,
-        "last_third": last_third,
-    }
+    values = {name: getattr(summary, name) for name in ("total", "excess", "above", "largest")}
+    values |= {"last_excess": last_excess, "last_third": last_third}
     n_kept = summary.norm.shape[2]
     results = []
     for row, n in enumerate(counts):

@@ -74,22 +74,15 @@ class _RunningALRR(RunningThresholdPolicy):
         self.settings = settings
 
     def apply(self, rows: Rows, layer: int, rerun: Rerun) -> Change:
-        settings = self.settings
-        tau, norm, triggered = self.peaks(rows, layer, settings.blow_up)
+        s = self.settings
+        tau, norm, triggered = self.peaks(rows, layer, s.blow_up)
         hidden, active, passes = rows.hidden, triggered, torch.zeros_like(rows.slot)
-        for _ in range(settings.max_passes):
+        for _ in range(s.max_passes):
             out = rerun(active, hidden)
             if out is None:
                 break
             passes = passes + active
             hidden, norm, active = keep(
-                hidden,
-                out,
-                norm,
-                tau,
-                active,
-                damping=settings.damping,
-                growth=settings.growth,
-                blow_up=settings.blow_up,
+                hidden, out, norm, tau, active, damping=s.damping, growth=s.growth, blow_up=s.blow_up
             )
         return Change(hidden, triggered, passes)

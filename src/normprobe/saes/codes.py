@@ -50,14 +50,14 @@ def chunks(
                 )
 
 
-def blocks(responses: pd.DataFrame, codes_per_problem: int) -> Iterator[pd.DataFrame]:
-    """The responses in blocks of whole problems, in table order, each so small that its summed codes fit in memory.
+def blocks(responses: pd.DataFrame, codes: int) -> Iterator[pd.DataFrame]:
+    """The responses in blocks of whole problems, in table order, each so small that its sums fit in memory.
 
-    All of a problem's responses are in one block: when it ends, the problem's pairs are complete. The index of a
-    block is that of `responses`.
+    codes: how many are summed for each mode and segment of a problem, over all readers and layers. All of a problem's
+    responses are in one block: when it ends, the problem's pairs are complete. Its index is that of `responses`.
     """
     problems = responses["problem_id"].drop_duplicates().to_numpy()
-    size = max(1, _CODES_PER_BLOCK // codes_per_problem)
+    size = max(1, _CODES_PER_BLOCK // (len(MODES) * len(SEGMENTS) * codes))
     for start in range(0, len(problems), size):
         yield responses[responses["problem_id"].isin(problems[start : start + size])]
 
@@ -111,18 +111,16 @@ class Sums:
         )
         self.of_tokens = dict(zip(SCALARS, np.moveaxis(of_tokens, -1, 0), strict=True))
 
-    def add_codes(self, chunk: TokenChunk, z: Float[torch.Tensor, "n feature"]) -> None:
-        """Add the codes alone (all that selecting features needs)."""
-        self._add(self._z, chunk, z)
-
     def add(
-        self, chunk: TokenChunk, z: Float[torch.Tensor, "n feature"], x: Float[torch.Tensor, "n d"]
+        self, chunk: TokenChunk, z: Float[torch.Tensor, "n feature"], x: Float[torch.Tensor, "n d"] | None
     ) -> None:
-        """Add everything, given the codes and the reconstruction x of the chunk's states."""
+        """Add the codes z of the chunk's states and, given their reconstruction x, everything else."""
+        self._add(self._z, chunk, z)
+        if x is None:
+            return
         h_sq = chunk.h.square().sum(dim=1)
         r_sq = (chunk.h - x).square().sum(dim=1)
         of_tokens = torch.stack([h_sq, h_sq.sqrt(), r_sq, (r_sq / h_sq).sqrt()], dim=1)
-        self.add_codes(chunk, z)
         self._add(self._h, chunk, chunk.h)
         self._add(self._of_tokens, chunk, of_tokens)
 
@@ -138,8 +136,3 @@ class Sums:
         total[chunk.layer_row].index_add_(
             0, torch.from_numpy(group[starts[inside]]), runs.cpu()[inside].to(total.dtype)
         )
-
-
-def codes_per_problem(dictionaries: Sequence[Dictionary], readers: int) -> int:
-    """How many summed codes a problem needs in memory."""
-    return readers * len(dictionaries) * len(MODES) * len(SEGMENTS) * dictionaries[0].width

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float
 
 from normprobe.models.model import OpenModel
 from normprobe.saes.activations import PAIRED
-from normprobe.saes.codes import Sums, TokenChunk, TokenGroups, blocks, chunks, codes_per_problem
+from normprobe.saes.codes import Sums, TokenChunk, TokenGroups, blocks, chunks
 from normprobe.saes.dictionary import Dictionary
 from normprobe.saes.features import PairedMoments, feature_sets
 from normprobe.saes.mean_states import NO_THINK, THINK, MeanStates, pairs_table, sums_table
@@ -67,30 +67,22 @@ def reduce_subject(
     selecting, reducing = _of_passes(responses)
     offsets, n = token_offsets(responses, SPLITS)
     width = next(iter(readers.values())).width
-    size = codes_per_problem(next(iter(readers.values())).dictionaries, len(readers))
 
-    for block in blocks(selecting, size):
-        groups = TokenGroups(block)
-        sums = {name: Sums(groups, reader.dictionaries) for name, reader in readers.items()}
-        for chunk in chunks(opened, block, layers, width, subject):
+    def read(chosen: pd.DataFrame, finish: Callable[[_Reader, TokenGroups, Sums], None]) -> None:
+        for block in blocks(chosen, len(readers) * len(layers) * width):
+            groups, columns = TokenGroups(block), offsets[block.index.to_numpy()]
+            sums = {name: Sums(groups, reader.dictionaries) for name, reader in readers.items()}
+            for chunk in chunks(opened, block, layers, width, subject):
+                for name, reader in readers.items():
+                    reader.read(chunk, columns[chunk.response] + chunk.position, sums[name])
+                on_tokens(len(chunk.h))
             for name, reader in readers.items():
-                sums[name].add_codes(chunk, reader.dictionaries[chunk.layer_row].encode(chunk.h))
-            on_tokens(len(chunk.h))
-        for name, reader in readers.items():
-            reader.moments.add(*_paired_means(groups, sums[name]))
+                finish(reader, groups, sums[name])
+
+    read(selecting, lambda reader, groups, sums: reader.moments.add(*_paired_means(groups, sums)))
     for reader in readers.values():
         reader.select(n)
-
-    for block in blocks(reducing, size):
-        groups = TokenGroups(block)
-        columns = offsets[block.index.to_numpy()]
-        sums = {name: Sums(groups, reader.dictionaries) for name, reader in readers.items()}
-        for chunk in chunks(opened, block, layers, width, subject):
-            for name, reader in readers.items():
-                reader.read(chunk, columns[chunk.response] + chunk.position, sums[name])
-            on_tokens(len(chunk.h))
-        for name, reader in readers.items():
-            reader.summarise(groups, sums[name])
+    read(reducing, _Reader.summarise)
     return {name: reader.result() for name, reader in readers.items()}
 
 
@@ -114,6 +106,9 @@ class _Reader:
         self.moments = PairedMoments(len(layers), self.width)
         self._sums: list[pd.DataFrame] = []
         self._pairs: list[pd.DataFrame] = []
+        self._picks: torch.Tensor | None = (
+            None  # what the sums per token pick, once the features are selected
+        )
         # Of thought and answer in think and no_think, split "measure": Σh, and n, Σ‖h‖², Σ‖r‖², Σ‖r‖/‖h‖.
         self._h = np.zeros((len(layers), dictionaries[0].atoms.shape[1]))
         self._fit = np.zeros((len(layers), 4))
@@ -134,6 +129,9 @@ class _Reader:
     def read(self, chunk: TokenChunk, columns: np.ndarray, sums: Sums) -> None:
         dictionary = self.dictionaries[chunk.layer_row]
         z = dictionary.encode(chunk.h)
+        if self._picks is None:
+            sums.add(chunk, z, None)
+            return
         picked = (z @ self._picks[chunk.layer_row]).cpu().numpy()
         for name, values in zip(self._tokens, picked.T, strict=True):
             self._tokens[name][chunk.layer_row, columns] = values

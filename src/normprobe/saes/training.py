@@ -27,11 +27,6 @@ if TYPE_CHECKING:
 _CODES_AT_ONCE = 2**24
 
 
-def learning_rate(width: int) -> float:
-    """Adam's learning rate: 3e-3 at width 1024 and ∝ 1/√width (arXiv 2406.04093); to zero over the last fifth."""
-    return 3e-3 * math.sqrt(1024 / width)
-
-
 def generator_for(*key: object) -> torch.Generator:
     """A generator of its own for each key, so that a resumed run draws what an uninterrupted one would have drawn."""
     digest = hashlib.sha256("/".join(map(str, key)).encode()).digest()
@@ -73,7 +68,7 @@ def train_sae(
         )
     sae.b_dec.data.copy_(scale * states.mean(dim=0, dtype=torch.float64))
     sae = sae.to(device)
-    lr = learning_rate(settings.width)
+    lr = 3e-3 * math.sqrt(1024 / settings.width)  # as in arXiv 2406.04093; to zero over the last fifth
     steps = max(1, settings.n_samples // settings.batch_size)
     trainer = SAETrainer(
         cfg=SAETrainerConfig(

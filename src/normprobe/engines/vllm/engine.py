@@ -1,9 +1,8 @@
 """A `vllm.LLM` as an engine: greedy responses, plain or under policies, from one process.
 
 Policies reach vLLM's workers as text, so only those can be used that a request could describe (see
-`normprobe.policies.spec`). What this engine does not give: sampling with draws keyed by request, strings that
-end a response, events, and the
-warning that a policy never acted.
+`normprobe.policies.spec`). What this engine does not give: sampling with draws keyed by request, strings that end
+a response, events, and the warning that a policy never acted.
 """
 
 # pyright: reportMissingImports=false

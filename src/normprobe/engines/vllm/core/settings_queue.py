@@ -29,11 +29,7 @@ class SettingsQueue:
 
     def admits(self, request: Any, *arguments: Any) -> bool:
         """Whether the request may run now; if not, it is queued."""
-        text = _settings(request)
-        if text in (None, self._default):
-            return True
-        if self._has_room(text):
-            self._start(request.request_id, text)
+        if _settings(request) in (None, self._default) or self._starts(request):
             return True
         self._queue[request.request_id] = request, *arguments
         return False
@@ -46,13 +42,8 @@ class SettingsQueue:
                 self._settings[text] -= 1
                 if not self._settings[text]:
                     del self._settings[text]
-        starting = []
-        for name, waiting in list(self._queue.items()):
-            text = _settings(waiting[0])
-            if self._has_room(text):
-                self._start(name, text)
-                starting.append(self._queue.pop(name))
-        return starting
+        starting = [name for name, (request, *_) in self._queue.items() if self._starts(request)]
+        return [self._queue.pop(name) for name in starting]
 
     def clear(self) -> list[Any]:
         """Empty the queue, since all requests are to end; returns the requests that were in it."""
@@ -60,12 +51,14 @@ class SettingsQueue:
         self._queue.clear()
         return queued
 
-    def _has_room(self, text: str) -> bool:
-        return text in self._settings or len(self._settings) < MOST_SETTINGS
-
-    def _start(self, name: str, text: str) -> None:
-        self._running[name] = text
+    def _starts(self, request: Any) -> bool:
+        """Whether the request's settings have room; they are in use from then on."""
+        text = _settings(request)
+        if text not in self._settings and len(self._settings) >= MOST_SETTINGS:
+            return False
+        self._running[request.request_id] = text
         self._settings[text] += 1
+        return True
 
 
 def _settings(request: Any) -> Any:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import kruskal, rankdata, spearmanr
 
 from normprobe.stats.bootstrap import bootstrap_weights, percentile_interval
-from normprobe.stats.strata import share_between_groups, spearman_within
+from normprobe.stats.correlation import share_between_groups, spearman_within
 
 ONCE = np.ones((1, 24))
 

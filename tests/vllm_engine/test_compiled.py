@@ -24,9 +24,8 @@ from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackendImpl
 from normprobe.engines.vllm.configuration import OPERATOR, Configuration
 from normprobe.engines.vllm.frontend.engine_setup import prepare
 from normprobe.engines.vllm.plugin import register
-from normprobe.engines.vllm.worker.compiled import CompiledRunnerHooks
+from normprobe.engines.vllm.worker.compiled import CompiledRunnerHooks, TwinRerun
 from normprobe.engines.vllm.worker.rerun import BlockRerun
-from normprobe.engines.vllm.worker.twin import TwinRerun
 from normprobe.errors import NormprobeError
 from normprobe.problems.testbed import bundled
 

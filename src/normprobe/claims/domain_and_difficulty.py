@@ -33,7 +33,7 @@ from normprobe.claims.measure.measured_tokens import (
 from normprobe.claims.measure.readers import FILLER, MODEL, READER_NAMES, TWIN, null_subjects
 from normprobe.claims.measure.resampling import Draws, Resampling, as_text, average, row, tidy
 from normprobe.runs.tables import Tables
-from normprobe.stats.strata import share_between_groups, spearman_within
+from normprobe.stats.correlation import share_between_groups, spearman_within
 from normprobe.style import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION
 
 # A twentieth of the variance: two domains of equal size would lie half a standard deviation apart. With less, most of

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from normprobe.runs.run_file import RunFile
-from normprobe.runs.schema import arrays, columns
+from normprobe.runs.run_file import RunFile, arrays, columns
 
 SUBJECTS = ("model", "untrained", "early")
 READERS = ("model", "random", "untrained", "early")

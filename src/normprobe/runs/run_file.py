@@ -1,19 +1,143 @@
-"""One file of a run directory, checked against its schema when it is written and when it is read."""
+"""One file of a run directory, checked against its schema when it is written and when it is read.
+
+Schemas of tables and of arrays per token are written as text: a name, a kind or shape, and what it means. Kinds: text,
+integer, number (a float), flag (true or false), integers (a list of them), any. A question mark after the kind allows
+missing values; one after the name allows that column or array to be absent.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from pandas.api import types
 from safetensors.numpy import load_file, save_file
 
 from normprobe.errors import NormprobeError, refusing_damage
 from normprobe.runs.atomic import atomic_write, atomic_write_json, write_table
-from normprobe.runs.schema import Arrays, Columns
+
+_FITS = {
+    "text": lambda column: types.is_string_dtype(column.dropna()) or types.is_object_dtype(column),
+    "integer": lambda column: types.is_integer_dtype(column),
+    "number": lambda column: types.is_float_dtype(column),
+    "flag": lambda column: types.is_bool_dtype(column),
+    "integers": lambda column: types.is_object_dtype(column),
+    "any": lambda column: True,
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table."""
+
+    kind: str
+    nullable: bool
+    optional: bool
+    about: str
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a table by name."""
+
+    by_name: Mapping[str, Column]
+
+    def check(self, table: pd.DataFrame, file: Path) -> None:
+        """Raise NormprobeError, naming `file` and the column, if a column is missing, unknown or of another kind."""
+        missing = [name for name, column in self.by_name.items() if name not in table and not column.optional]
+        unknown = [str(name) for name in table if name not in self.by_name]
+        if missing or unknown:
+            raise _refused(file, ", ".join(self.by_name), _differences(missing, unknown))
+        for name, values in table.items():
+            column = self.by_name[str(name)]
+            if values.isna().any():
+                if not column.nullable:
+                    raise _refused(
+                        file, f"no missing values in '{name}'", f"{int(values.isna().sum())} of them"
+                    )
+                # What a missing value turns into depends on the column's type: a flag into an object, and so on.
+                values = values.dropna().infer_objects()
+                if column.kind == "integer" and types.is_float_dtype(values):
+                    values = values.astype("int64") if (values % 1 == 0).all() else values
+            if len(values) and not _FITS[column.kind](values):
+                raise _refused(file, f"'{name}' as {column.kind}", str(values.dtype))
+
+    def markdown(self) -> str:
+        rows = [
+            f"| `{name}` | {column.kind}{' or missing' if column.nullable else ''} | {column.about} |"
+            for name, column in self.by_name.items()
+        ]
+        return "\n".join(["| column | kind | |", "|---|---|---|", *rows])
+
+
+@dataclass(frozen=True)
+class Array:
+    """One array of a safetensors file, float32; the words of its shape are `layer` and `token`."""
+
+    shape: tuple[str, ...]
+    optional: bool
+    about: str
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """The arrays of a safetensors file by name; a name in the file may have a prefix, `READER/NAME`."""
+
+    by_name: Mapping[str, Array]
+
+    def check(self, values: Mapping[str, np.ndarray], file: Path) -> None:
+        """Raise NormprobeError, naming `file` and the array, for a missing, unknown or misshapen array."""
+        prefixes = {key.rpartition("/")[0] for key in values} or {""}
+        expected = {
+            f"{p}/{name}".lstrip("/"): array for p in prefixes for name, array in self.by_name.items()
+        }
+        missing = [key for key, array in expected.items() if not array.optional and key not in values]
+        unknown = [key for key in values if key not in expected]
+        if missing or unknown:
+            raise _refused(file, f"the arrays {', '.join(self.by_name)}", _differences(missing, unknown))
+        n_tokens = {array.shape[-1] for array in values.values()}
+        for key, array in values.items():
+            shape = expected[key].shape
+            if array.ndim != len(shape) or array.dtype != np.float32:
+                raise _refused(
+                    file, f"'{key}' as float32 [{', '.join(shape)}]", f"{array.dtype} {array.shape}"
+                )
+        if len(n_tokens) > 1:
+            raise _refused(file, "arrays of as many tokens each", " and ".join(map(str, sorted(n_tokens))))
+
+    def markdown(self) -> str:
+        rows = [
+            f"| `{name}` | [{', '.join(array.shape)}] | {array.about} |"
+            for name, array in self.by_name.items()
+        ]
+        return "\n".join(["| array | shape | |", "|---|---|---|", *rows])
+
+
+def columns(text: str) -> Columns:
+    """Columns from lines `NAME KIND MEANING`."""
+    found = {}
+    for line in filter(str.strip, text.splitlines()):
+        name, kind, *about = line.split(maxsplit=2)
+        assert kind.rstrip("?") in _FITS, kind
+        found[name.rstrip("?")] = Column(
+            kind.rstrip("?"), kind.endswith("?"), name.endswith("?"), "".join(about)
+        )
+    return Columns(found)
+
+
+def arrays(text: str) -> Arrays:
+    """Arrays from lines `NAME [layer] token MEANING`."""
+    found = {}
+    for line in filter(str.strip, text.splitlines()):
+        name, *words = line.split()
+        n = words.index("token") + 1
+        found[name.rstrip("?")] = Array(tuple(words[:n]), name.endswith("?"), " ".join(words[n:]))
+    return Arrays(found)
 
 
 @dataclass(frozen=True)
@@ -83,3 +207,12 @@ class RunFile:
         parts = [f"## {self.path}", f"{self.about[0].upper()}{self.about[1:]}."]
         parts += [schema.markdown() for schema in (self.columns, self.arrays) if schema is not None]
         return "\n\n".join(parts) + "\n"
+
+
+def _differences(missing: list[str], unknown: list[str]) -> str:
+    parts = [f"no {', '.join(missing)}"] * bool(missing) + [f"{', '.join(unknown)} besides"] * bool(unknown)
+    return " and ".join(parts)
+
+
+def _refused(file: Path, expected: str, got: str) -> NormprobeError:
+    return NormprobeError(f"expected {expected} in {file}, got {got}; delete {file.parent} and verify again")

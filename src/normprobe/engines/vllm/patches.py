@@ -73,7 +73,7 @@ SYMBOLS = (
            "vllm.v1.engine.input_processor:InputProcessor.process_inputs(self, request_id, prompt, params, "
            "supported_tasks, arrival_time, lora_request, tokenization_kwargs, trace_headers, priority, "
            "data_parallel_rank, resumable, session_id, kv_hints)"),
-    Symbol(Use.EVERY_PROCESS, "frontend.beam_search:refusing_default_policy", "39a88a4b74c8",
+    Symbol(Use.EVERY_PROCESS, "frontend.admission:refusing_default_policy", "39a88a4b74c8",
            "vllm.v1.engine.input_processor:InputProcessor.resolve_watermarking(self, params)"),
     Symbol(Use.EVERY_PROCESS, "core.scheduling:adding", "be0d1d656991",
            "vllm.v1.engine.core:EngineCore.add_request(self, request, request_wave)"),
@@ -81,10 +81,10 @@ SYMBOLS = (
            "vllm.v1.engine.core:EngineCore.step(self)"),
     Symbol(Use.EVERY_PROCESS, "core.scheduling:completing", "f9e54683f276",
            "vllm.v1.engine.core:EngineCore.step_with_batch_queue(self)"),
-    Symbol(Use.SERVER, "frontend.beam_search:refusing_named_policy", "2f27ca0206f2",
+    Symbol(Use.SERVER, "frontend.admission:refusing_named_policy", "2f27ca0206f2",
            "vllm.entrypoints.openai.chat_completion.protocol:ChatCompletionRequest.to_beam_search_params(self, "
            "max_tokens, default_sampling_params)"),
-    Symbol(Use.SERVER, "frontend.beam_search:refusing_named_policy", "78b9734be295",
+    Symbol(Use.SERVER, "frontend.admission:refusing_named_policy", "78b9734be295",
            "vllm.entrypoints.openai.completion.protocol:CompletionRequest.to_beam_search_params(self, "
            "max_tokens, default_sampling_params)"),
     Symbol(Use.SERVER, "frontend.streaming:adding_results", "8c539f5b311a",
@@ -122,7 +122,7 @@ SYMBOLS = (
            "vllm.v1.worker.block_table:BlockTable.get_device_tensor(self, num_reqs)"),
     Symbol(Use.CALL, "worker.rerun", "170eb4f2256f",
            "vllm.forward_context:override_forward_context(forward_context)"),
-    Symbol(Use.CALL, "worker.twin", "0135227185e3",
+    Symbol(Use.CALL, "worker.compiled", "0135227185e3",
            "vllm.model_executor.layers.attention.attention:Attention.forward(self, query, key, value, "
            "output_shape, output_dtype)"),
     Symbol(Use.CALL, "worker.rerun", "06a3913574e8",

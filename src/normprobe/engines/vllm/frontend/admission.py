@@ -1,4 +1,7 @@
-"""The policy that a request asks for: validated in the front end, before the engine admits the request."""
+"""The policy that a request asks for: validated in the front end, before the engine admits the request.
+
+Beam search is refused: vLLM asks for each next token of each beam in a request of its own, so no policy can follow one.
+"""
 
 # pyright: reportMissingImports=false
 from __future__ import annotations
@@ -9,6 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from vllm.exceptions import VLLMValidationError
+from vllm.sampling_params import BeamSearchParams
 
 from normprobe.engines.vllm.configuration import (
     FIELD,
@@ -95,6 +99,25 @@ def _check(text: str, configuration: Configuration, n_layers: int, limits: Limit
     policy = policy_of(text, configuration.layer_profile(), n_layers)
     limits.check(policy)
     limits.check_memory(policy)
+
+
+def refusing_default_policy(resolve_watermarking: Callable[..., Any], processor: Any, params: Any) -> Any:
+    """Wraps `InputProcessor.resolve_watermarking`, which every beam search calls before its first token."""
+    configuration = Configuration.of(processor.vllm_config.additional_config)
+    if isinstance(params, BeamSearchParams) and configuration and configuration.policy:
+        raise _refusal(
+            "sampling", "beam search under an engine with a default policy", "drop use_beam_search"
+        )
+    return resolve_watermarking(processor, params)
+
+
+def refusing_named_policy(
+    to_beam_search_params: Callable[..., Any], request: Any, *args: Any, **kwargs: Any
+) -> Any:
+    """Wraps `to_beam_search_params` of HTTP requests that name a policy, which vLLM would silently drop."""
+    if FIELD in (request.vllm_xargs or {}):
+        raise _refusal("sampling", "beam search under a policy", "drop use_beam_search")
+    return to_beam_search_params(request, *args, **kwargs)
 
 
 def _refusal(expected: str, got: str, remedy: str) -> VLLMValidationError:

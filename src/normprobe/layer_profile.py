@@ -111,7 +111,7 @@ class LayerProfile:
                 f"expected a layer profile at {path}, got none ({error.strerror}); make one with normprobe verify"
             ) from error
         except ValueError as error:
-            raise NormprobeError(_damaged(path, "text that is not whole JSON")) from error
+            raise _damaged(path, "text that is not whole JSON") from error
         return cls.from_dict(content, path)
 
     @classmethod
@@ -121,7 +121,7 @@ class LayerProfile:
         Raises NormprobeError as `load` does.
         """
         if not isinstance(content, dict) or "schema" not in content:
-            raise NormprobeError(_damaged(source, "no schema version"))
+            raise _damaged(source, "no schema version")
         if content["schema"] != SCHEMA:
             raise NormprobeError(
                 f"expected a layer profile of schema {SCHEMA} in {source}, got {content['schema']}; "
@@ -129,13 +129,11 @@ class LayerProfile:
             )
         names = {field.name for field in fields(cls)}
         if set(content) != names:
-            raise NormprobeError(
-                _damaged(source, f"other fields ({', '.join(sorted(names ^ set(content)))})")
-            )
+            raise _damaged(source, f"other fields ({', '.join(sorted(names ^ set(content)))})")
         try:
             _validate(content, source)
         except (TypeError, AttributeError) as error:
-            raise NormprobeError(_damaged(source, "values of another type")) from error
+            raise _damaged(source, "values of another type") from error
         return cls(**content)
 
     def for_model(self, identity: Mapping[str, Any]) -> LayerProfile:
@@ -194,9 +192,7 @@ def _validate(content: Mapping[str, Any], source: object) -> None:
     model, taus = content["model"], content["tau"]
     n_layers = len(taus)
     if n_layers == 0 or model.get("n_layers", n_layers) != n_layers:
-        raise NormprobeError(
-            _damaged(source, f"τ for {n_layers} layers of a model of {model.get('n_layers')}")
-        )
+        raise _damaged(source, f"τ for {n_layers} layers of a model of {model.get('n_layers')}")
     for layer, tau in enumerate(taus):
         if not _is_number(tau) or tau <= 0:
             raise NormprobeError(
@@ -204,9 +200,9 @@ def _validate(content: Mapping[str, Any], source: object) -> None:
             )
     for mode, table in (*content["quantiles"].items(), *content["quantiles_with_sinks"].items()):
         if len(table) != n_layers or any(len(row) != len(content["quantile_levels"]) for row in table):
-            raise NormprobeError(_damaged(source, f"quantiles of another shape in mode {mode}"))
+            raise _damaged(source, f"quantiles of another shape in mode {mode}")
         if not all(_is_number(value) and value >= 0 for row in table for value in row):
-            raise NormprobeError(_damaged(source, f"quantiles that are not finite norms in mode {mode}"))
+            raise _damaged(source, f"quantiles that are not finite norms in mode {mode}")
     onset = content["spike_onset"]
     for layer in (*content["chosen_layers"], *([] if onset is None else [onset])):
         if not isinstance(layer, int) or not 0 <= layer < n_layers:
@@ -219,8 +215,8 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _damaged(source: object, what: str) -> str:
-    return (
+def _damaged(source: object, what: str) -> NormprobeError:
+    return NormprobeError(
         f"expected a layer profile written by normprobe, got {what} in {source}; "
         "delete it and make it again with normprobe verify"
     )

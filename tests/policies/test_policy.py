@@ -38,18 +38,19 @@ from typing import ClassVar
 import torch
 
 from normprobe.policies.controls.unchanged import Plain
-from normprobe.policies.policy import Cost, RunningPolicy, counts
+from normprobe.policies.policy import Cost, RunningPolicy
 from normprobe.policies.rows import Change
 from normprobe.policies.threshold import ThresholdPolicy
 
 
 @dataclass(frozen=True)
 class Erase(ThresholdPolicy):
-    patience: int = counts("tokens", 3)
+    patience: int = 3
     share: float = 0.5
 
     name: ClassVar[str] = "erase"
     kind: ClassVar[str] = "suppression"
+    counts: ClassVar = {"patience": "tokens"}
 
     def cost(self, state_bytes):
         return Cost(len(self.layers) * state_bytes, extra_passes=len(self.layers))

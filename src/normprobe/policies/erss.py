@@ -19,7 +19,7 @@ from jaxtyping import Float
 from normprobe.errors import NormprobeError
 from normprobe.policies.draws import RequestKeys, normal, stream_key, uniform_at
 from normprobe.policies.ops import inject, replace_rows, rows_of, turn
-from normprobe.policies.policy import Cost, Policy, RunningPolicy, check_within, counts
+from normprobe.policies.policy import Cost, Counts, Policy, RunningPolicy, check_within
 from normprobe.policies.rows import Change, Rerun, Rows, RowStates, norms
 from normprobe.policies.threshold import RunningThresholdPolicy, ThresholdPolicy
 
@@ -43,17 +43,18 @@ class ERSS(ThresholdPolicy):
     """
 
     trigger: str = "at_peaks"
-    streak: int = counts("tokens", 40)
+    streak: int = 40
     probability: float = 0.2
-    cooldown: int = counts("tokens", 32)
+    cooldown: int = 32
     min_cosine: float = 0.5
     beta: float = 0.5
-    bank_size: int = counts("states", 32)
+    bank_size: int = 32
     direction: str = "nearest"
     seed: int = 0
 
     name: ClassVar[str] = "erss"
     kind: ClassVar[str] = "steering"
+    counts: ClassVar[Counts] = {"streak": "tokens", "cooldown": "tokens", "bank_size": "states"}
 
     def __post_init__(self) -> None:
         for name, known in {"trigger": TRIGGERS, "direction": DIRECTIONS}.items():

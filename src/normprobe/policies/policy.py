@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
 
 from normprobe.errors import NormprobeError
 from normprobe.policies.rows import Change, ProbeSummary, Rerun, Rows
 
-Unit = Literal["tokens", "states"]
-"""What a setting may count: tokens of a response, or stored states."""
+Counts = Mapping[str, Literal["tokens", "states"]]
+"""The settings that count tokens of a response, or stored states: engines that requests share limit each."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Policy(ABC):
 
     kind: ClassVar[str]
     """recursion, steering, suppression or probe: `Combined` finds conflicts by it."""
+    counts: ClassVar[Counts] = {}
 
     @property
     @abstractmethod
@@ -64,15 +65,6 @@ class Policy(ABC):
         entropy in nats above which a share of the tokens lies; None where the engine does not know entropies.
         """
         return {}
-
-    def counted(self, unit: Unit) -> dict[str, int]:
-        """The settings that count tokens or stored states (`counts`), by name."""
-        own: Any = self  # a dataclass
-        return {
-            found.name: getattr(self, found.name)
-            for found in fields(own)
-            if found.metadata.get("unit") == unit
-        }
 
     @abstractmethod
     def start(self, n_slots: int, d: int, device: torch.device) -> RunningPolicy:
@@ -114,8 +106,3 @@ def check_within(
     if not low <= value <= high:
         interval = f"≥ {low:g}" if high == math.inf else f"in [{low:g}, {high:g}]"
         raise NormprobeError(f"expected {name} {interval}, got {value}; {hint}")
-
-
-def counts(unit: Unit, default: int) -> Any:
-    """A setting that counts tokens or stored states: engines that requests share limit each unit."""
-    return field(default=default, metadata={"unit": unit})

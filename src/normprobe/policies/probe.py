@@ -15,7 +15,7 @@ from typing import ClassVar
 import torch
 from jaxtyping import Int
 
-from normprobe.policies.policy import Cost, RunningPolicy, check_within, counts
+from normprobe.policies.policy import Cost, Counts, RunningPolicy, check_within
 from normprobe.policies.rows import Change, ProbeSummary, Rerun, RowInts, Rows
 from normprobe.policies.threshold import RunningThresholdPolicy, ThresholdPolicy
 
@@ -37,10 +37,11 @@ class Probe(ThresholdPolicy):
         (4 · layers · max_tokens bytes per request); 0 keeps none. Later tokens still enter all sums.
     """
 
-    max_tokens: int = counts("tokens", 0)
+    max_tokens: int = 0
 
     name: ClassVar[str] = "probe"
     kind: ClassVar[str] = "probe"
+    counts: ClassVar[Counts] = {"max_tokens": "tokens"}
 
     def __post_init__(self) -> None:
         check_within("max_tokens", self.max_tokens, 0, hint="0 keeps no trace")

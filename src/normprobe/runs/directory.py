@@ -133,7 +133,7 @@ class Run:
         """The content of manifest.json. Raises NormprobeError if missing, damaged or of another schema."""
         manifest = _read_versioned(self.path / "manifest.json", "a run directory")
         if not isinstance(manifest.get("identities"), dict) or not isinstance(manifest.get("stages"), dict):
-            raise NormprobeError(_corrupt(self.path / "manifest.json"))
+            raise _corrupt(self.path / "manifest.json")
         return manifest
 
     def identify(self, **identities: Mapping[str, Any]) -> None:
@@ -236,7 +236,7 @@ def read_label(folder: Path) -> StageLabel:
     try:
         return StageLabel(content["name"], content["version"], content["settings"], content["reads"])
     except KeyError as error:
-        raise NormprobeError(_corrupt(folder / "stage.json")) from error
+        raise _corrupt(folder / "stage.json") from error
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
@@ -264,9 +264,9 @@ def _read_versioned(path: Path, kind: str) -> dict[str, Any]:
             "name another directory"
         ) from error
     except ValueError as error:
-        raise NormprobeError(_corrupt(path)) from error
+        raise _corrupt(path) from error
     if not isinstance(content, dict) or not isinstance(content.get("schema"), int):
-        raise NormprobeError(_corrupt(path))
+        raise _corrupt(path)
     if content["schema"] != SCHEMA:
         how = "upgrade normprobe" if content["schema"] > SCHEMA else "make the run again"
         raise NormprobeError(
@@ -275,8 +275,8 @@ def _read_versioned(path: Path, kind: str) -> dict[str, Any]:
     return content
 
 
-def _corrupt(path: Path) -> str:
-    return (
+def _corrupt(path: Path) -> NormprobeError:
+    return NormprobeError(
         f"expected a {path.name} written by normprobe, got a damaged one at {path}; "
         f"delete {path.parent} to run it again"
     )

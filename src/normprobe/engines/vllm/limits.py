@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from normprobe.errors import NormprobeError
-from normprobe.policies.policy import Policy, Unit
+from normprobe.policies.policy import Policy
 
 MOST_PASSES = 256
 """Extra passes per token, over all layers; the paper has 10 at most in each."""
@@ -45,7 +45,7 @@ class Limits:
 
         Raises NormprobeError for a setting beyond its limit, and for extra passes that other ranks do not make.
         """
-        most: dict[Unit, int] = {"tokens": self.length, "states": MOST_STATES}
+        most = {"tokens": self.length, "states": MOST_STATES}
         for part in policy.parts:
             passes = part.cost(self.state_bytes).extra_passes
             if passes > MOST_PASSES:
@@ -58,12 +58,11 @@ class Limits:
                     "expected no extra passes of a mixture of experts under data parallelism, whose ranks wait for "
                     "each other in every pass, got alrr; use tensor parallelism"
                 )
-            for unit, limit in most.items():
-                for name, value in part.counted(unit).items():
-                    if value > limit:
-                        raise NormprobeError(
-                            f"expected {name} of at most {limit} in this engine, got {value}; lower it"
-                        )
+            for name, unit in part.counts.items():
+                if (value := getattr(part, name)) > most[unit]:
+                    raise NormprobeError(
+                        f"expected {name} of at most {most[unit]} in this engine, got {value}; lower it"
+                    )
 
     def check_memory(self, policy: Policy) -> None:
         """Check the memory of a request's policy. Raises NormprobeError for histories of more than `MOST_BYTES`."""

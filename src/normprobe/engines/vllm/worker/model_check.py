@@ -30,16 +30,14 @@ def check_parts(block: nn.Module, layer: int) -> None:
     (recurrent layers, indexers), which an extra pass would advance.
     """
     if "hidden_states" not in inspect.signature(block.forward).parameters:
-        raise NormprobeError(
-            _unfit(layer, "that takes hidden_states", f"{type(block).__name__}, which does not")
-        )
+        raise _unfit(layer, "that takes hidden_states", f"{type(block).__name__}, which does not")
     others = {
         type(module).__name__
         for module in block.modules()
         if isinstance(module, AttentionLayerBase) and not isinstance(module, Attention | MLAAttention)
     }
     if others:
-        raise NormprobeError(_unfit(layer, "of attention only", ", ".join(sorted(others))))
+        raise _unfit(layer, "of attention only", ", ".join(sorted(others)))
 
 
 def check_states(site: Site, rerun: BlockRerun) -> None:
@@ -59,13 +57,11 @@ def check_states(site: Site, rerun: BlockRerun) -> None:
     # Clones, for fused norms write into what they are given.
     halves = rerun.once(*row, one.clone(), other.clone()).float()
     if not (whole - halves).norm() <= ROUNDING * whole.norm():
-        raise NormprobeError(
-            _unfit(rerun.layer, "that returns two halves of its state", "a state beside something else")
-        )
+        raise _unfit(rerun.layer, "that returns two halves of its state", "a state beside something else")
 
 
-def _unfit(layer: int, expected: str, got: str) -> str:
-    return (
+def _unfit(layer: int, expected: str, got: str) -> NormprobeError:
+    return NormprobeError(
         f"expected a block {expected} at layer {layer}, got {got}; "
         "no policy can act in this architecture: unset NORMPROBE"
     )

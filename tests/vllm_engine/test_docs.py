@@ -23,7 +23,7 @@ from vllm.v1.engine.input_processor import InputProcessor
 from vllm_engine.server_process import free_port, serving
 
 from normprobe.engines.vllm.configuration import MOST_PARTS, MOST_TEXT
-from normprobe.engines.vllm.core.settings_queue import MOST_SETTINGS
+from normprobe.engines.vllm.core.scheduling import MOST_SETTINGS
 from normprobe.engines.vllm.frontend.variables import find_configuration
 from normprobe.engines.vllm.limits import MOST_BYTES, MOST_PASSES, MOST_STATES
 from normprobe.engines.vllm.patches import TESTED

@@ -15,7 +15,7 @@ from vllm.sampling_params import BeamSearchParams, RequestOutputKind
 from vllm.v1.request import RequestStatus
 
 from normprobe.engines.hf import HfEngine
-from normprobe.engines.vllm.core import settings_queue
+from normprobe.engines.vllm.core import scheduling
 from normprobe.engines.vllm.frontend.best_of import best_of
 from normprobe.errors import NormprobeError
 from normprobe.layer_profile import LayerProfile
@@ -243,7 +243,7 @@ def test_settings_of_clients_are_not_kept(engine: Engine, prompts: list[list[int
 def test_requests_wait_while_too_many_settings_are_at_work(
     engine: Engine, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(settings_queue, "MOST_SETTINGS", 3)
+    monkeypatch.setattr(scheduling, "MOST_SETTINGS", 3)
     asked = {
         str(i): Asked(prompts[i], [{"policy": "suppress", "tau": {"9": 5.0 + i}}, PROBE], 20 + i)
         for i in range(9)
@@ -270,7 +270,7 @@ def test_when_all_requests_are_to_end_those_that_wait_end_too(
     engine: Engine, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As at a shutdown, or before new weights."""
-    monkeypatch.setattr(settings_queue, "MOST_SETTINGS", 2)
+    monkeypatch.setattr(scheduling, "MOST_SETTINGS", 2)
     names = [
         engine.add(str(i), Asked(prompts[i], {"policy": "suppress", "tau": {"9": 5.0 + i}})) for i in range(6)
     ]

@@ -28,9 +28,7 @@ class RecordingCache:
     cache: Cache
     given: dict[int, KeysValues] = field(default_factory=dict)
 
-    def update(
-        self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int, *rest: Any, **more: Any
-    ) -> Any:
+    def update(self, keys: Any, values: Any, layer_idx: int, *rest: Any, **more: Any) -> Any:
         self.given[layer_idx] = self.cache.update(keys, values, layer_idx, *rest, **more)
         return self.given[layer_idx]
 
@@ -41,9 +39,7 @@ class RecordingCache:
 class ReadOnlyCache(RecordingCache):
     """The same for the extra pass: it returns what it has been given and stores nothing."""
 
-    def update(
-        self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int, *rest: Any, **more: Any
-    ) -> Any:
+    def update(self, keys: Any, values: Any, layer_idx: int, *rest: Any, **more: Any) -> Any:
         return self.given[layer_idx]
 
 

@@ -14,19 +14,14 @@ from normprobe.policies.spec import build
 
 FIELD = "normprobe"
 """The key in `additional_config`, in `SamplingParams.extra_args` and in `vllm_xargs`."""
-
 SAMPLES = "normprobe_samples"
 """The key in `extra_args` under which an admitted request with n > 1 carries its n to each of its samples."""
-
 OPERATOR = "normprobe::intervene"
 """The operator that applies policies in a compiled model."""
-
 MOST_PARTS = 8
 """Policies in one list."""
-
 MOST_TEXT = 2**16
 """Characters of a policy's description."""
-
 PLAIN = "plain"
 """The name by which a request asks for no policy, not even the engine's default one."""
 

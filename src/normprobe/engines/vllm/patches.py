@@ -131,11 +131,11 @@ SYMBOLS = (
            "vllm.model_executor.layers.attention.attention:get_attention_context(layer_name)"),
     Symbol(Use.CALL, "worker.compiled", "bee0239ac5bc",
            "vllm.compilation.backends:split_graph(graph, splitting_ops)"),
-    Symbol(Use.CALL, "core.stop_strings", "bfea261c471e",
+    Symbol(Use.CALL, "core.reports", "bfea261c471e",
            "vllm.v1.engine.detokenizer:IncrementalDetokenizer.from_new_request(cls, tokenizer, request)"),
-    Symbol(Use.CALL, "core.stop_strings", "641d7394ad64",
+    Symbol(Use.CALL, "core.reports", "641d7394ad64",
            "vllm.v1.engine.detokenizer:IncrementalDetokenizer.update(self, new_token_ids, stop_terminated)"),
-    Symbol(Use.CALL, "core.stop_strings", "af67dac6ec34",
+    Symbol(Use.CALL, "core.reports", "af67dac6ec34",
            "vllm.tokenizers.registry:cached_tokenizer_from_config(model_config, **kwargs)"),
 )
 # fmt: on

@@ -5,9 +5,10 @@ are asked once for all requests that finish in a step. Under asynchronous schedu
 string is found; its token may then be in the sums of that request.
 """
 
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,13 +48,42 @@ class SampleOf:
         return cls(prompt, index, n)
 
 
+class StopStrings:
+    """The text of the requests that have stop strings, as far as it is generated.
+
+    vLLM looks for stop strings in the front end, when the final output is out and can bring no results any more. So for
+    requests that want results the core reads along, with vLLM's own detokenizer, on the host.
+    """
+
+    def __init__(self, model_config: Any) -> None:
+        self._model_config = model_config
+        self._reading: dict[str, Any] = {}
+
+    def follow(self, request: Any) -> None:
+        """Read this request's tokens from now on, if it has stop strings."""
+        if request.sampling_params.stop:
+            # Here: this module is read without vLLM too.
+            from vllm.tokenizers import cached_tokenizer_from_config
+            from vllm.v1.engine.detokenizer import IncrementalDetokenizer
+
+            tokenizer = cached_tokenizer_from_config(self._model_config)
+            self._reading[request.request_id] = IncrementalDetokenizer.from_new_request(tokenizer, request)
+
+    def ended(self, output: Any) -> bool:
+        """Whether the tokens of this output, the next of its request, complete a stop string."""
+        reading = self._reading.get(output.request_id)
+        return reading is not None and bool(reading.update(output.new_token_ids, output.finished))
+
+    def keep(self, requests: Collection[str]) -> None:
+        """Forget all requests but these."""
+        for request in self._reading.keys() - set(requests):
+            del self._reading[request]
+
+
 class Reports:
     """The requests of an engine core that want results, and results of samples whose siblings still run."""
 
     def __init__(self, core: Any) -> None:
-        # Here: this module is read without vLLM too.
-        from normprobe.engines.vllm.core.stop_strings import StopStrings
-
         self._core = core
         self._wanted: dict[str, SampleOf | None] = {}
         self._samples: dict[str, dict[str, Any]] = {}

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from normprobe.engines.vllm.core import settings_queue
-from normprobe.engines.vllm.core.settings_queue import SettingsQueue
+from normprobe.engines.vllm.core import scheduling
+from normprobe.engines.vllm.core.scheduling import SettingsQueue
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Request:
 def test_few_settings_are_at_work_and_nobody_is_lost(events: list[tuple[int, str | None]], most: int) -> None:
     """A request that is there already leaves, any other comes."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(settings_queue, "MOST_SETTINGS", most)
+        patched.setattr(scheduling, "MOST_SETTINGS", most)
         line = SettingsQueue("default")
         running: dict[str, str | None] = {}
         queued: dict[str, str | None] = {}

@@ -137,12 +137,11 @@ def main() -> int:
             status = run(part, out / "gpu.log", min(part.limit, left))
             printed = last_line(out / "gpu.log") if part.name == "tests" else ""
         statuses.append(status)
-        record = {"part": part.name, "status": status, "seconds": round(time.monotonic() - started, 1)}
+        seconds, date = round(time.monotonic() - started, 1), now.isoformat(timespec="seconds")
+        record = {"part": part.name, "status": status, "seconds": seconds, "date": date, "printed": printed}
         with (out / "gpu.jsonl").open("a", encoding="utf-8") as file:
-            file.write(
-                json.dumps(record | {"date": now.isoformat(timespec="seconds"), "printed": printed}) + "\n"
-            )
-        line = f"- {part.name}: {status} in {record['seconds']:.0f} s {printed}".rstrip()
+            file.write(json.dumps(record) + "\n")
+        line = f"- {part.name}: {status} in {seconds:.0f} s {printed}".rstrip()
         with (out / "gpu.md").open("a", encoding="utf-8") as file:
             file.write(line + "\n\n")
         print(line, flush=True)

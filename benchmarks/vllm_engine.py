@@ -54,19 +54,11 @@ TURN = math.inf if DEVICE.type == "cuda" else 0.1
 """Seconds."""
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """Files that engines start from, and prompts. tau: for a quarter of the layers, up to the last but one, the norm
-    that a tenth of their tokens exceed."""
-
-    model: Path
-    profile: Path
-    prompts: list[list[int]]
-    tau: dict[int, float]
-
-
-def prepare(name: str, batch: int, new_tokens: int, folder: Path) -> Prepared:
-    """The model on disk, and the layer profile of its own plain generation, both in the folder if need be."""
+def prepare(
+    name: str, batch: int, new_tokens: int, folder: Path
+) -> tuple[Path, list[list[int]], dict[int, float]]:
+    """The model on disk, prompts, and τ: for a quarter of the layers, up to the last but one, the norm that a tenth of
+    their tokens exceed. The layer profile of the model's own plain generation goes to the folder."""
     workload = make_workload(name, "cpu", "float32", batch, new_tokens)
     profile, norm = measure_profile(workload)
     config, n_layers = workload.model.config, workload.n_layers
@@ -83,7 +75,7 @@ def prepare(name: str, batch: int, new_tokens: int, folder: Path) -> Prepared:
     ]
     quarter = range(n_layers - 1 - n_layers // 4, n_layers - 1)
     tau = {layer: float(np.quantile(norm[layer], 0.9)) for layer in quarter}
-    return Prepared(model, folder / "layer_profile.json", prompts, tau)
+    return model, prompts, tau
 
 
 @dataclass(frozen=True)
@@ -121,10 +113,6 @@ class Served:
         *_, written = self.steps(policy, n)
         assert written is not None
         return written
-
-    @property
-    def runner(self) -> Any:
-        return self.llm.llm_engine.engine_core.engine_core.model_executor.driver_worker.worker.model_runner
 
 
 def compete(
@@ -204,21 +192,20 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "skip_tokenizer_init": True,
     }
     with tempfile.TemporaryDirectory() as folder:
-        prepared = prepare(arguments.model, arguments.batch, arguments.new_tokens, Path(folder))
-        plugin = {"normprobe": str(prepared.profile)}
+        model, prompts, tau = prepare(arguments.model, arguments.batch, arguments.new_tokens, Path(folder))
+        plugin = {"normprobe": f"{folder}/layer_profile.json"}
         one, other, bare = (
             Served(
-                vllm.LLM(str(prepared.model), additional_config=additional, **options),
-                prepared.prompts,
-                arguments.new_tokens,
+                vllm.LLM(str(model), additional_config=additional, **options), prompts, arguments.new_tokens
             )
             for additional in (plugin, plugin, {})
         )
-        policies, quarter = treatments(prepared.tau), list(prepared.tau)
+        policies, quarter = treatments(tau), list(tau)
         seconds = run_rounds((one, other), bare, policies, arguments.rounds, rng)
         forced = forced_passes(one, policies["alrr_10"])
         rows = max(1, round(sum(forced) / max(len(forced), 1)))
-        runner = bare.runner
+        executor = bare.llm.llm_engine.engine_core.engine_core.model_executor
+        runner = executor.driver_worker.worker.model_runner
         _, blocks = find_blocks(runner.get_model(), runner.model_config.hf_text_config.num_hidden_layers)
         once = block_seconds(
             [blocks[layer] for layer in quarter],

@@ -22,8 +22,6 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 SHORTEST = 10
 """Seconds; a part is not begun with less."""
-
-
 TESTS = "-m pytest -q -p no:cacheprovider tests/gpu"
 
 

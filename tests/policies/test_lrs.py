@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from normprobe.engines.probe_results import probe_results, with_scores
+from normprobe.engines.base import probe_results, with_scores
 from normprobe.errors import NormprobeError
 from normprobe.policies.lrs import FORMS, choose, lrs_scores, rank, vote
 from normprobe.policies.probe import BLOCKS, Probe, RunningProbe

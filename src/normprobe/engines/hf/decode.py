@@ -17,8 +17,6 @@ from normprobe.policies.rows import RowFloats, RowInts
 
 _SHRINK_BELOW = 0.8
 """Share of unfinished rows below which the finished ones leave the batch: dropping costs a copy of the cache."""
-
-
 OnPass = Callable[
     [Int[torch.Tensor, " present"], Int[torch.Tensor, "present token"], Float[torch.Tensor, " present"]], None
 ]

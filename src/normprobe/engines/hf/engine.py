@@ -19,10 +19,11 @@ from normprobe.engines.base import (
     ProbeResult,
     batches_by_length,
     check_room,
+    probe_results,
+    with_scores,
 )
 from normprobe.engines.hf.decode import OnPass, decode
 from normprobe.engines.hf.intervention import Intervention, attached
-from normprobe.engines.probe_results import probe_results, with_scores
 from normprobe.errors import NormprobeError
 from normprobe.models.chat import Chat
 from normprobe.models.identity import ModelIdentity

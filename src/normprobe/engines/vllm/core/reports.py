@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from normprobe.engines.probe_results import with_scores
+from normprobe.engines.base import with_scores
 from normprobe.engines.vllm.configuration import FIELD, SAMPLES, has_probe
 
 

@@ -76,11 +76,14 @@ class RunnerHooks:
         patches.wrap(runner, "_model_forward", self._forwarding)
 
     def _forwarding(self, model_forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Wraps a pass; after it each policy takes it into its history."""
         self._begin()
         try:
             return model_forward(*args, **kwargs)
         finally:
-            self._finish()
+            for policy in self._rows:
+                self.slots.running[policy].finish()
+            self._rows, self._policies = {}, {}
 
     def check(self) -> None:
         """Check that policies can act in this model, in a pass of no request; needs the key-value cache.
@@ -157,12 +160,6 @@ class RunnerHooks:
         for policy, ranks in self._rows.items():
             for layer in self.slots.layers[policy]:
                 self._policies.setdefault(layer, []).append((self.slots.running[policy], ranks))
-
-    def _finish(self) -> None:
-        """After a pass: let each policy take it into its history."""
-        for policy in self._rows:
-            self.slots.running[policy].finish()
-        self._rows, self._policies = {}, {}
 
     def _change(
         self, block: nn.Module, layer: int, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any

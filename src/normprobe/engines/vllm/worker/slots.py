@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from normprobe.engines.probe_results import probe_results
+from normprobe.engines.base import probe_results
 from normprobe.policies.policy import Policy, RunningPolicy
 
 _SUFFIX = re.compile(r"-[0-9a-f]{8}$")

@@ -67,11 +67,8 @@ class Tables:
 
     def z(self, reader: str) -> dict[str, np.ndarray]:
         """The summed feature activations of one reader, each [layer, token]: `z_reasoning`, `z_matched`, `z_total`."""
-        arrays = {
-            key.removeprefix(f"{reader}/"): value
-            for key, value in self._z.items()
-            if key.startswith(f"{reader}/")
-        }
+        prefix = f"{reader}/"
+        arrays = {key.removeprefix(prefix): z for key, z in self._z.items() if key.startswith(prefix)}
         if not arrays:
             raise NormprobeError(
                 f"expected feature activations of the reader {reader!r} in {self.path / FILES['z'].path}, got none; "
@@ -81,10 +78,8 @@ class Tables:
 
     def layers(self, reader: str) -> list[int]:
         """The layers that a reader has dictionaries for: the rows of its `z` arrays."""
-        dictionary = self.dictionary
-        return sorted(
-            int(layer) for layer in dictionary.loc[dictionary["reader"] == reader, "layer"].unique()
-        )
+        own = self.dictionary["reader"] == reader
+        return sorted(map(int, self.dictionary.loc[own, "layer"].unique()))
 
     @cached_property
     def _z(self) -> dict[str, np.ndarray]:

@@ -60,18 +60,9 @@ class PairedMoments:
             selected = (q < FALSE_DISCOVERY_RATE) & (delta > 0)
             matched = np.zeros(len(delta), dtype=bool)
             matched[match((think + no_think) / 2, selected)] = True
-            columns = {
-                "layer": layer,
-                "feature": np.arange(len(delta)),
-                "mean_think": think,
-                "mean_no_think": no_think,
-                "delta": delta,
-                "p": p,
-                "q": q,
-                "selected": selected,
-                "matched": matched,
-            }
-            frames.append(pd.DataFrame(columns))
+            tests = {"mean_think": think, "mean_no_think": no_think, "delta": delta, "p": p, "q": q}
+            sets = {"selected": selected, "matched": matched}
+            frames.append(pd.DataFrame({"layer": layer, "feature": np.arange(len(delta)), **tests, **sets}))
         return pd.concat(frames, ignore_index=True)
 
 

@@ -25,7 +25,6 @@ from normprobe.saes.dictionary import (
     describe,
     layer_folder,
     layers_of,
-    load,
     open_given,
     random_dictionary,
     save,
@@ -82,7 +81,13 @@ def fill_saes(
                 drawn = generator_for(seed, RANDOM, layer)
                 d, width, k = model.identity.d_model, settings.width, settings.k
                 save(random_dictionary(d, width, k, metadata, drawn), place)
-        FILES["training"].write(folder, _training_table(folder, trained, chosen))
+        rows = []
+        for subject, layer in product(trained, chosen):
+            config = (layer_folder(folder / subject, layer) / CONFIG).read_text(encoding="utf-8")
+            m = json.loads(config)["metadata"]  # what a dictionary says of its own training
+            rows.append((subject, layer, m["r2"], m["l0"], m["dead_fraction"], m["training_tokens"]))
+        columns = ["subject", "layer", "r2", "l0", "dead_fraction", "tokens"]
+        FILES["training"].write(folder, pd.DataFrame(rows, columns=columns))
 
 
 def fill_reductions(
@@ -129,18 +134,13 @@ def shape_of(saes: Path) -> tuple[int, int]:
 
 def load_reader(saes: Path, reader: str, opened: OpenModel) -> dict[int, Dictionary]:
     """Layer → dictionary of a reader, out of a run's saes/. Raises NormprobeError if one is damaged or does not fit."""
-    given = saes / reader / GIVEN
-    if given.exists():
-        content = json.loads(given.read_text(encoding="utf-8"))
-        return {
-            layer: open_given(content["given"], opened.identity, layer, opened.device)
-            for layer in content["layers"]
-        }
-    layers = layers_of(str(saes / reader), range(opened.identity.n_layers))
-    return {
-        layer: load(layer_folder(saes / reader, layer), opened.identity, layer, opened.device)
-        for layer in layers
-    }
+    own = saes / reader
+    if (own / GIVEN).exists():
+        content = json.loads((own / GIVEN).read_text(encoding="utf-8"))
+        given, layers = content["given"], content["layers"]
+    else:
+        given, layers = str(own), layers_of(str(own), range(opened.identity.n_layers))
+    return {layer: open_given(given, opened.identity, layer, opened.device) for layer in layers}
 
 
 def _train(
@@ -169,16 +169,6 @@ def _train(
             for name, value in quality(Dictionary.of(sae), states[row]).items():
                 sae.cfg.metadata[name] = value
             save(sae, layer_folder(folder, layer))
-
-
-def _training_table(folder: Path, subjects: Sequence[str], layers: Sequence[int]) -> pd.DataFrame:
-    """What the dictionaries say of their own training."""
-    rows = []
-    for subject, layer in product(subjects, layers):
-        path = layer_folder(folder / subject, layer) / CONFIG
-        m = json.loads(path.read_text(encoding="utf-8"))["metadata"]
-        rows.append((subject, layer, m["r2"], m["l0"], m["dead_fraction"], m["training_tokens"]))
-    return pd.DataFrame(rows, columns=["subject", "layer", "r2", "l0", "dead_fraction", "tokens"])
 
 
 def _merge(folder: Path, readers: Sequence[str]) -> None:

@@ -189,6 +189,7 @@ class RunFile:
                 f"expected {source}, which this run does not have; "
                 f"finish the run with `normprobe verify --out {run}`"
             )
+        content: Any
         # The formats' readers share no base class for a damaged file.
         advice = f"delete {source.parent} and verify again"
         with refusing_damage(f"a readable table in {source}", advice, Exception):

@@ -167,7 +167,8 @@ def _evidence_key(name: str, version: int, needs: Collection[str], evidence: Sta
 
 
 def _fill_audit(session: Session, folder: Path) -> None:
-    from normprobe.audit.study import AuditInputs, fill_audit
+    from normprobe.audit.networks import AuditInputs
+    from normprobe.audit.study import fill_audit
     from normprobe.saes.stages import shape_of
 
     inputs = AuditInputs(session.run.path, session.study, *shape_of(session.run["saes"]))

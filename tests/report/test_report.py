@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from normprobe.claims.evidence import VERDICTS, Control, Decision, Evidence
-from normprobe.claims.measure.signal_values import NAMES
+from normprobe.claims.measure.readers import NAMES
 from normprobe.errors import NormprobeError
 from normprobe.report import heatmap, signal_comparison
 from normprobe.report.__main__ import main as report

@@ -17,8 +17,8 @@ from jaxtyping import Float
 
 from normprobe.claims.evidence import Evidence
 from normprobe.claims.measure.measured_tokens import NotMeasurable
-from normprobe.claims.measure.resampling import Resampling
-from normprobe.stats.bootstrap import bootstrap_weights, percentile_interval
+from normprobe.claims.measure.resampling import Resampling, interval
+from normprobe.stats.bootstrap import bootstrap_weights
 
 SAMPLES, SAMPLES_AT_ONCE, DRAWS = 1000, 25, 500
 POWER = 0.9
@@ -65,7 +65,7 @@ def coverage(
     name: str, evaluate: Callable[[Resampling], Evidence], seed: int, samples: int = SAMPLES
 ) -> Coverage | None:
     """Coverage and power of the claim that `evaluate` judges; None if it cannot be judged or a control is missing."""
-    lows, highs = [], []
+    ends: list[tuple[float, float]] = []
     evidence = None
     for start in range(0, samples, SAMPLES_AT_ONCE):
         # What else a claim draws (a split of the problems) belongs to the population: it is the same every time.
@@ -81,13 +81,10 @@ def coverage(
             return None
         if evidence.decision.missing:
             return None
-        for resamples in evidence.decision.draws[1:].reshape(-1, DRAWS + 1)[:, 1:]:
-            low, high = percentile_interval(resamples)
-            lows.append(float(low))
-            highs.append(float(high))
+        ends += map(interval, evidence.decision.draws[1:].reshape(-1, DRAWS + 1))
     assert evidence is not None
     decision = evidence.decision
-    low, high = np.array(lows), np.array(highs)
+    low, high = np.array(ends).T
     return Coverage(
         claim=name,
         margin=decision.margin,

@@ -1,9 +1,9 @@
-"""Networks that read a passage of a run, and the run directory made of several networks' readings."""
+"""What an audit reads, the networks that read it, and the run directory made of several networks' readings."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
-from normprobe.config import SaeSettings
+from normprobe.config import SaeSettings, Study
 from normprobe.models.model import OpenModel
+from normprobe.models.open import open_for
 from normprobe.runs.layout import FILES
 from normprobe.runs.tables import Tables
 from normprobe.saes.activations import draw_tokens, sample_states, training_responses
@@ -51,6 +52,38 @@ class Passage:
             table[table["problem_id"].isin(names)] for table in (tables.responses, tables.tokens)
         )
         return cls(problems, responses.reset_index(drop=True), tokens.reset_index(drop=True))
+
+
+@dataclass(frozen=True)
+class AuditInputs:
+    """What an audit reads: a finished run, its study, and the width and k of its dictionaries."""
+
+    run: Path
+    study: Study
+    width: int
+    k: int
+
+    @property
+    def tables(self) -> Tables:
+        return Tables(self.run)
+
+    @property
+    def layers(self) -> list[int]:
+        return self.tables.layers("model")
+
+    def open(self) -> OpenModel:
+        """Open the run's model in this process."""
+        return open_for(self.study.model)
+
+    @property
+    def saes(self) -> SaeSettings:
+        """Settings of the dictionaries that an audit trains: the shape of the run's own."""
+        return replace(self.study.saes, width=self.width, k=self.k, n_samples=self.study.audit.sae_samples)
+
+    def whole(self, n_sae: int) -> Passage:
+        """As many problems as the run has: power is asked at its own size."""
+        n = self.tables.problems["split"].value_counts()
+        return Passage.of(self.tables, int(n["select"]), int(n["measure"]), n_sae)
 
 
 @dataclass(frozen=True)

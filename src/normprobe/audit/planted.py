@@ -117,9 +117,8 @@ def _attach(
         for ids, offset in zip(passage.responses["token_ids"], offsets, strict=True)
         if offset >= 0
     }
-    rows = torch.empty(
-        0, 0, dtype=torch.int64
-    )  # in the token table, of each token of this pass; −1 for padding
+    # In the token table, of each token of this pass; −1 for padding.
+    rows = torch.empty(0, 0, dtype=torch.int64)
 
     def locate(_module: object, _inputs: object, arguments: dict[str, torch.Tensor]) -> None:
         nonlocal rows

@@ -8,7 +8,7 @@ chance allows, and no more.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from normprobe.audit.networks import (
+    AuditInputs,
     Dictionaries,
     Passage,
     Reading,
@@ -31,26 +32,21 @@ from normprobe.claims.measure.readers import MODEL
 from normprobe.claims.registry import BY_NAME, evaluate_all
 from normprobe.config import SaeSettings
 from normprobe.models.model import OpenModel
+from normprobe.models.open import open_for
+from normprobe.saes.stages import load_reader
 from normprobe.saes.training import generator_for
 
 STAND_INS = ("model", "untrained", "early")
 PLAIN_ACCURACY, SUPPRESSED, PLANTED = 0.9, 0.6, 0.05
 
 
-def judge_nulls(
-    opened: OpenModel,
-    passage: Passage,
-    layers: Sequence[int],
-    settings: SaeSettings,
-    trained: bool,
-    numbers: range,
-    seed: int,
-) -> list[dict[str, Any]]:
+def judge_nulls(trained: bool, numbers: range, inputs: AuditInputs) -> list[dict[str, Any]]:
     """For each of these nulls, a row per claim that could be judged.
 
-    trained: the networks' dictionaries are trained on their own states, else random. seed: of every network, dictionary
-    and resample.
+    trained: the networks' dictionaries are trained on their own states, else random.
     """
+    n, seed, settings, layers = inputs.study.audit.problems, inputs.study.seed, inputs.saes, inputs.layers
+    opened, passage = inputs.open(), Passage.of(inputs.tables, n, n, 2 * n if trained else 0)
 
     def reading(index: int) -> Reading:
         """Network `index` with its own dictionaries."""
@@ -76,51 +72,49 @@ def judge_nulls(
     return rows
 
 
-def judge_in_place(
-    subjects: Mapping[str, OpenModel],
-    own: Mapping[str, Dictionaries],
-    subject: str,
-    passage: Passage,
-    layers: Sequence[int],
-    settings: SaeSettings,
-    seed: int,
-) -> list[dict[str, Any]]:
-    """A row per claim that can be judged with `subject` in the model's place, reading the model's responses.
+def judge_in_place(subject: str, inputs: AuditInputs) -> list[dict[str, Any]]:
+    """A row per claim that can be judged with `subject` in the model's place, reading the model's responses; none
+    for a run without that subject.
 
     Its untrained control is the run's twin; the twin's own is another random network with dictionaries trained in the
     same way. Claims that need an early checkpoint or generated answers are left out.
     """
-    twin, of_twin = subjects["untrained"], own["untrained"]
+    study, seed, settings, saes = inputs.study, inputs.study.seed, inputs.saes, inputs.run / "saes"
+    network = twin = inputs.open().untrained(seed)
+    if subject == "early":
+        if study.model.early_checkpoint is None:
+            return []
+        network = open_for(study.model.early_checkpoint)
+    passage = inputs.whole(2 * study.audit.problems)
     if subject == "untrained":
-        twin = twin.fresh(seed + 1)
-        of_twin = trained_dictionaries(twin, passage, layers, settings, "audit", seed, "twin of the twin")
+        twin = network.fresh(seed + 1)
+        key = ("audit", seed, "twin of the twin")
+        of_twin = trained_dictionaries(twin, passage, inputs.layers, settings, *key)
+    else:
+        of_twin = load_reader(saes, "untrained", twin)
     readings = {
-        "model": _read(subjects[subject], passage, own[subject], settings, seed),
+        "model": _read(network, passage, load_reader(saes, subject, network), settings, seed),
         "untrained": _read(twin, passage, of_twin, settings, seed),
     }
     return _judged(passage, readings, None, seed)
 
 
-def judge_planted(
-    opened: OpenModel, passage: Passage, settings: SaeSettings, seed: int
-) -> list[dict[str, Any]]:
+def judge_planted(inputs: AuditInputs) -> list[dict[str, Any]]:
     """A row per claim, each on the planted model that has its effect (`Claim.planted`): "reasoning" or "learning".
 
     Only the suppression table is drawn instead of measured, with a planted loss.
     """
-    shape = SaeSettings(width=opened.identity.d_model, k=min(settings.k, opened.identity.d_model))
-    twin, early = (opened.fresh(seed + offset) for offset in (1, 2))
-    layers = range(opened.identity.n_layers)
-    readings = {
-        name: _read(
-            network, passage, random_dictionaries(network, layers, shape, "audit", seed, name), shape, seed
-        )
-        for name, network in (("untrained", twin), ("early", early))
-    }
+    opened, passage, seed = inputs.open(), inputs.whole(0), inputs.study.seed
+    width, n_layers = opened.identity.d_model, opened.identity.n_layers
+    shape = SaeSettings(width=width, k=min(inputs.k, width))
+    readings = {}
+    for name, offset in (("untrained", 1), ("early", 2)):
+        network = opened.fresh(seed + offset)
+        own = random_dictionaries(network, range(n_layers), shape, "audit", seed, name)
+        readings[name] = _read(network, passage, own, shape, seed)
     found = []
     for name, effects in (("reasoning", REASONING), ("learning", LEARNING)):
-        surprisal = readings["early"].signals["surprisal"]
-        amplitude = amplitudes(passage, surprisal, opened.identity.n_layers, effects)
+        amplitude = amplitudes(passage, readings["early"].signals["surprisal"], n_layers, effects)
         model, own = plant(opened, passage, amplitude, generator_for("audit", seed, name))
         with_model = {"model": _read(model, passage, own, shape, seed), **readings}
         suppression = _simulated_suppression(passage, np.random.default_rng([seed, 2]), high_norm=PLANTED)

@@ -1,16 +1,10 @@
 """Claim 4: the theorem's assumptions A1-A4 hold (arXiv 2606.06188, section 3 and its assumption table).
 
-Estimand: the share of layers in which all four hold, each at the paper's threshold and on the measurement split.
-
-- A1, orthogonality. The paper's "mean |cos| < 0.02" is a statement about width: random directions have sqrt(2/(pi d)),
-  0.0176 at d = 2048 but 0.07 at d = 128. So the threshold is the multiple of that baseline that 0.02 is for the
-  narrowest model of the paper (d = 2048); 0.02 itself is shown and does not decide.
-- A2, reconstruction: R² > 0.95 over tokens. The ε of the theorem (of mean states) differs, and is shown.
-- A3, separation: |cos(B, R)| < 0.1, mean over problems of the larger of both modes.
-- A4, disentanglement: overlap of active features < 3 %, mean over problems; leakage ρ and drift κ are shown.
-
-A layer without reasoning features has nothing that could hold: it counts as failing. A random dictionary of the same
-shape must fail where the model passes; A1 alone is the same for both.
+The paper's "mean |cos| < 0.02" (A1) is a statement about width: random directions have sqrt(2/(pi d)), 0.0176 at
+d = 2048 but 0.07 at d = 128. So the threshold is the multiple of that baseline that 0.02 is for the narrowest model of
+the paper (d = 2048). R² (A2) is taken over tokens; the ε of the theorem is that of mean states. A3 is a mean over
+problems of the larger of both modes. A layer without reasoning features has nothing that could hold: it counts as
+failing. A random dictionary of the same shape must fail where the model passes; A1 alone is the same for both.
 """
 
 from __future__ import annotations

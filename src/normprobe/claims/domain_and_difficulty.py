@@ -1,14 +1,10 @@
 """Claim 9: thinking amplifies the norm more on harder problems, and its late spike separates domains (arXiv 2606.06188,
 amplification by difficulty, spike by domain).
 
-A problem has at each layer a log ratio: log(mean norm in think / mean norm in no_think). Its mean over layers is the
-problem's **amplification**; its mean over the last quarter of layers less that over the middle ones, its **spike**.
-The claim has two halves (`RULE`), both measured as a share of rank variance, so that one smallest effect serves both.
-
-Thoughts lengthen with difficulty and differ in length by domain, and a mean over more and later tokens is another mean.
-So both are measured twice: on whole responses (the paper's), and on the first 8 tokens of each response, matched in
-number and in place. 8, and not the shortest thought that is found: that is an extreme, and one empty thought would
-leave nothing to measure. (A response of fewer tokens counts whole.) Filler is as long as the thought by construction.
+Both halves of `RULE` are a share of rank variance, so that one smallest effect serves both. Thoughts lengthen with
+difficulty and differ in length by domain, and a mean over more and later tokens is another mean: hence the form that is
+matched in number and place. (8 tokens, not as many as the shortest thought has: one empty thought would leave nothing
+to measure. A response of fewer tokens counts whole.) Filler is as long as the thought by construction.
 """
 
 from __future__ import annotations
@@ -64,7 +60,6 @@ class _Problems:
     """
 
     def __init__(self, tables: Tables) -> None:
-        self.tables = tables
         self.measured = MeasuredTokens(tables, ["think", "no_think"])
         ids = self.measured.tokens.groupby(self.measured.problem)["problem_id"].first()
         about = tables.problems.set_index("problem_id").loc[ids, ["domain", "difficulty"]]
@@ -85,13 +80,13 @@ class _Problems:
     def log_ratio(self, subject: str, mode: str, among: Bool[np.ndarray, " token"]) -> _Ratio | None:
         """Of a mode to no_think, over these tokens of both; NaN for a problem that lacks some, None if all do."""
         high, low = self.measured.where(mode) & among, self.measured.where("no_think") & among
-        if not self.tables.has(f"signals/{subject}") or not high.any():
+        if not self.measured.tables.has(f"signals/{subject}") or not high.any():
             return None
-        norm = self.tables.signals(subject)["norm"]
+        norm = self.measured.tables.signals(subject)["norm"]
         return np.log(self.measured.means(norm, high) / self.measured.means(norm, low))[self.kept]
 
     def by_difficulty(self, ratio: _Ratio, weights: Float[np.ndarray, "draw problem"]) -> Draws:
-        """ρ·|ρ| of amplification and difficulty within domains."""
+        """ρ·|ρ| of amplification (mean log ratio over layers) and difficulty within domains."""
         known = np.isfinite(ratio).all(axis=1)
         amplification = ratio[known].mean(axis=1)
         rho = spearman_within(amplification, self.difficulty[known], self.domain[known], weights[:, known])

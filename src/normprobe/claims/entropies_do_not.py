@@ -1,15 +1,12 @@
 """Claim 2, the contrast: hidden, output and attention entropy follow the reasoning features less than the norm does.
 
-Estimand, measured as in `norm_tracks_features`: for each signal ρ with Σ_{i∈I} z_i within one layer over a
-problem's tokens, averaged over problems (with its sign), then |ρ| averaged over layers; the lead is the
-norm's |ρ| minus the best entropy's. (Resampling pushes a |ρ| near 0 up, of all signals alike.) The hidden entropy
-competes in three forms, since that of softmax(h) falls with the scale of h and so repeats the norm: softmax(h),
-softmax(√d·h/‖h‖) and h²/‖h‖² (which of them arXiv 2606.06188 used is not known to us).
+ρ is averaged over problems with its sign, |ρ| over layers. (Resampling pushes a |ρ| near 0 up, of all signals alike.)
+The hidden entropy competes in three forms, since that of softmax(h) falls with the scale of h and so repeats the norm:
+softmax(h), softmax(√d·h/‖h‖) and h²/‖h‖² (which of them arXiv 2606.06188 used is not known to us).
 
-Sinks are excluded in the second form of `RULE`, since a lead that a few massive norms give is none. With token
-identity, position and surprisal regressed out the lead decides nothing: whether the norm tracks anything once they are
-gone is what `norm_tracks_features` asks, and where it does not, a lead of nothing over nothing would be a second
-verdict on that claim.
+Sinks are excluded in the second form, since a lead that a few massive norms give is none. Whether the norm tracks
+anything once token identity, position and surprisal are regressed out is what `norm_tracks_features` asks: a lead of
+nothing over nothing would be a second verdict on that claim.
 """
 
 from __future__ import annotations
@@ -32,9 +29,8 @@ from normprobe.claims.measure.feature_correlation import (
     mode_gap,
 )
 from normprobe.claims.measure.measured_tokens import MeasuredTokens
-from normprobe.claims.measure.readers import MODEL, READER_NAMES, TWIN
+from normprobe.claims.measure.readers import ENTROPIES, MODEL, NAMES, NORM, READER_NAMES, TWIN
 from normprobe.claims.measure.resampling import Draws, Resampling, as_text, tidy
-from normprobe.claims.measure.signal_values import ENTROPIES, NAMES, NORM
 from normprobe.runs.tables import Tables
 from normprobe.stats.correlation import spearman
 
@@ -62,10 +58,10 @@ def _lead(strength: dict[str, Draws]) -> Draws:
     return strength[NORM] - np.maximum.reduce([strength[name] for name in ENTROPIES if name in strength])
 
 
-def _layerwise(tables: Tables, measured: MeasuredTokens, weights: np.ndarray) -> dict[str, Draws]:
+def _layerwise(measured: MeasuredTokens, weights: np.ndarray) -> dict[str, Draws]:
     """The paper's form on this model: ρ over layers of a signal's gap (think − no_think) with ΣΔz."""
-    layers, signals = tables.layers("model"), tables.signals("model")
-    rise, _ = mode_gap(measured, weights, tables.z("model")["z_reasoning"])
+    layers, signals = measured.tables.layers("model"), measured.tables.signals("model")
+    rise, _ = mode_gap(measured, weights, measured.tables.z("model")["z_reasoning"])
     return {
         f"layer-wise, {signal}": spearman(mode_gap(measured, weights, signals[signal][layers])[0], rise)
         for signal in SIGNALS
@@ -79,7 +75,7 @@ def measure(tables: Tables, resample: Resampling) -> Measurement:
     """
     measured = MeasuredTokens(tables, ["think", "no_think"])
     weights = resample(measured.n_problems)
-    rho = correlations(tables, measured, weights, SIGNALS)
+    rho = correlations(measured, weights, SIGNALS)
     strength = {
         form: {name: _strength(found) for name, found in named.items() if found}
         for form, named in rho.items()
@@ -94,7 +90,7 @@ def measure(tables: Tables, resample: Resampling) -> Measurement:
     frames = [
         *tidy(by_layer, tables.layers("model"), names_first=True),
         *tidy(strength[PLAIN], names_first=True),
-        *tidy({MODEL: _layerwise(tables, measured, weights)}, names_first=True),
+        *tidy({MODEL: _layerwise(measured, weights)}, names_first=True),
     ]
     return Measurement(
         form=PLAIN,

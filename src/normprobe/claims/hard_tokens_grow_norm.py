@@ -2,21 +2,15 @@
 
 The paper's reason is the gradient of the cross-entropy of the next token k, ∂L/∂h = Σ_j (p_j − 1[j=k]) e_j, large while
 p_k ≪ 1. It acts on the state that *predicts* k, one position before it, and so the norm is read there. The norm at the
-token's own position, which the words of the claim could also mean, is shown and does not decide: the reason says
-nothing about that state (it predicts another token), and correlations of neighbours would be taken for it.
+token's own position, which the words of the claim could also mean, does not decide: the reason says nothing about that
+state (it predicts another token), and correlations of neighbours would be taken for it.
 
-Estimand (`RULE`): over think and no_think together, without states that are sinks; given the frequency of both tokens,
-the predicted one and the one the state stands at, since rare words are hard to predict and frequency alone moves norms.
-Three ways of measuring must agree:
-
-- the final norm, given these;
-- frequency-matched: only hard against easy occurrences of the same word, all of one frequency. (The word the state
-  stands at keeps its mean: to grow there is a way in which training may raise the states before hard tokens.)
-- growth: the log of the final norm over the early checkpoint's, since training does not explain a norm that it never
-  raised. A norm that merely forgot where it was early on reverts to the mean and seems to grow where it was low; the
-  untrained twin in the place of the final model does so too, and is the control.
-
-In the first two forms the early checkpoint's own norm is a control: the relation must have become closer since.
+States that are sinks are left out. Frequency is that of both tokens, the predicted one and the one the state stands at:
+rare words are hard to predict, and frequency alone moves norms. In the frequency-matched form the word the state stands
+at keeps its mean: to grow there is a way in which training may raise the states before hard tokens. Growth is measured
+since training does not explain a norm that it never raised. A norm that merely forgot where it was early on reverts to
+the mean and seems to grow where it was low; the untrained twin in the place of the final model does so too, and is the
+control. In the other forms the early checkpoint's own norm is one: the relation must have become closer since.
 """
 
 from __future__ import annotations
@@ -70,7 +64,6 @@ class _Hardness:
     """The measured tokens with a surprisal in the early checkpoint, and its correlation with what a state has."""
 
     def __init__(self, tables: Tables) -> None:
-        self.tables = tables
         self.measured = MeasuredTokens(tables, ["think", "no_think"])
         written = self.measured.where("think") | self.measured.where("no_think")
         everywhere = np.ones_like(written)
@@ -93,11 +86,11 @@ class _Hardness:
 
     def of(self, subject: str, signal: str) -> _Tokens:
         """At the token itself."""
-        return self._pick(self.tables.signals(subject)[signal])
+        return self._pick(self.measured.tables.signals(subject)[signal])
 
     def log_norm(self, subject: str) -> _Tokens:
         """At the state that predicts the token."""
-        return np.log(self._pick(_before(self.tables.signals(subject)["norm"])))
+        return np.log(self._pick(_before(self.measured.tables.signals(subject)["norm"])))
 
     def correlation(
         self, values: _Tokens, *more: _Tokens, same_word: bool = False

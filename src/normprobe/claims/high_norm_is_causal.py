@@ -1,10 +1,9 @@
 """Claim 6: suppressing high-norm states hurts, suppressing others does not (arXiv 2606.06188, suppression figure).
 
-Estimand: the drop of high_norm less that of random_matched (`RULE`). Paired: every problem is answered under every
-treatment. class_matched is a control since high norms sit at tokens of certain kinds, and harm there may cost more
-whatever the norm. The treatments that do not count and disturb the *same* states ask other questions: `rotation`,
-whether any disturbance of these states hurts as much; `direction_only`, whether it is the norm as such. Which
-treatments decide was settled before the final model was traced.
+class_matched is a control since high norms sit at tokens of certain kinds, and harm there may cost more whatever the
+norm. The treatments that disturb the *same* states ask other questions: `rotation`, whether any disturbance of these
+states hurts as much; `direction_only`, whether it is the norm as such. Which treatments decide was settled before the
+final model was traced.
 """
 
 from __future__ import annotations

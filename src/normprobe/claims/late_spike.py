@@ -57,7 +57,6 @@ class _Contrast(NamedTuple):
 
 
 def _contrast(
-    tables: Tables,
     measured: MeasuredTokens,
     weights: Float[np.ndarray, "draw problem"],
     masks: tuple[Bool[np.ndarray, " token"], Bool[np.ndarray, " token"]],
@@ -65,6 +64,7 @@ def _contrast(
     features: str = "z_reasoning",
 ) -> _Contrast:
     """Thinking and not, by the masks of their tokens."""
+    tables = measured.tables
     z, norm = tables.z(reader)[features], tables.signals(reader)["norm"][tables.layers(reader)]
     z_high, z_low = (average(weights, measured.means(z, mask)) for mask in masks)
     n_high, n_low = (average(weights, measured.means(norm, mask)) for mask in masks)
@@ -83,7 +83,7 @@ def measure(tables: Tables, resample: Resampling) -> Measurement:
         raise NotMeasurable("it needs dictionaries in the middle half and in the last quarter of layers")
     measured = MeasuredTokens(tables, ["think", "no_think"])
     weights = resample(measured.n_problems)
-    contrast = partial(_contrast, tables, measured, weights)
+    contrast = partial(_contrast, measured, weights)
 
     think, no_think, filler = (measured.where(mode) for mode in ("think", "no_think", "filler"))
     answers = measured.identical_answers("think")

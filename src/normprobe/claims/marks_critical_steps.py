@@ -1,8 +1,7 @@
 """Claim 7: token by token the norm lights up at critical reasoning steps (arXiv 2606.06188, heat map of layer 34).
 
-Estimand: the probability that a token at which something is computed has a higher norm than another token of the same
-thought (AUROC; 0.5 is chance, and below 0.5 is a finding too). Copied tokens of the same string are one of the three
-forms of `RULE`, since a token's identity alone moves its norm.
+An AUROC below 0.5 is a finding too. Copied tokens of the same string are a form of `RULE`, since a token's identity
+alone moves its norm.
 """
 
 from __future__ import annotations
@@ -48,7 +47,6 @@ class _Thoughts:
     """The measured thought tokens that have a role, in think: `role`, `problem` [token], and AUROCs on them."""
 
     def __init__(self, tables: Tables) -> None:
-        self.tables = tables
         self.measured = MeasuredTokens(tables, ["think"])
         tokens = self.measured.tokens
         self.mask = self.measured.where("think", ["thought"]) & tokens["role"].notna().to_numpy(dtype=bool)
@@ -66,7 +64,7 @@ class _Thoughts:
         )
 
     def scores(self, subject: str, signal: str = "norm") -> Float[np.ndarray, "layer token"]:
-        values = self.measured.pick(self.tables.signals(subject)[signal], self.mask)
+        values = self.measured.pick(self.measured.tables.signals(subject)[signal], self.mask)
         return np.atleast_2d(values).astype(float)
 
     def marks(

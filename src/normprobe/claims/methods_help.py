@@ -1,10 +1,8 @@
 """Claim 10: ALRR, ERSS and LRS improve accuracy, without training (arXiv 2606.06188, main results).
 
-Estimand, by method: the margin of `RULE`. ALRR and ERSS run with the settings that did best on a tuning split (the
-paper's own were among them); LRS sums the norms of the deepest layers over the last third. A baseline does what its
-method does with the norm taken out: those of ALRR make as many extra passes elsewhere; those of ERSS disturb the same
-states otherwise, or all states by a fixed vector; those of LRS choose among the same samples. Other uses of the norm
-(its mean, votes that it weights) are rivals of LRS's form and not of the claim, so they are shown and do not count.
+The settings tuned include the paper's own; LRS sums the norms of the deepest layers over the last third. A baseline
+does what its method does with the norm taken out. Other uses of the norm (its mean, votes that it weights) are rivals
+of LRS's form and not of the claim, so they are shown and do not count.
 """
 
 from __future__ import annotations

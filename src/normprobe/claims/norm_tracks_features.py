@@ -3,9 +3,8 @@
 The paper correlates over layers: the gap of the mean norms with ΣΔz. That is reported, and decides nothing: the norm
 grows with depth, codes scale with the state, and so untrained networks with random dictionaries reach 0.7 to 0.9.
 
-Estimand: Spearman's ρ of ‖h‖ and Σ_{i∈I} z_i within one layer, over the tokens of one problem's responses (think and
-no_think together), in the three forms of `RULE`. Token identity (with it frequency) is regressed out of both since a
-feature that fires on certain words, and a norm that is high on the same words, track the words and not each other.
+Token identity (with it frequency) is regressed out of both since a feature that fires on certain words, and a norm that
+is high on the same words, track the words and not each other.
 """
 
 from __future__ import annotations
@@ -21,9 +20,16 @@ from normprobe.claims.margin import Form, control
 from normprobe.claims.measure.drawing import by_reader
 from normprobe.claims.measure.feature_correlation import NO_SINKS, PLAIN, REGRESSED, correlations, mode_gap
 from normprobe.claims.measure.measured_tokens import MeasuredTokens
-from normprobe.claims.measure.readers import MODEL, READER_NAMES, TWIN, null_readers, readable, subject_of
+from normprobe.claims.measure.readers import (
+    MODEL,
+    NORM,
+    READER_NAMES,
+    TWIN,
+    null_readers,
+    readable,
+    subject_of,
+)
 from normprobe.claims.measure.resampling import Draws, Resampling, as_text, over_layers, tidy
-from normprobe.claims.measure.signal_values import NORM
 from normprobe.runs.tables import Tables
 from normprobe.stats.correlation import spearman
 from normprobe.style import GREY
@@ -42,11 +48,9 @@ LAYERWISE = "layer-wise ρ"
 NO_SCALE, NO_DEPTH = f"{LAYERWISE}, per-layer scale removed", f"{LAYERWISE}, depth partialled out"
 
 
-def _layerwise(
-    tables: Tables, reader: str, measured: MeasuredTokens, weights: np.ndarray
-) -> dict[str, Draws]:
+def _layerwise(measured: MeasuredTokens, reader: str, weights: np.ndarray) -> dict[str, Draws]:
     """The paper's ρ over layers, of the gap in norm with ΣΔz; raw, per unit norm of each layer, and given depth."""
-    layers = tables.layers(reader)
+    tables, layers = measured.tables, measured.tables.layers(reader)
     gap, scale = mode_gap(measured, weights, tables.signals(subject_of(reader))["norm"][layers])
     rise, _ = mode_gap(measured, weights, tables.z(reader)["z_reasoning"])
     return {
@@ -64,11 +68,11 @@ def measure(tables: Tables, resample: Resampling) -> Measurement:
     weights = resample(measured.n_problems)
     by_layer = {
         form: {name: None if rho is None else rho[NORM] for name, rho in named.items()}
-        for form, named in correlations(tables, measured, weights, [NORM]).items()
+        for form, named in correlations(measured, weights, [NORM]).items()
     }
     means = {form: over_layers(named) for form, named in by_layer.items()}
     layerwise = {
-        READER_NAMES[reader]: _layerwise(tables, reader, measured, weights)
+        READER_NAMES[reader]: _layerwise(measured, reader, weights)
         for reader in ("model", *null_readers(tables))
         if readable(tables, reader)
     }

@@ -46,9 +46,8 @@ def run_tasks(study: Study, profile: LayerProfile) -> pd.DataFrame:
     def under(treatment: str, policy: Policy | None) -> pd.DataFrame:
         model.policy = policy
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", UntriggeredWarning
-            )  # a treatment that never acts is a result here
+            # A treatment that never acts is a result here.
+            warnings.simplefilter("ignore", UntriggeredWarning)
             found = evaluate(
                 model,
                 tasks=tasks,

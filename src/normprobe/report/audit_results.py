@@ -12,7 +12,8 @@ import pandas as pd
 
 from normprobe.claims.evidence import Evidence
 from normprobe.claims.registry import CLAIMS
-from normprobe.errors import NormprobeError, refusing_damage
+from normprobe.errors import refusing_damage
+from normprobe.report.findings import NothingToDraw
 from normprobe.report.table import markdown, marked, number
 from normprobe.runs.directory import Run
 from normprobe.stats.verdict import SUPPORTED
@@ -43,12 +44,10 @@ class Audit:
 
     @classmethod
     def load(cls, run: Path) -> Audit:
-        """Raises NormprobeError if the run was not audited, or the file is damaged."""
+        """Raises NothingToDraw if the run was not audited, NormprobeError if the file is damaged."""
         path = run / "audit" / "audit.json"
         if not is_audited(run):
-            raise NormprobeError(
-                f"expected {path}, which this run does not have; run `normprobe audit {run}`"
-            )
+            raise NothingToDraw(f"This run was not audited; `normprobe audit {run}` does it.")
         advice = f"delete {path.parent} and audit again"
         with refusing_damage(f"the results of an audit in {path}", advice, ValueError, KeyError, TypeError):
             found = json.loads(path.read_text(encoding="utf-8"))

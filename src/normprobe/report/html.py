@@ -15,11 +15,10 @@ from normprobe.claims.evidence import VERDICTS, Evidence
 from normprobe.claims.registry import BY_NAME
 from normprobe.report import heatmap, method_results, signal_comparison
 from normprobe.report.accuracy_table import accuracy_table
-from normprobe.report.assumption_table import assumption_table
-from normprobe.report.audit_results import HEAD, Audit, is_audited
+from normprobe.report.audit_results import HEAD, Audit
 from normprobe.report.figure import Drawing
 from normprobe.report.findings import Findings, NothingToDraw
-from normprobe.report.table import HOLM, SHAPES, count, holm_p, margin, value
+from normprobe.report.table import HOLM, SHAPES, assumption_table, count, holm_p, margin, value
 from normprobe.report.what_would_change import binding, margins, what_would_change
 from normprobe.runs.atomic import atomic_write_text, refusing_disk_errors
 from normprobe.runs.directory import Run
@@ -45,7 +44,7 @@ def write_report(run_path: Path) -> Path:
         skipped=findings.skipped,
         counts={verdict: sum(item.verdict == verdict for item in evidence) for verdict in VERDICTS},
         holm=holm_p(evidence),
-        audit=_audit(run.path, evidence),
+        audit=_or_lacking(lambda: _audit(run.path, evidence)),
         margins=margins(evidence) if evidence else None,
         changes=[what_would_change(item) for item in evidence],
         signals=_or_lacking(lambda: _signals(run.path)),
@@ -87,8 +86,6 @@ def _or_lacking(section: Callable[[], Any]) -> Any:
 
 
 def _audit(run: Path, evidence: Sequence[Evidence]) -> Section:
-    if not is_audited(run):
-        return {"lacking": f"This run was not audited; `normprobe audit {run.name}` does it."}
     audit = Audit.load(run)
     head, compared = audit.stand_ins(evidence)
     rows, compared = (

@@ -14,7 +14,7 @@ from normprobe.report.figure import HEIGHT, Drawing
 from normprobe.report.findings import NothingToDraw
 from normprobe.report.table import Cells, cells, count, number, with_interval
 from normprobe.runs.tables import Tables
-from normprobe.stats.paired import Estimate, mcnemar, paired_difference
+from normprobe.stats.paired import Estimate, mcnemar, mcnemar_of, paired_difference
 from normprobe.style import BLUE, GREEN, GREY, ORANGE, VERMILION
 
 PLAIN = "plain"
@@ -112,12 +112,10 @@ def task_table(tasks: pd.DataFrame) -> Cells:
         before = plain.to_numpy()
         for treatment, own in table.groupby("treatment", sort=False):
             after = own.set_index("problem_id")["correct"].reindex(plain.index).to_numpy()
-            right_or_wrong = set(np.unique(np.concatenate([before, after]))) <= {0.0, 1.0}
-            gain = (
-                mcnemar(after == 1, before == 1)
-                if right_or_wrong
-                else paired_difference(after, before, np.random.default_rng(0))
-            )
+            if np.isin([before, after], [0.0, 1.0]).all():
+                gain = mcnemar(after == 1, before == 1)
+            else:
+                gain = paired_difference(after, before, np.random.default_rng(0))
             acted = own["acted"].iloc[0]
             rows.append(
                 {
@@ -165,7 +163,7 @@ def draw_sensitivity(panels: Sequence[Any], varied: pd.DataFrame) -> None:
     for axes, (knob, rows) in zip(panels, varied.groupby("knob", sort=False), strict=True):
         ordered = rows.sort_values("value").to_dict("records")
         for place, row in enumerate(ordered):
-            gain = _estimate(row)
+            gain = mcnemar_of(row["gained"], row["lost"], row["n"])
             axes.vlines(place, *gain.interval, color=VERMILION, linewidth=1.2)
             axes.plot(place, gain.value, "o", color=VERMILION)
         axes.axhline(0.0, color=BLUE, linestyle="--", linewidth=0.8)
@@ -185,7 +183,9 @@ def draw_failures(axes: Any, treatments: pd.DataFrame) -> None:
         before, after = (t["correct"].astype(bool).to_numpy() for t in (plain, table))
         silent = (table["answer"] == "").to_numpy()
         won, lost, never = (
-            float(share.mean()) for share in (after & ~before, before & ~after & ~silent, before & silent)
+            (after & ~before).mean(),
+            (before & ~after & ~silent).mean(),
+            (before & silent).mean(),
         )
         axes.barh(height, won, color=GREEN, height=0.7, label="won")
         axes.barh(height, -lost, color=ORANGE, height=0.7, label="lost: a wrong value")
@@ -234,15 +234,8 @@ def _gain(gain: Estimate, treatment: Hashable) -> dict[str, str]:
     return {"Gain": with_interval(gain.value, gain.interval), "p": _p(gain)}
 
 
-def _estimate(row: Mapping[Hashable, Any]) -> Estimate:
-    """A paired gain from its counts."""
-    after, before = np.zeros(row["n"], dtype=bool), np.zeros(row["n"], dtype=bool)
-    after[: row["gained"]], before[row["gained"] : row["gained"] + row["lost"]] = True, True
-    return mcnemar(after, before)
-
-
 def _counted(row: Mapping[Hashable, Any]) -> str:
-    gain = _estimate(row)
+    gain = mcnemar_of(row["gained"], row["lost"], row["n"])
     counts = f"{row['gained']} / {row['lost']} of {row['n']}"
     return f"{with_interval(gain.value, gain.interval)} ({counts}, p {_p(gain)})"
 

@@ -9,9 +9,8 @@ from typing import Any
 import pandas as pd
 
 from normprobe.claims.measure.drawing import dots
-from normprobe.claims.measure.readers import MODEL, READER_NAMES
+from normprobe.claims.measure.readers import MODEL, NAMES, NORM, READER_NAMES
 from normprobe.claims.measure.signal_comparison import NAME
-from normprobe.claims.measure.signal_values import NAMES, NORM
 from normprobe.report.figure import WIDTH, Drawing
 from normprobe.report.findings import NothingToDraw
 from normprobe.report.table import number, with_interval

@@ -27,7 +27,11 @@ def mcnemar(first: Bool[np.ndarray, " n"], second: Bool[np.ndarray, " n"]) -> Es
     Interval: Wald after half an observation is added to each count (Agresti & Min 2005), which keeps its coverage where
     few or no pairs disagree.
     """
-    n, won, lost = len(first), int((first & ~second).sum()), int((~first & second).sum())
+    return mcnemar_of(int((first & ~second).sum()), int((~first & second).sum()), len(first))
+
+
+def mcnemar_of(won: int, lost: int, n: int) -> Estimate:
+    """`mcnemar` of n pairs, from the counts of those that only the first and only the second gets right."""
     if n == 0:
         return Estimate(float("nan"), (float("nan"), float("nan")), float("nan"))
     p = binomtest(won, won + lost).pvalue if won + lost else 1.0

@@ -16,7 +16,7 @@ from normprobe.claims.measure.feature_correlation import (
     feature_correlation,
 )
 from normprobe.claims.measure.measured_tokens import MeasuredTokens
-from normprobe.claims.measure.signal_values import NORM
+from normprobe.claims.measure.readers import NORM
 from normprobe.runs.tables import Tables
 
 
@@ -74,7 +74,7 @@ def test_every_arm_is_measured_as_the_slow_reference_does(run, form, reader, sub
     tables = Tables(run)
     measured = MeasuredTokens(tables, ["think", "no_think"])
     weights = np.ones((1, measured.n_problems))
-    fast = feature_correlation(tables, reader, measured, weights, form, [NORM])[NORM]
+    fast = feature_correlation(measured, reader, weights, form, [NORM])[NORM]
     np.testing.assert_allclose(fast[0], slowly(tables, reader, subject, form), atol=1e-9)
 
 
@@ -83,7 +83,7 @@ def test_a_signal_that_was_not_recorded_is_left_out_and_one_without_layers_meets
     measured = MeasuredTokens(tables, ["think", "no_think"])
     weights = np.ones((1, measured.n_problems))
     told = feature_correlation(
-        tables, "model", measured, weights, NO_SINKS, ["norm", "surprisal", "unheard_of"], [5, 7]
+        measured, "model", weights, NO_SINKS, ["norm", "surprisal", "unheard_of"], [5, 7]
     )
     assert set(told) == {"norm", "surprisal"}
     assert all(rho.shape == (1, 2) for rho in told.values())

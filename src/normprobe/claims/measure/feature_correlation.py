@@ -1,16 +1,13 @@
 """How closely a signal follows the reasoning features within one layer, over the tokens of one problem's responses.
 
 Spearman's ρ with Σ_{i∈I} z_i over a problem's response tokens (think and no_think together), averaged over problems.
-Depth cannot enter it, nor can differences between problems. In three forms:
+Depth cannot enter it, nor can differences between problems. Sinks are excluded in the second and third of `FORMS`:
+their massive norms say nothing about features, and one would shift its token's mean.
 
-- all tokens;
-- sinks excluded: their massive norms say nothing about features;
-- token identity, position, surprisal regressed out (sinks excluded too, since one would shift its token's mean):
-  the mean over all measured tokens of the same vocabulary item is taken off the signal and Σz alike, what is left is
-  ranked within the problem, and the ranks of position and surprisal are partialled out linearly. (Of the norm it is the
-  logarithm, since norms grow by factors.) A token's frequency is a function of its identity, and leaves with it. A
-  token that occurs once is left with 0 and adds nothing.
-  Surprisal is that of the network which the signal was read from, so that all readers go through the same steps.
+In the third the mean over all measured tokens of the same vocabulary item is taken off the signal (of the norm its
+logarithm, since norms grow by factors) and Σz alike, what is left is ranked within the problem, and the ranks of
+position and surprisal are partialled out linearly. Frequency leaves with identity; a token that occurs once is left
+with 0. Surprisal is that of the network which the signal was read from.
 """
 
 from __future__ import annotations
@@ -22,16 +19,14 @@ import pandas as pd
 from jaxtyping import Float
 
 from normprobe.claims.measure.measured_tokens import MeasuredTokens
-from normprobe.claims.measure.readers import READER_NAMES, null_readers, readable, subject_of
+from normprobe.claims.measure.readers import LAYERLESS, NORM, READER_NAMES, null_readers, readable, subject_of
 from normprobe.claims.measure.resampling import average
-from normprobe.claims.measure.signal_values import LAYERLESS, NORM, read_signal
 from normprobe.claims.measure.within_groups import (
     centred_within,
     correlation_within,
     ranks_within,
     residuals_within,
 )
-from normprobe.runs.tables import Tables
 
 PLAIN = "all tokens"
 NO_SINKS = "sinks excluded"
@@ -43,19 +38,16 @@ ByLayer = Float[np.ndarray, "draw layer"]
 
 
 def correlations(
-    tables: Tables,
-    measured: MeasuredTokens,
-    weights: Float[np.ndarray, "draw problem"],
-    signals: Sequence[str],
+    measured: MeasuredTokens, weights: Float[np.ndarray, "draw problem"], signals: Sequence[str]
 ) -> dict[str, dict[str, dict[str, ByLayer] | None]]:
     """`feature_correlation` by form, reader (this model and its nulls, by name; None for one that the run lacks) and
     signal."""
     return {
         form: {
-            READER_NAMES[reader]: feature_correlation(tables, reader, measured, weights, form, signals)
-            if readable(tables, reader)
+            READER_NAMES[reader]: feature_correlation(measured, reader, weights, form, signals)
+            if readable(measured.tables, reader)
             else None
-            for reader in ("model", *null_readers(tables))
+            for reader in ("model", *null_readers(measured.tables))
         }
         for form in FORMS
     }
@@ -74,16 +66,15 @@ def mode_gap(
 
 
 def feature_correlation(
-    tables: Tables,
-    reader: str,
     measured: MeasuredTokens,
+    reader: str,
     weights: Float[np.ndarray, "draw problem"],
     form: str,
     signals: Sequence[str],
     layers: Sequence[int] | None = None,
 ) -> dict[str, ByLayer]:
     """ρ of each signal that the reader's subject has, at the reader's layers (or those of them in `layers`)."""
-    known = tables.layers(reader)
+    known = measured.tables.layers(reader)
     layers = known if layers is None else layers
     mask = measured.where("think") | measured.where("no_think")
     if form != PLAIN:
@@ -92,7 +83,7 @@ def feature_correlation(
     identity, _ = pd.factorize(measured.tokens["token_id"][mask])
 
     def read(signal: str) -> Float[np.ndarray, "#layer token"] | None:
-        values = read_signal(tables, subject_of(reader), signal, layers, measured, mask)
+        values = measured.read(subject_of(reader), signal, layers, mask)
         return np.log(values) if values is not None and signal == NORM else values
 
     covariates = [values for name in LAYERLESS if (values := read(name)) is not None]
@@ -104,7 +95,7 @@ def feature_correlation(
         return residuals_within(rest, ranks_within(np.concatenate(covariates), problem), problem)
 
     rows = [known.index(layer) for layer in layers]
-    z = prepared(measured.pick(tables.z(reader)["z_reasoning"][rows], mask).astype(float))
+    z = prepared(measured.pick(measured.tables.z(reader)["z_reasoning"][rows], mask).astype(float))
     return {
         signal: average(weights, correlation_within(prepared(values), z, problem, measured.n_problems))
         for signal in signals

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
+from normprobe.claims.measure.readers import LAYERLESS
 from normprobe.errors import NormprobeError
 from normprobe.runs.tables import Tables
 
@@ -49,7 +50,7 @@ class MeasuredTokens:
     """
 
     def __init__(self, tables: Tables, modes: Sequence[str]) -> None:
-        tokens = tables.tokens
+        self.tables, tokens = tables, tables.tokens
         in_scope = (tokens["split"] == "measure") & tokens["segment"].isin(list(RESPONSE))
         answered = tokens[in_scope & tokens["mode"].isin(list(modes))].groupby("problem_id")["mode"].nunique()
         problems = answered.index[answered == len(modes)]
@@ -79,6 +80,18 @@ class MeasuredTokens:
         self, values: Float[np.ndarray, "*layer run_token"], mask: Bool[np.ndarray, " token"]
     ) -> Float[np.ndarray, "*layer picked"]:
         return values[..., self._columns[mask]]
+
+    def read(
+        self, subject: str, signal: str, layers: Sequence[int], mask: Bool[np.ndarray, " token"]
+    ) -> Float[np.ndarray, "#layer picked"] | None:
+        """A signal of the masked tokens at these layers, float64; one row if it has no layers, None if not recorded."""
+        if signal == "position":
+            return self.tokens["position"].to_numpy(dtype=float)[None, mask]
+        values = self.tables.signals(subject).get(signal)
+        if values is None:
+            return None
+        values = values[None] if signal in LAYERLESS else values[list(layers)]
+        return self.pick(values, mask).astype(float)
 
     def means(
         self, values: Float[np.ndarray, "layer run_token"], mask: Bool[np.ndarray, " token"]

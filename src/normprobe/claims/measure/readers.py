@@ -1,4 +1,4 @@
-"""The readers and subjects that claims compare, the names a reader of the evidence sees, and which are controls."""
+"""The readers, subjects and signals that claims compare: the names that the evidence shows, and which are controls."""
 
 from __future__ import annotations
 
@@ -13,6 +13,18 @@ READER_NAMES = {
 MODEL, TWIN = READER_NAMES["model"], READER_NAMES["untrained"]
 FILLER = "filler instead of a thought"
 """The length control: the model in the mode `filler`."""
+
+NORM = "norm"
+ENTROPIES = {
+    "entropy_softmax": "hidden entropy, softmax(h)",
+    "entropy_rms": "hidden entropy, unit scale",
+    "entropy_energy": "hidden entropy, h²/‖h‖²",
+    "output_entropy": "output entropy",
+    "attention_entropy": "attention entropy",
+}
+# What a token has in no layer, and would know without opening the model or by reading its output alone.
+LAYERLESS = {"surprisal": "surprisal", "position": "position"}
+NAMES = {NORM: "norm", **ENTROPIES, **LAYERLESS}
 
 
 def null_subjects(tables: Tables) -> list[str]:

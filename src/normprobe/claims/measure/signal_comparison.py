@@ -8,8 +8,8 @@ Three targets, each read within one layer and averaged over the last quarter of 
   over problems. Hard problems differ from easy ones in more than their answers, so also among problems of the same
   domain and difficulty only.
 
-The sign is the direction of the relation, the distance from 0 its strength; layers of opposite sign cancel, since a
-reader would first have to know which is which. The untrained twin reads the same tokens.
+Layers of opposite sign cancel, since a reader would first have to know which is which. The untrained twin reads the
+same tokens.
 """
 
 from __future__ import annotations
@@ -29,9 +29,8 @@ from normprobe.claims.measure.measured_tokens import (
     NotMeasurable,
     late_layers,
 )
-from normprobe.claims.measure.readers import READER_NAMES
+from normprobe.claims.measure.readers import NAMES, NORM, READER_NAMES
 from normprobe.claims.measure.resampling import Draws, Resampling, average, interval
-from normprobe.claims.measure.signal_values import NAMES, NORM, read_signal
 from normprobe.claims.measure.within_groups import auroc_within
 from normprobe.runs.tables import Tables
 from normprobe.stats.classification import weighted_auroc
@@ -49,7 +48,6 @@ CHANCE = 0.5
 class _Sample:
     """What all signals and targets share: the measured tokens, the resamples of their problems, the late layers."""
 
-    tables: Tables
     measured: MeasuredTokens
     weights: Float[np.ndarray, "draw problem"]
     late: list[int]
@@ -63,7 +61,7 @@ class _Sample:
     ) -> dict[str, Float[np.ndarray, "_ masked"]]:
         """Each signal of the masked tokens in the late layers (the twin has no positions of its own)."""
         known = {
-            signal: read_signal(self.tables, subject, signal, self.late, self.measured, mask)
+            signal: self.measured.read(subject, signal, self.late, mask)
             for signal in NAMES
             if subject == "model" or signal != "position"
         }
@@ -84,7 +82,7 @@ def compare_signals(tables: Tables, resample: Resampling) -> pd.DataFrame:
     """
     measured = MeasuredTokens(tables, ["think", "no_think"])
     depth = len(tables.signals("model")[NORM])
-    sample = _Sample(tables, measured, resample(measured.n_problems), late_layers(range(depth), depth))
+    sample = _Sample(measured, resample(measured.n_problems), late_layers(range(depth), depth))
     subjects = [subject for subject in ("model", "untrained") if tables.has(f"signals/{subject}")]
     rows = []
     for (target, measure), subject in itertools.product(_TARGETS.items(), subjects):
@@ -125,11 +123,11 @@ def _numbers(draws: Draws, norm: Draws) -> dict[str, float]:
 
 
 def _features(sample: _Sample, subject: str) -> _Found:
-    tables, measured = sample.tables, sample.measured
+    measured, tables = sample.measured, sample.measured.tables
     late = [layer for layer in sample.late if tables.has(f"z/{subject}") and layer in tables.layers(subject)]
     if not late:
         return _NOTHING
-    found = feature_correlation(tables, subject, measured, sample.weights, NO_SINKS, list(NAMES), late)
+    found = feature_correlation(measured, subject, sample.weights, NO_SINKS, list(NAMES), late)
     return {signal: rho.mean(axis=1) for signal, rho in found.items()}, measured.n_problems
 
 
@@ -147,7 +145,7 @@ def _computed(sample: _Sample, subject: str) -> _Found:
 
 
 def _correct(sample: _Sample, subject: str, *, alike: bool) -> _Found:
-    tables, tokens, mask = sample.tables, sample.measured.tokens, sample.thought()
+    tables, tokens, mask = sample.measured.tables, sample.measured.tokens, sample.thought()
     if not tables.has("responses") or not tables.has("problems"):
         return _NOTHING
     scored = tables.responses.dropna(subset="correct").set_index("response_id")["correct"].astype(bool)

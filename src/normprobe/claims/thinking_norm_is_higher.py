@@ -1,8 +1,7 @@
 """Claim 2, first half: the norm is higher in thinking, layer by layer (arXiv 2606.06188, norm by layer).
 
-Estimand: the gap of `RULE`, norms being means over problems of the mean over a problem's tokens. A logarithm, so that
-late layers with their large norms do not drown the others. The paper measures whole responses; these hold different
-tokens, and a token's identity alone moves its norm, hence the answer tokens that both modes wrote identically.
+The gap is a logarithm, so that late layers with their large norms do not drown the others. Whole responses hold
+different tokens, and a token's identity alone moves its norm: hence the answer tokens that both modes wrote.
 """
 
 from __future__ import annotations

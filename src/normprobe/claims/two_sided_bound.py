@@ -3,8 +3,7 @@
 With constants measured on the problem itself the inequality is algebra and cannot fail. The claim is that constants
 fixed on one half of the measured problems bound S on the *other* half, and that the bound says something: a half that
 reads "at least 0" or "at most ∞" is vacuous, and Θ needs both. The signed form decides, since I was chosen on other
-problems and some Δ are negative; I⁺, the paper's own thresholds and the bound from norms alone are shown and do not
-count.
+problems and some Δ are negative.
 """
 
 from __future__ import annotations

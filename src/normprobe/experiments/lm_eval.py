@@ -243,11 +243,7 @@ class NormprobeLM(LM):
         return min(wanted, room), temperature, tuple(until)
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> Never:
-        """Refused: a policy acts on what the model itself writes, each token with the history of those before it.
-
-        A text that is merely scored was not written so: its likelihood would say nothing of generating under the
-        policy, and that of the plain model is what `--model hf` gives.
-        """
+        """Refused: a policy acts on what the model itself writes, and a text that is merely scored was not."""
         raise NormprobeError(
             f"expected tasks that generate, got {requests[0].task_name or 'one'} that scores given texts, where no "
             "policy can act; use its generative variant, or --model hf for the plain model"

@@ -110,16 +110,9 @@ def compare_signals(tables: Tables, resample: Resampling) -> pd.DataFrame:
 
 def _numbers(draws: Draws, norm: Draws) -> dict[str, float]:
     over_norm = np.abs(draws) - np.abs(norm)
-    (low, high), (over_low, over_high) = interval(draws), interval(over_norm)
-    return {
-        "estimate": float(draws[0]),
-        "low": low,
-        "high": high,
-        "strength": float(abs(draws[0])),
-        "over_norm": float(over_norm[0]),
-        "over_norm_low": over_low,
-        "over_norm_high": over_high,
-    }
+    values = draws[0], *interval(draws), abs(draws[0]), over_norm[0], *interval(over_norm)
+    names = "estimate low high strength over_norm over_norm_low over_norm_high".split()
+    return dict(zip(names, map(float, values), strict=True))
 
 
 def _features(sample: _Sample, subject: str) -> _Found:

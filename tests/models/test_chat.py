@@ -1,4 +1,4 @@
-"""Chat modes on the three kinds of template, and spans by token id."""
+"""Chat modes on three kinds of template, and spans; what families of models do is in test_formats.py."""
 
 import pytest
 from hypothesis import given
@@ -10,7 +10,8 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerFast
 
 from normprobe.errors import NormprobeError
-from normprobe.models.chat import MODES, Chat, Spans
+from normprobe.models.chat import MODES, Chat
+from normprobe.models.thoughts import Spans
 from normprobe.problems.testbed.tokenizer import build_tokenizer
 
 QWEN3 = (
@@ -123,12 +124,12 @@ def test_spans_of_a_response_are_its_thought_and_answer(thought, answer, padding
     word = chat._tokenizer.convert_tokens_to_ids
     prompt = chat.prompt_ids("math ?", "think")
     prompt = prompt[:-1] if wrote_open else prompt
-    opening = [chat.think_open_id] if wrote_open else []
+    opening = word(["<think>"]) if wrote_open else []
     ids = [
         *prompt,
         *opening,
         *word(thought),
-        chat.think_close_id,
+        *word(["</think>"]),
         *word(answer),
         chat.eos_ids[0],
         *[chat.pad_id] * padding,
@@ -179,11 +180,20 @@ def test_a_thought_that_is_only_closed_began_with_the_response(qwen3):
     )
 
 
-def test_the_first_close_ends_the_thought(qwen3):
+def test_the_answer_is_what_follows_the_last_close(qwen3):
     prompt = qwen3.prompt_ids("1+1?", "think")
     ids = [*prompt, *qwen3._encode("<think>a</think>b</think>c")]
     spans = qwen3.spans(ids, len(prompt))
-    assert text_of(qwen3, ids[slice(*spans.answer)]) == "b</think>c"
+    assert text_of(qwen3, ids[slice(*spans.thought)]) == "a"
+    assert text_of(qwen3, ids[slice(*spans.answer)]) == "c"
+
+
+def test_a_thought_after_the_answer_that_never_ends_is_truncated(qwen3):
+    prompt = qwen3.prompt_ids("1+1?", "think")
+    ids = [*prompt, *qwen3._encode("<think>a</think>2, wait<think>no")]
+    spans = qwen3.spans(ids, len(prompt))
+    assert text_of(qwen3, ids[slice(*spans.thought)]) == "a"
+    assert (spans.answer, spans.truncated) == ((-1, -1), True)
 
 
 def test_end_ids_come_from_model_and_tokenizer():
@@ -195,7 +205,7 @@ def test_end_ids_come_from_model_and_tokenizer():
 @pytest.mark.parametrize(
     "tokenizer, told",
     [
-        (byte_level(QWEN3, think=False), "thinking mode"),
+        (byte_level(PLAIN), "thinking mode"),
         (byte_level(None), "chat template"),
         (byte_level("{% if %}"), "renders"),
     ],
@@ -213,15 +223,9 @@ def test_a_tokenizer_that_cannot_think_is_refused(tokenizer, told):
         ("?", "filler", -1, "n_filler"),
         ("?", "think", 2, "n_filler"),
         ("</think>", "think", 0, "without"),
+        ("a<|im_end|>b", "think", 0, "control token"),
     ],
 )
 def test_impossible_prompts_are_refused(qwen3, question, mode, n, told):
     with pytest.raises(NormprobeError, match=told):
         qwen3.prompt_ids(question, mode, n)
-
-
-def test_a_template_without_any_switch_still_has_three_modes():
-    """The thought is opened and closed for it, as Qwen3's template would."""
-    chat = Chat(byte_level(PLAIN), [])
-    assert text_of(chat, chat.prompt_ids("1+1?", "no_think")) == "1+1?<think>\n\n</think>\n\n"
-    assert text_of(chat, chat.prompt_ids("1+1?", "filler", 2)) == "1+1?<think>\n . .\n</think>\n\n"

@@ -27,7 +27,6 @@ from normprobe.errors import NormprobeError
 from normprobe.experiments.lm_eval_tasks import DIRECTORY
 from normprobe.experiments.samples import sample_draws
 from normprobe.layer_profile import LayerProfile
-from normprobe.models.chat import CLOSE, OPEN
 from normprobe.models.open import open_model, use_one_thread_if_tiny
 from normprobe.policies.spec import Spec, build
 
@@ -137,19 +136,11 @@ class NormprobeLM(LM):
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
         """The prompt in this mode, also where the template has no switch for it (see `normprobe.models.chat`)."""
-        text = str(
-            self.tokenizer.apply_chat_template(
-                chat_history,
-                tokenize=False,
-                add_generation_prompt=add_generation_prompt,
-                continue_final_message=not add_generation_prompt,
-                enable_thinking=self.mode == "think",
-            )
+        if add_generation_prompt:
+            return self.engine.chat.prompt_text(chat_history, self.mode)
+        return str(
+            self.tokenizer.apply_chat_template(chat_history, tokenize=False, continue_final_message=True)
         )
-        if self.mode == "think" or not add_generation_prompt or text.rstrip().endswith(CLOSE):
-            return text
-        opened = text if text.rstrip().endswith(OPEN) else f"{text}{OPEN}\n"
-        return f"{opened}\n{CLOSE}\n\n"
 
     def tok_encode(self, text: str) -> list[int]:
         """Token ids of a text that the chat template has given its special tokens."""
@@ -195,8 +186,7 @@ class NormprobeLM(LM):
             for i, tokens in zip(members, written.tokens, strict=True):
                 ids, n_prompt = prompts[i] + tokens, len(prompts[i])
                 unclosed += self.engine.chat.spans(ids, n_prompt).truncated
-                # As lm-eval has it, the last mark closes a thought that closes twice.
-                answer = self.engine.chat.answer_text(ids, n_prompt).split(CLOSE)[-1].lstrip()
+                answer = self.engine.chat.answer_text(ids, n_prompt)
                 for end in filter(None, until):
                     answer = answer.split(end)[0]
                 answers[i] = answer

@@ -1,0 +1,165 @@
+"""Finds the thinking format of a tokenizer by reading its chat template.
+
+In this order: the tokenizer's own `response_template` (new in transformers 5), the table `FORMATS`, a message of the
+assistant rendered with its `reasoning_content`, and marks that stand in the template's text. A mark in the vocabulary
+proves nothing: Qwen3-Instruct-2507 has `<think>` and never writes it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from jinja2 import TemplateError, meta
+from transformers import PreTrainedTokenizerBase
+from transformers.utils.chat_template_utils import _compile_jinja_template
+
+from normprobe.errors import NormprobeError
+from normprobe.models.formats import ELICITED, FORMATS, PAIRS, Ask, ThinkingFormat
+
+TODAY = datetime.datetime(2025, 1, 1)
+"""What a template that asks for the date is told, so that a run replays."""
+_SWITCHES: Mapping[str, tuple[Any, Any]] = {
+    "enable_thinking": (True, False),
+    "thinking": (True, False),
+    "reasoning": (True, False),
+    "skip_reasoning": (False, True),
+    "reasoning_effort": ("high", "none"),
+}
+"""Keyword of a chat template → its values for thinking and for not. Others with a like name are true and false."""
+_TAG = r"<[^<>\s]+>|\[[^\[\]\s]+\]"
+
+
+class Template:
+    """The chat template of a tokenizer. Raises NormprobeError if there is none."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+        if not tokenizer.chat_template:
+            raise NormprobeError(
+                "expected a tokenizer with a chat template, got none; add chat_template.jinja to the model's directory"
+            )
+        self.source: str = re.sub(
+            r"strftime_now\(\s*(['\"])(.*?)\1\s*\)",
+            lambda call: repr(TODAY.strftime(call[2])),
+            tokenizer.get_chat_template(),
+        )
+        try:
+            environment = _compile_jinja_template(self.source).environment
+            self.variables = meta.find_undeclared_variables(environment.parse(self.source))
+        except TemplateError as cause:
+            raise self._refusal(cause) from cause
+
+    def render(self, messages: list[dict[str, Any]], *, prompt: bool = True, **keywords: Any) -> str:
+        """The messages as text; prompt: and what begins the answer. Raises NormprobeError if that fails."""
+        try:
+            return str(
+                self._tokenizer.apply_chat_template(
+                    messages,
+                    chat_template=self.source,
+                    tokenize=False,
+                    add_generation_prompt=prompt,
+                    **keywords,
+                )
+            )
+        except TemplateError as cause:
+            raise self._refusal(cause) from cause
+
+    @staticmethod
+    def _refusal(cause: TemplateError) -> NormprobeError:
+        return NormprobeError(
+            f"expected a chat template that renders a user's question, got {type(cause).__name__} "
+            f"({cause}); correct chat_template.jinja in the model's directory"
+        )
+
+    def ask(self, how: Ask, question: str = "?") -> str:
+        """The prompt of a question in a mode."""
+        text = f"{question}\n\n{how.instruction}" if how.instruction else question
+        messages = [{"role": "system", "content": how.system}] if how.system else []
+        return self.render([*messages, {"role": "user", "content": text}], **how.kwargs) + how.prefill
+
+
+def find_format(template: Template, response_template: Mapping[str, Any] | None = None) -> ThinkingFormat:
+    """The format of a chat template, both modes filled in. Raises NormprobeError if the template marks no thought."""
+    marks = _declared(response_template) or _in_table(template) or _rendered(template) or _in_text(template)
+    if marks is None:
+        raise NormprobeError(
+            "expected a model with a thinking mode, got a chat template that marks no thought; use a thinking model "
+            "such as Qwen3, an R1 distillation or tiny-thinker, name its marks (--think-start, --think-end), "
+            f"or ask by instruction (--thinking-format {ELICITED.name})"
+        )
+    return with_modes(marks, template)
+
+
+def with_modes(marks: ThinkingFormat, template: Template) -> ThinkingFormat:
+    """The format with its missing modes: by the template's switch if it has one, else by closing the thought at once."""
+    think, no_think = marks.think, marks.no_think
+    if think is None and no_think is None:
+        think, no_think = _switch(template, marks) or (None, None)
+    think = think or Ask()
+    return dataclasses.replace(marks, think=think, no_think=no_think or _forced(template, marks, think))
+
+
+def _declared(response_template: Mapping[str, Any] | None) -> ThinkingFormat | None:
+    """The marks that a tokenizer declares for parsing its responses."""
+    fields = (response_template or {}).get("fields", {})
+    field = next((value for name, value in fields.items() if name in ("reasoning_content", "thinking")), {})
+    start, end = field.get("open"), field.get("close")
+    if not isinstance(start, str) or not isinstance(end, str):
+        return None  # a pattern, or several marks: the template tells
+    return ThinkingFormat("response_template", open=start, close=end)
+
+
+def _in_table(template: Template) -> ThinkingFormat | None:
+    return next((entry for entry in FORMATS if all(sign in template.source for sign in entry.signs)), None)
+
+
+def _rendered(template: Template) -> ThinkingFormat | None:
+    """The marks around `reasoning_content`, as the template writes a turn of the assistant."""
+    message = {"role": "assistant", "content": "qanswerq", "reasoning_content": "qthoughtq"}
+    try:
+        text = template.render([{"role": "user", "content": "?"}, message], prompt=False)
+    except NormprobeError:
+        return None
+    around = re.search(rf"({_TAG})\s*qthoughtq\s*({_TAG}).*qanswerq", text, re.DOTALL)
+    return around and ThinkingFormat("chat template", open=around[1], close=around[2])
+
+
+def _in_text(template: Template) -> ThinkingFormat | None:
+    """A known pair of marks of which the template writes or reads one."""
+    found = (pair for pair in PAIRS if any(mark in template.source for mark in pair))
+    return next((ThinkingFormat("chat template", open=start, close=end) for start, end in found), None)
+
+
+def _switch(template: Template, marks: ThinkingFormat) -> tuple[Ask, Ask] | None:
+    """How the template is asked to think and not to: a keyword that it reads, or a word in the system text."""
+    others = sorted(name for name in template.variables if re.search("think|reason", name))
+    for keyword in [*_SWITCHES, *others]:
+        values = _SWITCHES.get(keyword, (True, False))
+        if keyword not in template.variables or (values[1] == "none" and "none" not in template.source):
+            continue
+        on, off = (Ask(kwargs={keyword: value}) for value in values)
+        thinking, answering = template.ask(on), template.ask(off)
+        if thinking != answering:
+            inverted = thinking.rstrip().endswith(marks.close.strip())
+            return (off, on) if inverted else (on, off)
+    off = Ask(system="/no_think")
+    if off.system in template.source and template.ask(off).replace(off.system, "") != template.ask(Ask()):
+        return Ask(), off
+    return None
+
+
+def _forced(template: Template, marks: ThinkingFormat, think: Ask) -> Ask:
+    """The think prompt with the thought closed at once, in the line breaks that the family uses."""
+    text, start = template.ask(think), marks.open.strip()
+    opened = text.rstrip()
+    if start and opened.endswith(start):
+        written = marks.close if opened == text else f"\n{marks.close}\n\n"
+    elif marks.open.startswith("<think>"):
+        written = f"{marks.open}\n\n{marks.close}\n\n"
+    else:
+        written = f"{marks.open}{marks.close}"
+    return dataclasses.replace(think, prefill=f"{think.prefill}{written}", forced=True)

@@ -14,10 +14,13 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+from normprobe.claims.conditions import failures, measure_conditions
 from normprobe.claims.measure.signal_comparison import NAME as SIGNALS
 from normprobe.claims.registry import CLAIMS, evaluate_all
 from normprobe.config import Study
+from normprobe.errors import NormprobeError
 from normprobe.layer_profile import LayerProfile
+from normprobe.report.conditions_table import conditions_text
 from normprobe.runs.atomic import atomic_write_json
 from normprobe.runs.directory import StageLabel, read_label
 from normprobe.runs.layout import FILES
@@ -68,6 +71,14 @@ def _fill_responses(session: Session, folder: Path) -> None:
 def _fill_traces(session: Session, folder: Path) -> None:
     from normprobe.tracing.trace import fill_traces
 
+    conditions = measure_conditions(session.tables.responses)
+    session.log(conditions_text(conditions))
+    failed = failures(conditions)
+    if "think" in failed and not session.study.allow_failed_conditions:
+        raise NormprobeError(
+            f"expected a model that thinks when it is asked to, but {failed['think']}; see normprobe doctor, "
+            "--thinking-format and --max-new-tokens, or go on with --allow-failed-conditions"
+        )
     with ExitStack() as eager:
         for opened in session.subjects.values():
             eager.enter_context(opened.returning_attentions())
@@ -154,7 +165,8 @@ def _fill_evidence(session: Session, folder: Path) -> None:
     for name in unchanged:
         for path in finished.glob(f"{name}.*"):
             shutil.copy2(path, folder)
-    evaluate_all(session.tables, seed, folder, unchanged)
+    allow = session.study.allow_failed_conditions
+    evaluate_all(session.tables, seed, folder, unchanged, allow_failed=allow)
     atomic_write_json(folder / CLAIM_KEYS, keys)
 
 
@@ -162,7 +174,8 @@ def _evidence_key(name: str, version: int, needs: Collection[str], evidence: Sta
     """What one part of the evidence depends on: what needs no table of methods/ outlasts an evaluation of methods."""
     uses_methods = any(stage_of(need) == "methods" for need in needs)
     reads = {stage: key for stage, key in evidence.reads.items() if uses_methods or stage != "methods"}
-    settings = {"version": version, "seed": evidence.settings["seed"]}
+    settings = {key: value for key, value in evidence.settings.items() if key != "claims"}
+    settings |= {"version": version}
     return StageLabel(name, evidence.version, settings, reads).key
 
 
@@ -188,7 +201,11 @@ def _read(*paths: str) -> Callable[[Study], dict[str, Any]]:
 
 
 def _claims(study: Study) -> dict[str, Any]:
-    return {"seed": study.seed, "claims": {claim.name: claim.version for claim in CLAIMS}}
+    return {
+        "seed": study.seed,
+        "allow_failed_conditions": study.allow_failed_conditions,
+        "claims": {claim.name: claim.version for claim in CLAIMS},
+    }
 
 
 _MEASURED = ("problems", "responses", "traces", "reductions", "profile", "experiments")
@@ -202,7 +219,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             "responses",
             1,
-            _read("model", "max_new_tokens", "responses.batch_size", "seed"),
+            _read("model", "thinking", "max_new_tokens", "responses.batch_size", "seed"),
             ("problems",),
             _fill_responses,
         ),

@@ -161,7 +161,7 @@ def _judged(
 ) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory(prefix="normprobe-audit-") as name:
         tables = write_tables(Path(name), passage, readings, suppression)
-        return [_finding(evidence) for evidence in evaluate_all(tables, seed, Path(name) / "evidence")]
+        return [_finding(evidence) for evidence in evaluate_all(tables, seed, Path(name) / "evidence", allow_failed=True)]
 
 
 def _finding(evidence: Evidence) -> dict[str, Any]:

@@ -192,6 +192,7 @@ CLAIM = Claim(
     ),
     rule=RULE,
     needs=frozenset({"sums", "pairs", "dictionary"}),
+    modes=frozenset({"think", "no_think"}),
     unit="share of layers in which A1-A4 all hold",
     smallest_effect=SMALLEST_EFFECT,
     measure=measure,

@@ -176,6 +176,7 @@ CLAIM = Claim(
     ),
     rule=RULE,
     needs=frozenset({"tokens", "signals/model", "signals/early"}),
+    modes=frozenset({"think"}),
     unit="partial Spearman ρ of early surprisal and final norm over tokens, last quarter of layers",
     smallest_effect=SMALLEST_EFFECT,
     measure=measure,

@@ -201,6 +201,7 @@ CLAIM = Claim(
     ),
     rule=RULE,
     needs=frozenset({"suppression"}),
+    modes=frozenset({"think"}),
     unit="accuracy lost under high_norm beyond random_matched",
     smallest_effect=SMALLEST_EFFECT,
     measure=measure,

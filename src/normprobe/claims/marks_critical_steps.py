@@ -171,6 +171,7 @@ CLAIM = Claim(
     ),
     rule=RULE,
     needs=frozenset({"tokens", "roles", "signals/model"}),
+    modes=frozenset({"think"}),
     unit="AUROC of the norm for computed tokens, last quarter of layers",
     smallest_effect=SMALLEST_EFFECT,
     null=CHANCE,

@@ -169,6 +169,7 @@ CLAIM = Claim(
     ),
     rule=RULE,
     needs=frozenset({"method_treatments", "selection"}),
+    modes=frozenset({"think"}),
     unit="accuracy gained over plain generation by the weakest method",
     smallest_effect=SMALLEST_EFFECT,
     measure=measure,

@@ -136,6 +136,7 @@ CLAIM = Claim(
     ),
     rule=RULE,
     needs=frozenset({"tokens", "signals/model", "dictionary", "z/model"}),
+    modes=frozenset({"think", "no_think"}),
     unit="Spearman ρ within a layer over tokens",
     smallest_effect=SMALLEST_EFFECT,
     measure=measure,

@@ -6,19 +6,22 @@ import importlib
 import json
 import pkgutil
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from normprobe import claims
 from normprobe.claims.claim import Claim
+from normprobe.claims.conditions import failures, measure_conditions
 from normprobe.claims.evidence import Evidence
 from normprobe.claims.measure import signal_comparison
 from normprobe.claims.measure.measured_tokens import NotMeasurable
 from normprobe.claims.measure.resampling import Resampling
 from normprobe.runs.atomic import atomic_write_json
+from normprobe.runs.layout import FILES
 from normprobe.runs.tables import Tables
 
 
@@ -35,28 +38,40 @@ BY_NAME = {claim.name: claim for claim in CLAIMS}
 
 
 def evaluate_all(
-    tables: Tables, seed: int, directory: Path, unchanged: Collection[str] = ()
+    tables: Tables, seed: int, directory: Path, unchanged: Collection[str] = (), *, allow_failed: bool = False
 ) -> list[Evidence]:
     """Judge every claim on a run, compare its signals and write it all into `directory` (made if missing).
 
-    unchanged: names whose files are there already.
+    unchanged: names whose files are there already. allow_failed: judge also what rests on failed conditions.
     """
     directory.mkdir(parents=True, exist_ok=True)
+    failed: Mapping[str, str] = {}
+    if tables.has("responses"):
+        conditions = measure_conditions(tables.responses)
+        conditions.to_parquet(directory / FILES["conditions"].name, index=False)
+        failed = failures(conditions)
     for claim in CLAIMS:
         if claim.name not in unchanged:
-            write_claim(claim, tables, seed, directory)
+            rests_on = "; ".join(line for mode, line in failed.items() if mode in claim.modes)
+            write_claim(claim, tables, seed, directory, failed=rests_on, allow_failed=allow_failed)
     if signal_comparison.NAME not in unchanged:
         write_signals(tables, seed, directory)
     return write_verdicts(directory)
 
 
-def write_claim(claim: Claim, tables: Tables, seed: int, directory: Path) -> None:
+def write_claim(
+    claim: Claim, tables: Tables, seed: int, directory: Path, *, failed: str = "", allow_failed: bool = False
+) -> None:
     """Judge one claim and write `{name}.json` (`Evidence.to_dict`) and `{name}.parquet` (its series).
 
-    A claim that the run has too little for leaves only the JSON: {claim, statement, reason}.
+    A claim that the run has too little for leaves only the JSON: {claim, statement, reason}; so does one that rests on
+    conditions that have failed, unless they are allowed.
     """
     try:
+        if failed and not allow_failed:
+            raise NotMeasurable(f"{failed} (--allow-failed-conditions judges it nevertheless)")
         evidence, series = claim.judge(tables, _resampling(seed, claim.name), seed)
+        evidence = replace(evidence, allowed=failed)
     except NotMeasurable as lacking:
         skipped = {"claim": claim.name, "statement": claim.statement, "reason": str(lacking)}
         atomic_write_json(directory / f"{claim.name}.json", skipped)

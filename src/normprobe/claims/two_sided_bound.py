@@ -180,6 +180,7 @@ CLAIM = Claim(
     ),
     rule=RULE,
     needs=frozenset({"sums", "pairs", "dictionary"}),
+    modes=frozenset({"think", "no_think"}),
     unit="share of held-out bound inputs for which the bound holds and is not vacuous",
     smallest_effect=SMALLEST_EFFECT,
     null=GUARANTEED,

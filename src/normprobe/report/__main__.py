@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> None:
     given = parser.parse_args(argv)
     if given.markdown:
         evidence = read_evidence(given.run)
-        print(f"{markdown_table(evidence)}\n\n{HOLM}")
+        print("\n\n".join([markdown_table(evidence), HOLM, *allowed(evidence)]))
         if is_audited(given.run):
             print(f"\n{Audit.load(given.run).markdown(evidence)}")
     else:

@@ -49,7 +49,7 @@ class Finding:
         item = self.evidence
         return (
             f"{self.claim.caption} Estimate: {value(item)} ({item.full_unit}), "
-            f"n = {count(item.n)} {item.n_unit}; verdict: {item.verdict}."
+            f"n = {count(item.n)} {item.n_unit}; verdict: {item.verdict}{' †' if item.allowed else ''}."
         )
 
 

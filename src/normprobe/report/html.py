@@ -42,6 +42,8 @@ def write_report(run_path: Path) -> Path:
         name=str(manifest["identities"].get("model", {}).get("name", run.path.name)),
         findings=list(findings),
         skipped=findings.skipped,
+        conditions=_conditions(tables),
+        allowed=allowed(evidence),
         counts={verdict: sum(item.verdict == verdict for item in evidence) for verdict in VERDICTS},
         holm=holm_p(evidence),
         audit=_or_lacking(lambda: _audit(run.path, evidence)),
@@ -83,6 +85,13 @@ def _or_lacking(section: Callable[[], Any]) -> Any:
         return section()
     except NothingToDraw as error:
         return {"lacking": str(error)}
+
+
+def _conditions(tables: Tables) -> Section:
+    if not tables.has("conditions"):
+        return {"lacking": "This run has no responses."}
+    head, rows = conditions_table(tables.conditions)
+    return {"head": head, "rows": rows, "failed": failed(tables.conditions)}
 
 
 def _audit(run: Path, evidence: Sequence[Evidence]) -> Section:

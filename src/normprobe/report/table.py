@@ -76,6 +76,17 @@ def marked(verdict: str) -> str:
     return f"{SHAPES[verdict]} {verdict}"
 
 
+def of_claim(item: Evidence) -> str:
+    """The verdict, and a mark if it rests on failed conditions."""
+    return f"{marked(item.verdict)}{' †' if item.allowed else ''}"
+
+
+def allowed(evidence: Sequence[Evidence]) -> list[str]:
+    """What the mark † means, a line for each set of failed conditions."""
+    conditions = dict.fromkeys(item.allowed for item in evidence if item.allowed)
+    return [f"† rests on conditions that have failed and were allowed: {line}" for line in conditions]
+
+
 def holm_p(evidence: Sequence[Evidence]) -> list[str]:
     """The p of each claim's margin, adjusted over the claims that have one: `Holm p 0.005`; empty for the others."""
     p = np.array([item.decision.p for item in evidence], dtype=float)
@@ -92,7 +103,7 @@ def verdict_table(evidence: Sequence[Evidence]) -> str:
     """
     lines = [_row("claim, its controls", "verdict", "estimate [95 % interval]"), "─" * WIDTH]
     for item, p in zip(evidence, holm_p(evidence), strict=True):
-        lines.append(_row(item.claim, marked(item.verdict), value(item)))
+        lines.append(_row(item.claim, of_claim(item), value(item)))
         lines += textwrap.wrap(
             f"  n = {count(item.n)} {item.n_unit}; {item.full_unit}", WIDTH, subsequent_indent="  "
         )
@@ -103,7 +114,8 @@ def verdict_table(evidence: Sequence[Evidence]) -> str:
         lines.append(_row("  estimate − strongest control (decides)", p, margin(item.decision)))
         lines += textwrap.wrap(item.note, WIDTH, initial_indent="  → ", subsequent_indent="    ")
         lines.append("")
-    return "\n".join([*lines, *textwrap.wrap(HOLM, WIDTH, break_on_hyphens=False)])
+    below = [HOLM, *allowed(evidence)]
+    return "\n".join([*lines, *(part for text in below for part in textwrap.wrap(text, WIDTH, break_on_hyphens=False))])
 
 
 def markdown_table(evidence: Sequence[Evidence]) -> str:
@@ -114,7 +126,7 @@ def markdown_table(evidence: Sequence[Evidence]) -> str:
         rows.append(
             {
                 "claim": f"`{item.claim}`",
-                "verdict": marked(item.verdict),
+                "verdict": of_claim(item),
                 "estimate [95 % interval]": f"{value(item)}<br>{item.full_unit}",
                 "controls": "<br>".join(controls) or "–",
                 "margin that decides": "<br>".join(filter(None, (margin(item.decision), p))),

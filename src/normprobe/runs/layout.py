@@ -70,6 +70,8 @@ FILES: dict[str, RunFile] = {
             answer_end     integer
             finish         text       stop, or length (cut off at the limit)
             truncated      flag       whether the thought never ended
+            leaked         flag       whether it thinks although the prompt had closed the thought
+            asked          text       documented, forced or elicited: how the family is asked for the mode
             answer_text    text       the answer as text
             correct        flag?      missing where nobody can tell
         """),
@@ -101,6 +103,20 @@ FILES: dict[str, RunFile] = {
         )
         for subject in SUBJECTS
     },
+    "conditions": RunFile(
+        "evidence/conditions.parquet",
+        "a row per mode: whether the responses are what the claims take them for; shares of responses",
+        columns("""
+            mode       text
+            asked      text      documented, forced or elicited
+            n          integer   responses
+            thought    number    whose thought holds a token
+            leaked     number    that think although the prompt had closed the thought
+            truncated  number    cut off at the limit, or in their thought
+            answered   number    that hold an answer
+            correct    number?   right, of those that can be judged
+        """),
+    ),
     "training": RunFile(
         "saes/training.parquet",
         "a row per trained dictionary",

@@ -112,11 +112,16 @@ def _row(
         "answer_end": spans.answer[1],
         "finish": finish,
         "truncated": spans.truncated,
+        "leaked": spans.leaked,
+        "asked": chat.ask(mode).how,
         "answer_text": answer_text,
         "correct": None if scorer is None or gold is None else scorer(answer_text, gold),
     }
 
 
 def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    types = dict.fromkeys(_INTEGERS, "int64") | {"truncated": "bool", "correct": "boolean"}
+    types = (
+        dict.fromkeys(_INTEGERS, "int64")
+        | {"truncated": "bool", "leaked": "bool", "correct": "boolean"}
+    )
     return pd.DataFrame(rows).astype(types)

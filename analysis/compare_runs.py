@@ -18,15 +18,15 @@ from normprobe.runs.atomic import atomic_write_text, refusing_disk_errors
 from normprobe.runs.directory import Run
 
 ESTIMATE = "estimate"
-COLUMNS = ["run", "model", "seed", "claim", "verdict"]
+COLUMNS = ["run", "model", "seed", "claim", "verdict", "allowed"]
 COLUMNS += ["quantity", "form", "value", "low", "high", "unit", "n", "n_unit"]
 
 
 def compare(runs: list[Path]) -> pd.DataFrame:
     """One row per run, claim and quantity: the claim's own estimate (`ESTIMATE`) and each of its controls by label.
 
-    Columns: `COLUMNS`, low and high being the 95 % interval; NaN where nothing could be computed. Raises NormprobeError
-    for a run without readable evidence, and for two runs of one name.
+    Columns: `COLUMNS`. allowed: failed conditions that were allowed; low and high: the 95 % interval, NaN where nothing
+    could be computed. Raises NormprobeError for a run without readable evidence, and for two runs of one name.
     """
     names = [run.resolve().name for run in runs]
     if len(set(names)) < len(names):
@@ -45,7 +45,7 @@ def _rows(path: Path, name: str) -> Iterator[tuple[object, ...]]:
             (ESTIMATE, item),
             *((control.label, control) for control in item.controls),
         ):
-            shared = name, model, item.seed, item.claim, item.verdict
+            shared = name, model, item.seed, item.claim, item.verdict, item.allowed
             number = quantity, measured.form, measured.estimate, *measured.interval
             yield *shared, *number, item.unit, item.n, item.n_unit
 
@@ -54,7 +54,7 @@ def side_by_side(table: pd.DataFrame) -> str:
     """Claims down, runs across: verdict, estimate with its interval. A claim that a run did not judge shows a dash."""
     estimates = table[table["quantity"] == ESTIMATE]
     cells = [
-        f"{marked(row['verdict'])} {with_interval(row['value'], (row['low'], row['high']))}"
+        f"{marked(row['verdict'], row['allowed'])} {with_interval(row['value'], (row['low'], row['high']))}"
         for row in estimates.to_dict("records")
     ]
     wide = estimates.assign(cell=cells).pivot(index="claim", columns="run", values="cell").fillna("–")

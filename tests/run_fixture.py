@@ -137,7 +137,13 @@ def _responses(tokens: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
     table = by_response.agg(token_ids=("token_id", list)).reset_index()
     right = table["mode"].map({"think": 0.95, "no_think": 0.4, "filler": 0.5})
     return table.assign(
-        n_prompt=2, sample=0, finish="stop", truncated=False, correct=rng.random(len(table)) < right
+        n_prompt=2,
+        sample=0,
+        finish="stop",
+        truncated=False,
+        leaked=False,
+        asked="documented",
+        correct=rng.random(len(table)) < right,
     )
 
 

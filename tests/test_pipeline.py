@@ -204,9 +204,9 @@ def judged(monkeypatch) -> list[str]:
     """The claims that are judged from now on, in order."""
     names: list[str] = []
 
-    def recorded(claim, tables, seed, folder) -> None:
+    def recorded(claim, *arguments, **options) -> None:
         names.append(claim.name)
-        write_claim(claim, tables, seed, folder)
+        write_claim(claim, *arguments, **options)
 
     monkeypatch.setattr("normprobe.claims.registry.write_claim", recorded)
     return names

@@ -7,6 +7,7 @@ Every default and every help text stands here and nowhere else. `normprobe.study
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -18,6 +19,7 @@ from normprobe.local_files import fingerprint
 from normprobe.problems import ProblemSource, open_source
 from normprobe.problems.testbed import bundled
 from normprobe.settings import Settings
+from normprobe.thinking_formats import read_format
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,48 @@ class ModelSettings(Settings, section="model"):
         """The weights, and where and how they compute."""
         weights = fingerprint(self.name, self.revision)
         return {"model": weights, "dtype": self.dtype, "device": self.device}
+
+
+@dataclass(frozen=True)
+class ThinkingSettings(Settings, section="thinking"):
+    """How the model marks its thought and is asked to think or not. By default its chat template tells."""
+
+    format: Annotated[str | None, arg(name="thinking-format", metavar="NAME|FILE")] = None
+    """a family of the table, 'elicited' (by an instruction, for models without marks), or a YAML file"""
+    start: Annotated[str | None, arg(name="think-start", metavar="TEXT")] = None
+    """the text that opens a thought (with --think-end)"""
+    end: Annotated[str | None, arg(name="think-end", metavar="TEXT")] = None
+    """the text that closes a thought (with --think-start)"""
+    system_prompt: Annotated[str | None, arg(metavar="TEXT")] = None
+    """system text, in every mode"""
+    chat_template_kwargs: Annotated[str | None, arg(metavar="JSON")] = None
+    """keywords of the chat template, in every mode, such as '{"reasoning_effort": "high"}'"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.given  # noqa: B018  checked here, before a run begins
+
+    @property
+    def given(self) -> Mapping[str, Any] | None:
+        """What `open_model` takes as `thinking`. Raises NormprobeError for JSON, or a file, that is none."""
+        values: dict[str, Any] = {} if self.format is None else dict(read_format(self.format))
+        if (self.start is None) != (self.end is None):
+            raise NormprobeError(
+                "expected --think-start and --think-end, got one of them; give both, or none"
+            )
+        texts = {"open": self.start, "close": self.end, "system": self.system_prompt}
+        values |= {name: text for name, text in texts.items() if text is not None}
+        if self.chat_template_kwargs is not None:
+            try:
+                values["kwargs"] = json.loads(self.chat_template_kwargs)
+            except ValueError as error:
+                raise NormprobeError(
+                    f"expected thinking.chat_template_kwargs as JSON, got {self.chat_template_kwargs!r}; correct it"
+                ) from error
+        return values or None
+
+    def identity(self) -> dict[str, Any]:
+        return {"given": self.given}
 
 
 @dataclass(frozen=True)
@@ -188,6 +232,7 @@ class Study(Settings):
     """All settings of a run."""
 
     model: OmitArgPrefixes[ModelSettings] = field(default_factory=ModelSettings)
+    thinking: OmitArgPrefixes[ThinkingSettings] = field(default_factory=ThinkingSettings)
     problems: OmitArgPrefixes[ProblemSettings] = field(default_factory=ProblemSettings)
     responses: OmitArgPrefixes[ResponseSettings] = field(default_factory=ResponseSettings)
     tracing: OmitArgPrefixes[TracingSettings] = field(default_factory=TracingSettings)
@@ -197,6 +242,8 @@ class Study(Settings):
     audit: Fixed[Suppress[AuditSettings]] = field(default_factory=AuditSettings)
     seed: int = 0
     """of everything random"""
+    allow_failed_conditions: bool = False
+    """go on, and judge, where the model does not think when it is asked to; every table then carries a mark"""
 
     @property
     def source(self) -> ProblemSource:

@@ -66,16 +66,15 @@ def main(argv: list[str] | None = None) -> None:
         return
     import pandas as pd
 
-    from normprobe.report.findings import read_evidence
     from normprobe.report.html import write_report
     from normprobe.report.method_results import task_table
-    from normprobe.report.table import verdict_table
+    from normprobe.report.terminal import terminal_text
 
     if with_tasks:
         head, rows = task_table(session.tables.tasks)
         print(pd.DataFrame(rows, columns=list(head)).to_string(index=False))
     else:
-        print(verdict_table(read_evidence(command.run)))
+        print(terminal_text(command.run))
     if session.run.is_current("evidence"):
         print(f"report: {write_report(command.run)}")
 

@@ -14,10 +14,10 @@ from normprobe.console import run_main
 from normprobe.engines.hf import HfEngine
 from normprobe.errors import NormprobeError
 from normprobe.layer_profile import LayerProfile
-from normprobe.models.chat import MODES
 from normprobe.models.model import BUNDLED
 from normprobe.models.open import open_model, use_one_thread_if_tiny
 from normprobe.policies.spec import Spec, build
+from normprobe.thinking_formats import MODES
 
 
 def main(argv: list[str] | None = None) -> None:

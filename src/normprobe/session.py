@@ -56,7 +56,8 @@ class Session:
         """The network of a subject: "model", "untrained" or "early"."""
         if subject not in self._opened:
             self._opened[subject] = self._open(subject)
-            self.run.identify(**{subject: self._opened[subject].identity.to_dict()})
+            opened = self._opened[subject]
+            self.run.identify(**{subject: opened.identity.to_dict()}, thinking=opened.chat.format.to_dict())
         return self._opened[subject]
 
     def _open(self, subject: str) -> OpenModel:
@@ -66,7 +67,7 @@ class Session:
             return self.model().untrained(self.study.seed)
         settings = self.study.model.early_checkpoint if subject == "early" else self.study.model
         assert settings is not None
-        return open_for(settings)
+        return open_for(settings, self.study.thinking)
 
     @property
     def subjects(self) -> dict[str, OpenModel]:

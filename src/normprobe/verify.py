@@ -73,7 +73,7 @@ class VerifyCommand(StudyCommand):
     """Put the paper's claims to the test on a model and print the evidence."""
 
     strict: bool = False
-    """exit with 1 if any claim is not supported"""
+    """exit with 1 if any claim is not supported, or a condition has failed"""
 
 
 @dataclass(frozen=True)
@@ -94,14 +94,17 @@ def main(argv: list[str] | None = None) -> int:
     command = _parse(VerifyCommand, argv, "verify", "evidence")
     if command is None:
         return 0
+    from normprobe.claims.conditions import failures
     from normprobe.report.findings import read_evidence
-    from normprobe.report.table import verdict_table
+    from normprobe.report.terminal import terminal_text
+    from normprobe.runs.tables import Tables
 
     report = verify(command.study, command.out)
     evidence = read_evidence(command.out)
-    print(verdict_table(evidence))
+    print(terminal_text(command.out))
     print(f"report: {report}")
-    return 1 if command.strict and any(item.verdict != "supported" for item in evidence) else 0
+    doubtful = failures(Tables(command.out).conditions) or any(i.verdict != "supported" for i in evidence)
+    return 1 if command.strict and doubtful else 0
 
 
 def train_saes(argv: list[str] | None = None) -> None:

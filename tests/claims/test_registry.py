@@ -44,7 +44,7 @@ def test_verdicts_have_the_schema(run):
     assert verdicts
     for verdict in verdicts:
         assert {key: type(verdict[key]) for key in SCHEMA} == SCHEMA
-        assert verdict.keys() - SCHEMA.keys() == {"note"}
+        assert verdict.keys() - SCHEMA.keys() == {"note", "allowed"}
         assert verdict["seed"] == 3
         assert len(verdict["interval"]) == 2
         for control in verdict["controls"]:

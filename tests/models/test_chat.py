@@ -10,9 +10,10 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerFast
 
 from normprobe.errors import NormprobeError
-from normprobe.models.chat import MODES, Chat
+from normprobe.models.chat import Chat
 from normprobe.models.thoughts import Spans
 from normprobe.problems.testbed.tokenizer import build_tokenizer
+from normprobe.thinking_formats import MODES
 
 QWEN3 = (
     "{%- for message in messages %}"

@@ -16,8 +16,8 @@ from transformers import PreTrainedTokenizerFast
 
 from normprobe.errors import NormprobeError
 from normprobe.models.chat import Chat
-from normprobe.models.formats import ELICITED, FORMATS, ThinkingFormat
 from normprobe.models.thoughts import ABSENT
+from normprobe.thinking_formats import ELICITED, FORMATS, ThinkingFormat
 
 CASES = json.loads(Path(__file__).with_name("thinking_formats.json").read_text())["cases"]
 MERGES = "Ġ . , . . , Ċ Ċ , > ĊĊ , < / , t h , i n , in k , th ink , > < , >< /"

@@ -73,7 +73,7 @@ class AuditInputs:
 
     def open(self) -> OpenModel:
         """Open the run's model in this process."""
-        return open_for(self.study.model)
+        return open_for(self.study.model, self.study.thinking)
 
     @property
     def saes(self) -> SaeSettings:

@@ -84,7 +84,7 @@ def judge_in_place(subject: str, inputs: AuditInputs) -> list[dict[str, Any]]:
     if subject == "early":
         if study.model.early_checkpoint is None:
             return []
-        network = open_for(study.model.early_checkpoint)
+        network = open_for(study.model.early_checkpoint, study.thinking)
     passage = inputs.whole(2 * study.audit.problems)
     if subject == "untrained":
         twin = network.fresh(seed + 1)
@@ -161,7 +161,10 @@ def _judged(
 ) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory(prefix="normprobe-audit-") as name:
         tables = write_tables(Path(name), passage, readings, suppression)
-        return [_finding(evidence) for evidence in evaluate_all(tables, seed, Path(name) / "evidence", allow_failed=True)]
+        return [
+            _finding(evidence)
+            for evidence in evaluate_all(tables, seed, Path(name) / "evidence", allow_failed=True)
+        ]
 
 
 def _finding(evidence: Evidence) -> dict[str, Any]:

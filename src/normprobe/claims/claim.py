@@ -16,9 +16,9 @@ from normprobe.claims.evidence import Control, Evidence
 from normprobe.claims.margin import Form, decide_by_margin
 from normprobe.claims.measure.measured_tokens import NotMeasurable
 from normprobe.claims.measure.resampling import Draws, Resampling, interval
-from normprobe.models.chat import MODES
 from normprobe.runs.tables import Tables
 from normprobe.stats.verdict import NOT_SUPPORTED
+from normprobe.thinking_formats import MODES
 
 Panel = Callable[[Any, pd.DataFrame, Evidence], None]
 """Draws on matplotlib axes, from the claim's series and its evidence."""
@@ -72,7 +72,8 @@ class Claim:
 
     order: place among the claims; version: counted up by hand when `measure` gives other numbers or the rule changes;
     title: the claim as a question; statement: the claim; caption: what the panel shows; rule: how the verdict is
-    reached, fixed before the data are seen; needs: names of `Tables`; modes: whose responses the verdict rests on; unit: of estimate, margin and `smallest_effect`;
+    reached, fixed before the data are seen; needs: names of `Tables`; modes: whose responses the verdict rests on;
+    unit: of estimate, margin and `smallest_effect`;
     null: the estimate's value where there is no effect. figure: stem of the figure that holds the panel (claims that
     share one are its parts), height: of the panel, in units of a usual one; paper_form: the form (with the name "this
     model") that holds the paper's own statistic, if that is not the estimate; planted: the audit's planted model that

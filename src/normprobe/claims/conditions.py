@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from normprobe.models.chat import MODES
+from normprobe.thinking_formats import MODES
 
 _MOST = 0.5
 
@@ -47,7 +47,8 @@ def failures(conditions: pd.DataFrame) -> Mapping[str, str]:
         faults = {
             f"only {counts['thought']} of {n} responses hold a thought": mode == "think"
             and row["thought"] <= _MOST,
-            f"{counts['leaked']} of {n} responses think although the thought was closed": row["leaked"] > _MOST,
+            f"{counts['leaked']} of {n} responses think although the thought was closed": row["leaked"]
+            > _MOST,
             f"{counts['truncated']} of {n} responses are cut off before their end": row["truncated"] > _MOST,
         }
         if what := [fault for fault, holds in faults.items() if holds]:

@@ -8,19 +8,18 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from normprobe.errors import NormprobeError
-from normprobe.models.formats import Ask, ThinkingFormat
-from normprobe.models.read_template import Template, find_format, with_modes
+from normprobe.models.read_template import resolve
 from normprobe.models.thoughts import ABSENT, Spans, ThoughtParser
-
-MODES = ("think", "no_think", "filler")
+from normprobe.thinking_formats import MODES, Ask, ThinkingFormat
 
 
 class Chat:
     """The chat template of a thinking model, in each mode.
 
     eos_ids: the ids that end a response. pad_id: an id for padding (under a mask it is never read).
-    format: how the model marks its thought and is asked for each mode, also as a mapping (`ThinkingFormat.of`); modes
-    that it leaves open are read from the template. None: found by `find_format`.
+    format: how the model marks its thought and is asked for each mode, also as a mapping (`ThinkingFormat.of`). Modes
+    that it leaves open are read from the template; so are the marks (`find_format`) where it gives no more than what
+    every mode has (system, kwargs), or is None.
     Raises NormprobeError if the tokenizer has no chat template, or one that marks no thought.
     """
 
@@ -30,12 +29,8 @@ class Chat:
         eos_ids: Iterable[int],
         format: ThinkingFormat | Mapping[str, Any] | None = None,
     ) -> None:
-        self._tokenizer, self._template = tokenizer, Template(tokenizer)
-        if format is None:
-            self.format = find_format(self._template, getattr(tokenizer, "response_template", None))
-        else:
-            given = format if isinstance(format, ThinkingFormat) else ThinkingFormat.of(format)
-            self.format = with_modes(given, self._template)
+        self._tokenizer = tokenizer
+        self._template, self.format = resolve(tokenizer, format)
         eos: Any = tokenizer.eos_token_id
         pad: Any = tokenizer.pad_token_id
         self.eos_ids: tuple[int, ...] = tuple(sorted({*eos_ids, *([] if eos is None else [eos])}))
@@ -95,15 +90,9 @@ class Chat:
         before, after = self._around_filler(text, question)
         return [*self._encode(before), *[self.filler_id] * n_filler, *self._encode(after)]
 
-    def prompt_text(self, messages: list[dict[str, Any]], mode: str, **keywords: Any) -> str:
-        """The prompt of a conversation in a mode; keywords are the template's."""
-        asked = self.ask(mode)
-        if asked.instruction:
-            last = {**messages[-1], "content": f"{messages[-1]['content']}\n\n{asked.instruction}"}
-            messages = [*messages[:-1], last]
-        if asked.system and messages[0]["role"] != "system":
-            messages = [{"role": "system", "content": asked.system}, *messages]
-        return self._template.render(messages, **{**keywords, **asked.kwargs}) + asked.prefill
+    def prompt_text(self, messages: list[dict[str, Any]], mode: str) -> str:
+        """The prompt of a conversation in a mode, as text."""
+        return self._template.conversation(self.ask(mode), messages)
 
     def _around_filler(self, prompt: str, question: str) -> tuple[str, str]:
         """The no_think prompt, divided where its thought is: what comes before the filler, and what comes after it."""

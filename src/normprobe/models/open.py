@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -17,10 +18,12 @@ from normprobe.models.chat import Chat
 from normprobe.models.identity import identify
 from normprobe.models.model import BUNDLED, OpenModel
 from normprobe.models.pretrained import Pretrained
+from normprobe.models.read_template import resolve
 from normprobe.models.selfcheck import self_check
+from normprobe.thinking_formats import ThinkingFormat
 
 if TYPE_CHECKING:
-    from normprobe.config import ModelSettings
+    from normprobe.config import ModelSettings, ThinkingSettings
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 TINY = 50_000_000
@@ -37,6 +40,7 @@ def open_model(
     trust_remote_code: bool = False,
     check: bool = True,
     attentions: bool = False,
+    thinking: ThinkingFormat | Mapping[str, Any] | None = None,
 ) -> OpenModel:
     """Open a model, find its sites and prove them.
 
@@ -44,6 +48,7 @@ def open_model(
     with unprocessed weights, which is taken as it is (of the other arguments only `check` then counts).
     offline: never ask a hub. check: prove the sites (see `self_check`; two or three short forward passes).
     attentions: load with eager attention, which can return its weights.
+    thinking: how the model marks its thought and is asked for it (`Chat`); None: its chat template tells.
 
     Raises NormprobeError for an unknown model, dtype or device, unreadable files, an architecture without provable
     sites, a tokenizer without chat template, or a model without a thinking mode.
@@ -54,16 +59,25 @@ def open_model(
         raise NormprobeError(f"expected a dtype of {', '.join(DTYPES)}, got {dtype!r}; choose one of these")
     place = _device(device)
     checkpoint = Pretrained(_locate(name), revision, offline, trust_remote_code)
+    tokenizer = checkpoint.tokenizer()
+    resolve(tokenizer, thinking)  # what its template tells is refused before weights are read
     model = checkpoint.model(DTYPES[dtype], attentions)
-    opened = assemble(model.to(place), checkpoint.tokenizer(), str(name), revision=revision, check=check)  # type: ignore[arg-type]
+    opened = assemble(
+        model.to(place),  # type: ignore[arg-type]
+        tokenizer,
+        str(name),
+        revision=revision,
+        check=check,
+        thinking=thinking,
+    )
     return opened.untrained(seed=0) if str(name) == f"{BUNDLED}:untrained" else opened
 
 
-def open_for(settings: ModelSettings) -> OpenModel:
+def open_for(settings: ModelSettings, thinking: ThinkingSettings) -> OpenModel:
     """The model that a study's settings name. Raises as `open_model`."""
     given = asdict(settings)
     given.pop("early")
-    return open_model(given.pop("name"), **given)
+    return open_model(given.pop("name"), **given, thinking=thinking.given)
 
 
 def assemble(
@@ -74,6 +88,7 @@ def assemble(
     revision: str | None = None,
     check: bool = True,
     anatomy: Anatomy | None = None,
+    thinking: ThinkingFormat | Mapping[str, Any] | None = None,
 ) -> OpenModel:
     """An OpenModel of a model in memory, to be called `name`. Raises NormprobeError as `open_model` does."""
     eos = model.generation_config.eos_token_id if model.generation_config is not None else None
@@ -82,7 +97,7 @@ def assemble(
         model=model.eval(),
         tokenizer=tokenizer,
         anatomy=anatomy or dissect(model),
-        chat=Chat(tokenizer, eos_ids),
+        chat=Chat(tokenizer, eos_ids, thinking),
         identity=identify(model, tokenizer, name, revision),
     )
     if check:

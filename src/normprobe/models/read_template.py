@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import _compile_jinja_template
 
 from normprobe.errors import NormprobeError
-from normprobe.models.formats import ELICITED, FORMATS, PAIRS, Ask, ThinkingFormat
+from normprobe.thinking_formats import ELICITED, FORMATS, PAIRS, Ask, ThinkingFormat
 
 TODAY = datetime.datetime(2025, 1, 1)
 """What a template that asks for the date is told, so that a run replays."""
@@ -34,10 +34,12 @@ _TAG = r"<[^<>\s]+>|\[[^\[\]\s]+\]"
 
 
 class Template:
-    """The chat template of a tokenizer. Raises NormprobeError if there is none."""
+    """The chat template of a tokenizer. system, kwargs: what every prompt has. Raises NormprobeError if it has none."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._tokenizer = tokenizer
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, system: str = "", kwargs: Mapping[str, Any] | None = None
+    ) -> None:
+        self._tokenizer, self._system, self.kwargs = tokenizer, system, dict(kwargs or {})
         if not tokenizer.chat_template:
             raise NormprobeError(
                 "expected a tokenizer with a chat template, got none; add chat_template.jinja to the model's directory"
@@ -62,7 +64,7 @@ class Template:
                     chat_template=self.source,
                     tokenize=False,
                     add_generation_prompt=prompt,
-                    **keywords,
+                    **{**self.kwargs, **keywords},
                 )
             )
         except TemplateError as cause:
@@ -77,9 +79,31 @@ class Template:
 
     def ask(self, how: Ask, question: str = "?") -> str:
         """The prompt of a question in a mode."""
-        text = f"{question}\n\n{how.instruction}" if how.instruction else question
-        messages = [{"role": "system", "content": how.system}] if how.system else []
-        return self.render([*messages, {"role": "user", "content": text}], **how.kwargs) + how.prefill
+        return self.conversation(how, [{"role": "user", "content": question}])
+
+    def conversation(self, how: Ask, messages: list[dict[str, Any]]) -> str:
+        """The prompt of a conversation in a mode. System text is added where the conversation brings none."""
+        if how.instruction:
+            text = f"{messages[-1]['content']}\n\n{how.instruction}"
+            messages = [*messages[:-1], {**messages[-1], "content": text}]
+        system = "\n".join(filter(None, (self._system, how.system)))
+        if system and messages[0]["role"] != "system":
+            messages = [{"role": "system", "content": system}, *messages]
+        return self.render(messages, **how.kwargs) + how.prefill
+
+
+def resolve(
+    tokenizer: PreTrainedTokenizerBase, given: ThinkingFormat | Mapping[str, Any] | None
+) -> tuple[Template, ThinkingFormat]:
+    """The chat template of a tokenizer and its format, as `Chat` takes them. Raises NormprobeError if there is none."""
+    values = given.to_dict() if isinstance(given, ThinkingFormat) else dict(given or {})
+    marks = ThinkingFormat.of(values)
+    template = Template(tokenizer, marks.system, marks.kwargs)
+    if values.keys() <= {"system", "kwargs"}:
+        found = find_format(template, getattr(tokenizer, "response_template", None))
+    else:
+        found = with_modes(marks, template)
+    return template, dataclasses.replace(found, system=marks.system, kwargs=marks.kwargs)
 
 
 def find_format(template: Template, response_template: Mapping[str, Any] | None = None) -> ThinkingFormat:
@@ -95,10 +119,15 @@ def find_format(template: Template, response_template: Mapping[str, Any] | None 
 
 
 def with_modes(marks: ThinkingFormat, template: Template) -> ThinkingFormat:
-    """The format with its missing modes: by the template's switch if it has one, else by closing the thought at once."""
+    """The format with its missing modes: by the template's switch if it has one, else the thought is closed at once."""
     think, no_think = marks.think, marks.no_think
     if think is None and no_think is None:
         think, no_think = _switch(template, marks) or (None, None)
+    if think and (twice := sorted({*template.kwargs} & {*think.kwargs})):
+        raise NormprobeError(
+            f"expected keywords of the chat template that serve every mode, got {', '.join(twice)}, "
+            "which tells the modes apart; leave it out"
+        )
     think = think or Ask()
     return dataclasses.replace(marks, think=think, no_think=no_think or _forced(template, marks, think))
 

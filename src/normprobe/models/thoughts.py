@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from normprobe.models.formats import ThinkingFormat
+from normprobe.thinking_formats import ThinkingFormat
 
 ABSENT = (-1, -1)
 _TAIL = 64

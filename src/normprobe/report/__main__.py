@@ -8,7 +8,7 @@ from normprobe.console import run_main
 from normprobe.report.audit_results import Audit, is_audited
 from normprobe.report.findings import read_evidence
 from normprobe.report.html import write_report
-from normprobe.report.table import HOLM, markdown_table
+from normprobe.report.table import HOLM, allowed, markdown_table
 
 
 def main(argv: list[str] | None = None) -> None:

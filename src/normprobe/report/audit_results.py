@@ -115,7 +115,9 @@ class Audit:
         rows = []
         for item in model:
             others = (_judged(found.get(item.claim)) for found in self.subjects.values())
-            rows.append([item.claim, f"{of_claim(item)} {number(item.estimate)}", *others])
+            rows.append(
+                [item.claim, f"{marked(item.verdict, item.allowed)} {number(item.estimate)}", *others]
+            )
         return ["claim", "this model", *(SUBJECTS[source] for source in self.subjects)], rows
 
     def markdown(self, model: Sequence[Evidence]) -> str:

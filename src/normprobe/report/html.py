@@ -16,9 +16,10 @@ from normprobe.claims.registry import BY_NAME
 from normprobe.report import heatmap, method_results, signal_comparison
 from normprobe.report.accuracy_table import accuracy_table
 from normprobe.report.audit_results import HEAD, Audit
+from normprobe.report.conditions_table import conditions_table, failed
 from normprobe.report.figure import Drawing
 from normprobe.report.findings import Findings, NothingToDraw
-from normprobe.report.table import HOLM, SHAPES, assumption_table, count, holm_p, margin, value
+from normprobe.report.table import HOLM, SHAPES, allowed, assumption_table, count, holm_p, margin, value
 from normprobe.report.what_would_change import binding, margins, what_would_change
 from normprobe.runs.atomic import atomic_write_text, refusing_disk_errors
 from normprobe.runs.directory import Run

@@ -71,14 +71,9 @@ def _decimals(estimate: float, low: float, high: float) -> int | None:
     return decimals if decimals <= 5 else None
 
 
-def marked(verdict: str) -> str:
-    """The verdict by shape and word, so that it reads without colour."""
-    return f"{SHAPES[verdict]} {verdict}"
-
-
-def of_claim(item: Evidence) -> str:
-    """The verdict, and a mark if it rests on failed conditions."""
-    return f"{marked(item.verdict)}{' †' if item.allowed else ''}"
+def marked(verdict: str, allowed: str = "") -> str:
+    """The verdict by shape and word, so that it reads without colour; † if it rests on `Evidence.allowed`."""
+    return f"{SHAPES[verdict]} {verdict}{' †' if allowed else ''}"
 
 
 def allowed(evidence: Sequence[Evidence]) -> list[str]:
@@ -103,7 +98,7 @@ def verdict_table(evidence: Sequence[Evidence]) -> str:
     """
     lines = [_row("claim, its controls", "verdict", "estimate [95 % interval]"), "─" * WIDTH]
     for item, p in zip(evidence, holm_p(evidence), strict=True):
-        lines.append(_row(item.claim, of_claim(item), value(item)))
+        lines.append(_row(item.claim, marked(item.verdict, item.allowed), value(item)))
         lines += textwrap.wrap(
             f"  n = {count(item.n)} {item.n_unit}; {item.full_unit}", WIDTH, subsequent_indent="  "
         )
@@ -115,7 +110,9 @@ def verdict_table(evidence: Sequence[Evidence]) -> str:
         lines += textwrap.wrap(item.note, WIDTH, initial_indent="  → ", subsequent_indent="    ")
         lines.append("")
     below = [HOLM, *allowed(evidence)]
-    return "\n".join([*lines, *(part for text in below for part in textwrap.wrap(text, WIDTH, break_on_hyphens=False))])
+    return "\n".join(
+        [*lines, *(part for text in below for part in textwrap.wrap(text, WIDTH, break_on_hyphens=False))]
+    )
 
 
 def markdown_table(evidence: Sequence[Evidence]) -> str:
@@ -126,7 +123,7 @@ def markdown_table(evidence: Sequence[Evidence]) -> str:
         rows.append(
             {
                 "claim": f"`{item.claim}`",
-                "verdict": of_claim(item),
+                "verdict": marked(item.verdict, item.allowed),
                 "estimate [95 % interval]": f"{value(item)}<br>{item.full_unit}",
                 "controls": "<br>".join(controls) or "–",
                 "margin that decides": "<br>".join(filter(None, (margin(item.decision), p))),

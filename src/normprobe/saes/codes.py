@@ -10,10 +10,10 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Int
 
-from normprobe.models.chat import MODES
 from normprobe.models.model import OpenModel
 from normprobe.saes.activations import responses_at_once
 from normprobe.saes.dictionary import Dictionary
+from normprobe.thinking_formats import MODES
 from normprobe.tracing.stream import check_finite, stream_states
 
 SEGMENTS = ("thought", "answer")

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
-from normprobe.models.chat import MODES
 from normprobe.theory.constants import leakage, overlap, ratio
+from normprobe.thinking_formats import MODES
 
 THINK, NO_THINK = MODES.index("think"), MODES.index("no_think")
 Values = Float[np.ndarray, "problem mode"]

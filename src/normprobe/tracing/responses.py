@@ -12,10 +12,11 @@ import pandas as pd
 
 from normprobe.engines.base import Engine, Finish, batches_by_length, check_room
 from normprobe.errors import NormprobeError
-from normprobe.models.chat import MODES, Chat
+from normprobe.models.chat import Chat
 from normprobe.problems.source import Scorer
 from normprobe.runs.jobs import TABLE, JobRunner
 from normprobe.runs.layout import FILES
+from normprobe.thinking_formats import MODES
 
 _INTEGERS = ("sample", "n_prompt", "thought_start", "thought_end", "answer_start", "answer_end")
 
@@ -120,8 +121,5 @@ def _row(
 
 
 def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    types = (
-        dict.fromkeys(_INTEGERS, "int64")
-        | {"truncated": "bool", "leaked": "bool", "correct": "boolean"}
-    )
+    types = dict.fromkeys(_INTEGERS, "int64") | {"truncated": "bool", "leaked": "bool", "correct": "boolean"}
     return pd.DataFrame(rows).astype(types)

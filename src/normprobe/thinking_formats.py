@@ -9,10 +9,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
-from normprobe.errors import NormprobeError
+import yaml
 
+from normprobe.errors import NormprobeError, refusing_damage
+
+MODES = ("think", "no_think", "filler")
 How = Literal["documented", "forced", "elicited"]
 
 
@@ -45,6 +49,7 @@ class ThinkingFormat:
     open: empty where the thought begins with the response. answer_open, answer_close: a wrapper around the answer, if
     the family has one. A mark is found without the white space at its ends.
     think, no_think: None in the table where the chat template's own keyword tells.
+    system, kwargs: system text and keywords of the chat template, in every mode.
     signs: texts that stand in the chat template of this family and of no other; for the table only.
     """
 
@@ -55,6 +60,8 @@ class ThinkingFormat:
     answer_close: str = ""
     think: Ask | None = None
     no_think: Ask | None = None
+    system: str = ""
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
     signs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -198,3 +205,26 @@ PAIRS: tuple[tuple[str, str], ...] = (
     ("◁think▷", "◁/think▷"),
 )
 """Marks that a chat template is searched for where no entry's signs are in it."""
+
+
+def read_format(name: str) -> Mapping[str, Any]:
+    """The format of a name in the table, or of a YAML file, as `ThinkingFormat.of` takes it.
+
+    Raises NormprobeError for an unknown name, and for a file that holds no format.
+    """
+    table = {entry.name: entry for entry in (*FORMATS, ELICITED)}
+    if name in table:
+        return table[name].to_dict()
+    if not Path(name).is_file():
+        raise NormprobeError(
+            f"expected a thinking format of {', '.join(table)}, or a YAML file, got {name!r}; "
+            "choose one, or check the path"
+        )
+    with refusing_damage(f"a thinking format in {name}", "correct it", yaml.YAMLError, UnicodeDecodeError):
+        values = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
+    if not isinstance(values, Mapping):
+        raise NormprobeError(
+            f"expected a thinking format as lines 'key: value' in {name}, got {values!r}; correct it"
+        )
+    ThinkingFormat.of(values)
+    return values

@@ -24,6 +24,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "experiments.lm_eval:main",
         "run lm-evaluation-harness under a policy, with the testbed's tasks",
     ),
+    "doctor": (
+        "doctor:main",
+        "tell what is found in a model: how it thinks, and what a run would cost",
+    ),
     "theorem": ("theory.__main__:main", "check every step of the proof of the two-sided bound"),
     "train-testbed": ("problems.testbed.train:main", "train the bundled model tiny-thinker from its recipe"),
 }

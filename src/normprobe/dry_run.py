@@ -37,7 +37,7 @@ def stage_table(session: Session, *targets: str) -> str:
         if made is None and session.run.resumes(label):
             reasons = "unfinished, resumes"
         again.add(name)
-        rows.append((name, "to run", *_cost(work, session, name), reasons))
+        rows.append((name, "to run", *cost(work, name, session.run.rate(name)), reasons))
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
     return "\n".join([*(line.rstrip() for line in lines), "", NOTE])
@@ -68,8 +68,9 @@ def _short(value: object) -> str:
     return f"{text[:8]}…" if len(text) > 40 and " " not in text else text
 
 
-def _cost(work: StudySizes, session: Session, name: str) -> tuple[str, str]:
-    seconds, gigabytes = work.seconds(name, session.run.rate(name)), work.gigabytes(name)
+def cost(work: StudySizes, stage: str, rate: float | None = None) -> tuple[str, str]:
+    """About how long a stage takes, and its memory, as text. rate: measured, in units of `StudySizes.work` a second."""
+    seconds, gigabytes = work.seconds(stage, rate), work.gigabytes(stage)
     time = (
         "unknown" if seconds is None else f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
     )

@@ -5,40 +5,52 @@ The bundled model knows questions of the testbed's form, such as "math : a= 4 ; 
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Literal
 
-from normprobe.console import run_main
+from tyro.conf import OmitArgPrefixes, Positional, arg
+
+from normprobe.config import ModelSettings, ThinkingSettings
+from normprobe.console import parse, run_main
 from normprobe.engines.hf import HfEngine
 from normprobe.errors import NormprobeError
 from normprobe.layer_profile import LayerProfile
-from normprobe.models.model import BUNDLED
-from normprobe.models.open import open_model, use_one_thread_if_tiny
+from normprobe.models.open import open_for, use_one_thread_if_tiny
 from normprobe.policies.spec import Spec, build
-from normprobe.thinking_formats import MODES
+
+
+@dataclass(frozen=True)
+class GenerateCommand:
+    """Answer questions, plainly or under a policy: a JSON line for each, greedy."""
+
+    question: Annotated[Positional[tuple[str, ...]], arg(metavar="QUESTION")]
+    """questions, each one argument"""
+    policy: Annotated[str | None, arg(metavar="NAME|JSON")] = None
+    """a name ("alrr") or JSON ({"policy": "alrr", …}); without it the plain model answers"""
+    profile: Annotated[Path | None, arg(metavar="FILE")] = None
+    """layer_profile.json of a run on this model"""
+    mode: Literal["think", "no_think"] = "think"
+    """whether the model is to think"""
+    max_new_tokens: int = 160
+    """limit of a response"""
+    model: OmitArgPrefixes[ModelSettings] = field(default_factory=ModelSettings)
+    thinking: OmitArgPrefixes[ThinkingSettings] = field(default_factory=ThinkingSettings)
 
 
 def main(argv: list[str] | None = None) -> None:
     """Command line of `normprobe generate`: one JSON line per question, greedy."""
-    parser = argparse.ArgumentParser(
-        prog="normprobe generate", description=(__doc__ or "").partition(": ")[2]
-    )
-    parser.add_argument("question", nargs="+", help="questions, each one argument")
-    parser.add_argument("--model", default=BUNDLED, help=f"directory or hub id ({BUNDLED})")
-    parser.add_argument("--policy", help='none by default; a name ("alrr") or JSON ({"policy": "alrr", …})')
-    parser.add_argument("--profile", type=Path, help="layer_profile.json of a run on this model")
-    parser.add_argument("--mode", choices=MODES[:2], default="think")
-    parser.add_argument("--max-new-tokens", type=int, default=160)
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
-    arguments = parser.parse_args(argv)
+    arguments = parse(GenerateCommand, argv, "generate")
+    if not arguments.question:
+        raise NormprobeError("expected a question, got none; give one or more, each as one argument")
     spec = None if arguments.policy is None else read_spec(arguments.policy)
     profile = None if arguments.profile is None else LayerProfile.load(arguments.profile)
     if arguments.max_new_tokens < 1:
         raise NormprobeError(f"expected at least one new token, got {arguments.max_new_tokens}; ask for more")
     policy = None if spec is None else build(spec, profile)
-    opened = open_model(arguments.model, device=arguments.device)
+    opened = open_for(arguments.model, arguments.thinking)
     use_one_thread_if_tiny(opened)
     if profile is not None:
         profile.for_model(opened.identity.to_dict())

@@ -122,6 +122,10 @@ class Chat:
         ends = (i for i in range(n_prompt, len(token_ids)) if token_ids[i] in self.eos_ids)
         return self._parser.spans(token_ids, n_prompt, next(ends, len(token_ids)))
 
+    def text(self, ids: Sequence[int]) -> str:
+        """The text of some tokens, control tokens and white space included."""
+        return str(self._tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
+
     def response_text(self, ids: Sequence[int]) -> str:
         """The text of some tokens, special tokens and outer white space left out."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True)).strip()

@@ -19,7 +19,7 @@ from normprobe.local_files import fingerprint
 from normprobe.problems import ProblemSource, open_source
 from normprobe.problems.testbed import bundled
 from normprobe.settings import Settings
-from normprobe.thinking_formats import read_format
+from normprobe.thinking_formats import ThinkingFormat, read_format
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,7 @@ class ThinkingSettings(Settings, section="thinking"):
                 raise NormprobeError(
                     f"expected thinking.chat_template_kwargs as JSON, got {self.chat_template_kwargs!r}; correct it"
                 ) from error
+        ThinkingFormat.of(values)
         return values or None
 
     def identity(self) -> dict[str, Any]:

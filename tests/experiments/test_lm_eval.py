@@ -220,27 +220,22 @@ def test_sampled_answers_hang_on_prompt_and_repeat_alone():
 
 
 @pytest.mark.parametrize("mode", ["think", "no_think"])
-@pytest.mark.parametrize(
-    "ending",
-    [
-        None,
-        "{% if enable_thinking is false %}<think> </think> {% endif %}",
-        "<think> ",
-        "",
-    ],
-    ids=["testbed", "Qwen3", "R1", "no switch"],
-)
-def test_the_prompts_are_those_of_the_chat_modes(mode, ending, opened, monkeypatch):
+def test_the_prompts_are_those_of_the_chat_modes(mode, opened):
     model = lm(mode=mode)
-    if ending is not None:
-        turns = (
-            "{% for m in messages %}<|im_start|> {{ m['role'] }} {{ m['content'] }} <|im_end|> {% endfor %}"
-        )
-        template = f"{turns}{{% if add_generation_prompt %}}<|im_start|> assistant {ending}{{% endif %}}"
-        monkeypatch.setattr(model.tokenizer, "chat_template", template)
-    chat = type(opened.chat)(model.tokenizer, opened.chat.eos_ids)
+    asked = {"role": "user", "content": "? a"}
+    text = model.apply_chat_template([asked])
+    assert model.tok_encode(text) == opened.chat.prompt_ids("? a", mode)
+    earlier = [{"role": "user", "content": "? b"}, {"role": "assistant", "content": "answer : 1"}]
+    assert model.apply_chat_template([*earlier, asked]).endswith(text)
+
+
+def test_the_thinking_format_can_be_given(opened):
+    model = lm(mode="no_think", system_prompt="math", think_start="<think>", think_end="</think>")
     text = model.apply_chat_template([{"role": "user", "content": "? a"}])
-    assert model.tok_encode(text) == chat.prompt_ids("? a", mode)
+    assert text.startswith("<|im_start|> system math")
+    assert text.endswith("<think> </think>")
+    with pytest.raises(NormprobeError, match="tells the modes apart"):
+        lm(chat_template_kwargs={"enable_thinking": True})
 
 
 def test_the_profile_gives_the_thresholds(opened, tmp_path):

@@ -10,16 +10,19 @@ The command `lm_eval` looks models up in a registry that only its own process fi
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import warnings
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Never
 
 import torch
 
+from normprobe.config import ThinkingSettings
 from normprobe.console import run_main
 from normprobe.engines.base import Engine, UntriggeredWarning
 from normprobe.engines.hf import HfEngine
@@ -63,6 +66,8 @@ class NormprobeLM(LM):
     device: where there is no CUDA, a CUDA device (lm-eval's default) means the CPU, as for `hf`.
     max_length: tokens of prompt and response together; by default the model's own limit.
     revision, dtype, trust_remote_code: as `open_model` takes them. seed: of sampled tokens.
+    thinking_format, think_start, think_end, system_prompt, chat_template_kwargs: as on the command line of
+        `normprobe verify` (`ThinkingSettings`).
 
     acted, n_tokens: of the latest call, by layer the states that the policy acted on, and the tokens generated.
 
@@ -85,6 +90,11 @@ class NormprobeLM(LM):
         trust_remote_code: bool = False,
         max_length: int | None = None,
         seed: int = 0,
+        thinking_format: str | None = None,
+        think_start: str | None = None,
+        think_end: str | None = None,
+        system_prompt: str | None = None,
+        chat_template_kwargs: Mapping[str, Any] | str | None = None,
         batch_size: int | str = 1,
         max_batch_size: int | None = None,
         **unknown: object,
@@ -92,7 +102,8 @@ class NormprobeLM(LM):
         if unknown:
             raise NormprobeError(
                 "expected model_args among pretrained, policy, profile, mode, revision, dtype, offline, "
-                f"trust_remote_code, max_length and seed, got {', '.join(unknown)}; correct the names"
+                "trust_remote_code, max_length, seed, thinking_format, think_start, think_end, system_prompt and "
+                f"chat_template_kwargs, got {', '.join(unknown)}; correct the names"
             )
         if mode not in MODES:
             raise NormprobeError(f"expected a mode of {', '.join(MODES)}, got {mode!r}; choose one of these")
@@ -103,8 +114,14 @@ class NormprobeLM(LM):
         super().__init__()
         if device.startswith("cuda") and not torch.cuda.is_available():
             device = "cpu"
+        if isinstance(chat_template_kwargs, Mapping):
+            chat_template_kwargs = json.dumps(chat_template_kwargs)
+        thinking = ThinkingSettings(
+            thinking_format, think_start, think_end, system_prompt, chat_template_kwargs
+        )
         opened = open_model(
             pretrained,
+            thinking=thinking.given,
             revision=revision,
             dtype=dtype,
             device=device,

@@ -54,12 +54,16 @@ def fill_responses(
         return _table([_row(engine.chat, mode, *response, scorer) for response in responses])
 
     finished: dict[str, dict[str, Any]] = {}
+    # Whatever is wrong with a question is told before the first response; filler's prompts hang on the thoughts.
+    asked = {mode: _prompts(engine.chat, problems, mode, {}) for mode in ("think", "no_think")}
+    for prompts in asked.values():
+        check_room(engine, prompts, max_new_tokens)
     chunks, total = folder / "chunks", len(problems) * len(MODES)
     with JobRunner(
         chunks, TABLE, label="responses", unit="response", total=total, progress=progress
     ) as runner:
         for mode in MODES:
-            prompts = _prompts(engine.chat, problems, mode, finished)
+            prompts = asked.get(mode) or _prompts(engine.chat, problems, mode, finished)
             check_room(engine, prompts, max_new_tokens)
             planned = problems.assign(prompt=pd.Series(list(prompts.values()), index=problems.index))
             batches = {

@@ -25,6 +25,7 @@ CHAIN = '"math : z= 3 ; a: z *2 ; b: a +4 ; c: b *3 ; ? c"'
 RIGHT = r'"response": "[^"]*</think> answer : 8"'
 PRINTS = {
     ".venv/bin/normprobe --help": "|".join(COMMANDS),
+    ".venv/bin/normprobe doctor tiny-thinker": r"think +documented: keywords {'enable_thinking': True}",
     ".venv/bin/normprobe theorem": r"(\d+) of \1 steps hold: the theorem is proved",
     ".venv/bin/normprobe theorem --json": '"holds": true',
     f".venv/bin/normprobe generate {CHAIN}": RIGHT,

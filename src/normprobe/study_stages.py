@@ -55,8 +55,12 @@ def _fill_problems(session: Session, folder: Path) -> None:
 
 def _fill_responses(session: Session, folder: Path) -> None:
     from normprobe.engines.hf import HfEngine
+    from normprobe.saes.stages import resolve_settings
     from normprobe.tracing.responses import fill_responses
 
+    resolve_settings(
+        session.study.saes, session.model()
+    )  # what does not fit the model is refused before it answers
     fill_responses(
         folder,
         HfEngine(session.model()),

@@ -167,3 +167,39 @@ def test_what_cannot_be_answered_is_refused(generate, problems):
         generate(problems.iloc[:0], max_new_tokens=8)
     with pytest.raises(NormprobeError, match="once"):
         generate(pd.concat([problems, problems]), max_new_tokens=8)
+
+
+class CountingEngine(HfEngine):
+    """Counts its calls."""
+
+    calls = 0
+
+    def generate(self, *arguments, **options):
+        self.calls += 1
+        return super().generate(*arguments, **options)
+
+
+@pytest.mark.parametrize(
+    ("question", "max_new_tokens", "message"),
+    [
+        ("math <|im_end|> ?", 20, "control tokens"),
+        ("math ?", 470, "within the model's 512 tokens"),
+    ],
+)
+def test_what_cannot_end_well_is_refused_before_the_first_response(
+    opened, problems, tmp_path, question, max_new_tokens, message
+):
+    """The last problem's question is wrong; or a thought of full length would leave filler's answer no room."""
+    problems.loc[len(problems) - 1, "question"] = question
+    engine = CountingEngine(opened)
+    with pytest.raises(NormprobeError, match=message):
+        fill_responses(tmp_path, engine, problems, max_new_tokens=max_new_tokens, progress=False)
+    assert engine.calls == 0
+
+
+def test_where_room_is_short_an_answer_after_filler_gets_what_is_left(generate, problems, opened):
+    longest = max(len(opened.chat.prompt_ids(str(q), "no_think")) for q in problems["question"])
+    limit = 512 - longest - 64
+    written = generate(problems, max_new_tokens=limit)
+    assert (written["token_ids"].map(len) <= 512).all()
+    assert set(written["mode"]) == {"think", "no_think", "filler"}

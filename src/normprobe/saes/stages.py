@@ -56,10 +56,7 @@ def fill_saes(
     states that are not finite.
     """
     model, given = subjects["model"], settings.given
-    chosen = _layers(settings.layer_list, model.identity.n_layers)
-    if given is not None:
-        chosen = layers_of(given, chosen)
-        settings = _like_given(given, chosen, model, settings)
+    chosen, settings = resolve_settings(settings, model)
     trained = [subject for subject in subjects if subject != "model" or given is None]
     paired = training_responses(responses) if trained else responses
     with tqdm(
@@ -88,6 +85,18 @@ def fill_saes(
             rows.append((subject, layer, m["r2"], m["l0"], m["dead_fraction"], m["training_tokens"]))
         columns = ["subject", "layer", "r2", "l0", "dead_fraction", "tokens"]
         FILES["training"].write(folder, pd.DataFrame(rows, columns=columns))
+
+
+def resolve_settings(settings: SaeSettings, model: OpenModel) -> tuple[list[int], SaeSettings]:
+    """The layers that dictionaries read, and the settings with the shape of given ones.
+
+    Raises NormprobeError for layers that the model lacks and for given dictionaries that do not fit it.
+    """
+    chosen = _layers(settings.layer_list, model.identity.n_layers)
+    if settings.given is None:
+        return chosen, settings
+    chosen = layers_of(settings.given, chosen)
+    return chosen, _like_given(settings.given, chosen, model, settings)
 
 
 def fill_reductions(

@@ -18,6 +18,8 @@ from normprobe.runs.jobs import TABLE, JobRunner
 from normprobe.runs.layout import FILES
 from normprobe.thinking_formats import MODES
 
+FILLER_ANSWER = 64
+"""Tokens that an answer after filler may have at least."""
 _INTEGERS = ("sample", "n_prompt", "thought_start", "thought_end", "answer_start", "answer_end")
 
 
@@ -45,11 +47,9 @@ def fill_responses(
     if twice := problems["problem_id"][problems["problem_id"].duplicated()].tolist():
         raise NormprobeError(f"expected each problem_id once, got {twice[0]!r} twice; rename one")
 
-    def write(mode: str, batch: pd.DataFrame) -> pd.DataFrame:
+    def write(mode: str, limit: int, batch: pd.DataFrame) -> pd.DataFrame:
         names = [f"{problem_id}/{mode}/0" for problem_id in batch["problem_id"]]
-        written = engine.generate(
-            batch["prompt"].tolist(), max_new_tokens, names=names, batch_size=batch_size
-        )
+        written = engine.generate(batch["prompt"].tolist(), limit, names=names, batch_size=batch_size)
         responses = zip(batch.itertuples(), names, written.tokens, written.finish, strict=True)
         return _table([_row(engine.chat, mode, *response, scorer) for response in responses])
 
@@ -58,20 +58,24 @@ def fill_responses(
     asked = {mode: _prompts(engine.chat, problems, mode, {}) for mode in ("think", "no_think")}
     for prompts in asked.values():
         check_room(engine, prompts, max_new_tokens)
+    # A filler prompt is as long as no_think's and a thought; its answer gets what room is left, and this at least.
+    check_room(engine, asked["no_think"], max_new_tokens + min(max_new_tokens, FILLER_ANSWER))
     chunks, total = folder / "chunks", len(problems) * len(MODES)
     with JobRunner(
         chunks, TABLE, label="responses", unit="response", total=total, progress=progress
     ) as runner:
         for mode in MODES:
             prompts = asked.get(mode) or _prompts(engine.chat, problems, mode, finished)
-            check_room(engine, prompts, max_new_tokens)
+            limit = max_new_tokens
+            if mode == "filler" and engine.context is not None:
+                limit = min(limit, engine.context - max(map(len, prompts.values())))
             planned = problems.assign(prompt=pd.Series(list(prompts.values()), index=problems.index))
             batches = {
                 f"{mode}_{i:05d}": planned.iloc[numbers]
                 for i, numbers in enumerate(batches_by_length(list(prompts.values()), batch_size))
             }
             tables = runner.run(
-                {name: partial(write, mode, batch) for name, batch in batches.items()},
+                {name: partial(write, mode, limit, batch) for name, batch in batches.items()},
                 label=mode,
                 size={name: len(batch) for name, batch in batches.items()},
             )

@@ -8,10 +8,14 @@ from transformers import (
     Gemma2ForCausalLM,
     Gemma3ForCausalLM,
     Gemma3TextConfig,
+    GptOssConfig,
+    GptOssForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
     Phi3Config,
     Phi3ForCausalLM,
     PreTrainedModel,
@@ -19,6 +23,10 @@ from transformers import (
     Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+    SmolLM3Config,
+    SmolLM3ForCausalLM,
 )
 
 from normprobe.models.initialise import initialise
@@ -42,10 +50,27 @@ ARCHITECTURES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     ),
     "phi3": (Phi3Config, Phi3ForCausalLM, {"sliding_window": 8}),
 }
+_EXPERTS = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2}
+# Experts, windows in every other layer, layers without positions, two sets of rotary frequencies.
+VARIED: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    "mixtral": (MixtralConfig, MixtralForCausalLM, _EXPERTS),
+    "qwen3-moe": (
+        Qwen3MoeConfig,
+        Qwen3MoeForCausalLM,
+        _EXPERTS | {"moe_intermediate_size": 16, "head_dim": 8},
+    ),
+    "gpt-oss": (GptOssConfig, GptOssForCausalLM, _EXPERTS | {"head_dim": 8, "sliding_window": 8}),
+    "smollm3": (SmolLM3Config, SmolLM3ForCausalLM, {"no_rope_layer_interval": 2}),
+    "gemma3 with two bases": (
+        Gemma3TextConfig,
+        Gemma3ForCausalLM,
+        {"head_dim": 16, "sliding_window": 8, "sliding_window_pattern": 2, "rope_local_base_freq": 100.0},
+    ),
+}
 
 
 def build(name: str, n_layers: int = 3) -> PreTrainedModel:
-    configuration, architecture, options = ARCHITECTURES[name]
+    configuration, architecture, options = (ARCHITECTURES | VARIED)[name]
     sizes = {
         "vocab_size": len(VOCABULARY),
         "hidden_size": 32,

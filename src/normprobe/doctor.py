@@ -67,8 +67,7 @@ def _model(opened: OpenModel) -> Iterator[tuple[str, Any]]:
         ),
     )
     yield "weights", identity.weights[:16]
-    context = opened.model.config.get_text_config().max_position_embeddings
-    yield "context", f"{context:,} tokens" if context else "no limit"
+    yield "context", "no limit" if opened.context is None else f"{opened.context:,} tokens"
     yield "ends", ", ".join(_token(opened, token) for token in opened.chat.eos_ids)
     yield "padding", _token(opened, opened.chat.pad_id)
 

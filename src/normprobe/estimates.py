@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from normprobe.config import Study
-from normprobe.local_files import local_folder
+from normprobe.local_files import local_path
 from normprobe.problems.testbed import bundled
 
 RATES: Mapping[str, float] = {
@@ -48,7 +48,7 @@ class StudySizes:
     @classmethod
     def of(cls, study: Study, n: Mapping[str, int]) -> StudySizes:
         """Reads the sizes and the configuration of a local model's files, and nothing else of it."""
-        folder = local_folder(study.model.name)
+        folder = local_path(study.model.name, study.model.revision)
         if folder is None or not (folder / "config.json").is_file():
             return cls(study, n, None, None)
         content = json.loads((folder / "config.json").read_text(encoding="utf-8"))

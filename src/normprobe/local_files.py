@@ -3,28 +3,89 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 from pathlib import Path
 
+from normprobe.errors import NormprobeError, refusing_damage
 from normprobe.problems.testbed import bundled
 from normprobe.runs.atomic import refusing_disk_errors
 
-_SUFFIXES = (".safetensors", ".json", ".jinja", ".txt", ".model", ".py")
+ADAPTER = "adapter_config.json"
+_SUFFIXES = (".safetensors", ".gguf", ".json", ".jinja", ".txt", ".model", ".py")
+_SNAPSHOT = re.compile(r"models--(?P<owner>.+?)(--(?P<name>.+))?")
 
 
-def local_folder(name: str) -> Path | None:
-    """The folder of a bundled model or of a path; None for a name of the hub."""
-    folder = bundled.path(name) if name in bundled.NAMES else Path(name).expanduser()
-    return folder if folder.is_dir() else None
+def local_path(name: str, revision: str | None = None) -> Path | None:
+    """The folder of a bundled model or of a path, or a file in GGUF format; None for a name of the hub.
+
+    Of a model's folder in the hub's cache (`models--Qwen--Qwen3-8B`) it is the snapshot of `revision` (a commit, branch
+    or tag), else that of the branch main, else the only one. Raises NormprobeError if none of these is there.
+    """
+    path = bundled.path(name) if name in bundled.NAMES else Path(name).expanduser()
+    if path.is_file():
+        return path if path.suffix == ".gguf" else None
+    if not path.is_dir():
+        return None
+    snapshots = path / "snapshots"
+    if not snapshots.is_dir() or not _SNAPSHOT.fullmatch(path.name):
+        return path
+    wanted = revision or "main"
+    reference = path / "refs" / wanted
+    commit = reference.read_text(encoding="utf-8").strip() if reference.is_file() else wanted
+    found = [folder for folder in sorted(snapshots.iterdir()) if folder.is_dir()]
+    if (snapshots / commit).is_dir():
+        return snapshots / commit
+    if revision is None and len(found) == 1:
+        return found[0]
+    raise NormprobeError(
+        f"expected a snapshot of {wanted} in {path}, got {', '.join(one.name for one in found) or 'none'}; "
+        "name one of these folders, or download the model again"
+    )
+
+
+def hub_origin(path: Path) -> tuple[str, str] | None:
+    """Hub id and commit of a snapshot folder in the hub's cache, such as models--Qwen--Qwen3-8B/snapshots/1a2b3c."""
+    found = _SNAPSHOT.fullmatch(path.parent.parent.name)
+    if path.parent.name != "snapshots" or found is None:
+        return None
+    return "/".join(part for part in (found["owner"], found["name"]) if part), path.name
+
+
+def base_of(adapter: Path) -> tuple[str, str | None]:
+    """The model that an adapter changes, as `open_model` takes it, and its revision.
+
+    A path that is not there from here is looked for from the adapter's folder. Raises NormprobeError if the adapter's
+    configuration cannot be read or names none.
+    """
+    file = adapter / ADAPTER
+    with refusing_damage(f"the configuration of an adapter in {file}", "copy it again", OSError, ValueError):
+        content = json.loads(file.read_text(encoding="utf-8"))
+    name = content.get("base_model_name_or_path") if isinstance(content, dict) else None
+    if not isinstance(name, str) or not name:
+        raise NormprobeError(
+            f"expected an adapter that names its base model in {file}, got none; "
+            "write the base's folder or hub id as base_model_name_or_path"
+        )
+    near = adapter / name
+    return (str(near) if not Path(name).exists() and near.exists() else name), content.get("revision")
 
 
 def fingerprint(name: str, revision: str | None = None) -> str:
-    """What tells one model, or folder of dictionaries, from another: a hash of a folder's files, or the hub's name."""
-    folder = local_folder(name)
-    if folder is None:
+    """What tells one model, or folder of dictionaries, from another: a hash of its files, or the hub's name.
+
+    An adapter's also depends on its base. Raises NormprobeError as `local_path` and `base_of` do.
+    """
+    path = local_path(name, revision)
+    if path is None:
         return f"{name}@{revision}"
     digest = hashlib.sha256(name.partition(":")[2].encode() if name in bundled.NAMES else b"")
-    for file in sorted(path for path in folder.rglob("*") if path.suffix in _SUFFIXES):
-        digest.update(str(file.relative_to(folder)).encode())
+    for file in sorted([path] if path.is_file() else path.rglob("*")):
+        if not file.is_file() or (file.suffix not in _SUFFIXES and file.name != "ae.pt"):
+            continue
+        digest.update(str(file.relative_to(path)).encode())
         with refusing_disk_errors(file), file.open("rb") as content:
             digest.update(hashlib.file_digest(content, "sha256").digest())
+    if (path / ADAPTER).is_file():
+        digest.update(fingerprint(*base_of(path)).encode())
     return digest.hexdigest()

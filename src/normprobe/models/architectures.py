@@ -1,11 +1,13 @@
 """Find the decoder blocks, the final norm and the unembedding of a model.
 
 There is no table of architectures: the three are found by shape, and `selfcheck` proves the finding on the model.
-Tested on Qwen2, Qwen3, Llama, Mistral, Gemma 2 and 3, Phi-3; any other decoder that passes the proof is as good.
+Tested on Qwen2, Qwen3, Llama, Mistral, Gemma 2 and 3, Phi-3, SmolLM3, and on the experts of Mixtral, Qwen3-MoE and
+gpt-oss; any other decoder of attention layers that passes the proof is as good.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +16,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from normprobe.errors import NormprobeError
+from normprobe.models.placement import device_of
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,9 @@ class Anatomy:
     @torch.no_grad()
     def unembed(self, hidden: Float[torch.Tensor, "*rows d"]) -> Float[torch.Tensor, "*rows vocab"]:
         """Logits, float32, as if `hidden` were the last site: the logit lens (nostalgebraist, 2020)."""
-        weight = next(self.unembedding.parameters())
-        logits = self.unembedding(self.final_norm(hidden.to(weight.device, weight.dtype))).float()
+        dtype = next(self.unembedding.parameters()).dtype
+        normed = self.final_norm(hidden.to(device_of(self.final_norm), dtype))
+        logits = self.unembedding(normed.to(device_of(self.unembedding))).float().to(hidden.device)
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
 
@@ -41,11 +45,12 @@ def dissect(model: PreTrainedModel) -> Anatomy:
     """Find blocks, final norm and unembedding of a causal language model.
 
     Raises NormprobeError if there is not exactly one list of `num_hidden_layers` modules nearest to the decoder's root,
-    no norm of the model's width next to it, or no unembedding.
+    no norm of the model's width next to it, no unembedding, or a block that is not one of attention (`check_blocks`).
     """
     decoder = model.get_decoder()
     config = model.config.get_text_config()
     name, blocks = find_blocks(decoder, config.num_hidden_layers)
+    check_blocks(blocks)
     siblings = decoder.get_submodule(name.rpartition(".")[0]).children()
     norms = [module for module in siblings if _is_norm(module, config.hidden_size)]
     unembedding = model.get_output_embeddings()
@@ -76,6 +81,31 @@ def find_blocks(model: nn.Module, n_layers: int) -> tuple[str, nn.ModuleList]:
             f"got {names or 'none'}; use an architecture with a plain stack of decoder blocks"
         )
     return names[0], lists[names[0]]
+
+
+def check_blocks(blocks: Iterable[nn.Module]) -> None:
+    """Raises NormprobeError for a block without attention, with several, or with a convolution over tokens.
+
+    Recurrent and hybrid blocks all have one of these marks (Mamba, RWKV, LFM2, Falcon-H1, Jamba, Qwen3-Next). They keep
+    a state that is no keys and values: a second pass over a token would change it, and they have no attention weights.
+    """
+    for layer, block in enumerate(blocks):
+        named = {name: type(module).__name__ for name, module in block.named_modules() if name}
+        attention = [name for name, kind in named.items() if "Attention" in kind]
+        outermost = [
+            name for name in attention if not any(name.startswith(f"{other}.") for other in attention)
+        ]
+        stateful = [kind for kind in named.values() if "Rwkv" in kind] + [
+            type(block.get_submodule(name.rpartition(".")[0])).__name__
+            for name, kind in named.items()
+            if kind == "Conv1d"
+        ]
+        if len(outermost) != 1 or stateful:
+            got = f"{stateful[0]} in it" if stateful else f"{len(outermost)} attention modules in it"
+            raise NormprobeError(
+                f"expected decoder blocks of one attention and an MLP or experts, got {type(block).__name__} with "
+                f"{got} as layer {layer}; use a model of attention layers"
+            )
 
 
 def softcap_of(model: PreTrainedModel) -> float | None:

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from normprobe.models.placement import weights_of
+
 SAMPLED_VALUES = 2**16
 
 
@@ -16,8 +18,9 @@ SAMPLED_VALUES = 2**16
 class ModelIdentity:
     """Written to manifests and layer profiles; equal fingerprints mean the same model, tokenizer and chat template.
 
+    name: its hub id where that is known, else what the user called it. It tells nothing apart.
     weights: see `weights_fingerprint`. chat_template, tokenizer: SHA-256 of the template and of the sorted vocabulary.
-    revision: the commit on the hub, None for directories.
+    revision: the commit on the hub, None for other directories than those of the hub's cache.
     """
 
     name: str
@@ -43,7 +46,7 @@ def identify(
     config = model.config.get_text_config()
     return ModelIdentity(
         name=name,
-        revision=revision or getattr(model.config, "_commit_hash", None),
+        revision=revision,
         architecture=type(model).__name__,
         weights=weights_fingerprint(model),
         n_layers=config.num_hidden_layers,
@@ -63,12 +66,19 @@ def weights_fingerprint(model: PreTrainedModel) -> str:
     """
     digest = hashlib.sha256()
     # A TransformerBridge inserts this level into every name, and biases of zeros: hence matrices only.
-    named = ((name.replace("_original_component.", ""), p.detach()) for name, p in model.named_parameters())
-    for name, parameter in sorted((item for item in named if item[1].ndim > 1), key=lambda item: item[0]):
-        digest.update(f"{name} {tuple(parameter.shape)} ".encode())
-        sample = parameter.flatten()[:: -(-parameter.numel() // SAMPLED_VALUES)]
-        digest.update(sample.to("cpu", torch.bfloat16).view(torch.int16).numpy().tobytes())
+    matrices = {
+        name.replace("_original_component.", ""): (tuple(value.shape), _sample(value))
+        for name, value in weights_of(model)
+        if value.ndim > 1
+    }
+    for name, (shape, sample) in sorted(matrices.items()):
+        digest.update(f"{name} {shape} ".encode())
+        digest.update(sample.view(torch.int16).numpy().tobytes())
     return digest.hexdigest()
+
+
+def _sample(value: torch.Tensor) -> torch.Tensor:
+    return value.flatten()[:: -(-value.numel() // SAMPLED_VALUES)].to("cpu", torch.bfloat16)
 
 
 def _sha256(text: str) -> str:

@@ -14,21 +14,25 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from normprobe.models.architectures import Anatomy, dissect
 from normprobe.models.chat import Chat
+from normprobe.models.context import context_of
 from normprobe.models.identity import ModelIdentity, identify
 from normprobe.models.initialise import initialise
-
-BUNDLED = "tiny-thinker"
+from normprobe.models.placement import device_of, is_spread, spread
 
 
 @dataclass(frozen=True)
 class OpenModel:
-    """A causal language model in eval mode, ready to be measured. `open_model` makes one."""
+    """A causal language model in eval mode, ready to be measured. `open_model` makes one.
+
+    initial_seed: from which `initialise` drew the weights that its training started from; None if that is not known.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     anatomy: Anatomy
     chat: Chat
     identity: ModelIdentity
+    initial_seed: int | None = None
 
     @property
     def blocks(self) -> list[nn.Module]:
@@ -37,8 +41,13 @@ class OpenModel:
 
     @property
     def device(self) -> torch.device:
-        """Where inputs have to be."""
-        return self.model.device
+        """Where inputs have to be: where the embedding is, if the model is spread over several devices."""
+        return device_of(self.model.get_input_embeddings())
+
+    @property
+    def context(self) -> int | None:
+        """Tokens that a prompt and its response may have together; None where the model sets no limit."""
+        return context_of(self.model)
 
     def unembed(self, hidden: Float[torch.Tensor, "*rows d"]) -> Float[torch.Tensor, "*rows vocab"]:
         """The logit lens: final norm, unembedding and softcap on any site; float32 logits."""
@@ -57,23 +66,31 @@ class OpenModel:
     def untrained(self, seed: int) -> OpenModel:
         """The untrained twin: a fresh network from `seed`.
 
-        The bundled model's twin is the very initialisation its training started from, whatever `seed` is.
+        Where the seed of its own initialisation is known (the bundled models), the twin is the very network that its
+        training started from, whatever `seed` is.
         """
-        if self.identity.name.partition(":")[0] == BUNDLED:
-            from normprobe.problems.testbed import bundled
-
-            seed = bundled.initial_seed()
-        return self.fresh(seed)
+        return self.fresh(seed if self.initial_seed is None else self.initial_seed)
 
     def fresh(self, seed: int) -> OpenModel:
         """A random network: same configuration, dtype and device, weights drawn by `initialise` from `seed`."""
         # transformers draws initial weights of its own, from the global generator only: fork it, they are overwritten.
         with torch.random.fork_rng(devices=[]):
             config = copy.deepcopy(self.model.config)
-            twin = type(self.model)._from_config(config, attn_implementation=config._attn_implementation)
+            # In its dtype from the start: a cast would round the rotary frequencies too.
+            twin = type(self.model)._from_config(
+                config, attn_implementation=config._attn_implementation, dtype=self.model.dtype
+            )
         initialise(twin, torch.Generator().manual_seed(seed))
-        twin = twin.to(device=self.device, dtype=self.model.dtype).eval()  # type: ignore[call-arg]
-        name = f"{self.identity.name.partition(':')[0]}:untrained"
+        if is_spread(self.model):
+            twin = spread(twin)
+        else:
+            twin = twin.to(self.device)  # pyright: ignore[reportArgumentType]  typed as unbound
+        name = f"{self.identity.name.removesuffix(':early').removesuffix(':untrained')}:untrained"
         return OpenModel(
-            twin, self.tokenizer, dissect(twin), self.chat, identify(twin, self.tokenizer, name, None)
+            twin.eval(),
+            self.tokenizer,
+            dissect(twin),
+            self.chat,
+            identify(twin, self.tokenizer, name, None),
+            self.initial_seed,
         )

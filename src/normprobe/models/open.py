@@ -1,25 +1,28 @@
-"""Open a thinking model: a bundled one, a directory, a hub id, or a TransformerBridge."""
+"""Open a thinking model: a bundled one, a directory, a GGUF file, an adapter, a hub id, or a TransformerBridge."""
 
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from normprobe.errors import NormprobeError
 from normprobe.models.architectures import Anatomy, dissect, softcap_of
 from normprobe.models.chat import Chat
 from normprobe.models.identity import identify
-from normprobe.models.model import BUNDLED, OpenModel
-from normprobe.models.pretrained import Pretrained
-from normprobe.models.read_template import resolve
+from normprobe.models.locate import BUNDLED, find
+from normprobe.models.model import OpenModel
+from normprobe.models.placement import AUTO
+from normprobe.models.requirements import check_vocabulary, unfollowed_settings
 from normprobe.models.selfcheck import self_check
+from normprobe.problems.testbed import bundled
 from normprobe.thinking_formats import ThinkingFormat
 
 if TYPE_CHECKING:
@@ -28,6 +31,10 @@ if TYPE_CHECKING:
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 TINY = 50_000_000
 """Parameters below which one thread is enough."""
+
+
+class UnfollowedWarning(UserWarning):
+    """A model asks for a way of decoding that is not followed here."""
 
 
 def open_model(
@@ -44,32 +51,38 @@ def open_model(
 ) -> OpenModel:
     """Open a model, find its sites and prove them.
 
-    name: "tiny-thinker" (also ":early", ":untrained"), a directory, a hub id, or a TransformerLens `TransformerBridge`
-    with unprocessed weights, which is taken as it is (of the other arguments only `check` then counts).
+    name: "tiny-thinker" (also ":early", ":untrained"); a directory (also a model's folder in the hub's cache, and an
+    adapter's, which is merged into its base); a GGUF file (dequantized); a hub id; or a TransformerLens
+    TransformerBridge with unprocessed weights, which is taken as it is (of the other arguments only `check` counts).
+    device: as torch names it, or "auto": over all GPUs, and what they have no room for on the CPU and the disk.
     offline: never ask a hub. check: prove the sites (see `self_check`; two or three short forward passes).
     attentions: load with eager attention, which can return its weights.
     thinking: how the model marks its thought and is asked for it (`Chat`); None: its chat template tells.
 
-    Raises NormprobeError for an unknown model, dtype or device, unreadable files, an architecture without provable
-    sites, a tokenizer without chat template, or a model without a thinking mode.
+    Raises NormprobeError for an unknown model, dtype or device, unreadable files, quantized weights, an architecture
+    without provable sites or with layers other than attention, a tokenizer without chat template or with tokens that
+    the embedding lacks, or a model without a thinking mode. Whatever its small files tell is refused before its weights
+    are read. Warns (UnfollowedWarning) of settings in generation_config.json that are not followed.
     """
     if isinstance(name, nn.Module):
         return _open_bridge(name, check)
     if dtype not in DTYPES:
         raise NormprobeError(f"expected a dtype of {', '.join(DTYPES)}, got {dtype!r}; choose one of these")
-    place = _device(device)
-    checkpoint = Pretrained(_locate(name), revision, offline, trust_remote_code)
-    tokenizer = checkpoint.tokenizer()
-    resolve(tokenizer, thinking)  # what its template tells is refused before weights are read
-    model = checkpoint.model(DTYPES[dtype], attentions)
-    opened = assemble(
-        model.to(place),  # type: ignore[arg-type]
-        tokenizer,
-        str(name),
-        revision=revision,
-        check=check,
-        thinking=thinking,
-    )
+    place = AUTO if device == AUTO else _device(device)
+    found = find(name, revision, offline, trust_remote_code)
+    checkpoint = found.checkpoint
+    rows = checkpoint.config.get_text_config().vocab_size
+    tokenizer, generation = checkpoint.tokenizer(), checkpoint.generation_config()
+    # What its template and its tokens tell is refused before weights are read.
+    chat = _chat(tokenizer, generation, thinking)
+    if checkpoint.adapter is None:  # an adapter may bring rows of its own
+        _check_tokens(tokenizer, chat, rows, checkpoint.where)
+    _warn_of(generation, found.name)
+    model = checkpoint.model(DTYPES[dtype], attentions, place)
+    commit = found.revision or (checkpoint.commit if checkpoint.adapter is None else None)
+    opened = assemble(model, tokenizer, found.name, revision=commit, check=check, thinking=thinking)
+    if found.is_bundled:
+        opened = replace(opened, initial_seed=bundled.initial_seed())
     return opened.untrained(seed=0) if str(name) == f"{BUNDLED}:untrained" else opened
 
 
@@ -91,13 +104,13 @@ def assemble(
     thinking: ThinkingFormat | Mapping[str, Any] | None = None,
 ) -> OpenModel:
     """An OpenModel of a model in memory, to be called `name`. Raises NormprobeError as `open_model` does."""
-    eos = model.generation_config.eos_token_id if model.generation_config is not None else None
-    eos_ids = [] if eos is None else [eos] if isinstance(eos, int) else list(eos)
+    chat = _chat(tokenizer, model.generation_config, thinking)
+    _check_tokens(tokenizer, chat, model.get_input_embeddings().num_embeddings, name)
     opened = OpenModel(
         model=model.eval(),
         tokenizer=tokenizer,
         anatomy=anatomy or dissect(model),
-        chat=Chat(tokenizer, eos_ids, thinking),
+        chat=chat,
         identity=identify(model, tokenizer, name, revision),
     )
     if check:
@@ -139,26 +152,34 @@ def _open_bridge(bridge: nn.Module, check: bool) -> OpenModel:
     return assemble(model, bridge.tokenizer, str(model.name_or_path), check=check, anatomy=anatomy)
 
 
-def _locate(name: str | Path) -> str:
-    """The directory of a bundled name, else the name; refuses what can only be a path and is no directory."""
-    text = str(name)
-    if not text:
-        raise NormprobeError(
-            f"expected a model ({BUNDLED}, a directory or a hub id), got an empty name; give one"
-        )
-    if text.partition(":")[0] == BUNDLED:
-        from normprobe.problems.testbed import bundled
+def _chat(
+    tokenizer: PreTrainedTokenizerBase,
+    generation: GenerationConfig | None,
+    thinking: ThinkingFormat | Mapping[str, Any] | None,
+) -> Chat:
+    eos = None if generation is None else generation.eos_token_id
+    return Chat(tokenizer, [] if eos is None else [eos] if isinstance(eos, int) else list(eos), thinking)
 
-        return str(bundled.path(text))
-    path = Path(text).expanduser()
-    if path.is_dir():
-        return str(path)
-    if path.exists() or isinstance(name, Path) or text.startswith(("/", ".", "~")) or text.count("/") > 1:
-        got = "a file" if path.exists() else "no such directory"
-        raise NormprobeError(
-            f"expected a bundled model ({BUNDLED}), a model directory or a hub id, got {text!r} ({got}); check the name"
+
+def _check_tokens(tokenizer: PreTrainedTokenizerBase, chat: Chat, rows: int, where: str) -> None:
+    """Raises NormprobeError if a token of a prompt, an end or a mark of thought has no row in the embedding."""
+    used = {chat.pad_id, *chat.eos_ids}
+    for mode in ("think", "no_think"):
+        used.update(chat.prompt_ids("?", mode))
+    for mark in (chat.format.open, chat.format.close):
+        used.update(tokenizer(mark, add_special_tokens=False)["input_ids"])
+    check_vocabulary(tokenizer, rows, used, where)
+
+
+def _warn_of(generation: GenerationConfig, name: str) -> None:
+    if asked := unfollowed_settings(generation):
+        settings = ", ".join(f"{setting}={value}" for setting, value in asked.items())
+        warnings.warn(
+            f"{name} asks for {settings} in generation_config.json, which normprobe does not follow: its responses are "
+            "those of the plain logits",
+            UnfollowedWarning,
+            stacklevel=3,
         )
-    return text
 
 
 def _device(device: str) -> torch.device:
@@ -167,5 +188,7 @@ def _device(device: str) -> torch.device:
         torch.empty(0, device=place)
     # torch raises AssertionError where it was built without the device.
     except (RuntimeError, AssertionError, NotImplementedError) as cause:
-        raise NormprobeError(f"expected a device that torch can use here, got {device!r}; use cpu") from cause
+        raise NormprobeError(
+            f"expected a device that torch can use here, or auto, got {device!r}; use cpu"
+        ) from cause
     return place

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,18 +15,30 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.utils import CONFIG_NAME, cached_file
 
 from normprobe.errors import NormprobeError
+from normprobe.local_files import hub_origin
+from normprobe.models.adapters import merge, needs_peft
+from normprobe.models.architectures import dissect
+from normprobe.models.gguf_files import gguf_arguments, needs_gguf, plain
+from normprobe.models.placement import AUTO, spread
+from normprobe.models.requirements import check_configuration
+
+NOT_PICKLED = "safetensors that fit the configuration"
 
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A model directory or hub id, and how to read it.
+    """A checkpoint and how to read it: a model directory, a hub id, or a GGUF file; perhaps changed by an adapter.
 
+    location: the directory, or the hub id. gguf_file: a file's name in that directory.
+    adapter: the directory of an adapter that is merged into these weights.
     offline: no request to a hub, only directories and the local cache.
     trust_remote_code: run code that a checkpoint ships.
     """
@@ -34,6 +47,13 @@ class Pretrained:
     revision: str | None = None
     offline: bool = False
     trust_remote_code: bool = False
+    gguf_file: str | None = None
+    adapter: Path | None = None
+
+    @property
+    def where(self) -> str:
+        """The checkpoint as messages name it."""
+        return self.location if self.gguf_file is None else str(Path(self.location) / self.gguf_file)
 
     @property
     def _arguments(self) -> dict[str, Any]:
@@ -42,23 +62,29 @@ class Pretrained:
             "revision": self.revision,
             "local_files_only": self.offline,
             "trust_remote_code": self.trust_remote_code,
-        }
+        } | ({} if self.gguf_file is None else {"gguf_file": self.gguf_file})
 
     @property
     def _is_directory(self) -> bool:
         return Path(self.location).is_dir()
 
-    def model(self, dtype: torch.dtype, attentions: bool) -> PreTrainedModel:
-        """The causal language model, on the CPU, in eval mode; `attentions`: eager, so that attention can be returned.
+    @cached_property
+    def config(self) -> PreTrainedConfig:
+        """The configuration, checked.
 
         Raises NormprobeError if there is no such model, its configuration is missing or of no known architecture, it
-        needs code of its own without `trust_remote_code`, or its safetensors are missing, corrupt or incomplete.
+        needs code of its own without `trust_remote_code`, a package is missing that reads it, or as
+        `check_configuration` and, for its parts, `dissect` do.
         """
-        if self._is_directory and not (Path(self.location) / "config.json").is_file():
+        if self.gguf_file is not None:
+            needs_gguf(self.where)
+        elif self._is_directory and not (Path(self.location) / "config.json").is_file():
             raise NormprobeError(
                 f"expected a model directory, got {self.location} without config.json; "
                 "give the folder that save_pretrained wrote"
             )
+        if self.adapter is not None:
+            needs_peft(self.adapter)
         known = (
             "a configuration that Transformers knows"
             if self._is_directory
@@ -66,34 +92,77 @@ class Pretrained:
         )
         with self._one_line(known):
             config = AutoConfig.from_pretrained(**self._arguments)
-        remote = "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
-        if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not remote:
-            raise NormprobeError(
-                f"expected a causal language model, got architecture {config.model_type!r} in {self.location}; "
-                "use a decoder such as Qwen3"
-            )
-        with self._one_line("safetensors that fit the configuration"):
+        check_configuration(config, self.where)
+        if not hasattr(config, "auto_map"):
+            # The parts without their weights: what cannot be measured is refused before these are read.
+            with self._one_line("a configuration that fits its architecture"), torch.device("meta"):
+                skeleton = AutoModelForCausalLM.from_config(config)
+            dissect(skeleton)
+        return config
+
+    @property
+    def commit(self) -> str | None:
+        """The commit of a hub id, once its configuration was read; None for a directory or a file."""
+        if self._is_directory:
+            return None
+        file = cached_file(self.location, CONFIG_NAME, revision=self.revision, local_files_only=True)
+        origin = None if file is None else hub_origin(Path(file).parent)
+        return None if origin is None else origin[1]
+
+    def generation_config(self) -> GenerationConfig:
+        """How the model asks to be decoded: its generation_config.json, else what its configuration has of it."""
+        if self.gguf_file is None:
+            arguments = self._arguments
+            arguments.pop("trust_remote_code")
+            try:
+                return GenerationConfig.from_pretrained(
+                    arguments.pop("pretrained_model_name_or_path"), **arguments
+                )
+            except OSError:  # there is none
+                pass
+        return GenerationConfig.from_model_config(self.config)
+
+    def model(self, dtype: torch.dtype, attentions: bool, device: str | torch.device) -> PreTrainedModel:
+        """The causal language model in eval mode; `attentions`: eager, so that attention can be returned.
+
+        device: "auto" spreads it over the GPUs and, what they have no room for, the CPU and the disk.
+        Raises NormprobeError as `config` does, or if its safetensors are missing, corrupt or incomplete.
+        """
+        _ = self.config
+        direct = device == AUTO and self.gguf_file is None and self.adapter is None
+        with self._one_line("a GGUF file that fits its architecture" if self.gguf_file else NOT_PICKLED):
             # Never pickled weights. The report, because weights that are missing are silently replaced by random ones.
             model, report = cast(Any, AutoModelForCausalLM).from_pretrained(
                 **self._arguments,
+                **(gguf_arguments() if self.gguf_file else {"use_safetensors": True}),
                 dtype=dtype,
-                use_safetensors=True,
                 output_loading_info=True,
                 attn_implementation="eager" if attentions else None,
+                device_map=AUTO if direct else None,
             )
         if missing := sorted(report["missing_keys"]):
             raise NormprobeError(
-                f"expected weights for every parameter in {self.location}, got none for {missing[0]} "
+                f"expected weights for every parameter in {self.where}, got none for {missing[0]} "
                 f"and {len(missing) - 1} more; copy the checkpoint again"
             )
+        if self.gguf_file is not None:
+            model = plain(model)
+        if self.adapter is not None:
+            model = merge(model, self.adapter)
+        if not direct:
+            model = spread(model) if device == AUTO else model.to(device)
         return model.eval()
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer saved with the weights. Raises NormprobeError if there is none or it cannot be read."""
+        """The tokenizer saved with the adapter, else with the weights.
+
+        Raises NormprobeError if there is none or it cannot be read.
+        """
+        own = None if self.adapter is None else Pretrained(str(self.adapter), offline=self.offline)
+        if own is not None and own._has_tokenizer:
+            return own.tokenizer()
         # Without files Transformers makes up an empty tokenizer of the model's kind.
-        if self._is_directory and not [
-            file for name in ("tokenizer*", "vocab*") for file in Path(self.location).glob(name)
-        ]:
+        if self._is_directory and self.gguf_file is None and not self._has_tokenizer:
             raise NormprobeError(
                 f"expected a tokenizer with the weights, got none in {self.location}; "
                 "save it there with save_pretrained"
@@ -101,13 +170,19 @@ class Pretrained:
         with self._one_line("a tokenizer with the weights"):
             return AutoTokenizer.from_pretrained(**self._arguments)
 
+    @property
+    def _has_tokenizer(self) -> bool:
+        return any(any(Path(self.location).glob(name)) for name in ("tokenizer*", "vocab*"))
+
     @contextmanager
     def _one_line(self, expected: str) -> Iterator[None]:
         """Turn whatever Transformers raises (also bare Exceptions, from tokenizers) into a one-line NormprobeError."""
         try:
             yield
+        except NormprobeError:
+            raise
         except Exception as cause:
-            where, text = self.location, " ".join(str(cause).split())
+            where, text = self.where, " ".join(str(cause).split())
             reason = text.partition(". ")[0][:200] or type(cause).__name__
             if "trust_remote_code" in text:
                 expected = "a model that runs on Transformers' own code"

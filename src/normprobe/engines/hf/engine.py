@@ -47,7 +47,7 @@ class HfEngine:
 
     @property
     def context(self) -> int | None:
-        return getattr(self.opened.model.config.get_text_config(), "max_position_embeddings", None)
+        return self.opened.context
 
     @torch.inference_mode()
     def generate(

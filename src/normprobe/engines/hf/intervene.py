@@ -16,6 +16,7 @@ from normprobe.engines.hf.intervention import Intervention, PassRecord, attached
 from normprobe.errors import NormprobeError
 from normprobe.layer_profile import LayerProfile
 from normprobe.models.architectures import dissect
+from normprobe.models.context import context_of
 from normprobe.models.identity import weights_fingerprint
 from normprobe.models.model import OpenModel
 from normprobe.policies.policy import Policy
@@ -102,7 +103,7 @@ class _GenerateTracker:
         eos = None if model.generation_config is None else model.generation_config.eos_token_id
         ids = [] if eos is None else [eos] if isinstance(eos, int) else list(eos)
         self._eos = torch.tensor(ids, dtype=torch.int64, device=model.device)
-        self._longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        self._longest = context_of(model)
         self._cache: Cache | None = None
         self._slot = self._step = torch.empty(0)
         self._length = 0

@@ -1,0 +1,48 @@
+"""Weights out of a GGUF file (llama.cpp's format): dequantized, and from then on an ordinary model."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import torch
+import transformers
+from transformers import PreTrainedModel
+
+from normprobe.errors import NormprobeError
+
+
+def needs_gguf(where: str) -> None:
+    """Raises NormprobeError without the package that reads the format."""
+    if importlib.util.find_spec("gguf") is None:
+        raise NormprobeError(
+            f"expected the package gguf to read {where}, got none; pip install 'normprobe[gguf]'"
+        )
+
+
+def gguf_arguments() -> dict[str, Any]:
+    """What `from_pretrained` needs to be told beyond the file's name: weights of numbers, not of packed blocks."""
+    # Before transformers 5.20 or so there was no other way, and nothing to ask for.
+    config = getattr(transformers, "GgufConfig", None)
+    return {} if config is None else {"quantization_config": config(dequantize=True)}
+
+
+def plain(model: PreTrainedModel) -> PreTrainedModel:
+    """The same weights in a model that knows of no quantization: one that loads from GGUF refuses to be saved or cast.
+
+    Nothing is copied.
+    """
+    config = model.config
+    for name in ("quantization_config", "_pre_quantization_dtype"):
+        config.__dict__.pop(name, None)
+    with torch.device("meta"):
+        same = type(model)._from_config(
+            config, attn_implementation=config._attn_implementation, dtype=model.dtype
+        )
+    same.load_state_dict(model.state_dict(), assign=True)
+    for name, buffer in model.named_buffers():  # those that are in no state dict, such as rotary frequencies
+        owner, _, last = name.rpartition(".")
+        same.get_submodule(owner)._buffers[last] = buffer
+    same.tie_weights()
+    same.generation_config = model.generation_config
+    return same

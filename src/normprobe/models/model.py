@@ -81,10 +81,7 @@ class OpenModel:
                 config, attn_implementation=config._attn_implementation, dtype=self.model.dtype
             )
         initialise(twin, torch.Generator().manual_seed(seed))
-        if is_spread(self.model):
-            twin = spread(twin)
-        else:
-            twin = twin.to(self.device)  # pyright: ignore[reportArgumentType]  typed as unbound
+        twin = spread(twin) if is_spread(self.model) else _moved(twin, self.device)
         name = f"{self.identity.name.removesuffix(':early').removesuffix(':untrained')}:untrained"
         return OpenModel(
             twin.eval(),
@@ -94,3 +91,7 @@ class OpenModel:
             identify(twin, self.tokenizer, name, None),
             self.initial_seed,
         )
+
+
+def _moved(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
+    return model.to(device)  # pyright: ignore[reportArgumentType]  typed as unbound

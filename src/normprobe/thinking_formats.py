@@ -169,7 +169,7 @@ FORMATS: tuple[ThinkingFormat, ...] = (
         "granite",
         answer_open="<response>",
         answer_close="</response>",
-        signs=("<think>", "<response>"),
+        signs=("<response></response>",),
     ),
     ThinkingFormat(
         "hunyuan",

@@ -147,8 +147,8 @@ FAMILIES: dict[str, tuple[str, str, str, str, str]] = {
         "{# You are a deep thinking AI #}" + HEAD + "{% endif %}",
         "assistant\n", "assistant\n", "documented", "assistant\n<think> . .</think>"),
     "Seed-OSS": (
-        HEAD + "{% if thinking_budget == 0 %}<seed:think>No budget.</seed:think>{% endif %}{% endif %}",
-        "assistant\n", "<seed:think>No budget.</seed:think>", "documented", "<seed:think>No budget. . .</seed:think>"),
+        HEAD + "{% if thinking_budget == 0 %}<seed:think><seed:budget>{% endif %}{% endif %}",
+        "assistant\n", "<seed:think><seed:budget>", "documented", "<seed:think><seed:budget> . .</seed:think>"),
     "Gemma-4": (
         "{% for m in messages %}<|turn>{{ m.role }}\n{{ '<|think|>' if enable_thinking }}{{ m.content }}<turn|>\n{% endfor %}"  # noqa: E501
         "<|turn>model\n{{ '<|channel>thought\\n<channel|>' if not enable_thinking }}",

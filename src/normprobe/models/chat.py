@@ -99,6 +99,10 @@ class Chat:
         head, _, generated = prompt.rpartition(question)
         start, end = self.format.open.rstrip(), self.format.close.rstrip()
         body = generated.rstrip().removesuffix(end)
+        if (
+            body == generated.rstrip() and start and start in body
+        ):  # opened, for a short thought of the model's own
+            return prompt, self.format.close
         if body == generated.rstrip():  # nothing is closed: the thought stands before the answer
             answer = self.format.answer_open if self.ask("no_think").prefill else ""
             base = prompt.removesuffix(self.ask("no_think").prefill) if answer else prompt

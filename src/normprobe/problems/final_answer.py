@@ -30,7 +30,7 @@ _MARK = re.compile(
     r"\banswers?\b(?:[^.\n:=]{0,80}?(?:\b(?:is|are|was|be|equals?)\b|[:=])(?:\s*[:=])?|\W{0,4}\n|(?<=^answer)\s+)[\s*_:`\"]*",
     re.IGNORECASE | re.MULTILINE,
 )
-_COPULA = re.compile(r"(?:\b(?:is|are|was|were|equals?|be)\b|[:=])\s*:?\s*", re.IGNORECASE)
+_COPULAS = (re.compile(r"\b(?:is|are|was|were|equals?|be)\b\s*:?\s*", re.IGNORECASE), re.compile(r"[:=]\s*"))
 _END = re.compile(r"[.!?](?=[\s*\"')]|$)|\n")
 _BULLET = re.compile(r"(?m)^[ \t]*[-•][ \t]+(?=\S)")
 _STEP = re.compile(r"(?m)^[ \t]*\d{1,2}[.)][ \t]+(?=\S)")
@@ -96,7 +96,12 @@ def final_answer(text: str) -> FinalAnswer:
         return FinalAnswer((), explicit=False, marked=False)
     line = text.splitlines()[-1].strip()
     last = [part for part in _sentences(text) if part.strip()][-1:]
-    ends = [part[found[-1].end() :] for part in last if (found := list(_COPULA.finditer(part)))]
+    ends = [
+        part[found[-1].end() :]
+        for part in last
+        for copula in _COPULAS
+        if (found := list(copula.finditer(part)))
+    ]
     spans = [content for _, content in _spans(text)][-1:]
     pieces = [text, line, *last, *ends, *map(_clause, ends), *spans]
     return FinalAnswer(tuple(filter(str.strip, pieces)), explicit=False, marked=False)

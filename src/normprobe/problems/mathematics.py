@@ -18,7 +18,8 @@ LONGEST, DEEPEST = 200, 7
 LARGEST_POWER, LARGEST_SOLVED, MOST_OPERATORS = 1000, 6, 40
 # Of both signs, so that √(x²) is not x; no simple relation holds between them.
 _POINTS = tuple(
-    tuple(((-1) ** (i * j + j)) * (0.61803 + 0.7320508 * i + 0.2236 * j) for j in range(26)) for i in range(4)
+    tuple(sign(j) * (0.61803 + 0.7320508 * i + 0.2236 * j) for j in range(26))
+    for i, sign in enumerate((lambda j: 1, lambda j: -1, lambda j: (-1) ** j, lambda j: -((-1) ** j)))
 )
 
 _COMMAND = re.compile(r"\\[A-Za-z]+")

@@ -88,7 +88,7 @@ def _read(gold: str) -> Gold | None:
             .removesuffix("\\]")
             .strip()
         )
-    if not _words(text):
+    if re.fullmatch(r"[\s()\[\]{}$]*", _words(text)):
         return None
     if letter := _LETTER.fullmatch(_TEXT.sub(r"\1", text)):
         return Gold("letter", letter[1])

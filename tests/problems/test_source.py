@@ -70,7 +70,10 @@ def test_a_new_source_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("problems.csv", "expected problems as 'testbed' or a .parquet or .jsonl file, got 'problems.csv'"),
+        (
+            "problems.txt",
+            "expected problems as a .jsonl, .json, .csv or .parquet file, .* got 'problems.txt'",
+        ),
         ("nothing", "got 'nothing'"),
         ("", "got ''"),
         ("scoring", "got 'scoring'"),

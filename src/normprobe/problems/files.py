@@ -1,19 +1,19 @@
-"""A user's problems, in a .parquet or .jsonl file."""
+"""A user's problems, in a .jsonl, .json, .csv or .parquet file, compressed or not."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import pandas as pd
 
 from normprobe.errors import NormprobeError
+from normprobe.problems.file_rows import format_of, read_rows
+from normprobe.problems.problem_rows import problem_table
 from normprobe.problems.scoring import matches
-from normprobe.problems.source import COLUMNS, Regime, check_problems
+from normprobe.problems.source import Regime, own_problems
 from normprobe.runs.atomic import refusing_disk_errors
 
 
@@ -50,23 +50,7 @@ class ProblemFile:
 
         Raises NormprobeError if a split has no problem with a gold answer.
         """
-        judged = problems[problems["answer"].notna()]
-        for split in _SPLIT_OF.values():
-            if not (judged["split"] == split).any():
-                raise NormprobeError(
-                    f"expected gold answers in split '{split}' of {self.name}, got none; "
-                    "add the column 'answer' to evaluate methods"
-                )
-        chosen = partial(_first, judged)
-        return (Regime("measure, greedy", 0.0, chosen), Regime("measure, T = 1", 1.0, chosen))
-
-
-_SPLIT_OF = {"tune": "select", "test": "measure"}
-
-
-def _first(problems: pd.DataFrame, n: int, split: Literal["tune", "test"]) -> pd.DataFrame:
-    chosen = problems[problems["split"] == _SPLIT_OF[split]]
-    return chosen.drop(columns="split").head(n).reset_index(drop=True)
+        return own_problems(problems, self.name)
 
 
 def open_named(name: str) -> ProblemFile:
@@ -77,35 +61,9 @@ def open_named(name: str) -> ProblemFile:
 
 
 def read_problem_set(path: Path, seed: int) -> pd.DataFrame:
-    """A user's problems from .parquet or .jsonl: `question` is required, the other columns are filled in if absent.
+    """A user's problems from a file; see `normprobe.problems.problem_rows.problem_table` for the columns it may have.
 
-    Without `split`, a hash of seed and problem_id puts half into "sae" and a quarter each into "select" and "measure".
-    Raises NormprobeError for another file type, an unreadable file, missing questions, duplicate ids or small splits.
+    Raises NormprobeError for another file type, an unreadable file, and as `problem_table` does.
     """
-    readers = {".parquet": pd.read_parquet, ".jsonl": lambda p: pd.read_json(p, lines=True, dtype=False)}
-    if path.suffix not in readers:
-        raise NormprobeError(f"expected problems in a .parquet or .jsonl file, got {path}; convert it")
-    try:
-        table = readers[path.suffix](path)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise NormprobeError(
-            f"expected readable problems in {path}, got an error ({reason}); check the file"
-        ) from error
-    if "question" not in table or table["question"].isna().any() or not len(table):
-        n = int(table["question"].notna().sum()) if "question" in table else None
-        got = "no such column" if n is None else f"{n} in {len(table)} rows"
-        raise NormprobeError(f"expected a 'question' in every row of {path}, got {got}; add the column")
-    if "problem_id" not in table:
-        table["problem_id"] = [f"{path.stem}-{i:05d}" for i in range(len(table))]
-    table["problem_id"] = table["problem_id"].astype(str)
-    for name in ("domain", "difficulty", "answer"):
-        table[name] = table.get(name)
-    table["answer"] = table["answer"].map(lambda answer: None if pd.isna(answer) else str(answer))
-    if "split" not in table:
-        table["split"] = [_split(f"{seed}/{problem_id}") for problem_id in table["problem_id"]]
-    return check_problems(table[list(COLUMNS)], str(path))
-
-
-def _split(key: str) -> str:
-    return ("sae", "sae", "select", "measure")[hashlib.blake2b(key.encode(), digest_size=1).digest()[0] % 4]
+    stem = path.name.removesuffix("".join(format_of(path.name) or ()))
+    return problem_table(read_rows(path), str(path), stem, seed)

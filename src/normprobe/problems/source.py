@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -86,21 +87,30 @@ class ProblemSource(Protocol):
         ...
 
 
-def open_source(name: str) -> ProblemSource:
-    """The problem source of a name: "testbed", or a .parquet or .jsonl file.
+_KINDS = {"hf": "hub", "lm-eval": "harness_task", "reasoning-gym": "reasoning_gym"}
+"""Names of sources that are no names of modules."""
 
-    Raises NormprobeError for a name that is neither, or a file that is absent.
+
+def open_source(name: str) -> ProblemSource:
+    """The problem source of a name: "testbed", a file, a folder, "reasoning-gym:TASK", "lm-eval:TASK" or "hf:NAME".
+
+    Raises NormprobeError for a name that is none of these, or a file that is absent.
     """
+    from normprobe.problems.file_rows import format_of
+
     kind, _, rest = name.partition(":")
-    if Path(name).suffix in (".parquet", ".jsonl"):
+    if format_of(name) is not None and kind not in _KINDS:
         kind, rest = "files", name
+    elif name and kind not in _KINDS and Path(name).is_dir():
+        kind, rest = "hub", name
+    kind = _KINDS.get(kind, kind)
     if kind.isidentifier():
         for module in (f"{__package__}.{kind}.source", f"{__package__}.{kind}"):
             if _exists(module) and hasattr(found := import_module(module), "open_named"):
                 return cast(ProblemSource, found.open_named(rest))
     raise NormprobeError(
-        f"expected problems as 'testbed' or a .parquet or .jsonl file, got {name!r}; "
-        "correct the name, or convert the file"
+        "expected problems as a .jsonl, .json, .csv or .parquet file, 'testbed', 'reasoning-gym:TASK', 'lm-eval:TASK' "
+        f"or 'hf:NAME', got {name!r}; correct the name, or convert the file"
     )
 
 
@@ -109,6 +119,30 @@ def _exists(module: str) -> bool:
         return find_spec(module) is not None
     except ModuleNotFoundError:  # no such parent, or one that is no package
         return False
+
+
+def own_problems(problems: pd.DataFrame, source: str) -> Sequence[Regime]:
+    """The regimes of a run's own problems, greedy and at temperature 1: `select` to tune on, `measure` to test on.
+
+    Raises NormprobeError if a split has no problem with a gold answer.
+    """
+    judged = problems[problems["answer"].notna()]
+    for split in _SPLIT_OF.values():
+        if not (judged["split"] == split).any():
+            raise NormprobeError(
+                f"expected gold answers in split '{split}' of {source}, got none; "
+                "add the column 'answer' to evaluate methods"
+            )
+    chosen = partial(_first, judged)
+    return (Regime("measure, greedy", 0.0, chosen), Regime("measure, T = 1", 1.0, chosen))
+
+
+_SPLIT_OF = {"tune": "select", "test": "measure"}
+
+
+def _first(problems: pd.DataFrame, n: int, split: Literal["tune", "test"]) -> pd.DataFrame:
+    chosen = problems[problems["split"] == _SPLIT_OF[split]]
+    return chosen.drop(columns="split").head(n).reset_index(drop=True)
 
 
 def check_problems(table: pd.DataFrame, source: str) -> pd.DataFrame:

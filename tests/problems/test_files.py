@@ -196,7 +196,7 @@ def in_row_4(**cells: Any) -> Rows:
     [
         ([{"prompt": "q"}] * 100, "got no such column"),
         (in_row_4(question=None), r"'question' in every row of .*, got nothing in row 4"),
-        (in_row_4(question="  "), "got '  '.* in row 4"),
+        (in_row_4(question="  "), "got ' ' .* in row 4"),
         (in_row_4(question=7), r"got 7 \(int\) in row 4"),
         (in_row_4(question=["q"]), r"\(list\) in row 4"),
         (in_row_4(question="\ud800"), "half of a surrogate pair in row 4"),

@@ -38,7 +38,7 @@ _STEP = re.compile(r"(?m)^[ \t]*\d{1,2}[.)][ \t]+(?=\S)")
 _LATEX = r"\\(?:[dtc]?frac|sqrt|pi)(?![a-zA-Z])(?:\[\d+\])?\s?(?:\{(?:[^{}]|\{[^{}]*\})*\}|\d)*"
 _ATOM = rf"(?:\\?\$\s?|[€£¥₹]\s?)?(?:{NUMBER}(?:\s?\\?%|\s(?:thousand|[mbtr]+illion)s?\b)?"
 _ATOM += rf"(?:\s\d+/\d+)?(?:{_LATEX})?|{_LATEX})(?:\^\{{[-+]?\d+\}})?"
-_OPERATOR = r"\s*(?:[-+*/^]|\\times|\\cdot|\\div)\s*"
+_OPERATOR = r"\s*(?:(?<=\d)\*\*(?=\d)|[-+*/^]|\\times|\\cdot|\\div)\s*"
 # What is bound to a letter is no number of its own: x2, cm^2, 5x.
 _RUN = re.compile(
     rf"(?<![\w^.\\])(?<!\w-)(?:(?<![\d)])-|(?<== )- )?{_ATOM}(?:{_OPERATOR}\(?-?{_ATOM}\)?)*(?![xyznkabpq]\b)"

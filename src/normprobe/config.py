@@ -27,13 +27,13 @@ class ModelSettings(Settings, section="model"):
     """Which model is opened, and how."""
 
     name: Annotated[str, arg(name="model", metavar="NAME")] = "tiny-thinker"
-    """tiny-thinker, a directory, or a hub id"""
+    """tiny-thinker, a directory (also of a PEFT adapter), a GGUF file, or a hub id"""
     revision: Annotated[str | None, arg(metavar="NAME")] = None
     """branch, tag or commit of a hub model"""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """in which the model computes"""
     device: Annotated[str, arg(metavar="DEVICE")] = "cpu"
-    """cpu or cuda"""
+    """cpu, cuda, or auto (all GPUs, and the CPU and the disk for what they have no room for)"""
     offline: bool = False
     """never ask a hub"""
     trust_remote_code: bool = False
@@ -138,6 +138,8 @@ class SaeSettings(Settings, section="saes"):
 
     given: Annotated[str | None, arg(name="saes", metavar="DIR|RELEASE")] = None
     """dictionaries to read with instead of training them; controls are trained in their width and k"""
+    of: Annotated[str | None, arg(name="saes-of", metavar="NAME")] = None
+    """the model that the given dictionaries are of, where the studied one was trained from it (Qwen/Qwen3-8B-Base)"""
     layers: Annotated[str | None, arg(metavar="LIST")] = None
     """layers that dictionaries read, as in 20-23,27 (all)"""
     width: int = 512
@@ -158,6 +160,10 @@ class SaeSettings(Settings, section="saes"):
                 f"expected saes.k of 1 to {self.width} (the width), got {self.k}; correct one of them"
             )
         self.layer_list  # noqa: B018  checked here, before a run begins
+        if self.of is not None and self.given is None:
+            raise NormprobeError(
+                f"expected --saes with --saes-of {self.of}, got none; name the dictionaries of that model"
+            )
 
     @property
     def layer_list(self) -> list[int] | None:

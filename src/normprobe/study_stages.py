@@ -100,6 +100,8 @@ def _fill_traces(session: Session, folder: Path) -> None:
 def _fill_saes(session: Session, folder: Path) -> None:
     from normprobe.saes.stages import fill_saes
 
+    if (of := session.study.saes.of) is not None:
+        session.run.identify(dictionaries={"given": session.study.saes.given, "of the model": of})
     fill_saes(
         folder,
         session.subjects,

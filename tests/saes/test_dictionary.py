@@ -15,7 +15,6 @@ from normprobe.saes.dictionary import (
     CONFIG,
     WEIGHTS,
     Dictionary,
-    check,
     describe,
     layer_folder,
     layers_of,
@@ -24,6 +23,7 @@ from normprobe.saes.dictionary import (
     random_dictionary,
     save,
 )
+from normprobe.saes.ownership import check
 from normprobe.saes.training import generator_for
 
 CPU = torch.device("cpu")
@@ -89,8 +89,8 @@ def refused(call: Callable[[], object]) -> str:
     "change, layer, told",
     [
         ({"weights": "fedcba9876543210"}, 2, "fingerprint fedcba987654, got 0123456789ab"),
-        ({"d_model": 32}, 2, "d_in 32, got 16"),
-        ({}, 1, r"the hook blocks.1.hook_resid_post, got blocks.2.hook_resid_post"),
+        ({"d_model": 32}, 2, "width 32, got 16"),
+        ({}, 1, r"site blocks.1.hook_resid_post, got blocks.2.hook_resid_post"),
     ],
 )
 def test_a_dictionary_of_another_model_width_or_layer(folder, change, layer, told):
@@ -100,10 +100,20 @@ def test_a_dictionary_of_another_model_width_or_layer(folder, change, layer, tol
 
 def test_a_dictionary_of_others_is_told_by_the_models_name():
     sae = made(model=None, model_name="meta/Some-Base")
-    assert "the model some-thinker, got some-base" in refused(lambda: check(sae, IDENTITY, 2, "here"))
-    check(
-        sae, IDENTITY, 2, "here", model_name="mirror/some-thinker"
-    )  # SAELens's list of releases knows better
+    assert "model org/Some-Thinker, got meta/Some-Base" in refused(lambda: check(sae, IDENTITY, 2, "here"))
+    mirrored = {"model_name": "mirror/some-thinker"}
+    assert "got mirror/some-thinker" in refused(lambda: check(sae, IDENTITY, 2, "here", **mirrored))
+    check(sae, IDENTITY, 2, "here", of="mirror/Some-Thinker", **mirrored)
+    check(sae, IDENTITY, 2, "here", model_name="Org/some-thinker")  # SAELens's list of releases knows better
+
+
+def test_a_dictionary_of_ours_is_told_by_the_weights_alone():
+    sae = made(model=IDENTITY.to_dict() | {"name": "/elsewhere"})
+    check(sae, IDENTITY, 2, "here")
+    base = IDENTITY.to_dict() | {"weights": "fedcba9876543210", "name": "org/some-base"}
+    child = made(model=base)
+    assert "--saes-of org/some-base" in refused(lambda: check(child, IDENTITY, 2, "here"))
+    check(child, IDENTITY, 2, "here", of="org/Some-Base")
 
 
 def truncate(folder: Path) -> None:

@@ -1,11 +1,11 @@
 """A saved sparse autoencoder as the theorem sees it: codes z ≥ 0 over unit atoms d_i, in activation units.
 
-Dictionaries that somebody else trained are given as a folder of `layer_NN`, or as RELEASE:ID of one that SAELens knows.
+Dictionaries that somebody else trained are given as a folder that has one a layer (in SAELens's format, sparsify's or
+dictionary_learning's), or as RELEASE:ID of one that SAELens knows.
 """
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +17,9 @@ from jaxtyping import Float
 
 from normprobe.errors import NormprobeError, refusing_damage
 from normprobe.models.identity import ModelIdentity
+from normprobe.saes.hook_names import hook_name, layer_of
+from normprobe.saes.other_formats import read_other, trainer_folder
+from normprobe.saes.ownership import check
 
 if TYPE_CHECKING:
     from sae_lens import SAE, TopKSAE, TopKTrainingSAE
@@ -24,17 +27,11 @@ if TYPE_CHECKING:
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 NON_NEGATIVE = ("topk", "batchtopk", "jumprelu", "standard", "gated")
 PRESERVES_NORM = ("none", "expected_average_only_in")
-_LAYER = re.compile(r"layer_(\d+)")
 
 
 def layer_folder(folder: Path, layer: int) -> Path:
     """Where the dictionary of one layer lies in a folder of dictionaries."""
     return folder / f"layer_{layer:02d}"
-
-
-def hook_name(layer: int) -> str:
-    """TransformerLens's name of the site resid_post[layer]."""
-    return f"blocks.{layer}.hook_resid_post"
 
 
 def describe(identity: ModelIdentity, layer: int, subject: str, seed: int) -> dict[str, Any]:
@@ -143,37 +140,45 @@ def save(sae: SAE[Any] | TopKTrainingSAE, folder: Path) -> None:
     unfinished.replace(folder)
 
 
-def load(folder: Path, identity: ModelIdentity, layer: int, device: torch.device) -> Dictionary:
-    """The dictionary in `folder`, proved to belong to this model's layer.
+def load(
+    folder: Path, identity: ModelIdentity, layer: int, device: torch.device, of: str | None = None
+) -> Dictionary:
+    """The dictionary in `folder`, proved to belong to this model's layer, or to the model `of` (see `check`).
 
-    Raises NormprobeError if the folder is no SAELens dictionary or damaged, or as `check` and `Dictionary.of` do.
+    Raises NormprobeError if the folder holds no dictionary or a damaged one, or as `check` and `Dictionary.of` do.
     """
     from sae_lens import SAE
 
-    for name in (CONFIG, WEIGHTS):
-        if not (folder / name).is_file():
-            raise NormprobeError(
-                f"expected a SAELens dictionary in {folder}, got no {name}; name a folder that has it"
-            )
     # JSON, safetensors, SAELens's own checks and torch's: errors with no base class in common.
     with refusing_damage(f"a readable dictionary in {folder}", "train or copy it again", Exception):
-        sae = SAE.load_from_disk(folder, device=str(device))
-    check(sae, identity, layer, str(folder))
-    return Dictionary.of(sae)
+        sae = read_other(folder)
+    if sae is None:
+        for name in (CONFIG, WEIGHTS):
+            if not (folder / name).is_file():
+                raise NormprobeError(
+                    f"expected a dictionary of SAELens, sparsify or dictionary_learning in {folder}, got no {name}; "
+                    "name a folder that has it"
+                )
+        with refusing_damage(f"a readable dictionary in {folder}", "train or copy it again", Exception):
+            sae = SAE.load_from_disk(folder, device=str(device))
+    check(sae, identity, layer, str(folder), of=of)
+    return Dictionary.of(sae.to(device))
 
 
 def layers_of(given: str, layers: Sequence[int]) -> list[int]:
-    """Those of `layers` that `given` has: of a folder the `layer_NN` in it, of a release all.
+    """Those of `layers` that `given` has: of a folder those that a folder in it is called after, of a release all.
 
-    Raises NormprobeError if that is none, or if `given` is neither a folder nor RELEASE:ID with {layer}.
+    Raises NormprobeError if that is none, if two folders are of one layer, or if `given` is neither a folder nor
+    RELEASE:ID with {layer}.
     """
     folder = Path(given).expanduser()
     if folder.is_dir():
-        found = {int(m[1]) for path in folder.iterdir() if (m := _LAYER.fullmatch(path.name))}
-        if not (shared := sorted(found & set(layers))):
+        found = _folders(folder)
+        if not (shared := sorted(found.keys() & set(layers))):
+            names = ", ".join(found[layer].name for layer in sorted(found)) or "none"
             raise NormprobeError(
-                f"expected folders layer_NN of the layers {min(layers)} to {max(layers)} in {folder}, "
-                f"got {', '.join(f'layer_{layer:02d}' for layer in sorted(found)) or 'none'}; name another folder"
+                f"expected folders such as layer_NN or layers.N of the layers {min(layers)} to {max(layers)} in "
+                f"{folder}, got {names}; name another folder"
             )
         return shared
     if "{layer}" not in given.partition(":")[2]:
@@ -184,15 +189,32 @@ def layers_of(given: str, layers: Sequence[int]) -> list[int]:
     return list(layers)
 
 
-def open_given(given: str, identity: ModelIdentity, layer: int, device: torch.device) -> Dictionary:
+def _folders(folder: Path) -> dict[int, Path]:
+    """Layer → the folder of its dictionary. Raises NormprobeError for two of one layer."""
+    found: dict[int, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and (layer := layer_of(path.name)) is not None:
+            if layer in found:
+                raise NormprobeError(
+                    f"expected one dictionary of layer {layer} in {folder}, got {found[layer].name} and {path.name}; "
+                    "move one away"
+                )
+            found[layer] = path
+    return found
+
+
+def open_given(
+    given: str, identity: ModelIdentity, layer: int, device: torch.device, of: str | None = None
+) -> Dictionary:
     """The dictionary of one layer out of `given`, checked.
 
-    Raises NormprobeError as `load` does, or if a release has no such dictionary or cannot
-    be reached.
+    of: the model that the dictionaries are of, if the user names another than this one.
+    Raises NormprobeError as `layers_of` and `load` do, or if a release has no such dictionary or cannot be reached.
     """
     folder = Path(given).expanduser()
     if folder.is_dir():
-        return load(layer_folder(folder, layer), identity, layer, device)
+        place = _folders(folder).get(layer, layer_folder(folder, layer))
+        return load(trainer_folder(place), identity, layer, device, of)
     from sae_lens import SAE
     from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
 
@@ -204,37 +226,5 @@ def open_given(given: str, identity: ModelIdentity, layer: int, device: torch.de
     with refusing_damage(expected, "check release, id and connection", Exception):
         sae = SAE.from_pretrained(release, sae_id, device=str(device))
     # The metadata of some releases name the base model their authors started from; SAELens's list knows better.
-    check(sae, identity, layer, f"{release}:{sae_id}", model_name=known.model if known else None)
+    check(sae, identity, layer, f"{release}:{sae_id}", model_name=known.model if known else None, of=of)
     return Dictionary.of(sae)
-
-
-def check(
-    sae: SAE[Any], identity: ModelIdentity, layer: int, place: str, *, model_name: str | None = None
-) -> None:
-    """Raises NormprobeError if the dictionary is of another width, layer, site or model, naming expected and got.
-
-    Ours carry the model's fingerprint; of others the name has to do (`model_name`, else what the metadata say), and
-    its last part must be that of the model's name or directory.
-    """
-    metadata = sae.cfg.metadata
-    model = metadata.model if isinstance(metadata.model, dict) else {}
-    # A TransformerBridge calls the same site hook_out.
-    hook = str(metadata.hook_name).replace("hook_out", "hook_resid_post")
-    found: list[tuple[str, object, object]] = [
-        ("d_in", identity.d_model, sae.cfg.d_in),
-        ("the hook", hook_name(layer), hook),
-    ]
-    if "weights" in model:
-        found.append(("the model's fingerprint", identity.weights[:12], model["weights"][:12]))
-    else:
-        found.append(("the model", _last(identity.name), _last(model_name or str(metadata.model_name))))
-    for what, expected, got in found:
-        if expected != got:
-            raise NormprobeError(
-                f"expected a dictionary with {what} {expected}, got {got} in {place}; "
-                "name the dictionaries of this model and layer"
-            )
-
-
-def _last(name: str) -> str:
-    return name.rstrip("/").rpartition("/")[2].lower()

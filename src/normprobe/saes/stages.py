@@ -68,7 +68,7 @@ def fill_saes(
     ) as bar:
         if given is not None:
             (folder / "model").mkdir(exist_ok=True)
-            atomic_write_json(folder / "model" / GIVEN, {"given": given, "layers": chosen})
+            atomic_write_json(folder / "model" / GIVEN, {"given": given, "layers": chosen, "of": settings.of})
         for subject in trained:
             _train(folder / subject, subjects[subject], paired, chosen, settings, seed, bar)
         for layer in chosen:
@@ -146,10 +146,10 @@ def load_reader(saes: Path, reader: str, opened: OpenModel) -> dict[int, Diction
     own = saes / reader
     if (own / GIVEN).exists():
         content = json.loads((own / GIVEN).read_text(encoding="utf-8"))
-        given, layers = content["given"], content["layers"]
+        given, layers, of = content["given"], content["layers"], content["of"]
     else:
-        given, layers = str(own), layers_of(str(own), range(opened.identity.n_layers))
-    return {layer: open_given(given, opened.identity, layer, opened.device) for layer in layers}
+        given, layers, of = str(own), layers_of(str(own), range(opened.identity.n_layers)), None
+    return {layer: open_given(given, opened.identity, layer, opened.device, of) for layer in layers}
 
 
 def _train(
@@ -211,7 +211,7 @@ def _like_given(given: str, layers: Sequence[int], model: OpenModel, settings: S
     """The settings with the width and k of the given dictionaries, all of which are opened and checked here."""
     shapes = set()
     for layer in layers:
-        dictionary = open_given(given, model.identity, layer, torch.device("cpu"))
+        dictionary = open_given(given, model.identity, layer, torch.device("cpu"), settings.of)
         shapes.add((dictionary.width, getattr(dictionary.sae.cfg, "k", settings.k)))
     if len(shapes) > 1:
         raise NormprobeError(

@@ -45,7 +45,7 @@ def check(
         f"say so: --saes-of {name}"
     )
     if "weights" in model:
-        _equal("model's fingerprint", identity.weights[:12], str(model["weights"])[:12], place, advice)
+        _equal("the model's fingerprint", identity.weights[:12], str(model["weights"])[:12], place, advice)
     elif not same_model(identity.name, name):
         _equal("model", identity.name, name, place, advice)
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from normprobe import style
@@ -62,3 +63,26 @@ def test_an_unwritable_place_is_one_line(tmp_path):
     with pytest.raises(NormprobeError, match="choose a writable directory") as caught:
         draw(tmp_path / "file" / "fig")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["$100 & up", "$a$", "_hidden", "<b>", "代数", "\\frac", "🙂", "Ω"])
+def test_every_name_is_drawn_as_itself(name):
+    from normprobe.claims.measure.drawing import curve, legend_below
+    from normprobe.report.figure import Drawing
+
+    def draw_curve(axes):
+        rows = pd.DataFrame({"layer": [0, 1], "estimate": [0, 1], "low": [0, 1], "high": [0, 1]})
+        curve(axes[0], rows, name, color="black")
+        legend_below(axes[0], columns=1)
+
+    drawing = Drawing("title", "caption", draw_curve)
+    assert drawing.png().startswith(b"\x89PNG"), "no warning of a missing glyph, no error of mathtext"
+    with drawing.drawn() as figure:
+        (shown,) = figure.axes[0].get_legend().get_texts()
+    assert shown.get_text().strip() == style.legible(name)
+    assert (
+        style.legible(name)
+        .encode()
+        .decode("unicode_escape" if "\\u" in style.legible(name).lower() else "utf-8")
+        == name
+    )

@@ -7,6 +7,7 @@ Every default and every help text stands here and nowhere else. `normprobe.study
 from __future__ import annotations
 
 import dataclasses
+import os
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -104,8 +105,10 @@ class ThinkingSettings(Settings, section="thinking"):
 class ProblemSettings(Settings, section="problems"):
     """Where the problems come from. The sizes count for a source that makes its problems; a file has its own."""
 
-    source: Annotated[str | None, arg(name="problems", metavar="FILE")] = None
-    """.parquet or .jsonl with a 'question' column, or 'testbed' (the default of bundled models)"""
+    source: Annotated[str | None, arg(name="problems", metavar="SOURCE")] = None
+    """a .jsonl, .json, .csv or .parquet file (also .gz, .zst, .bz2, .xz) with a column 'question' or 'problem';
+    reasoning-gym:TASK[?SETTING=VALUE&…][,TASK…], as in reasoning-gym:chain_sum?max_terms=3|6,leg_counting;
+    lm-eval:TASK; hf:NAME[:CONFIG][@SPLIT] or a data set's folder; 'testbed' (the default of bundled models)"""
     n_sae: int = 512
     """problems to train the dictionaries on"""
     n_select: int = 160
@@ -258,9 +261,16 @@ class Study(Settings):
         if self.problems.source is None and not self.model.is_bundled:
             raise NormprobeError(
                 f"expected --problems FILE for the model {self.model.name}, got none; "
-                "give .parquet or .jsonl with a 'question' column, or 'testbed' for a model trained on the testbed"
+                "give a file with a 'question' column, reasoning-gym:TASK, lm-eval:TASK or hf:NAME, or 'testbed' for "
+                "a model trained on it"
             )
-        return open_source(self.problems.source or "testbed")
+        source = open_source(self.problems.source or "testbed")
+        if self.model.offline and getattr(source, "asks_hub", False) and not os.environ.get("HF_HUB_OFFLINE"):
+            raise NormprobeError(
+                f"expected problems of this machine with --offline, got {source.name}; give a folder or file, or set "
+                "HF_HUB_OFFLINE=1 to read what a hub gave before"
+            )
+        return source
 
     @property
     def problem_set(self) -> dict[str, Any]:

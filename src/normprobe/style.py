@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 # Okabe & Ito (2008), "Color Universal Design": distinct under the common colour deficiencies.
@@ -48,7 +49,59 @@ _RC: dict[Any, Any] = {
     "lines.linewidth": 1.4,
     "lines.markersize": 3.5,
     "pdf.fonttype": 42,  # fonts as TrueType: text in the PDF stays text
+    "text.parse_math": False,  # names come from users: $ is a dollar
 }
+_WIDE_FONTS = (
+    *(
+        "Noto Sans CJK SC",
+        "Noto Sans CJK JP",
+        "Noto Sans CJK KR",
+        "Noto Sans SC",
+        "Noto Sans JP",
+        "Source Han Sans SC",
+    ),
+    *(
+        "WenQuanYi Zen Hei",
+        "Microsoft YaHei",
+        "SimHei",
+        "Yu Gothic",
+        "Malgun Gothic",
+        "PingFang SC",
+        "Hiragino Sans",
+    ),
+    *("Apple SD Gothic Neo", "Arial Unicode MS", "Noto Sans"),
+)
+"""Fonts with the scripts that the figures' own lacks; those that are installed step in for it."""
+
+
+@cache
+def _families() -> tuple[str, ...]:
+    from matplotlib import font_manager
+
+    installed = set(font_manager.get_font_names())
+    return ("DejaVu Sans", *(name for name in _WIDE_FONTS if name in installed))
+
+
+@cache
+def _drawable() -> frozenset[int]:
+    """The characters that the fonts of the figures have."""
+    from matplotlib import font_manager
+
+    paths = [font_manager.findfont(name) for name in _families()]
+    return frozenset(code for path in paths for code in font_manager.get_font(path).get_charmap())
+
+
+def legible(text: str) -> str:
+    """The text with each character that no font here has as its code: 代 as \\u4ee3, where it would be an empty box."""
+    drawable = _drawable()
+    return "".join(
+        c if ord(c) in drawable or c in "\n\t" else c.encode("unicode_escape").decode() for c in text
+    )
+
+
+def label(text: str) -> str:
+    """The text as a label that every legend shows: matplotlib leaves out those that begin with an underscore."""
+    return f" {text}" if text.startswith("_") else text
 
 
 @contextmanager
@@ -59,5 +112,5 @@ def look() -> Iterator[None]:
     """
     import matplotlib.style
 
-    with matplotlib.style.context(["default", _RC]):
+    with matplotlib.style.context(["default", _RC, {"font.family": list(_families())}]):
         yield

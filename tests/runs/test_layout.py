@@ -77,8 +77,8 @@ def test_missing_values_keep_a_column_of_integers_one(tmp_path):
     problems = pd.DataFrame({"problem_id": ["a", "b"], "difficulty": pd.array([1, None], dtype="Int64")})
     put(tmp_path, "problems", problems.assign(domain=None, answer=None))
     assert FILES["problems"].read(tmp_path)["difficulty"].isna().tolist() == [False, True]
-    with pytest.raises(NormprobeError, match="'difficulty' as integer"):
-        put(tmp_path, "problems", problems.assign(difficulty=[0.5, None]))
+    with pytest.raises(NormprobeError, match="'answer' as text"):
+        put(tmp_path, "problems", problems.assign(domain=None, answer=[0.5, None]))
 
 
 def test_a_column_may_be_absent_where_the_layout_says_so(tmp_path):

@@ -62,11 +62,13 @@ def amplitudes(
     response = tokens["response_id"].to_numpy()
     hard = pd.Series(early_surprisal).groupby(response).rank(pct=True).groupby(response).shift(-1)
     facts = passage.problems.set_index("problem_id").loc[tokens["problem_id"]]
-    level = facts["difficulty"].to_numpy(dtype=float)
+    level = pd.to_numeric(facts["difficulty"], errors="coerce").to_numpy(dtype=float)
+    known = np.isfinite(level)
+    above = np.where(known, level - level[known].mean(), 0.0) if known.any() else np.zeros(len(level))
     domain, _ = pd.factorize(facts["domain"])
     log_factor = (
         effects.computed * (tokens["role"] == "computed").to_numpy()
-        + effects.level * (level - level.mean())
+        + effects.level * above
         + effects.surprisal * hard.fillna(0.5).to_numpy()
     )
     late = np.arange(n_layers) >= n_layers - -(-n_layers // 4)

@@ -63,6 +63,7 @@ class _Problems:
         self.measured = MeasuredTokens(tables, ["think", "no_think"])
         ids = self.measured.tokens.groupby(self.measured.problem)["problem_id"].first()
         about = tables.problems.set_index("problem_id").loc[ids, ["domain", "difficulty"]]
+        about["difficulty"] = pd.to_numeric(about["difficulty"], errors="coerce")  # texts have no order
         self.kept = about.notna().all(axis=1).to_numpy()
         about = about[self.kept]
         self.n = len(about)

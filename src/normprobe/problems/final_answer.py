@@ -69,6 +69,8 @@ class FinalAnswer:
 
         A whole piece if that is a number; else the first mathematics after "the answer is", or the last in the text.
         """
+        if not self.pieces:
+            return None
         whole = next((piece for piece in self.pieces[:3] if read_quantity(piece) is not None), None)
         if self.explicit or whole is not None:
             return whole or self.pieces[0]

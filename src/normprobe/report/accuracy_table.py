@@ -28,12 +28,16 @@ def accuracy_table(tables: Tables) -> pd.DataFrame:
     parts = []
     for group in ("all", "domain", "difficulty"):
         by = problems.groupby([group, "mode"], as_index=False)["correct"].agg(["mean", "size"])
-        label = by[group].map("difficulty {:.0f}".format) if group == "difficulty" else by[group]
+        label = by[group].map(_difficulty) if group == "difficulty" else by[group]
         parts.append(by.assign(group=group, label=label).rename(columns={"mean": "accuracy", "size": "n"}))
     table = pd.concat(parts, ignore_index=True)
     ends = [wilson(row.accuracy, row.n) for row in table.itertuples()]
     table["low"], table["high"] = [low for low, _ in ends], [high for _, high in ends]
     return table[["group", "label", "mode", "accuracy", "low", "high", "n"]]
+
+
+def _difficulty(value: object) -> str:
+    return f"difficulty {value:g}" if isinstance(value, int | float) else f"difficulty {value}"
 
 
 def wilson(share: float, n: int, z: float = 1.959964) -> tuple[float, float]:

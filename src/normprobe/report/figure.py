@@ -41,6 +41,7 @@ class Drawing:
     def drawn(self) -> Iterator[Figure]:
         """The drawn figure, inside the package's look: save it before the block ends."""
         from matplotlib.figure import Figure
+        from matplotlib.text import Text
 
         with style.look():
             rows, columns = (1, self.panels) if self.side_by_side else (self.panels, 1)
@@ -50,6 +51,8 @@ class Drawing:
                 for letter, panel in zip("abcdef", axes, strict=False):
                     panel.set_title(letter, loc="left", weight="bold")
             self.draw(axes)
+            for text in figure.findobj(Text):
+                text.set_text(style.legible(text.get_text()))
             yield figure
 
     def png(self) -> bytes:

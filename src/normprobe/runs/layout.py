@@ -47,7 +47,7 @@ FILES: dict[str, RunFile] = {
         columns("""
             problem_id   text       unique
             domain       text?      kind of problem
-            difficulty   integer?   higher is harder
+            difficulty   any?       a number, higher is harder; or a text
             question     text       what the model is asked
             answer       text?      gold answer
             split        text       sae (dictionaries), select (features, thresholds) or measure
@@ -84,7 +84,7 @@ FILES: dict[str, RunFile] = {
             problem_id   text
             split        text
             domain       text?
-            difficulty   integer?
+            difficulty   any?
             mode         text
             sample       integer
             position     integer    in the sequence, from 0

@@ -151,7 +151,8 @@ def token_table(
     table = chosen[keys].iloc[of_response].reset_index(drop=True)
     facts = problems.set_index("problem_id").loc[table["problem_id"]]
     table.insert(3, "domain", facts["domain"].to_numpy())
-    table.insert(4, "difficulty", facts["difficulty"].astype("Int64").to_numpy())
+    difficulty = facts["difficulty"].convert_dtypes()  # whole numbers stay so beside missing ones
+    table.insert(4, "difficulty", difficulty.to_numpy())
     table["position"] = np.concatenate([np.arange(length) for length in lengths])
     table["token_id"] = np.concatenate(chosen["token_ids"].to_list()).astype(np.int64)
     distinct, inverse = np.unique(table["token_id"].to_numpy(), return_inverse=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from normprobe import style
 from normprobe.claims.evidence import Evidence
 from normprobe.claims.measure.measured_tokens import late_layers
 from normprobe.claims.measure.readers import READER_NAMES
@@ -24,7 +25,7 @@ def curve(axes: Any, rows: pd.DataFrame, label: str, along: str = "layer", **lin
     """Estimate over layers with its 95 % interval shaded; nothing where there are no rows."""
     if rows.empty:
         return
-    axes.plot(rows[along], rows["estimate"], label=label, **line)
+    axes.plot(rows[along], rows["estimate"], label=style.label(label), **line)
     axes.fill_between(rows[along], rows["low"], rows["high"], color=line["color"], alpha=0.15, linewidth=0)
 
 

@@ -1,0 +1,214 @@
+"""Tasks of reasoning-gym: problems drawn from a seed at chosen difficulties, scored by the task's own rule.
+
+`reasoning-gym:chain_sum?max_terms=3&max_digits=2,leg_counting` names tasks, each with settings of its configuration
+behind a question mark; of a setting with several values, `max_terms=3|6|9`, each value is a level. The package is an
+extra: `pip install 'normprobe[reasoning-gym]'`.
+"""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import lru_cache
+from importlib.metadata import version
+from typing import Any
+
+import pandas as pd
+
+from normprobe.errors import NormprobeError
+from normprobe.problems.final_answer import final_answer, plain
+from normprobe.problems.problem_rows import same_question
+from normprobe.problems.source import COLUMNS, SPLITS, Regime, check_problems, own_problems
+
+_SIZE = 10_000
+"""Items of a data set of reasoning-gym: most are drawn when asked for, of a few tasks (acre) all at the beginning."""
+_PATIENCE = 400
+"""Items without a new question after which a task counts as exhausted."""
+# Scorers hand answers to SymPy, which evaluates them: nothing gets there that takes long, or that is a program.
+_UNSAFE = re.compile(r"__|(?:\*\*|\^)[^,;\s]*(?:\*\*|\^|!)|\d{4,}\s*(?:!|\*\*|\^)|(?:\*\*|\^)\s*\(?\d{4,}")
+
+
+@dataclass(frozen=True)
+class GymTask:
+    """A task of reasoning-gym with its settings; level: its place among the task's levels from 1, None if alone."""
+
+    task: str
+    settings: tuple[tuple[str, Any], ...]
+    level: int | None
+
+
+@dataclass(frozen=True)
+class GymProblems:
+    """Problems of reasoning-gym's tasks in equal parts; no question comes twice."""
+
+    name: str
+    tasks: tuple[GymTask, ...]
+    max_new_tokens: int = 2048
+
+    @property
+    def roles(self) -> None:
+        return None
+
+    def load(self, sizes: Mapping[str, int], seed: int) -> pd.DataFrame:
+        """`sizes[split]` problems for each split, the tasks in turn.
+
+        domain: the task. difficulty: the level, where a setting has several values; else the first quantity that the
+        task names as its difficulty, as the problem has it (chain_sum: terms). answer: as the task gives it, or, where
+        its scorer reads more than that, JSON that tells the problem.
+        Raises NormprobeError for a task that has fewer questions.
+        """
+        used = set[str]()
+        drawn = {number: self._draw(number, seed, used) for number in range(len(self.tasks))}
+        rows = [
+            next(drawn[number]) | {"split": split}
+            for split in SPLITS
+            for number in itertools.islice(itertools.cycle(drawn), sizes[split])
+        ]
+        return check_problems(pd.DataFrame(rows)[list(COLUMNS)], self.name)
+
+    def _draw(self, number: int, seed: int, used: set[str]) -> Iterator[dict[str, Any]]:
+        """The problems of a task in order, without those whose question is used."""
+        chosen, of_task = self.tasks[number], (seed * len(self.tasks) + number) * (_SIZE + 1) % 2**31
+        dataset, latest = _dataset(chosen, of_task), 0
+        for index in range(_SIZE):
+            if index > latest + _PATIENCE:
+                break
+            entry = dataset[index]
+            if (key := same_question(entry["question"])) in used:
+                continue
+            used.add(key)
+            latest = index
+            gold = entry["answer"]
+            if gold is None or _reads_more(dataset):
+                gold = json.dumps({"task": number, "seed": of_task, "index": index, "answer": gold})
+            yield {
+                "problem_id": f"{chosen.task}-{number}-{index:06d}",
+                "domain": chosen.task,
+                "difficulty": chosen.level or _difficulty(entry["metadata"]),
+                "question": entry["question"],
+                "answer": gold,
+            }
+        raise NormprobeError(
+            f"expected more questions of reasoning-gym's {chosen.task}, got no new one in {_PATIENCE} draws after "
+            f"{latest + 1}; ask for fewer problems (--n-sae, --n-select, --n-measure), or widen its settings"
+        )
+
+    def score(self, answer: str, gold: str) -> bool:
+        """Whether the scorer of the task gives full marks to the final answer in the text."""
+        found = final_answer(plain(answer))
+        pieces = dict.fromkeys(filter(None, [answer.strip(), *map(str.strip, found.pieces), found.number]))
+        return any(
+            _full_marks(judge, piece, entry) for judge, entry in self._judges(gold) for piece in pieces
+        )
+
+    def _judges(self, gold: str) -> list[tuple[Any, dict[str, Any]]]:
+        """The data sets that score answers to a problem, and its entry as they read it."""
+        if gold.startswith('{"task": '):
+            about = json.loads(gold)
+            dataset = _dataset(self.tasks[about["task"]], about["seed"])
+            return [(dataset, dataset[about["index"]])]
+        datasets = [_dataset(chosen, 0) for chosen in self.tasks]
+        return [(dataset, {"answer": gold}) for dataset in datasets if not _reads_more(dataset)]
+
+    def fingerprint(self) -> str:
+        """The version of reasoning-gym: all else is in the name and the seed."""
+        return f"reasoning-gym {version('reasoning-gym')}"
+
+    def regimes(self, problems: pd.DataFrame) -> Sequence[Regime]:
+        """The run's own problems, greedy and at temperature 1: `select` to tune on, `measure` to test on."""
+        return own_problems(problems, self.name)
+
+
+def open_named(rest: str) -> GymProblems:
+    """The problems of tasks such as `chain_sum?max_terms=3,leg_counting`.
+
+    Raises NormprobeError for unknown tasks and settings, and without the package.
+    """
+    try:
+        from reasoning_gym.factory import DATASETS
+    except ImportError as error:
+        raise NormprobeError(
+            "expected the package reasoning-gym, got none; pip install 'normprobe[reasoning-gym]'"
+        ) from error
+    tasks: list[GymTask] = []
+    for part in rest.split(","):
+        task, _, settings = part.strip().partition("?")
+        if task not in DATASETS or task == "composite":
+            near = ", ".join(get_close_matches(task, DATASETS, n=3, cutoff=0.4)) or "its gallery lists them"
+            raise NormprobeError(
+                "expected tasks of reasoning-gym as in reasoning-gym:chain_sum?max_terms=3,leg_counting, "
+                f"got {task!r}; correct the name ({near})"
+            )
+        levels = _levels(task, settings)
+        for level, chosen in enumerate(levels, start=1):
+            tasks.append(GymTask(task, chosen, level if len(levels) > 1 else None))
+            _dataset(tasks[-1], 0)
+    return GymProblems(f"reasoning-gym:{rest}", tuple(tasks))
+
+
+def _levels(task: str, settings: str) -> list[tuple[tuple[str, Any], ...]]:
+    """The settings of each level: all combinations of the values given."""
+    given: list[list[tuple[str, Any]]] = []
+    for setting in filter(None, settings.split("&")):
+        name, equals, values = setting.partition("=")
+        if not equals or name in ("seed", "size"):
+            raise NormprobeError(
+                f"expected settings of reasoning-gym's {task} as in max_terms=3&max_digits=2, got {setting!r}; "
+                "correct it"
+            )
+        given.append([(name, _value(value)) for value in values.split("|")])
+    return list(itertools.product(*given))
+
+
+def _value(text: str) -> Any:
+    try:
+        return ast.literal_eval({"true": "True", "false": "False"}.get(text, text))
+    except (ValueError, SyntaxError):
+        return text
+
+
+@lru_cache(maxsize=64)
+def _dataset(chosen: GymTask, seed: int) -> Any:
+    """The problems of a task. Raises NormprobeError for settings that it refuses."""
+    import reasoning_gym
+
+    try:
+        dataset = reasoning_gym.create_dataset(chosen.task, seed=seed, size=_SIZE, **dict(chosen.settings))
+        dataset[0]
+    except Exception as error:  # a task checks its settings by assertions, or fails on them when it draws
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise NormprobeError(
+            f"expected settings that reasoning-gym's {chosen.task} takes, got {dict(chosen.settings)} ({reason}); "
+            "correct them"
+        ) from error
+    return dataset
+
+
+def _reads_more(dataset: Any) -> bool:
+    """Whether the task's scorer reads more of a problem than its answer."""
+    constants = type(dataset).score_answer.__code__.co_consts
+    return "metadata" in constants or "question" in constants
+
+
+def _full_marks(dataset: Any, answer: str, entry: dict[str, Any]) -> bool:
+    if _UNSAFE.search(answer):
+        return False
+    try:
+        return float(dataset.score_answer(answer, entry)) >= 1 - 1e-9
+    except Exception:  # scorers raise what they like at text that they cannot read
+        return False
+
+
+def _difficulty(metadata: Mapping[str, Any]) -> int | float | None:
+    """The first quantity of a problem that its metadata names under "difficulty"; a number there counts itself."""
+    named = metadata.get("difficulty")
+    values = (
+        [named] if not isinstance(named, Mapping) else [metadata.get(name, of) for name, of in named.items()]
+    )
+    numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    return numbers[0] if numbers else None

@@ -7,8 +7,8 @@ Every default and every help text stands here and nowhere else. `normprobe.study
 from __future__ import annotations
 
 import dataclasses
-import os
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal

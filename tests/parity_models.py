@@ -4,12 +4,16 @@ from typing import Any
 
 import torch
 from transformers import (
+    Cohere2Config,
+    Cohere2ForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
     Gemma3ForCausalLM,
     Gemma3TextConfig,
     GptOssConfig,
     GptOssForCausalLM,
+    GraniteConfig,
+    GraniteForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
@@ -51,7 +55,7 @@ ARCHITECTURES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "phi3": (Phi3Config, Phi3ForCausalLM, {"sliding_window": 8}),
 }
 _EXPERTS = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2}
-# Experts, windows in every other layer, layers without positions, two sets of rotary frequencies.
+# Experts, windows in every other layer, layers without positions, two sets of rotary frequencies, scaled logits.
 VARIED: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "mixtral": (MixtralConfig, MixtralForCausalLM, _EXPERTS),
     "qwen3-moe": (
@@ -66,6 +70,8 @@ VARIED: dict[str, tuple[Any, Any, dict[str, Any]]] = {
         Gemma3ForCausalLM,
         {"head_dim": 16, "sliding_window": 8, "sliding_window_pattern": 2, "rope_local_base_freq": 100.0},
     ),
+    "granite": (GraniteConfig, GraniteForCausalLM, {"logits_scaling": 8.0, "residual_multiplier": 0.5}),
+    "cohere2": (Cohere2Config, Cohere2ForCausalLM, {"sliding_window": 8, "logit_scale": 0.25}),
 }
 
 

@@ -124,3 +124,9 @@ def test_a_model_without_final_norm_is_refused(tiny_qwen3):
     tiny_qwen3.model.norm = nn.Identity()
     with pytest.raises(NormprobeError, match="final norm of width 32"):
         dissect(tiny_qwen3)
+
+
+def test_float16_that_overflows_names_the_dtypes_that_open(tiny_qwen3):
+    with torch.no_grad():
+        tiny_qwen3.model.layers[1].mlp.down_proj.weight.mul_(1e8)
+    assert "open it with dtype bfloat16 or float32" in refused(tiny_qwen3.to(torch.float16))

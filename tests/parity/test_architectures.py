@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from parity_models import ARCHITECTURES, build
+from parity_models import ARCHITECTURES, VARIED, build
 
 from normprobe.models.model import OpenModel
 from normprobe.models.open import assemble, open_model
@@ -11,7 +11,7 @@ from normprobe.problems.testbed.tokenizer import build_tokenizer
 from normprobe.problems.testbed.vocabulary import VOCABULARY
 
 
-@pytest.fixture(params=ARCHITECTURES)
+@pytest.fixture(params=ARCHITECTURES | VARIED)
 def opened(request: pytest.FixtureRequest) -> OpenModel:
     return assemble(build(request.param), build_tokenizer(), request.param)
 

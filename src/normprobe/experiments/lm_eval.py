@@ -143,7 +143,8 @@ class NormprobeLM(LM):
 
     @property
     def tokenizer_name(self) -> str:
-        return self.engine.identity.name.replace("/", "__")
+        """What lm-eval's cache of requests is called after: not the model's name, its tokenizer and chat template."""
+        return f"{self.engine.identity.tokenizer[:16]}-{self.engine.identity.chat_template[:16]}"
 
     def chat_template(self, chat_template: bool | str = False) -> str | None:
         """The model's chat template, if lm-eval is to apply one."""

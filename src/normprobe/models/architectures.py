@@ -25,19 +25,31 @@ class Anatomy:
 
     blocks: one per layer; what block l returns (of a tuple, the first) is the site `resid_post[l]`, [batch, token, d].
     softcap: logits are softcap · tanh(logits / softcap) where it is given (Gemma 2, arXiv 2408.00118, section 2).
+    scale: by which the unembedding's output is multiplied (Cohere's logit_scale, 1 / Granite's logits_scaling).
     """
 
     blocks: tuple[nn.Module, ...]
     final_norm: nn.Module
     unembedding: nn.Module
     softcap: float | None
+    scale: float = 1.0
 
     @torch.no_grad()
     def unembed(self, hidden: Float[torch.Tensor, "*rows d"]) -> Float[torch.Tensor, "*rows vocab"]:
         """Logits, float32, as if `hidden` were the last site: the logit lens (nostalgebraist, 2020)."""
+        return self._capped(self.unembedding(self.normed(hidden))).to(hidden.device)
+
+    @torch.no_grad()
+    def normed(self, hidden: Float[torch.Tensor, "*rows d"]) -> Float[torch.Tensor, "*rows d"]:
+        """Sites after the final norm: what the unembedding reads, in its dtype and where its inputs have to be."""
         dtype = next(self.unembedding.parameters()).dtype
         normed = self.final_norm(hidden.to(device_of(self.final_norm), dtype))
-        logits = self.unembedding(normed.to(device_of(self.unembedding))).float().to(hidden.device)
+        return normed.to(device_of(self.unembedding))
+
+    def _capped(self, logits: Float[torch.Tensor, "*rows vocab"]) -> Float[torch.Tensor, "*rows vocab"]:
+        logits = logits.float()
+        if self.scale != 1.0:
+            logits = logits * self.scale
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
 
@@ -60,7 +72,7 @@ def dissect(model: PreTrainedModel) -> Anatomy:
             f"got {len(norms)} norms and {type(unembedding).__name__}; use a decoder with both"
         )
     # Where the embedding is normed too, its norm is registered first.
-    return Anatomy(tuple(blocks), norms[-1], unembedding, softcap_of(model))
+    return Anatomy(tuple(blocks), norms[-1], unembedding, softcap_of(model), scale_of(model))
 
 
 def find_blocks(model: nn.Module, n_layers: int) -> tuple[str, nn.ModuleList]:
@@ -111,6 +123,13 @@ def check_blocks(blocks: Iterable[nn.Module]) -> None:
 def softcap_of(model: PreTrainedModel) -> float | None:
     """The model's final logit softcap, None if it has none."""
     return getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+
+
+def scale_of(model: PreTrainedModel) -> float:
+    """The factor between the unembedding's output and the logits."""
+    config = model.config.get_text_config()
+    factor, divisor = getattr(config, "logit_scale", None), getattr(config, "logits_scaling", None)
+    return (1.0 if factor is None else factor) / (1.0 if divisor is None else divisor)
 
 
 def _is_norm(module: nn.Module, width: int) -> bool:

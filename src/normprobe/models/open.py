@@ -14,7 +14,7 @@ from torch import nn
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from normprobe.errors import NormprobeError
-from normprobe.models.architectures import Anatomy, dissect, softcap_of
+from normprobe.models.architectures import Anatomy, dissect, scale_of, softcap_of
 from normprobe.models.chat import Chat
 from normprobe.models.identity import identify
 from normprobe.models.locate import BUNDLED, find
@@ -148,7 +148,9 @@ def _open_bridge(bridge: nn.Module, check: bool) -> OpenModel:
             f"expected a TransformerBridge around a Transformers model, got {type(model).__name__}; "
             "boot it with TransformerBridge.boot_transformers"
         )
-    anatomy = Anatomy(tuple(bridge.blocks), bridge.ln_final, bridge.unembed, softcap_of(model))
+    anatomy = Anatomy(
+        tuple(bridge.blocks), bridge.ln_final, bridge.unembed, softcap_of(model), scale_of(model)
+    )
     return assemble(model, bridge.tokenizer, str(model.name_or_path), check=check, anatomy=anatomy)
 
 

@@ -10,6 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from normprobe.errors import NormprobeError
 from normprobe.models.model import OpenModel
+from normprobe.models.placement import device_of
 from normprobe.models.sites import record_sites
 
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.1}
@@ -20,6 +21,10 @@ QUESTIONS = ("What is 2 + 3 ?", "a: 4 +9 ; b: a *2 ; What is b , and why is it s
 
 class _Failed(Exception):
     """A check that failed: what it expected, and what it got."""
+
+
+class _NotFinite(_Failed):
+    """States that no number stands for: in float16 mostly because it ends at 65,504."""
 
 
 def self_check(opened: OpenModel) -> None:
@@ -42,6 +47,11 @@ def self_check(opened: OpenModel) -> None:
             _compare(f"padded on the {side}", padded, alone, tolerance)
     except (_Failed, RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError) as cause:
         finding = str(cause)
+        if isinstance(cause, _NotFinite) and opened.model.dtype == torch.float16:
+            raise NormprobeError(
+                f"{opened.identity.name} failed the self-check: expected {finding}; float16 ends at 65,504, "
+                "open it with dtype bfloat16 or float32"
+            ) from cause
         if not isinstance(cause, _Failed):
             reason = f"{type(cause).__name__}: {' '.join(finding.split())[:200]}"
             finding = f"a model that runs on token ids, mask and positions, got {reason}"
@@ -63,7 +73,8 @@ def _prove_anatomy(opened: OpenModel, prompt: list[int]) -> Float[torch.Tensor, 
     for layer, (site, hidden) in enumerate(zip(states[:-1], expected[:-1], strict=True)):
         _compare(f"after block {layer} against hidden_states[{layer + 1}]", site[0], hidden[0], 0.0)
     exact = TOLERANCE[torch.float32 if opened.model.dtype == torch.float32 else torch.float16]
-    normed = opened.anatomy.final_norm(states[-1])
+    norm = opened.anatomy.final_norm
+    normed = norm(states[-1].to(device_of(norm)))
     _compare("after the final norm against the last of hidden_states", normed, expected[-1], exact)
     _compare("unembedded against the model's logits", opened.unembed(states[-1]), output.logits, exact)
     return torch.stack([state[0].float() for state in states])
@@ -93,7 +104,8 @@ def _compare(
     if got.shape != expected.shape:
         raise _Failed(f"sites {where} of shape {tuple(expected.shape)}, got {tuple(got.shape)}")
     if not bool(got.isfinite().all()):
-        raise _Failed(f"finite sites {where}, got NaN or infinity")
+        raise _NotFinite(f"finite sites {where}, got NaN or infinity")
+    got = got.to(expected.device)
     distance = (got.float() - expected.float()).norm(dim=-1) / expected.float().norm(dim=-1).clamp(min=1e-12)
     if (worst := float(distance.max())) > tolerance:
         raise _Failed(

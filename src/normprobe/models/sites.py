@@ -15,13 +15,14 @@ from normprobe.models.model import OpenModel
 class Sites:
     """The sites of the latest forward pass."""
 
-    def __init__(self, n_layers: int) -> None:
-        self._n_layers = n_layers
+    def __init__(self, n_layers: int, device: torch.device) -> None:
+        self._n_layers, self._device = n_layers, device
         self._states: dict[int, torch.Tensor] = {}
 
     @property
     def states(self) -> list[Float[torch.Tensor, "batch token d"]]:
-        """One tensor per layer, in the model's dtype: references to what the model computed, not copies.
+        """One tensor per layer, in the model's dtype: references to what the model computed, not copies (but of a model
+        spread over several devices, whose sites are brought to that of its inputs).
 
         Raises NormprobeError if the latest forward pass did not call every block.
         """
@@ -30,7 +31,7 @@ class Sites:
                 f"expected every decoder block to run, got no call of layers {silent}; "
                 "run the whole model inside record_sites and read the sites there"
             )
-        return [self._states[layer] for layer in range(self._n_layers)]
+        return [self._states[layer].to(self._device) for layer in range(self._n_layers)]
 
     def _record(self, layer: int, output: object) -> None:
         hidden = output[0] if isinstance(output, tuple) else output
@@ -55,7 +56,7 @@ def record_sites(opened: OpenModel) -> Iterator[Sites]:
     Raises NormprobeError if a block returns anything but a tensor or a tuple that starts with one, or if by the end of
     the block some hook was never called.
     """
-    sites = Sites(len(opened.blocks))
+    sites = Sites(len(opened.blocks), opened.device)
     handles = [
         block.register_forward_hook(
             lambda _module, _inputs, output, layer=layer: sites._record(layer, output)

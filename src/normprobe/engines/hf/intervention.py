@@ -153,15 +153,14 @@ class Intervention:
                 f"{'nothing' if self._rows is None else f'{len(self._rows[0])} rows'}; generate inside `intervene`, "
                 "or call begin() and place() before each forward pass"
             )
-        rows = Rows(hidden[:, -1], *self._rows)
+        # A model may be spread over several devices; a policy is where the model's inputs are.
+        rows = Rows(hidden[:, -1].to(self._rows[0].device), *self._rows)
         change = self.running.apply(rows, layer, self._calls.pop(layer))
         self._made.append(record_call(rows, change, self._with_events))
         if change.hidden is rows.hidden:
             return output
-        if hidden.shape[1] == 1:
-            new = change.hidden[:, None]
-        else:
-            new = torch.cat([hidden[:, :-1], change.hidden[:, None]], dim=1)
+        last = change.hidden[:, None].to(hidden.device)
+        new = last if hidden.shape[1] == 1 else torch.cat([hidden[:, :-1], last], dim=1)
         return (new, *output[1:]) if isinstance(output, tuple) else new
 
     def events(self) -> Events:

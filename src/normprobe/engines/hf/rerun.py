@@ -78,7 +78,7 @@ class BlockCall:
             if len(at) == 0:
                 return None
         first = self.args[0] if self.args else self.kwargs["hidden_states"]
-        given = (states if at is None else states[at])[:, None]
+        given = (states if at is None else states[at])[:, None].to(first.device)
         args: tuple[Any, ...] = ()
         kwargs = {name: _cut(name, value, at, n, first.shape[1]) for name, value in self.kwargs.items()}
         if self.args:
@@ -88,6 +88,7 @@ class BlockCall:
         # Not through the block's __call__: its hooks are ours.
         output = self.block.forward(*args, **kwargs)
         out = (output[0] if isinstance(output, tuple) else output)[:, -1]
+        out = out.to(states.device)
         return out if at is None else torch.zeros_like(states).index_copy(0, at, out.to(states.dtype))
 
 
@@ -110,7 +111,7 @@ def _cut(name: str, value: Any, at: Int[torch.Tensor, " n"] | None, n_rows: int,
 def _rows(tensor: torch.Tensor, at: Int[torch.Tensor, " n"] | None, n_rows: int) -> torch.Tensor:
     """The chosen rows; what has one row for all, or is not by row, stays."""
     by_row = tensor.ndim >= 2 and tensor.shape[0] == n_rows and n_rows > 1
-    return tensor if at is None or not by_row or len(at) == n_rows else tensor[at]
+    return tensor if at is None or not by_row or len(at) == n_rows else tensor[at.to(tensor.device)]
 
 
 def _last(name: str, tensor: torch.Tensor, n_tokens: int) -> torch.Tensor:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from parity_models import ARCHITECTURES, VARIED, build
+from parity_models import ARCHITECTURES, build
 from transformers import DynamicCache, PreTrainedModel, StaticCache
 
 from normprobe.engines.base import Events, UntriggeredWarning
@@ -29,7 +29,7 @@ LAYERS = (1, 2)
 NEW_TOKENS = 12
 
 
-@pytest.fixture(params=ARCHITECTURES | VARIED, scope="module")
+@pytest.fixture(params=ARCHITECTURES, scope="module")
 def opened(request: pytest.FixtureRequest) -> OpenModel:
     return assemble(build(request.param, n_layers=4), build_tokenizer(), request.param, check=False)
 

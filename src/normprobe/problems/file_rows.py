@@ -1,6 +1,7 @@
 """The rows of a file of problems, as its own columns have them: .jsonl, .json, .csv or .parquet, compressed or not.
 
-JSON and CSV are read without pandas, which would turn 42 in a column with a missing value into 42.0, and "NA" into nothing.
+JSON and CSV are read without pandas, which would turn 42 in a column with a missing value into 42.0, and "NA" into
+nothing.
 """
 
 from __future__ import annotations

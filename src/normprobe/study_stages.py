@@ -58,9 +58,8 @@ def _fill_responses(session: Session, folder: Path) -> None:
     from normprobe.saes.stages import resolve_settings
     from normprobe.tracing.responses import fill_responses
 
-    resolve_settings(
-        session.study.saes, session.model()
-    )  # what does not fit the model is refused before it answers
+    # What does not fit the model is refused before it answers.
+    resolve_settings(session.study.saes, session.model())
     fill_responses(
         folder,
         HfEngine(session.model()),
@@ -72,9 +71,8 @@ def _fill_responses(session: Session, folder: Path) -> None:
     )
 
 
-def _fill_traces(session: Session, folder: Path) -> None:
-    from normprobe.tracing.trace import fill_traces
-
+def _require_thinking(session: Session) -> None:
+    """Show the conditions of the responses; what is made of them costs hours, so think has to think."""
     conditions = measure_conditions(session.tables.responses)
     session.log(conditions_text(conditions))
     failed = failures(conditions)
@@ -83,6 +81,12 @@ def _fill_traces(session: Session, folder: Path) -> None:
             f"expected a model that thinks when it is asked to, but {failed['think']}; see normprobe doctor, "
             "--thinking-format and --max-new-tokens, or go on with --allow-failed-conditions"
         )
+
+
+def _fill_traces(session: Session, folder: Path) -> None:
+    from normprobe.tracing.trace import fill_traces
+
+    _require_thinking(session)
     with ExitStack() as eager:
         for opened in session.subjects.values():
             eager.enter_context(opened.returning_attentions())
@@ -100,6 +104,7 @@ def _fill_traces(session: Session, folder: Path) -> None:
 def _fill_saes(session: Session, folder: Path) -> None:
     from normprobe.saes.stages import fill_saes
 
+    _require_thinking(session)
     if (of := session.study.saes.of) is not None:
         session.run.identify(dictionaries={"given": session.study.saes.given, "of the model": of})
     fill_saes(

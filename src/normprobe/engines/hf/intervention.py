@@ -84,15 +84,17 @@ class Intervention:
         self._with_events = record  # a compiled pass may not ask the list: it is another one at each step
         self.running: RunningPolicy | None = None
         self._d = d
+        self._first = 0
         self._rows: tuple[torch.Tensor, torch.Tensor, torch.Tensor | None] | None = None
         self._calls: dict[int, BlockCall] = {}
         self._made: list[tuple[torch.Tensor, ...]] = []
         self._kept: list[PassRecord] = []
         self._folded: list[tuple[Float[torch.Tensor, " layer"], Bool[torch.Tensor, " layer"]]] = []
 
-    def begin(self, requests: Sequence[str], device: torch.device) -> None:
-        """Begin a batch: slot i belongs to requests[i], whose history is empty."""
+    def begin(self, requests: Sequence[str], device: torch.device, first: int = 0) -> None:
+        """Begin a batch: slot i belongs to requests[i], whose history is empty; its events are those of `first` + i."""
         self.finish()
+        self._first = first
         self.running = self.policy.start(len(requests), self._d, device)
         self.running.reset(range(len(requests)), requests)
 
@@ -128,11 +130,17 @@ class Intervention:
             return
         if self.always_on:
             record = record.copied()
+        if self._first:
+            record = replace(record, slot=record.slot + self._first)
         self._kept.append(record)
         if len(self._kept) >= UNFOLDED:
             self._fold()
         if self.recorded is not None:
             self.recorded.append(record)
+
+    def abandon(self) -> None:
+        """Forget a pass that did not come to its end."""
+        self._rows, self._made = None, []
 
     def before(self, block: nn.Module, layer: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Before a block: keep the arguments of its call, in case it has to run once more."""
@@ -209,13 +217,20 @@ def attached(
 ) -> Iterator[Intervention]:
     """The intervention's hooks on the blocks of its layers; gone afterwards, also after an exception.
 
-    Raises NormprobeError before anything runs if the policy names a layer that the model lacks, at the end if no hook
-    was ever called. Warns (UntriggeredWarning) with the largest norms seen if the policy never acted, unless `quiet`.
+    Raises NormprobeError before anything runs if the policy names a layer that the model lacks or another policy is on
+    the model, at the end if no hook was ever called. Warns (UntriggeredWarning) with the largest norms seen
+    if the policy never acted, unless `quiet`.
     """
     layers = intervention.policy.layers
     if absent := [layer for layer in layers if not 0 <= layer < len(blocks)]:
         raise NormprobeError(
             f"expected layers 0…{len(blocks) - 1}, got {absent}; use a policy made for this model"
+        )
+    present = [hook for block in blocks for hook in block._forward_hooks.values()]
+    if any(getattr(hook, "__module__", None) == __name__ for hook in present):
+        raise NormprobeError(
+            "expected a model under one policy at a time, got one inside `intervene`; end that block first, or give "
+            "one block a list of policies"
         )
     with ExitStack() as hooks:
         for layer in layers:

@@ -96,9 +96,9 @@ def test_a_finished_run_has_nothing_to_do(run):
         ({"seed": 1}, WANTED, "seed 0 → 1"),
         ({"saes": {"width": 64}}, ["saes", "reductions", "evidence"], "width 512 → 64"),
         (
-            {"tracing": {"batch_size": 8}},
+            {"tracing": {"lens_tokens": 8}},
             ["traces", "profile", "experiments", "evidence"],
-            "batch_size 64 → 8",
+            "lens_tokens none → 8",
         ),
         ({"experiments": {"batch_size": 8}}, ["experiments", "evidence"], "batch_size 128 → 8"),
         (
@@ -107,6 +107,7 @@ def test_a_finished_run_has_nothing_to_do(run):
             "max_new_tokens 160 → 9",
         ),
         ({"model": {"offline": True}}, [], ""),
+        ({"memory_gb": 2}, [], ""),
     ],
 )
 def test_only_what_reads_a_setting_runs_again(run, values, again, reason):

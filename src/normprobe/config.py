@@ -131,8 +131,8 @@ class ResponseSettings(Settings, section="responses"):
 class TracingSettings(Settings, section="tracing"):
     """How responses are read again for their signals."""
 
-    batch_size: Annotated[int, arg(name="trace-batch-size")] = 64
-    """responses read at once"""
+    lens_tokens: Annotated[int | None, arg(metavar="INT")] = None
+    """tokens at which the logit lens reads every layer, drawn at random; at the others only the last (all)"""
 
 
 @dataclass(frozen=True)
@@ -254,6 +254,13 @@ class Study(Settings):
     """of everything random"""
     allow_failed_conditions: bool = False
     """go on, and judge, where the model does not think when it is asked to; every table then carries a mark"""
+    memory_gb: Annotated[int | float | None, arg(name="memory", metavar="GB")] = None
+    """memory above the weights that reading responses may take (as much as is fastest); results do not depend on it"""
+
+    @property
+    def memory(self) -> int | None:
+        """Bytes above the weights that reading responses may take; None: as much as is fastest."""
+        return None if self.memory_gb is None else int(self.memory_gb * 1e9)
 
     @property
     def source(self) -> ProblemSource:

@@ -40,7 +40,8 @@ def stage_table(session: Session, *targets: str) -> str:
         rows.append((name, "to run", *cost(work, name, session.run.rate(name)), reasons))
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join([*(line.rstrip() for line in lines), "", NOTE])
+    notes = [note for note in (work.reading_note, NOTE) if note]
+    return "\n".join([*(line.rstrip() for line in lines), "", *notes])
 
 
 def _reasons(made: StageLabel, label: StageLabel, again: set[str]) -> Iterator[str]:

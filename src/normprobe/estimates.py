@@ -14,6 +14,7 @@ from pathlib import Path
 from normprobe.config import Study
 from normprobe.local_files import local_path
 from normprobe.problems.testbed import bundled
+from normprobe.tracing.plan import ReadingPlan, Shape, slices
 
 RATES: Mapping[str, float] = {
     "problems": 1e3,
@@ -31,28 +32,63 @@ RATES: Mapping[str, float] = {
 """Units of `work` per second, of tiny-thinker on one core, where the run has not measured its own."""
 _PYTHON_GB = 0.7
 """Python with torch and its libraries."""
+_PROMPT = 512
+"""Tokens of a prompt, where no response is there to count them."""
 
 
 @dataclass(frozen=True)
 class StudySizes:
     """The counts that the work of a study depends on. n: split → problems.
 
-    weights_gb, layers: of the model; None if its files are not on this machine.
+    weights_gb, shape: of the model; None if its files are not on this machine. longest: tokens of the longest response
+    with its prompt, where the run has them.
     """
 
     study: Study
     n: Mapping[str, int]
     weights_gb: float | None
-    layers: int | None
+    shape: Shape | None
+    longest: int | None = None
 
     @classmethod
-    def of(cls, study: Study, n: Mapping[str, int]) -> StudySizes:
+    def of(cls, study: Study, n: Mapping[str, int], longest: int | None = None) -> StudySizes:
         """Reads the sizes and the configuration of a local model's files, and nothing else of it."""
         folder = local_path(study.model.name, study.model.revision)
         if folder is None or not (folder / "config.json").is_file():
-            return cls(study, n, None, None)
+            return cls(study, n, None, None, longest)
         content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        return cls(study, n, _weights_gb(folder), content.get("num_hidden_layers"))
+        shape = Shape.of(content, 4 if study.model.dtype == "float32" else 2)
+        return cls(study, n, _weights_gb(folder), shape, longest)
+
+    @property
+    def reading(self) -> ReadingPlan | None:
+        """The batches, chunks and slices in which responses are read; None if nothing is known of the model.
+
+        Raises NormprobeError if the study's memory does not suffice.
+        """
+        if self.shape is None:
+            return None
+        study = self.study
+        return ReadingPlan.of(self.shape, self.longest or self._limit, study.model.device, study.memory)
+
+    @property
+    def reading_note(self) -> str:
+        """`reading` in one line; empty if nothing is known of the model."""
+        if (plan := self.reading) is None or self.shape is None:
+            return ""
+        longest = self.longest or self._limit
+        chunks = f"chunks of {plan.tokens:,} over a cache" if longest > plan.tokens else "one pass each"
+        rows, entries = slices(plan.scratch, self.shape.vocabulary)
+        return (
+            f"Reading: batches of {plan.tokens:,} tokens; responses of up to {longest:,} tokens in {chunks}; "
+            f"{rows:,} × {entries:,} logits of the lens and {plan.scratch:,} attention scores at once; "
+            f"at most {plan.peak / 1e9:.2f} GB above {self.shape.bytes / 1e9:.2f} GB of weights per network."
+        )
+
+    @property
+    def _limit(self) -> int:
+        """A prompt, and an answer at its limit."""
+        return self.study.max_new_tokens + _PROMPT
 
     @property
     def subjects(self) -> int:
@@ -63,7 +99,7 @@ class StudySizes:
         """The work of a stage in units of its own, such as tokens: more of it takes in proportion longer."""
         s = self.study
         tokens = 3.0 * sum(self.n.values()) * s.max_new_tokens
-        layers = len(s.saes.layer_list or []) or self.layers or 1
+        layers = len(s.saes.layer_list or []) or (self.shape.layers if self.shape else 1)
         part = s.methods.part
         answers = 225 * s.methods.tune + s.methods.test * (30 + s.methods.samples)
         match stage:
@@ -99,11 +135,12 @@ class StudySizes:
         """Memory of a stage: the networks that it opens, the states that it holds, and Python."""
         if stage in ("problems", "evidence"):
             return _PYTHON_GB
-        if self.weights_gb is None:
+        if self.shape is None or self.reading is None:
             return None
-        networks = self.subjects if stage in ("traces", "saes", "reductions", "audit") else 1
+        reads = stage in ("traces", "saes", "reductions", "audit")
         held = self.study.saes.memory_gb if stage == "saes" else 0.0
-        return _PYTHON_GB + networks * self.weights_gb + held
+        networks = (self.subjects if reads else 1) * self.shape.bytes / 1e9
+        return _PYTHON_GB + networks + held + (self.reading.peak / 1e9 if reads else 0.0)
 
 
 def _weights_gb(folder: Path) -> float:

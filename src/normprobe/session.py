@@ -50,7 +50,10 @@ class Session:
         is_there = self.run.is_current("problems")
         problems = self.tables.problems if is_there else self.study.source.load(self.sizes, self.study.seed)
         n = {str(split): len(rows) for split, rows in problems.groupby("split")}
-        return StudySizes.of(self.study, n)
+        longest = None
+        if self.run.is_current("responses"):
+            longest = int(self.tables.responses["token_ids"].map(len).max())
+        return StudySizes.of(self.study, n, longest)
 
     def model(self, subject: str = "model") -> OpenModel:
         """The network of a subject: "model", "untrained" or "early"."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Collection
-from contextlib import ExitStack
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
@@ -87,18 +86,16 @@ def _fill_traces(session: Session, folder: Path) -> None:
     from normprobe.tracing.trace import fill_traces
 
     _require_thinking(session)
-    with ExitStack() as eager:
-        for opened in session.subjects.values():
-            eager.enter_context(opened.returning_attentions())
-        fill_traces(
-            folder,
-            session.subjects,
-            session.tables.responses,
-            session.tables.problems,
-            roles=session.study.source.roles,
-            batch_size=session.study.tracing.batch_size,
-            progress=session.progress,
-        )
+    fill_traces(
+        folder,
+        session.subjects,
+        session.tables.responses,
+        session.tables.problems,
+        roles=session.study.source.roles,
+        memory=session.study.memory,
+        lens_tokens=session.study.tracing.lens_tokens,
+        progress=session.progress,
+    )
 
 
 def _fill_saes(session: Session, folder: Path) -> None:
@@ -113,6 +110,7 @@ def _fill_saes(session: Session, folder: Path) -> None:
         session.tables.responses,
         settings=session.study.saes,
         seed=session.study.seed,
+        memory=session.study.memory,
         progress=session.progress,
     )
 
@@ -121,7 +119,8 @@ def _fill_reductions(session: Session, folder: Path) -> None:
     from normprobe.saes.stages import fill_reductions
 
     responses, saes = session.tables.responses, session.run["saes"]
-    fill_reductions(folder, session.subjects, responses, saes, progress=session.progress)
+    memory, progress = session.study.memory, session.progress
+    fill_reductions(folder, session.subjects, responses, saes, memory=memory, progress=progress)
 
 
 def _fill_profile(session: Session, folder: Path) -> None:

@@ -37,7 +37,6 @@ REFERENCES = {
     signals.entropy_softmax: lambda h: entropy(softmax(h)),
     signals.entropy_rms: lambda h: entropy(softmax([math.sqrt(len(h)) * x / length(h) for x in h])),
     signals.entropy_energy: lambda h: entropy([(x / length(h)) ** 2 for x in h]),
-    signals.output_entropy: lambda h: entropy(softmax(h)),
 }
 
 
@@ -47,33 +46,6 @@ def test_a_signal_is_what_its_formula_says(signal, scale):
     h = scale * torch.randn(3, 5, 17, generator=torch.Generator().manual_seed(0))
     expected = [[REFERENCES[signal](token) for token in row] for row in h.double().tolist()]
     torch.testing.assert_close(signal(h), torch.tensor(expected), rtol=1e-5, atol=1e-5)
-
-
-def test_attention_entropy_is_the_mean_over_heads():
-    scores = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(0)).masked_fill(
-        torch.ones(6, 6).triu(1).bool(), -math.inf
-    )
-    weights = torch.softmax(scores, -1)
-    expected = [
-        [sum(entropy(head[query]) for head in row) / 3 for query in range(6)]
-        for row in weights.double().tolist()
-    ]
-    found = signals.attention_entropy(weights)
-    torch.testing.assert_close(found, torch.tensor(expected), rtol=1e-5, atol=1e-6)
-    assert (found[:, 0] == 0).all()
-    assert (found <= torch.arange(1, 7).log() + 1e-6).all()
-
-
-def test_surprisal_is_the_negative_log_probability():
-    logits = 5 * torch.randn(4, 9, generator=torch.Generator().manual_seed(0))
-    following = torch.tensor([0, 8, 3, 3])
-    expected = [
-        -math.log(softmax(row)[i])
-        for row, i in zip(logits.double().tolist(), following.tolist(), strict=True)
-    ]
-    torch.testing.assert_close(
-        signals.surprisal(logits, following), torch.tensor(expected), rtol=1e-5, atol=1e-5
-    )
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
@@ -120,11 +92,6 @@ def test_extreme_states():
     assert signals.entropy_energy(spike).item() == 0
     assert signals.entropy_rms(zero).item() == pytest.approx(math.log(8), abs=1e-5)
     assert signals.entropy_energy(zero).item() == 0
-
-
-def test_impossible_outcomes_count_nothing():
-    logits = torch.tensor([0.0, 0.0, -math.inf])
-    assert signals.output_entropy(logits).item() == pytest.approx(math.log(2))
 
 
 def test_norms_of_half_precision_states_are_accumulated_in_float32():

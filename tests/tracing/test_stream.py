@@ -7,11 +7,13 @@ import pandas as pd
 import pytest
 import torch
 
+from normprobe.errors import NormprobeError
 from normprobe.models.model import OpenModel
 from normprobe.models.open import assemble
 from normprobe.problems.testbed.tokenizer import build_tokenizer
 from normprobe.problems.testbed.vocabulary import VOCABULARY
-from normprobe.tracing.stream import batch_plan, pad, stream_states, token_offsets
+from normprobe.tracing.plan import FEWEST_TOKENS, ReadingPlan, Shape
+from normprobe.tracing.stream import Piece, batch_plan, pad, stream_states, token_offsets
 
 LENGTHS = [9, 4, 17, 4, 1, 12, 6]
 SPLITS = ["sae", "select", "sae", "measure", "sae", "select", "measure"]
@@ -29,56 +31,80 @@ def responses() -> pd.DataFrame:
     return pd.DataFrame({"split": SPLITS, "token_ids": ids}, index=list("abcdefg"))
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 64])
-def test_every_token_comes_once_with_the_state_that_it_has_alone(opened, responses, batch_size):
-    seen = set()
-    for batch in stream_states(opened, responses, ["sae", "measure"], batch_size):
-        assert batch.states.dtype == torch.float32
-        assert batch.states.shape == (4, len(batch.position), 32)
-        for i, (row, position) in enumerate(zip(batch.response_index, batch.position, strict=True)):
-            ids = torch.from_numpy(responses["token_ids"].iloc[row][: position + 1])[None]
-            with torch.no_grad():
-                alone = opened.model(ids, output_hidden_states=True).hidden_states
-            # The last of them is after the final norm.
-            torch.testing.assert_close(
-                batch.states[:-1, i], torch.stack(alone[1:-1])[:, 0, -1], rtol=1e-4, atol=1e-5
-            )
-            torch.testing.assert_close(
-                opened.anatomy.final_norm(batch.states[-1, i]), alone[-1][0, -1], rtol=1e-4, atol=1e-5
-            )
-            seen.add((int(row), int(position)))
-    expected = {(i, p) for i, n in enumerate(LENGTHS) if SPLITS[i] != "select" for p in range(n)}
-    assert seen == expected
+def least_memory(opened: OpenModel) -> int:
+    """Bytes in which the longest response is read in the smallest chunks."""
+    shape = Shape.of(opened.model.config.to_dict(), opened.model.dtype.itemsize)
+    for memory in range(10**5, 10**7, 10**4):
+        try:
+            assert ReadingPlan.of(shape, max(LENGTHS), memory=memory).tokens == FEWEST_TOKENS
+            return memory
+        except NormprobeError:
+            continue
+    raise AssertionError
 
 
-def test_positions_ascend_within_each_response_of_a_batch(opened, responses):
-    for batch in stream_states(opened, responses, ["sae"], 2):
-        starts = np.flatnonzero(batch.position == 0)
-        assert len(starts) == len(set(batch.response_index))
-        for part, row in zip(np.split(batch.position, starts[1:]), batch.response_index[starts], strict=True):
+@pytest.mark.parametrize("least", [True, False])
+def test_every_token_comes_once_in_each_layer_with_the_state_that_it_has_alone(opened, responses, least):
+    seen, alone = set(), {}
+    for row, ids in enumerate(responses["token_ids"]):
+        with torch.no_grad():
+            output = opened.model(torch.from_numpy(ids)[None], output_hidden_states=True)
+        alone[row] = [states[0] for states in output.hidden_states]
+
+    def visit(piece: Piece) -> None:
+        assert piece.h.dtype == torch.float32
+        assert piece.h.shape == (len(piece.position), 32)
+        for h, row, position in zip(piece.h, piece.response_index, piece.position, strict=True):
+            if piece.layer == 3:  # the last of them is after the final norm
+                h = opened.anatomy.final_norm(h)
+            torch.testing.assert_close(h, alone[row][piece.layer + 1][position], rtol=1e-4, atol=1e-5)
+            seen.add((piece.layer, int(row), int(position)))
+
+    stream_states(opened, responses, ["sae", "measure"], visit, least_memory(opened) if least else None)
+    chosen = [(i, n) for i, n in enumerate(LENGTHS) if SPLITS[i] != "select"]
+    assert seen == {(layer, i, p) for layer in range(4) for i, n in chosen for p in range(n)}
+
+
+def test_positions_ascend_within_each_response_of_a_piece(opened, responses):
+    found = []
+    stream_states(opened, responses, ["sae"], found.append)
+    assert [piece.layer for piece in found] == [0, 1, 2, 3]
+    for piece in found:
+        starts = np.flatnonzero(piece.position == 0)
+        assert len(starts) == len(set(piece.response_index))
+        for part, row in zip(np.split(piece.position, starts[1:]), piece.response_index[starts], strict=True):
             assert part.tolist() == list(range(LENGTHS[row]))
+        assert piece.valid.sum() == len(piece.position)
 
 
 def test_the_states_can_be_trained_on(opened, responses):
     weight = torch.ones(32, requires_grad=True)
-    batch = next(stream_states(opened, responses, ["sae"], 2))
-    (batch.states @ weight).square().sum().backward()
+    found: list[Piece] = []
+    stream_states(opened, responses, ["sae"], found.append)
+    (found[0].h @ weight).square().sum().backward()
     assert weight.grad is not None
-    assert not batch.states.requires_grad
+    assert not found[0].h.requires_grad
 
 
-def test_a_batch_is_gone_before_the_next_is_made(opened, responses):
-    stream = stream_states(opened, responses, ["sae", "select"], 2)
-    batch = next(stream)
-    states = weakref.ref(batch.states)
-    del batch
-    assert states() is None
-    next(stream)
+def test_a_layer_is_gone_before_the_next_comes(opened, responses):
+    before: list[weakref.ref[torch.Tensor]] = []
+
+    def visit(piece: Piece) -> None:
+        assert all(reference() is None for reference in before)
+        before.append(weakref.ref(piece.h))
+
+    stream_states(opened, responses, ["sae", "select"], visit)
+    assert len(before) == 4
 
 
-def test_the_plan_sorts_by_length_and_leaves_other_splits_out(responses):
-    plan = batch_plan(responses, ["sae", "measure"], 2)
-    assert [rows.tolist() for rows in plan] == [[4, 3], [6, 0], [2]]
+def test_the_plan_sorts_by_length_and_fills_batches_by_padded_tokens(responses):
+    def plan(tokens: int) -> list[list[int]]:
+        return [rows.tolist() for rows in batch_plan(responses, ["sae", "measure"], tokens)]
+
+    assert plan(18) == [[4, 3, 6], [0], [2]]
+    assert plan(17) == [[4, 3], [6], [0], [2]]
+    assert plan(1) == [[4], [3], [6], [0], [2]]
+    assert plan(85) == [[4, 3, 6, 0, 2]]
     assert batch_plan(responses, [], 2) == []
 
 

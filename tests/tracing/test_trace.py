@@ -16,6 +16,9 @@ from normprobe.problems.testbed.roles import roles
 from normprobe.problems.testbed.tokenizer import build_tokenizer
 from normprobe.tracing.trace import fill_traces, replay, token_table, trace
 
+SMALL = 1_000_000
+"""Bytes in which the tiny model reads chunks of a few tokens."""
+
 
 @pytest.fixture
 def opened(tiny_qwen3_dir) -> OpenModel:
@@ -72,7 +75,7 @@ def entropy(p: torch.Tensor) -> torch.Tensor:
 
 
 def test_signals_are_those_of_each_response_alone(opened, problems, responses):
-    tokens, signals = trace(opened, responses, problems, batch_size=5, progress=False)
+    tokens, signals = trace(opened, responses, problems, memory=SMALL, progress=False)
     assert {array.shape for name, array in signals.items() if name != "surprisal"} == {(4, len(tokens))}
     assert {array.dtype for array in signals.values()} == {np.dtype("float32")}
     for response_id, part in tokens.groupby("response_id", sort=False):
@@ -105,16 +108,31 @@ def test_signals_are_those_of_each_response_alone(opened, problems, responses):
 
 def test_batches_change_nothing_and_other_splits_are_left_out(opened, responses):
     whole = replay(opened, responses, progress=False)
-    single = replay(opened, responses, batch_size=1, progress=False)
+    single = replay(opened, responses, memory=SMALL, progress=False)
     for name, values in whole.items():
         np.testing.assert_allclose(values, single[name], rtol=1e-4, atol=1e-5)
     traced = responses[responses["split"] != "sae"]
     np.testing.assert_allclose(replay(opened, traced, progress=False)["norm"], whole["norm"], rtol=1e-5)
 
 
-def test_without_eager_attention_there_is_no_attention_entropy(tiny_qwen3_dir, responses):
-    fused = open_model(tiny_qwen3_dir, check=False)
-    assert "attention_entropy" not in replay(fused, responses, progress=False)
+def test_the_lens_on_a_sample_reads_those_tokens_and_the_last_layer_alone(opened, responses):
+    whole = replay(opened, responses, progress=False)
+    sampled = replay(opened, responses, lens_tokens=20, progress=False)
+    read = np.isfinite(sampled["output_entropy"])
+    assert read.sum(axis=1).tolist() == [20, 20, 20, read.shape[1]]
+    assert (read[0] == read[1]).all()
+    np.testing.assert_allclose(sampled["output_entropy"][read], whole["output_entropy"][read], atol=1e-5)
+    for name in whole.keys() - {"output_entropy"}:
+        np.testing.assert_allclose(sampled[name], whole[name], atol=1e-5)
+    again = replay(opened, responses, lens_tokens=20, progress=False)["output_entropy"]
+    np.testing.assert_array_equal(np.isfinite(again), read)
+    too_many = replay(opened, responses, lens_tokens=10**6, progress=False)["output_entropy"]
+    assert np.isfinite(too_many).all()
+
+
+def test_a_budget_that_cannot_do_is_refused_with_what_can(opened, responses):
+    with pytest.raises(NormprobeError, match=r"give --memory 0\.0\d or shorter responses"):
+        replay(opened, responses, memory=1000, progress=False)
 
 
 def test_the_token_table_says_what_each_token_is(opened, problems, responses):

@@ -96,8 +96,7 @@ class Reading:
 
 def read(opened: OpenModel, passage: Passage, own: Dictionaries, random: Dictionaries) -> Reading:
     """Replay the passage through a network, as a run's stages traces/ and reductions/ do."""
-    with opened.returning_attentions():
-        signals = replay(opened, passage.responses, progress=False)
+    signals = replay(opened, passage.responses, progress=False)
     return Reading(signals, reduce_subject(opened, passage.responses, {OWN: own, RANDOM: random}, "model"))
 
 

@@ -65,7 +65,7 @@ def _layerwise(measured: MeasuredTokens, weights: np.ndarray) -> dict[str, Draws
     return {
         f"layer-wise, {signal}": spearman(mode_gap(measured, weights, signals[signal][layers])[0], rise)
         for signal in SIGNALS
-        if signal in signals
+        if signal in signals and not np.isnan(signals[signal][layers]).any()
     }
 
 

@@ -39,12 +39,30 @@ class Anatomy:
         """Logits, float32, as if `hidden` were the last site: the logit lens (nostalgebraist, 2020)."""
         return self._capped(self.unembedding(self.normed(hidden))).to(hidden.device)
 
+    @property
+    def vocabulary(self) -> int:
+        """Entries of the unembedding: logits of one site."""
+        return int(getattr(self.unembedding, "out_features", None) or self.unembedding.weight.shape[0])  # type: ignore[arg-type]
+
     @torch.no_grad()
     def normed(self, hidden: Float[torch.Tensor, "*rows d"]) -> Float[torch.Tensor, "*rows d"]:
         """Sites after the final norm: what the unembedding reads, in its dtype and where its inputs have to be."""
         dtype = next(self.unembedding.parameters()).dtype
         normed = self.final_norm(hidden.to(device_of(self.final_norm), dtype))
         return normed.to(device_of(self.unembedding))
+
+    @torch.no_grad()
+    def logits(
+        self, normed: Float[torch.Tensor, "*rows d"], entries: slice
+    ) -> Float[torch.Tensor, "*rows entries"]:
+        """`unembed` for some entries of the vocabulary, from normed sites, without the others' arithmetic."""
+        unembedding = self.unembedding
+        if (
+            type(unembedding) is not nn.Linear or unembedding.weight.is_meta
+        ):  # quantized, adapted or offloaded
+            return self._capped(unembedding(normed)[..., entries])
+        bias = None if unembedding.bias is None else unembedding.bias[entries]
+        return self._capped(nn.functional.linear(normed, unembedding.weight[entries], bias))
 
     def _capped(self, logits: Float[torch.Tensor, "*rows vocab"]) -> Float[torch.Tensor, "*rows vocab"]:
         logits = logits.float()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -52,16 +50,6 @@ class OpenModel:
     def unembed(self, hidden: Float[torch.Tensor, "*rows d"]) -> Float[torch.Tensor, "*rows vocab"]:
         """The logit lens: final norm, unembedding and softcap on any site; float32 logits."""
         return self.anatomy.unembed(hidden)
-
-    @contextmanager
-    def returning_attentions(self) -> Iterator[None]:
-        """Eager attention inside the block: slower, and the only kind that can return its weights."""
-        before = self.model.config._attn_implementation or "eager"
-        self.model.set_attn_implementation("eager")
-        try:
-            yield
-        finally:
-            self.model.set_attn_implementation(before)
 
     def untrained(self, seed: int) -> OpenModel:
         """The untrained twin: a fresh network from `seed`.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -33,7 +33,23 @@ class Sites:
             )
         return [self._states[layer].to(self._device) for layer in range(self._n_layers)]
 
-    def _record(self, layer: int, output: object) -> None:
+    def _record(self, layer: int, hidden: torch.Tensor) -> None:
+        if layer == 0:  # a new pass: what the last one left must not pass for this one's
+            self._states.clear()
+        self._states[layer] = hidden
+
+
+@contextmanager
+def visit_sites(
+    opened: OpenModel, visit: Callable[[int, Float[torch.Tensor, "batch token d"]], object]
+) -> Iterator[None]:
+    """Within the block, `visit(layer, resid_post)` is called when a forward pass leaves that layer, in its dtype.
+
+    On leaving, also by an exception, the hooks are removed. Raises NormprobeError if a block returns anything but a
+    tensor or a tuple that starts with one, which `visit` then never sees.
+    """
+
+    def hook(layer: int, output: object) -> None:
         hidden = output[0] if isinstance(output, tuple) else output
         if not isinstance(hidden, torch.Tensor) or hidden.ndim != 3:
             got = (
@@ -43,9 +59,17 @@ class Sites:
                 f"expected layer {layer} to return a tensor [batch, token, d] or a tuple that starts with one, "
                 f"got {got}; this architecture cannot be measured"
             )
-        if layer == 0:  # a new pass: what the last one left must not pass for this one's
-            self._states.clear()
-        self._states[layer] = hidden
+        visit(layer, hidden)
+
+    handles = [
+        block.register_forward_hook(lambda _module, _inputs, output, layer=layer: hook(layer, output))
+        for layer, block in enumerate(opened.blocks)
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @contextmanager
@@ -57,16 +81,9 @@ def record_sites(opened: OpenModel) -> Iterator[Sites]:
     the block some hook was never called.
     """
     sites = Sites(len(opened.blocks), opened.device)
-    handles = [
-        block.register_forward_hook(
-            lambda _module, _inputs, output, layer=layer: sites._record(layer, output)
-        )
-        for layer, block in enumerate(opened.blocks)
-    ]
     try:
-        yield sites
-        _ = sites.states
+        with visit_sites(opened, sites._record):
+            yield sites
+            _ = sites.states
     finally:
-        for handle in handles:
-            handle.remove()
         sites._states.clear()

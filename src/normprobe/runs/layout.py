@@ -28,8 +28,8 @@ _SIGNALS = """
     entropy_softmax?    layer token   entropy of the state's softmax, nats
     entropy_rms?        layer token   entropy of the normalised state's softmax, nats
     entropy_energy?     layer token   entropy of the shares of ‖h‖², nats
-    output_entropy?     layer token   entropy of the next token's distribution read off the layer (logit lens), nats
-    attention_entropy?  layer token   entropy of the attention weights, mean over heads, nats; only with eager attention
+    output_entropy?     layer token   next token's entropy read off the layer (logit lens), nats; NaN where not read
+    attention_entropy?  layer token   entropy of the attention weights, mean over heads, nats; NaN in layers without
     surprisal           token         −ln p of the token given those before it, nats; NaN at position 0
 """
 

@@ -11,24 +11,17 @@ from jaxtyping import Float, Int
 
 from normprobe.errors import NormprobeError
 from normprobe.models.model import OpenModel
-from normprobe.tracing.stream import check_finite, stream_states, token_offsets
+from normprobe.tracing.stream import Piece, check_finite, stream_states, token_offsets
 
 SPLIT = "sae"
 PAIRED = ("think", "no_think")
 """The modes whose difference is studied, and that dictionaries are trained on."""
-_STATES_AT_ONCE = 2**28
 
 
 def layer_groups(layers: Sequence[int], bytes_per_layer: int, memory: int) -> list[list[int]]:
     """The layers in consecutive groups whose samples fit into `memory` bytes together (one layer, if none fits)."""
     size = max(1, memory // bytes_per_layer)
     return [list(layers[start : start + size]) for start in range(0, len(layers), size)]
-
-
-def responses_at_once(opened: OpenModel, responses: pd.DataFrame) -> int:
-    """How many responses to read in one batch: 64, or so few that a batch's states of all layers take at most 1 GB."""
-    floats = len(opened.blocks) * opened.identity.d_model * int(responses["token_ids"].map(len).max())
-    return min(64, max(1, _STATES_AT_ONCE // floats))
 
 
 def training_responses(responses: pd.DataFrame) -> pd.DataFrame:
@@ -61,22 +54,26 @@ def sample_states(
     rows: Int[np.ndarray, " row"],
     layers: Sequence[int],
     subject: str,
+    memory: int | None = None,
 ) -> Float[torch.Tensor, "layer row d"]:
     """resid_post of these layers at the tokens `rows`, on the CPU, in the model's own dtype (which loses nothing).
 
-    Raises NormprobeError if a state is NaN or infinite, naming the layer and `subject`.
+    memory: bytes that reading may take besides them, as `stream_states` has it. Raises NormprobeError as it does, or if
+    a state is NaN or infinite, naming the layer and `subject`.
     """
     offsets, n = token_offsets(responses, [SPLIT])
     place = np.full(n, -1)
     place[rows] = np.arange(len(rows))
-    states: torch.Tensor | None = None
-    for batch in stream_states(opened, responses, [SPLIT], responses_at_once(opened, responses)):
-        check_finite(batch, layers, subject)
-        target = place[offsets[batch.response_index] + batch.position]
-        kept = np.flatnonzero(target >= 0)
-        here = batch.states[list(layers)][:, torch.from_numpy(kept).to(batch.states.device)]
-        if states is None:
-            states = torch.empty((len(layers), len(rows), here.shape[-1]), dtype=opened.model.dtype)
-        states[:, torch.from_numpy(target[kept])] = here.to("cpu", states.dtype)
-    assert states is not None  # `training_responses` refused an empty table
+    wanted = {layer: row for row, layer in enumerate(layers)}
+    states = torch.empty((len(layers), len(rows), opened.identity.d_model), dtype=opened.model.dtype)
+
+    def keep(piece: Piece) -> None:
+        if piece.layer in wanted:
+            check_finite(piece, subject)
+            target = place[offsets[piece.response_index] + piece.position]
+            kept = np.flatnonzero(target >= 0)
+            here = piece.h[torch.from_numpy(kept).to(piece.h.device)]
+            states[wanted[piece.layer], torch.from_numpy(target[kept])] = here.to("cpu", states.dtype)
+
+    stream_states(opened, responses, [SPLIT], keep, memory)
     return states

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,15 +11,15 @@ import torch
 from jaxtyping import Float, Int
 
 from normprobe.models.model import OpenModel
-from normprobe.saes.activations import responses_at_once
 from normprobe.saes.dictionary import Dictionary
 from normprobe.thinking_formats import MODES
-from normprobe.tracing.stream import check_finite, stream_states
+from normprobe.tracing.stream import Piece, check_finite, stream_states
 
 SEGMENTS = ("thought", "answer")
 SCALARS = ("h_sq", "norm", "r_sq", "ratio")
 _CODES_AT_ONCE = 2**24
 _CODES_PER_BLOCK = 2**26
+"""Floats of one chunk's codes (four tensors of that size), and of a block's sums, where memory allows them."""
 
 
 @dataclass(frozen=True)
@@ -32,32 +32,44 @@ class TokenChunk:
     position: Int[np.ndarray, " n"]
 
 
-def chunks(
-    opened: OpenModel, block: pd.DataFrame, layers: Sequence[int], width: int, subject: str
-) -> Iterator[TokenChunk]:
-    """Every token of a block of responses in every layer of `layers`, in chunks whose codes (n × width) fit in memory.
+def read_chunks(
+    opened: OpenModel,
+    block: pd.DataFrame,
+    layers: Sequence[int],
+    width: int,
+    subject: str,
+    visit: Callable[[TokenChunk], object],
+    memory: int | None = None,
+) -> None:
+    """Call `visit` with every token of a block of responses in every layer of `layers`, in chunks whose codes
+    (n × width) fit in memory: half of it is for reading, a quarter for codes, and a quarter for a block's sums.
 
-    Raises NormprobeError if a state is NaN or infinite.
+    Raises NormprobeError if a state is NaN or infinite, or as `stream_states` does.
     """
-    size = max(1, _CODES_AT_ONCE // width)
-    for batch in stream_states(opened, block, set(block["split"]), responses_at_once(opened, block)):
-        check_finite(batch, layers, subject)
-        for start in range(0, len(batch.position), size):
+    codes = _CODES_AT_ONCE if memory is None else min(_CODES_AT_ONCE, memory // 64)
+    size = max(1, codes // width)
+    row_of = {layer: row for row, layer in enumerate(layers)}
+
+    def split(piece: Piece) -> None:
+        if (row := row_of.get(piece.layer)) is None:
+            return
+        check_finite(piece, subject)
+        for start in range(0, len(piece.position), size):
             some = slice(start, start + size)
-            for row, layer in enumerate(layers):
-                yield TokenChunk(
-                    row, batch.states[layer, some], batch.response_index[some], batch.position[some]
-                )
+            visit(TokenChunk(row, piece.h[some], piece.response_index[some], piece.position[some]))
+
+    stream_states(opened, block, set(block["split"]), split, memory and memory // 2)
 
 
-def blocks(responses: pd.DataFrame, codes: int) -> Iterator[pd.DataFrame]:
+def blocks(responses: pd.DataFrame, codes: int, memory: int | None = None) -> Iterator[pd.DataFrame]:
     """The responses in blocks of whole problems, in table order, each so small that its sums fit in memory.
 
     codes: how many are summed for each mode and segment of a problem, over all readers and layers. All of a problem's
     responses are in one block: when it ends, the problem's pairs are complete. Its index is that of `responses`.
     """
     problems = responses["problem_id"].drop_duplicates().to_numpy()
-    size = max(1, _CODES_PER_BLOCK // (len(MODES) * len(SEGMENTS) * codes))
+    floats = _CODES_PER_BLOCK if memory is None else min(_CODES_PER_BLOCK, memory // 16)
+    size = max(1, floats // (len(MODES) * len(SEGMENTS) * codes))
     for start in range(0, len(problems), size):
         yield responses[responses["problem_id"].isin(problems[start : start + size])]
 

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float
 
 from normprobe.models.model import OpenModel
 from normprobe.saes.activations import PAIRED
-from normprobe.saes.codes import Sums, TokenChunk, TokenGroups, blocks, chunks
+from normprobe.saes.codes import Sums, TokenChunk, TokenGroups, blocks, read_chunks
 from normprobe.saes.dictionary import Dictionary
 from normprobe.saes.features import PairedMoments, feature_sets
 from normprobe.saes.mean_states import NO_THINK, THINK, MeanStates, pairs_table, sums_table
@@ -50,11 +50,13 @@ def reduce_subject(
     dictionaries: Readers,
     subject: str,
     *,
+    memory: int | None = None,
     on_tokens: Callable[[int], object] = lambda _tokens: None,
 ) -> dict[str, Reduced]:
     """Both passes over the responses of the splits select and measure, for all readers that read `subject`.
 
-    Tokens are in the order of traces/tokens.parquet. `on_tokens` is called with how many tokens × layers of the `work`
+    Tokens are in the order of traces/tokens.parquet. memory: bytes above weights and dictionaries that reading and
+    summing may take (None: as it is fastest). `on_tokens` is called with how many tokens × layers of the `work`
     were just done. Raises NormprobeError if states are not finite, or fewer than two problems of "select" are answered
     in both modes.
     """
@@ -69,13 +71,18 @@ def reduce_subject(
     width = next(iter(readers.values())).width
 
     def read(chosen: pd.DataFrame, finish: Callable[[_Reader, TokenGroups, Sums], None]) -> None:
-        for block in blocks(chosen, len(readers) * len(layers) * width):
+        for block in blocks(chosen, len(readers) * len(layers) * width, memory):
             groups, columns = TokenGroups(block), offsets[block.index.to_numpy()]
             sums = {name: Sums(groups, reader.dictionaries) for name, reader in readers.items()}
-            for chunk in chunks(opened, block, layers, width, subject):
+
+            def visit(
+                chunk: TokenChunk, columns: np.ndarray = columns, sums: Mapping[str, Sums] = sums
+            ) -> None:
                 for name, reader in readers.items():
                     reader.read(chunk, columns[chunk.response] + chunk.position, sums[name])
                 on_tokens(len(chunk.h))
+
+            read_chunks(opened, block, layers, width, subject, visit, memory)
             for name, reader in readers.items():
                 finish(reader, groups, sums[name])
 

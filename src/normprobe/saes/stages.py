@@ -44,13 +44,15 @@ def fill_saes(
     *,
     settings: SaeSettings,
     seed: int,
+    memory: int | None = None,
     progress: bool = True,
 ) -> None:
     """Write a dictionary per subject and layer, a random one of the same shape per layer, and training.parquet.
 
     Resumes layer by layer. `responses` are what the dictionaries are trained on. Dictionaries that are given (see
     `normprobe.saes.dictionary`) are named in model/given.json; the controls are trained with their width and k. Without
-    `settings.layers` every layer has one, or every layer of a given folder.
+    `settings.layers` every layer has one, or every layer of a given folder. memory: bytes above the weights that
+    sampled states and reading may take together (None: as it is fastest).
 
     Raises NormprobeError for layers that the model lacks, given dictionaries that do not fit, nothing to train on, or
     states that are not finite.
@@ -70,7 +72,7 @@ def fill_saes(
             (folder / "model").mkdir(exist_ok=True)
             atomic_write_json(folder / "model" / GIVEN, {"given": given, "layers": chosen, "of": settings.of})
         for subject in trained:
-            _train(folder / subject, subjects[subject], paired, chosen, settings, seed, bar)
+            _train(folder / subject, subjects[subject], paired, chosen, settings, seed, memory, bar)
         for layer in chosen:
             place = layer_folder(folder / RANDOM, layer)
             if not place.exists():
@@ -105,6 +107,7 @@ def fill_reductions(
     responses: pd.DataFrame,
     saes: Path,
     *,
+    memory: int | None = None,
     progress: bool = True,
 ) -> None:
     """Write the tables features, sums, pairs and dictionary, and tokens.safetensors, for every reader.
@@ -124,7 +127,9 @@ def fill_reductions(
         with tqdm(
             total=total, desc=f"reduce {subject}", unit="token", unit_scale=True, disable=not progress
         ) as bar:
-            reduced = reduce_subject(opened, responses, dictionaries, subject, on_tokens=bar.update)
+            reduced = reduce_subject(
+                opened, responses, dictionaries, subject, memory=memory, on_tokens=bar.update
+            )
         for reader, tables in reduced.items():
             for name in TABLES:
                 getattr(tables, name).to_parquet(folder / f"{reader}.{name}.parquet", index=False)
@@ -159,6 +164,7 @@ def _train(
     layers: Sequence[int],
     settings: SaeSettings,
     seed: int,
+    memory: int | None,
     bar: tqdm,
 ) -> None:
     """Every missing layer of one subject; a layer's folder is there only when it is whole."""
@@ -169,7 +175,8 @@ def _train(
     # Every subject and layer learns from the same tokens.
     rows = draw_tokens(responses, n, generator_for(seed, "tokens"))
     for group in layer_groups(missing, len(rows) * bytes_per_token, settings.memory):
-        states = sample_states(opened, responses, rows, group, folder.name)
+        reading = memory and max(memory - len(group) * len(rows) * bytes_per_token, 1)
+        states = sample_states(opened, responses, rows, group, folder.name, reading)
         for row, layer in enumerate(group):
             # A generator of its own: a resumed layer comes out as it would have without the interruption.
             generator = generator_for(seed, folder.name, layer)

@@ -1,11 +1,12 @@
-"""The signals of one token, as pure functions of tensors. All compute in float32 or better; entropies are in nats.
+"""The signals of one token's state, as pure functions of tensors. All compute in float32 or better; entropies are in
+nats. What needs more than the state stands in `lens` (output entropy, surprisal) and `attention`.
 
 The paper (arXiv 2606.06188) compares them without giving formulas. The three forms of hidden entropy are the ways in
 which "spread of the state" can be read, and they differ: only the first depends on the state's scale.
 """
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 
 def norm(h: Float[torch.Tensor, "*token d"]) -> Float[torch.Tensor, "*token"]:
@@ -35,31 +36,6 @@ def entropy_energy(h: Float[torch.Tensor, "*token d"]) -> Float[torch.Tensor, "*
     number; the participation ratio is the same with Rényi's order 2). Free of scale. A state of norm zero: 0.
     """
     return _entropy(_direction(h).square())
-
-
-def output_entropy(logits: Float[torch.Tensor, "*token vocab"]) -> Float[torch.Tensor, "*token"]:
-    """H(softmax(W_U·norm(h))), in [0, log vocab], from the logits of the logit lens (nostalgebraist 2020): a layer's
-    state sent through the final norm and the unembedding. At the last layer it is the entropy of the model's own
-    prediction of the *next* token.
-    """
-    return _entropy(torch.softmax(logits.float(), dim=-1))
-
-
-def attention_entropy(
-    weights: Float[torch.Tensor, "*batch head query key"],
-) -> Float[torch.Tensor, "*batch query"]:
-    """(1/heads)·Σ_head −Σ_key a·ln a, in [0, log(query + 1)] under a causal mask: how wide attention is spread.
-
-    `weights` are attention probabilities. Fused kernels never form them, so the model must run with eager attention.
-    """
-    return _entropy(weights.float()).mean(dim=-2)
-
-
-def surprisal(
-    logits: Float[torch.Tensor, "*token vocab"], following: Int[torch.Tensor, "*token"]
-) -> Float[torch.Tensor, "*token"]:
-    """−ln p(following token | its predecessors), ≥ 0, from the logits at the position *before* it (Hale 2001)."""
-    return -torch.log_softmax(logits.float(), dim=-1).gather(-1, following[..., None])[..., 0]
 
 
 def _entropy(p: Float[torch.Tensor, "*token outcome"]) -> Float[torch.Tensor, "*token"]:

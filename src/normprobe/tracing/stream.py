@@ -1,83 +1,129 @@
-"""Read stored responses with a model, batch by batch: the stream of keyed sites that tracing and the SAEs consume."""
+"""Read stored responses with a model: the stream of keyed sites that tracing and the dictionaries consume."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from normprobe.errors import NormprobeError
 from normprobe.models.model import OpenModel
-from normprobe.models.sites import record_sites
+from normprobe.models.sites import visit_sites
+from normprobe.tracing.plan import RESPONSES_AT_ONCE, ReadingPlan, Shape
 
 
 @dataclass(frozen=True)
-class Batch:
-    """The sites of some responses, padding removed: n tokens, response by response, positions ascending.
+class Piece:
+    """The states of one layer at n tokens of some responses: response by response, positions ascending.
 
-    `states[l, i]` is resid_post of layer l, in float32 on the model's device, at the token `position[i]` (0-based in
-    the whole sequence, prompt included) of the response `responses.iloc[response_index[i]]`.
+    `h[i]` is resid_post of `layer`, in float32 and where the layer computes, at the token `position[i]` (0-based in the
+    whole sequence, prompt included) of the response `responses.iloc[response_index[i]]`. `valid` tells tokens from
+    padding in the forward pass that they come from, [row, position]; padding is not in `h`.
     """
 
-    states: Float[torch.Tensor, "layer n d"]
+    layer: int
+    h: Float[torch.Tensor, "n d"]
     response_index: Int[np.ndarray, " n"]
     position: Int[np.ndarray, " n"]
+    valid: Bool[torch.Tensor, "row position"]
 
 
 def stream_states(
-    opened: OpenModel, responses: pd.DataFrame, splits: Collection[str], batch_size: int = 64
-) -> Iterator[Batch]:
-    """Every site of every token of the responses in `splits`, in the fixed order of `batch_plan`.
+    opened: OpenModel,
+    responses: pd.DataFrame,
+    splits: Collection[str],
+    visit: Callable[[Piece], object],
+    memory: int | None = None,
+) -> None:
+    """Call `visit` with every layer at every token of the responses in `splits`, where forward passes come past it.
 
-    `response_index` counts the rows of `responses` as given, before the selection by split. A batch holds layers ×
-    tokens × d floats: 49 MB for 64 responses of 150 tokens, 10 layers and d 128.
+    Nothing outlives a layer unless `visit` keeps it. Responses of like length go through together in batches, a long
+    one alone and in chunks over a cache, as `ReadingPlan` fits them into `memory` bytes (None: as it is fastest); the
+    plan depends on nothing but the table, the model's shape and this. Pieces come pass by pass, layers ascending, and
+    `response_index` counts the rows of `responses` as given, before the selection by split.
+
+    Raises NormprobeError if the memory does not suffice, or as `visit_sites` does.
     """
-    for rows in batch_plan(responses, splits, batch_size):
+    tokens = reading_plan(opened, responses, splits, memory).tokens
+    for rows in batch_plan(responses, splits, tokens):
         ids, mask = pad(responses["token_ids"].iloc[rows].tolist())
-        row, position = np.nonzero(mask)
-        # No name for the batch: the next one is made after this one is gone.
-        yield Batch(_states(opened, torch.from_numpy(ids), torch.from_numpy(mask)), rows[row], position)
+        _read(opened, rows, torch.from_numpy(ids), torch.from_numpy(mask), tokens, visit)
 
 
 @torch.no_grad()  # not inference_mode: SAEs train on these
-def _states(
-    opened: OpenModel, ids: Int[torch.Tensor, "row position"], mask: Int[torch.Tensor, "row position"]
-) -> Float[torch.Tensor, "layer n d"]:
-    mask = mask.to(opened.device)
-    with record_sites(opened) as sites:
-        # The base model leaves out the unembedding, which nobody reads here.
-        opened.model.base_model(input_ids=ids.to(opened.device), attention_mask=mask, use_cache=False)
-        valid = mask.bool()
-        return torch.stack([state[valid].float() for state in sites.states])
-
-
-def check_finite(batch: Batch, layers: Sequence[int], subject: str) -> None:
-    """Raises NormprobeError if a state of these layers is NaN or infinite, naming the first and `subject`."""
-    # A sum over squares is NaN or infinite if any entry is: one reduction instead of a mask as large as the states.
-    finite = torch.linalg.vector_norm(batch.states, dim=(1, 2)).isfinite().tolist()
-    for layer in layers:
-        if not finite[layer]:
-            raise NormprobeError(
-                f"expected finite activations, got NaN or infinity in layer {layer} of subject '{subject}'; "
-                "check the weights, or load them with dtype float32"
+def _read(
+    opened: OpenModel,
+    rows: Int[np.ndarray, " row"],
+    ids: Int[torch.Tensor, "row position"],
+    mask: Int[torch.Tensor, "row position"],
+    tokens: int,
+    visit: Callable[[Piece], object],
+) -> None:
+    """One batch; of a single response that has more tokens than `tokens`, chunk by chunk."""
+    size = max(tokens // len(rows), 1)
+    chunked, cache = ids.shape[1] > size, None
+    for start in range(0, ids.shape[1], size):
+        part = slice(start, start + size)
+        with visit_sites(opened, _pieces(rows, mask[:, part].bool(), start, visit)):
+            # The base model leaves out the unembedding, which nobody reads here.
+            output = opened.model.base_model(
+                input_ids=ids[:, part].to(opened.device),
+                attention_mask=mask[:, : part.stop].to(opened.device),
+                past_key_values=cache,
+                use_cache=chunked,
             )
+        cache = output.past_key_values if chunked else None
+
+
+def _pieces(
+    rows: Int[np.ndarray, " row"],
+    valid: Bool[torch.Tensor, "row position"],
+    start: int,
+    visit: Callable[[Piece], object],
+) -> Callable[[int, torch.Tensor], object]:
+    """Make pieces of the sites of one forward pass over the positions from `start` on."""
+    row, position = (index.numpy() for index in valid.nonzero(as_tuple=True))
+    keys = (rows[row], start + position, valid)
+    return lambda layer, hidden: visit(Piece(layer, hidden[valid.to(hidden.device)].float(), *keys))
+
+
+def reading_plan(
+    opened: OpenModel, responses: pd.DataFrame, splits: Collection[str], memory: int | None = None
+) -> ReadingPlan:
+    """The sizes in which `stream_states` reads. Raises NormprobeError if the memory does not suffice."""
+    lengths = responses["token_ids"][responses["split"].isin(list(splits))].map(len)
+    shape = Shape.of(opened.model.config.to_dict(), opened.model.dtype.itemsize)
+    return ReadingPlan.of(shape, int(lengths.max()) if len(lengths) else 0, opened.device.type, memory)
+
+
+def check_finite(piece: Piece, subject: str) -> None:
+    """Raises NormprobeError if a state is NaN or infinite, naming its layer and `subject`."""
+    # A sum over squares is NaN or infinite if any entry is: one reduction instead of a mask as large as the states.
+    if not torch.linalg.vector_norm(piece.h).isfinite():
+        raise NormprobeError(
+            f"expected finite activations, got NaN or infinity in layer {piece.layer} of subject '{subject}'; "
+            "check the weights, or load them with dtype float32"
+        )
 
 
 def batch_plan(
-    responses: pd.DataFrame, splits: Collection[str], batch_size: int
+    responses: pd.DataFrame, splits: Collection[str], tokens: int
 ) -> list[Int[np.ndarray, " row"]]:
-    """Row numbers of `responses` in each batch: the responses of `splits` by length, then in table order.
-
-    The plan depends on nothing but the table, so a resumed run reads the same batches.
-    """
+    """Row numbers of `responses` in each batch: the responses of `splits` by length, then in table order, as many as
+    have at most `tokens` tokens together when padded to the longest of them: at least one, at most 64."""
     chosen = np.flatnonzero(responses["split"].isin(list(splits)))
     lengths = responses["token_ids"].iloc[chosen].map(len).to_numpy(dtype=np.int64)
-    ordered = chosen[np.argsort(lengths, kind="stable")]
-    return [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
+    batches: list[list[int]] = []
+    for i in np.argsort(lengths, kind="stable"):
+        size = len(batches[-1]) + 1 if batches else 1
+        if not batches or size > RESPONSES_AT_ONCE or size * lengths[i] > tokens:
+            batches.append([])
+        batches[-1].append(int(chosen[i]))
+    return [np.array(batch) for batch in batches]
 
 
 def pad(

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import nn
 from tqdm import tqdm
 
 from normprobe.errors import NormprobeError
@@ -18,7 +16,9 @@ from normprobe.models.model import OpenModel
 from normprobe.problems.source import Roles
 from normprobe.runs.layout import FILES
 from normprobe.tracing import signals
-from normprobe.tracing.stream import Batch, check_finite, stream_states, token_offsets
+from normprobe.tracing.attention import attention_entropies
+from normprobe.tracing.lens import read_lens
+from normprobe.tracing.stream import Piece, check_finite, reading_plan, stream_states, token_offsets
 
 Signals = dict[str, np.ndarray]
 """Name of the signal → float32 array [layer, token]; `surprisal` is [token]."""
@@ -35,7 +35,7 @@ _HIDDEN = {
     "entropy_rms": signals.entropy_rms,
     "entropy_energy": signals.entropy_energy,
 }
-_LOGITS_AT_ONCE = 2**23
+_READ = ("output_entropy", "attention_entropy")
 
 
 def fill_traces(
@@ -45,7 +45,8 @@ def fill_traces(
     problems: pd.DataFrame,
     *,
     roles: Roles | None = None,
-    batch_size: int = 64,
+    memory: int | None = None,
+    lens_tokens: int | None = None,
     progress: bool = True,
 ) -> None:
     """Write tokens.parquet, and SUBJECT.safetensors for each subject. Resumes subject by subject.
@@ -63,7 +64,9 @@ def fill_traces(
         file = FILES[f"signals/{subject}"]
         if (folder / file.name).exists():
             continue
-        values = replay(opened, responses, subject=subject, batch_size=batch_size, progress=progress)
+        values = replay(
+            opened, responses, subject=subject, memory=memory, lens_tokens=lens_tokens, progress=progress
+        )
         if subject == "model":
             # Before the signals: where those are, the table is.
             FILES["tokens"].write(folder, token_table(opened, responses, problems, values["norm"], roles))
@@ -76,14 +79,15 @@ def trace(
     problems: pd.DataFrame,
     *,
     roles: Roles | None = None,
-    batch_size: int = 64,
+    memory: int | None = None,
+    lens_tokens: int | None = None,
     progress: bool = True,
 ) -> tuple[pd.DataFrame, Signals]:
     """The token table of the traced responses, and the signals of the model that wrote them, in the same order.
 
     Raises NormprobeError as `replay` does.
     """
-    values = replay(opened, responses, batch_size=batch_size, progress=progress)
+    values = replay(opened, responses, memory=memory, lens_tokens=lens_tokens, progress=progress)
     return token_table(opened, responses, problems, values["norm"], roles), values
 
 
@@ -92,12 +96,16 @@ def replay(
     responses: pd.DataFrame,
     *,
     subject: str = "model",
-    batch_size: int = 64,
+    memory: int | None = None,
+    lens_tokens: int | None = None,
     progress: bool = True,
 ) -> Signals:
     """The signals of a model that reads the responses' token ids, whoever wrote them. States are not kept.
 
-    `attention_entropy` is there only if the model was opened with eager attention. `surprisal` is NaN at position 0.
+    memory: bytes above the weights that reading may take, as `stream_states` has it. lens_tokens: at how many tokens
+    the logit lens reads the layers below the last; at the others their `output_entropy` is NaN. `attention_entropy` is
+    NaN in layers without attention, and absent where no layer has any. `surprisal` is NaN at position 0.
+
     Raises NormprobeError if there is nothing to read, a token id lies outside the vocabulary, or a norm is NaN or
     infinite (naming the layer and `subject`).
     """
@@ -112,25 +120,56 @@ def replay(
             f"expected token ids below the vocabulary of subject '{subject}' ({size}), got {largest}; "
             "replay with a model of the same tokenizer"
         )
-    n_layers = len(opened.blocks)
-    out = {name: np.full((n_layers, n), np.nan, dtype=np.float32) for name in (*_HIDDEN, "output_entropy")}
+    last = len(opened.blocks) - 1
+    out = {name: np.full((last + 1, n), np.nan, dtype=np.float32) for name in (*_HIDDEN, *_READ)}
     out |= {"surprisal": np.full(n, np.nan, dtype=np.float32)}
+    scratch = reading_plan(opened, responses, TRACED, memory).scratch
+    lens = lens_sample(n, lens_tokens)
+    following, has_next = _following(responses)
+
+    def visit(piece: Piece) -> None:
+        check_finite(piece, subject)
+        layer, column = piece.layer, offsets[piece.response_index] + piece.position
+        for name, signal in _HIDDEN.items():
+            out[name][layer, column] = signal(piece.h).cpu().numpy()
+        if layer in attention:
+            entropy = attention[layer]
+            out["attention_entropy"][layer, column] = entropy[piece.valid.to(entropy.device)].cpu().numpy()
+        # The last layer's logits are needed at every token for its surprisal.
+        read = np.flatnonzero(lens[column] | (layer == last))
+        h, column = piece.h[torch.from_numpy(read).to(piece.h.device)], column[read]
+        entropy, surprisal = read_lens(opened.anatomy, h, torch.from_numpy(following[column]), scratch)
+        out["output_entropy"][layer, column] = entropy.cpu().numpy()
+        if layer == last:
+            next_, values = column[has_next[column]] + 1, surprisal.cpu().numpy()
+            out["surprisal"][next_] = values[has_next[column]]
+            bar.update(len(piece.position))
+
     with (
-        _attention_entropies(opened) as attention,
+        attention_entropies(opened, scratch) as attention,
         tqdm(total=n, desc=f"trace {subject}", unit="token", unit_scale=True, disable=not progress) as bar,
     ):
-        for batch in stream_states(opened, responses, TRACED, batch_size):
-            check_finite(batch, range(n_layers), subject)
-            column = offsets[batch.response_index] + batch.position
-            for name, signal in _HIDDEN.items():
-                out[name][:, column] = torch.stack([signal(h) for h in batch.states]).cpu().numpy()
-            _read_logits(opened, responses, batch, column, out)
-            if attention:
-                row = np.cumsum(batch.position == 0) - 1  # of the padded batch
-                values = out.setdefault("attention_entropy", np.empty((n_layers, n), dtype=np.float32))
-                values[:, column] = [layer.cpu().numpy()[row, batch.position] for layer in attention]
-            bar.update(len(column))
+        stream_states(opened, responses, TRACED, visit, memory)
+    if np.isnan(out["attention_entropy"]).all():
+        del out["attention_entropy"]
     return out
+
+
+def lens_sample(n: int, chosen: int | None) -> Bool[np.ndarray, " token"]:
+    """The tokens at which the logit lens reads every layer: `chosen` of n, the same for all networks; None: all."""
+    sample = np.ones(n, dtype=bool)
+    if chosen is not None and chosen < n:
+        sample[torch.randperm(n, generator=torch.Generator().manual_seed(0)).numpy()[chosen:]] = False
+    return sample
+
+
+def _following(responses: pd.DataFrame) -> tuple[Int[np.ndarray, " token"], Bool[np.ndarray, " token"]]:
+    """The token after each of the token table, and whether its response has one."""
+    chosen = responses["token_ids"][responses["split"].isin(list(TRACED))]
+    ends = np.cumsum(chosen.map(len).to_numpy(dtype=np.int64))
+    has_next = np.ones(ends[-1], dtype=bool)
+    has_next[ends - 1] = False
+    return np.roll(np.concatenate(chosen.to_list()).astype(np.int64), -1), has_next
 
 
 def token_table(
@@ -178,46 +217,3 @@ def sinks(
     """The tokens with massive activations (see `SINK_FACTOR`); the first token of a sequence is always one."""
     above = norm > SINK_FACTOR * np.median(norm, axis=1, keepdims=True)
     return (above.mean(axis=0) >= 0.5) | (position == 0)
-
-
-def _read_logits(
-    opened: OpenModel, responses: pd.DataFrame, batch: Batch, column: Int[np.ndarray, " n"], out: Signals
-) -> None:
-    """Write output entropies, and the surprisal of each token from the last layer's logits at the token before it."""
-    ids = np.concatenate([responses["token_ids"].iloc[i] for i in batch.response_index[batch.position == 0]])
-    following = torch.from_numpy(np.roll(ids, -1).astype(np.int64)).to(batch.states.device)
-    has_next = np.append(batch.position[1:] > 0, False)
-    size = max(1, _LOGITS_AT_ONCE // opened.model.config.get_text_config().vocab_size)
-    for start in range(0, len(column), size):
-        part = slice(start, start + size)
-        for layer, h in enumerate(batch.states):
-            logits = opened.unembed(h[part])
-            out["output_entropy"][layer, column[part]] = signals.output_entropy(logits).cpu().numpy()
-            if layer == len(batch.states) - 1:
-                values = signals.surprisal(logits, following[part]).cpu().numpy()
-                out["surprisal"][column[part][has_next[part]] + 1] = values[has_next[part]]
-
-
-@contextmanager
-def _attention_entropies(opened: OpenModel) -> Iterator[list[Float[torch.Tensor, "row position"]]]:
-    """A list of each layer's attention entropies in the latest forward pass; it stays empty without eager attention.
-
-    Reduced inside the hook: all layers' weights at once would be layers × heads × length² floats per response.
-    """
-    latest: list[torch.Tensor] = []
-
-    def keep(_module: nn.Module, _inputs: object, output: tuple[torch.Tensor, torch.Tensor]) -> None:
-        if len(latest) == len(opened.blocks):
-            latest.clear()
-        latest.append(signals.attention_entropy(output[1]))
-
-    attentions = [
-        module for block in opened.blocks for name, module in block.named_children() if name == "self_attn"
-    ]
-    eager = opened.model.config.get_text_config()._attn_implementation == "eager"
-    handles = [module.register_forward_hook(keep) for module in attentions] if eager else []
-    try:
-        yield latest
-    finally:
-        for handle in handles:
-            handle.remove()

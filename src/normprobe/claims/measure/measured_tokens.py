@@ -84,14 +84,18 @@ class MeasuredTokens:
     def read(
         self, subject: str, signal: str, layers: Sequence[int], mask: Bool[np.ndarray, " token"]
     ) -> Float[np.ndarray, "#layer picked"] | None:
-        """A signal of the masked tokens at these layers, float64; one row if it has no layers, None if not recorded."""
+        """A signal of the masked tokens at these layers, float64; one row if it has no layers.
+
+        None if it was not recorded at all of them: a logit lens on a sample of tokens, a layer without attention.
+        """
         if signal == "position":
             return self.tokens["position"].to_numpy(dtype=float)[None, mask]
         values = self.tables.signals(subject).get(signal)
         if values is None:
             return None
         values = values[None] if signal in LAYERLESS else values[list(layers)]
-        return self.pick(values, mask).astype(float)
+        picked = self.pick(values, mask).astype(float)
+        return None if np.isnan(picked).any() else picked
 
     def means(
         self, values: Float[np.ndarray, "layer run_token"], mask: Bool[np.ndarray, " token"]

@@ -7,12 +7,10 @@ import pandas as pd
 import pytest
 import torch
 
-from normprobe.errors import NormprobeError
 from normprobe.models.model import OpenModel
 from normprobe.models.open import assemble
 from normprobe.problems.testbed.tokenizer import build_tokenizer
 from normprobe.problems.testbed.vocabulary import VOCABULARY
-from normprobe.tracing.plan import FEWEST_TOKENS, ReadingPlan, Shape
 from normprobe.tracing.stream import Piece, batch_plan, pad, stream_states, token_offsets
 
 LENGTHS = [9, 4, 17, 4, 1, 12, 6]
@@ -31,20 +29,11 @@ def responses() -> pd.DataFrame:
     return pd.DataFrame({"split": SPLITS, "token_ids": ids}, index=list("abcdefg"))
 
 
-def least_memory(opened: OpenModel) -> int:
-    """Bytes in which the longest response is read in the smallest chunks."""
-    shape = Shape.of(opened.model.config.to_dict(), opened.model.dtype.itemsize)
-    for memory in range(10**5, 10**7, 10**4):
-        try:
-            assert ReadingPlan.of(shape, max(LENGTHS), memory=memory).tokens == FEWEST_TOKENS
-            return memory
-        except NormprobeError:
-            continue
-    raise AssertionError
-
-
-@pytest.mark.parametrize("least", [True, False])
-def test_every_token_comes_once_in_each_layer_with_the_state_that_it_has_alone(opened, responses, least):
+@pytest.mark.parametrize("pass_bytes", [1, 2**27])  # chunks of 16 tokens, and all at once
+def test_every_token_comes_once_in_each_layer_with_the_state_that_it_has_alone(
+    opened, responses, pass_bytes, monkeypatch
+):
+    monkeypatch.setattr("normprobe.tracing.plan.PASS_BYTES", pass_bytes)
     seen, alone = set(), {}
     for row, ids in enumerate(responses["token_ids"]):
         with torch.no_grad():
@@ -60,7 +49,7 @@ def test_every_token_comes_once_in_each_layer_with_the_state_that_it_has_alone(o
             torch.testing.assert_close(h, alone[row][piece.layer + 1][position], rtol=1e-4, atol=1e-5)
             seen.add((piece.layer, int(row), int(position)))
 
-    stream_states(opened, responses, ["sae", "measure"], visit, least_memory(opened) if least else None)
+    stream_states(opened, responses, ["sae", "measure"], visit)
     chosen = [(i, n) for i, n in enumerate(LENGTHS) if SPLITS[i] != "select"]
     assert seen == {(layer, i, p) for layer in range(4) for i, n in chosen for p in range(n)}
 

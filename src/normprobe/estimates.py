@@ -14,7 +14,7 @@ from pathlib import Path
 from normprobe.config import Study
 from normprobe.local_files import local_path
 from normprobe.problems.testbed import bundled
-from normprobe.tracing.plan import ReadingPlan, Shape, slices
+from normprobe.reading_plan import ReadingPlan, Shape, slices
 
 RATES: Mapping[str, float] = {
     "problems": 1e3,

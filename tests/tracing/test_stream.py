@@ -33,7 +33,7 @@ def responses() -> pd.DataFrame:
 def test_every_token_comes_once_in_each_layer_with_the_state_that_it_has_alone(
     opened, responses, pass_bytes, monkeypatch
 ):
-    monkeypatch.setattr("normprobe.tracing.plan.PASS_BYTES", pass_bytes)
+    monkeypatch.setattr("normprobe.reading_plan.PASS_BYTES", pass_bytes)
     seen, alone = set(), {}
     for row, ids in enumerate(responses["token_ids"]):
         with torch.no_grad():

@@ -19,7 +19,7 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from normprobe.errors import NormprobeError
 from normprobe.models.model import OpenModel
-from normprobe.tracing.plan import SMALL
+from normprobe.reading_plan import SMALL
 
 _HIDDEN = torch.finfo(torch.float32).min
 """The score of a key that a query must not see: finite, so that 0 · score is 0."""

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 
 from normprobe.models.architectures import Anatomy
-from normprobe.tracing.plan import SMALL, slices
+from normprobe.reading_plan import SMALL, slices
 
 
 class RunningSoftmax:

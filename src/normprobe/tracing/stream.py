@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from normprobe.errors import NormprobeError
 from normprobe.models.model import OpenModel
 from normprobe.models.sites import visit_sites
-from normprobe.tracing.plan import RESPONSES_AT_ONCE, ReadingPlan, Shape
+from normprobe.reading_plan import RESPONSES_AT_ONCE, ReadingPlan, Shape
 
 
 @dataclass(frozen=True)

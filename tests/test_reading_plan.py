@@ -7,7 +7,7 @@ import pytest
 from normprobe.config import ModelSettings, ResponseSettings, Study
 from normprobe.errors import NormprobeError
 from normprobe.estimates import StudySizes
-from normprobe.tracing.plan import FEWEST_TOKENS, ReadingPlan, Shape
+from normprobe.reading_plan import FEWEST_TOKENS, ReadingPlan, Shape
 
 QWEN3_8B = {
     "model_type": "qwen3",

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.util
 import warnings
 from pathlib import Path
+from typing import cast
 
 from safetensors import SafetensorError, safe_open
+from torch import nn
 from transformers import PreTrainedModel
 
 from normprobe.errors import NormprobeError, refusing_damage
@@ -48,7 +50,7 @@ def merge(base: PreTrainedModel, folder: Path) -> PreTrainedModel:
             f"{folder}; merge it yourself and give the merged model"
         )
     rows = [shape[0] for name, shape in saved.items() if "embed_tokens" in name and "lora_" not in name]
-    if rows and max(rows) > base.get_input_embeddings().weight.shape[0]:
+    if rows and max(rows) > cast(nn.Embedding, base.get_input_embeddings()).num_embeddings:
         base.resize_token_embeddings(max(rows), mean_resizing=False)
     kinds = (ValueError, TypeError, KeyError, OSError, RuntimeError, SafetensorError, NotImplementedError)
     with refusing_damage(fits, advice, *kinds), warnings.catch_warnings():

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -105,7 +105,8 @@ def assemble(
 ) -> OpenModel:
     """An OpenModel of a model in memory, to be called `name`. Raises NormprobeError as `open_model` does."""
     chat = _chat(tokenizer, model.generation_config, thinking)
-    _check_tokens(tokenizer, chat, model.get_input_embeddings().num_embeddings, name)
+    embedding = cast(nn.Embedding, model.get_input_embeddings())
+    _check_tokens(tokenizer, chat, embedding.num_embeddings, name)
     opened = OpenModel(
         model=model.eval(),
         tokenizer=tokenizer,

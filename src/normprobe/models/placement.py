@@ -34,10 +34,10 @@ def spread(model: PreTrainedModel) -> PreTrainedModel:
 
     whole = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     alike = list(model._no_split_modules or [])
-    room = get_max_memory() | {"cpu": 2 * whole}  # it is in memory already, so nothing has to go to the disk
-    room = get_balanced_memory(model, room, no_split_module_classes=alike)
-    devices = infer_auto_device_map(model, room | {"cpu": 2 * whole}, no_split_module_classes=alike)
-    return dispatch_model(model, devices)
+    on_cpu = {"cpu": 2 * whole}  # it is in memory already, so nothing has to go to the disk
+    room = get_balanced_memory(model, get_max_memory() | on_cpu, no_split_module_classes=alike) or {}
+    dispatch_model(model, infer_auto_device_map(model, room | on_cpu, no_split_module_classes=alike))
+    return model
 
 
 def weights_of(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

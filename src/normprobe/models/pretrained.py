@@ -20,7 +20,8 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import CONFIG_NAME, cached_file
+from transformers.utils import CONFIG_NAME
+from transformers.utils.hub import cached_file
 
 from normprobe.errors import NormprobeError
 from normprobe.local_files import hub_origin
@@ -150,7 +151,7 @@ class Pretrained:
         if self.adapter is not None:
             model = merge(model, self.adapter)
         if not direct:
-            model = spread(model) if device == AUTO else model.to(device)
+            model = spread(model) if device == AUTO else model.to(device)  # type: ignore[arg-type]
         return model.eval()
 
     def tokenizer(self) -> PreTrainedTokenizerBase:

@@ -77,7 +77,7 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerBase, rows: int, used: Iterab
     """
     above = {token: index for token, index in tokenizer.get_vocab().items() if index >= rows}
     template = str(tokenizer.chat_template)
-    needed = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, *used}
+    needed: list[Any] = [tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, *used]
     in_use = {token: index for token, index in above.items() if index in needed or token in template}
     for token, index in sorted(in_use.items(), key=lambda item: item[1]):
         raise NormprobeError(

@@ -244,9 +244,13 @@ def test_every_turn_has_a_history_of_its_own(qwen: Model) -> None:
             first = qwen.generate(torch.tensor([PROMPTS[0]]), past_key_values=cache, **how)
             copy = deepcopy(cache)
             ids = torch.cat([first, torch.tensor([PROMPTS[2]])], dim=1)
+            embeds = qwen.get_input_embeddings()(ids).detach()
+            other = deepcopy(cache)
             second = qwen.generate(ids, past_key_values=cache, **how)
         with intervene(qwen, policy, quiet=True):
             assert torch.equal(qwen.generate(ids, past_key_values=copy, **how), second)
+            answer = qwen.generate(inputs_embeds=embeds, past_key_values=other, **how)
+            assert torch.equal(answer, second[:, ids.shape[1] :])
         cache = DynamicCache(config=qwen.config)
 
 
@@ -340,9 +344,9 @@ def test_a_thread_has_to_end_inside_and_alone(qwen: Model) -> None:
         expected = qwen.generate(ids, **how)
         thread = threading.Thread(target=qwen.generate, args=(ids,), kwargs=how | {"streamer": streamer})
         thread.start()
-        said = "".join(streamer)
+        heard = "".join(streamer)
         thread.join()
-    assert said.split() == build_tokenizer().decode(expected[0]).split()
+    assert heard.split() == build_tokenizer().decode(expected[0]).split()
 
     begun, go_on = threading.Event(), threading.Event()
 

@@ -38,7 +38,7 @@ _REFUSED: dict[str, tuple[object, str]] = {
 
 @dataclass(frozen=True)
 class GenerateCall:
-    """What the passes of a call are to be told by.
+    """What tells the passes of a call from each other.
 
     n_prompt: the tokens of each row before the first new one, padding and cached ones included.
     ends: the tokens that end a response.

@@ -61,7 +61,7 @@ def states(path: Path, study: Study | None = None, *targets: str) -> dict[str, s
     """Stage → "done", or why it runs again, as a dry run lists them."""
     lines = stage_table(pipeline_of(path, study).session, *(targets or ("evidence",))).splitlines()
     cut = lines[0].index("reason")
-    rows = [line for line in lines[1:] if line and not line.startswith("Times")]
+    rows = lines[1 : lines.index("")]
     return {line.split()[0]: line[cut:] or line.split()[1] for line in rows}
 
 
@@ -164,6 +164,7 @@ def test_a_dry_run_writes_nothing_and_estimates(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
     assert [line.split()[0] for line in shown.splitlines()[1:9]] == WANTED
     assert "missing" in shown
+    assert "Reading: batches of" in shown
     assert "Times and memory are estimates" in shown
 
 

@@ -1,7 +1,7 @@
 """How much is read at once: batches, chunks and slices that fit into a budget of memory, from a model's shape alone.
 
 Everything here is counted from config.json, so that a plan can be shown before any weights are there. The counts are
-what a plain decoder holds; they are upper estimates, measured against real peaks by benchmarks/tracing.py.
+what a plain decoder holds; they are upper estimates, benchmarks/tracing.py measures real peaks.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from normprobe.models.model import OpenModel
 from normprobe.models.open import assemble
 from normprobe.problems.testbed.tokenizer import build_tokenizer
 from normprobe.problems.testbed.vocabulary import VOCABULARY
-from normprobe.tracing.attention import attend, attention_entropies
+from normprobe.tracing.attention import attention_entropies, blockwise_attention
 
 LENGTHS = (23, 17, 30)
 
@@ -101,7 +101,7 @@ class _Module(torch.nn.Module):
 def test_one_query_and_huge_scores(scale):
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(1, 2, n, 4, generator=generator) for n in (1, 9, 9))
-    output, found = attend(_Module(), scale * q, k, v, None, scratch=1)
+    output, found = blockwise_attention(_Module(), scale * q, k, v, None, scratch=1)
     a = torch.softmax((scale * q @ k.transpose(2, 3)).double() / 2, -1)
     torch.testing.assert_close(output.double(), (a @ v.double()).transpose(1, 2), rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(found.double(), entropy(a), rtol=0, atol=1e-4)
@@ -113,7 +113,7 @@ def test_a_mask_that_is_added_hides_and_shifts():
     mask = torch.randn(2, 4, 6, 6, generator=generator).masked_fill(
         torch.ones(6, 6).triu(1).bool(), -math.inf
     )
-    output, found = attend(_Module(), q, k, v, mask, scratch=50)
+    output, found = blockwise_attention(_Module(), q, k, v, mask, scratch=50)
     a = torch.softmax((q @ k.transpose(2, 3)).double() / math.sqrt(8) + mask, -1)
     torch.testing.assert_close(output.double(), (a @ v.double()).transpose(1, 2), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found.double(), entropy(a), rtol=0, atol=1e-5)
@@ -124,7 +124,7 @@ def test_attention_of_another_kind_is_refused():
     with pytest.raises(
         NormprobeError, match="queries, keys, values, a mask and sinks, got also position_bias"
     ):
-        attend(_Module(), q, q, q, None, scratch=9, position_bias=torch.zeros(1, 1, 2, 2))
+        blockwise_attention(_Module(), q, q, q, None, scratch=9, position_bias=torch.zeros(1, 1, 2, 2))
 
 
 @torch.no_grad()

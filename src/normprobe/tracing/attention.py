@@ -32,7 +32,7 @@ Entropies = dict[int, Float[torch.Tensor, "row query"]]
 
 @contextmanager
 def attention_entropies(opened: OpenModel, scratch: int) -> Iterator[Entropies]:
-    """Within the block the model attends through `attend`, and each layer's entropies stand in what this yields.
+    """Within the block attention is `blockwise_attention`, and each layer's entropies stand in what this yields.
 
     scratch: how many scores of float32 are held at once. A layer without attention never stands there; a model that
     does not take its attention from Transformers' interface keeps its own, and none of its layers does.
@@ -41,7 +41,7 @@ def attention_entropies(opened: OpenModel, scratch: int) -> Iterator[Entropies]:
     layer_of = {id(module): layer for layer, block in enumerate(opened.blocks) for module in block.modules()}
 
     def attention(module: nn.Module, *tensors: Any, **options: Any) -> tuple[torch.Tensor, None]:
-        output, entropy = attend(module, *tensors, scratch=scratch, **options)
+        output, entropy = blockwise_attention(module, *tensors, scratch=scratch, **options)
         if (layer := layer_of.get(id(module))) is not None:
             latest[layer] = entropy
         return output, None
@@ -62,7 +62,7 @@ def attention_entropies(opened: OpenModel, scratch: int) -> Iterator[Entropies]:
         del AttentionInterface._global_mapping[name], AttentionMaskInterface._global_mapping[name]
 
 
-def attend(
+def blockwise_attention(
     module: nn.Module,
     query: Float[torch.Tensor, "row head query d"],
     key: Float[torch.Tensor, "row kv_head key d"],

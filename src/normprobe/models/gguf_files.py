@@ -21,7 +21,7 @@ def needs_gguf(where: str) -> None:
 
 
 def gguf_arguments() -> dict[str, Any]:
-    """What `from_pretrained` needs to be told beyond the file's name: weights of numbers, not of packed blocks."""
+    """What `from_pretrained` needs beyond the file's name: weights of numbers, not of packed blocks."""
     # Before transformers 5.20 or so there was no other way, and nothing to ask for.
     config = getattr(transformers, "GgufConfig", None)
     return {} if config is None else {"quantization_config": config(dequantize=True)}

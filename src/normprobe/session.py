@@ -51,7 +51,7 @@ class Session:
         problems = self.tables.problems if is_there else self.study.source.load(self.sizes, self.study.seed)
         n = {str(split): len(rows) for split, rows in problems.groupby("split")}
         longest = None
-        if self.run.is_current("responses"):
+        if self.tables.has("responses"):
             longest = int(self.tables.responses["token_ids"].map(len).max())
         return StudySizes.of(self.study, n, longest)
 

@@ -16,12 +16,28 @@ from pathlib import Path
 
 import forked_study
 import pytest
+import torch
+
+from normprobe.models.initialise import initialise
+from normprobe.problems.testbed.tokenizer import build_tokenizer
 
 KILLS = int(os.environ.get("NORMPROBE_KILLS", "10"))
 SIZES = ["--n-sae", "8", "--n-select", "8", "--n-measure", "8", "--max-new-tokens", "12"]
 SAES = ["--width", "16", "--n-samples", "512", "--allow-failed-conditions"]
 OF_THE_RUN_ITSELF = {"manifest.json", "report.html", ".lock"}
 """Files that say when and where a run was made."""
+
+
+@pytest.fixture
+def talkative(make_tiny_qwen3, tmp_path: Path) -> Path:
+    """A model of weights so wide that it says many different tokens."""
+    model = make_tiny_qwen3()
+    model.config.initializer_range = 0.2
+    initialise(model, torch.Generator().manual_seed(0))
+    folder = tmp_path / "talkative"
+    model.save_pretrained(folder)
+    build_tokenizer().save_pretrained(folder)
+    return folder
 
 
 def start(model: Path, out: Path) -> BaseProcess:
@@ -58,10 +74,10 @@ def files(run: Path) -> dict[str, object]:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="forks processes")
-def test_a_killed_study_leaves_the_same_files(tiny_qwen3_dir: Path, tmp_path: Path) -> None:
+def test_a_killed_study_leaves_the_same_files(talkative: Path, tmp_path: Path) -> None:
     whole = tmp_path / "whole"
-    finish(start(tiny_qwen3_dir, tmp_path / "first"))  # the first waits for imports
-    seconds = finish(start(tiny_qwen3_dir, whole))
+    finish(start(talkative, tmp_path / "first"))  # the first waits for imports
+    seconds = finish(start(talkative, whole))
     expected = files(whole)
     assert {"responses/responses.parquet", "reductions/sums.parquet", "evidence/verdicts.json"} <= set(
         expected
@@ -72,7 +88,7 @@ def test_a_killed_study_leaves_the_same_files(tiny_qwen3_dir: Path, tmp_path: Pa
     for attempt in itertools.count():
         out = tmp_path / f"killed_{attempt}"
         while killed.total() < KILLS:
-            process = start(tiny_qwen3_dir, out)
+            process = start(talkative, out)
             process.join(rng.uniform(0, seconds))
             if process.exitcode is not None:
                 assert process.exitcode == 0
@@ -82,7 +98,7 @@ def test_a_killed_study_leaves_the_same_files(tiny_qwen3_dir: Path, tmp_path: Pa
             partial = [path.name.removesuffix(".partial") for path in out.glob("*.partial")]
             killed[", ".join(partial) or "between stages"] += 1
         else:
-            finish(start(tiny_qwen3_dir, out))
+            finish(start(talkative, out))
         assert files(out) == expected
         shutil.rmtree(out)
         if killed.total() >= KILLS:

@@ -57,7 +57,7 @@ class MethodInputs:
     @property
     def model(self) -> OpenModel:
         """The model, opened once in a process. Raises NormprobeError if the profile is another model's."""
-        model = _open(self.study.model)
+        model = _open(self.study.model, self.study.thinking)
         self.profile.for_model(model.identity.to_dict())
         return model
 

@@ -105,7 +105,7 @@ class HubProblems:
 
 
 def open_named(rest: str) -> HubProblems:
-    """The problems of a data set named as NAME[:CONFIG][@SPLIT]. Raises NormprobeError for no name or no `datasets`."""
+    """The problems of a data set named as `NAME[:CONFIG][@SPLIT]`. Raises NormprobeError without name or `datasets`."""
     try:
         import datasets  # noqa: F401
     except ImportError as error:

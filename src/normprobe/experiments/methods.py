@@ -82,7 +82,7 @@ def fill_methods(
         for regime in others:
             promised |= _tries("test", regime, promising(swept, regime.name), "test", plan.test)
         # Empty where the source has one regime: there is no other to confirm a setting in.
-        tables["confirmed"] = pd.DataFrame(columns=swept.columns)
+        tables["confirmed"] = pd.DataFrame(columns=_SUMMARY)
         if promised:
             tables["confirmed"] = summary(done("promising settings", promised))
         varied = _tries("part", main, knobs, "test", plan.part)
@@ -149,7 +149,12 @@ def summary(tried: pd.DataFrame) -> pd.DataFrame:
                     "tokens": table["n_tokens"].sum() / unchanged["n_tokens"].sum(),
                 }
             )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=_SUMMARY)
+
+
+_SUMMARY = (
+    "regime method name setting n accuracy plain gained lost rates trigger_rate extra_passes extra_flops tokens"
+).split()
 
 
 def _combinations(

@@ -6,11 +6,25 @@ import pandas as pd
 from layout_fixture import put
 from run_fixture import finish
 
+from normprobe.models.identity import ModelIdentity
 from normprobe.models.model import OpenModel
 from normprobe.problems.testbed.problems import make_problems
 from normprobe.runs.directory import Run
 
 SPLITS = ("sae", "select", "measure")
+SOME_THINKER = ModelIdentity(
+    name="org/Some-Thinker",
+    revision=None,
+    architecture="Qwen3ForCausalLM",
+    weights="0123456789abcdef",
+    n_layers=4,
+    d_model=16,
+    vocab=10,
+    dtype="float32",
+    chat_template="t",
+    tokenizer="k",
+)
+"""Of a model of another's, with 4 layers of width 16."""
 
 
 def write_tables(opened: OpenModel, n: int = 24) -> tuple[pd.DataFrame, pd.DataFrame]:

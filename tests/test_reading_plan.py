@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from transformers import CONFIG_MAPPING
 
 from normprobe.config import ModelSettings, ResponseSettings, Study
 from normprobe.errors import NormprobeError
@@ -69,3 +70,23 @@ def test_a_shape_is_read_from_what_configurations_call_things():
     assert Shape.of(moe, 2).intermediate == 200
     nested = {"text_config": {key: value for key, value in QWEN3_8B.items() if key != "head_dim"}}
     assert Shape.of(nested, 2) == SHAPE
+
+
+@pytest.mark.parametrize(
+    "kind", ["gpt2", "gptj", "bloom", "mpt", "gpt_neo", "opt", "falcon", "llama", "gemma3n_text"]
+)
+def test_every_architecture_tells_its_shape(kind):
+    """Older ones have other names for their sizes; Gemma 3n has a width for each layer."""
+    config = CONFIG_MAPPING[kind]()
+    shape = Shape.of(config.to_dict(), 2)
+    assert (shape.layers, shape.d, shape.heads) == (
+        config.num_hidden_layers,
+        config.hidden_size,
+        config.num_attention_heads,
+    )
+    assert ReadingPlan.of(shape, 1000).peak > 0
+
+
+def test_a_configuration_without_sizes_is_refused_in_a_line():
+    with pytest.raises(NormprobeError, match="tells hidden_size, num_attention_heads, got one of 'strange'"):
+        Shape.of({"model_type": "strange", "num_hidden_layers": 2, "vocab_size": 9}, 2)

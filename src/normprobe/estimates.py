@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from normprobe.config import Study
+from normprobe.errors import NormprobeError
 from normprobe.local_files import local_path
 from normprobe.problems.testbed import bundled
 from normprobe.reading_plan import ReadingPlan, Shape, slices
@@ -57,7 +59,9 @@ class StudySizes:
         if folder is None or not (folder / "config.json").is_file():
             return cls(study, n, None, None, longest)
         content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        shape = Shape.of(content, 4 if study.model.dtype == "float32" else 2)
+        shape = None
+        with suppress(NormprobeError):  # of another architecture: opening it says so
+            shape = Shape.of(content, 4 if study.model.dtype == "float32" else 2)
         return cls(study, n, _weights_gb(folder), shape, longest)
 
     @property

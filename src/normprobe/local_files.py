@@ -9,7 +9,7 @@ from pathlib import Path
 
 from normprobe.errors import NormprobeError, refusing_damage
 from normprobe.problems.testbed import bundled
-from normprobe.runs.atomic import refusing_disk_errors
+from normprobe.runs.atomic import sha256_of
 
 ADAPTER = "adapter_config.json"
 _SUFFIXES = (".safetensors", ".gguf", ".json", ".jinja", ".txt", ".model", ".py")
@@ -84,8 +84,7 @@ def fingerprint(name: str, revision: str | None = None) -> str:
         if not file.is_file() or (file.suffix not in _SUFFIXES and file.name != "ae.pt"):
             continue
         digest.update(str(file.relative_to(path)).encode())
-        with refusing_disk_errors(file), file.open("rb") as content:
-            digest.update(hashlib.file_digest(content, "sha256").digest())
+        digest.update(bytes.fromhex(sha256_of(file)))
     if (path / ADAPTER).is_file():
         digest.update(fingerprint(*base_of(path)).encode())
     return digest.hexdigest()

@@ -25,6 +25,17 @@ SCRATCH = {"cpu": 2**20, "cuda": 2**26}
 """Scores or logits at once, where memory allows them: what stays in a processor's cache, and what keeps a GPU busy."""
 LEAST_SCRATCH = 2**12
 FLOAT = 4
+_NAMES = {
+    "hidden_size": ("n_embd", "d_model"),
+    "num_attention_heads": ("n_head", "n_heads", "num_heads"),
+    "num_hidden_layers": ("n_layer", "n_layers", "num_layers"),
+    "num_key_value_heads": (),
+    "head_dim": (),
+    "num_experts": ("num_local_experts",),
+    "num_experts_per_tok": (),
+    "intermediate_size": ("n_inner", "ffn_dim"),
+}
+"""A size in config.json → what older architectures call it."""
 
 
 @dataclass(frozen=True)
@@ -47,17 +58,27 @@ class Shape:
 
     @classmethod
     def of(cls, config: Mapping[str, Any], itemsize: int) -> Shape:
-        """From the content of config.json (of its text part, where a model has others)."""
+        """From the content of config.json (of its text part, where a model has others).
+
+        Raises NormprobeError for one that does not tell its sizes under any name known here.
+        """
         config = config.get("text_config") or config
-        d, heads = config["hidden_size"], config["num_attention_heads"]
-        kv_heads, head_dim = config.get("num_key_value_heads") or heads, config.get("head_dim") or d // heads
-        active = config.get("num_experts_per_tok") or 1
-        experts = config.get("num_experts") or config.get("num_local_experts") or 1
-        intermediate = config.get("moe_intermediate_size") or config.get("intermediate_size") or 4 * d
+        known = {name: _first(config, name, *others) for name, others in _NAMES.items()}
+        if lacking := [
+            name for name in ("hidden_size", "num_attention_heads", "num_hidden_layers") if not known[name]
+        ]:
+            raise NormprobeError(
+                f"expected a configuration that tells {', '.join(lacking)}, got one of {config.get('model_type')!r} "
+                "without; use a decoder such as Qwen3"
+            )
+        d, heads, layers = known["hidden_size"], known["num_attention_heads"], known["num_hidden_layers"]
+        kv_heads, head_dim = known["num_key_value_heads"] or heads, known["head_dim"] or d // heads
+        active, experts = known["num_experts_per_tok"] or 1, known["num_experts"] or 1
+        intermediate = _first(config, "moe_intermediate_size") or known["intermediate_size"] or 4 * d
         embeddings = (1 if config.get("tie_word_embeddings") else 2) * config["vocab_size"] * d
         block = 2 * d * (heads + kv_heads) * head_dim + 3 * d * intermediate * experts
         return cls(
-            layers=config["num_hidden_layers"],
+            layers=layers,
             d=d,
             heads=heads,
             kv_heads=kv_heads,
@@ -65,7 +86,7 @@ class Shape:
             intermediate=active * intermediate,
             vocabulary=config["vocab_size"],
             itemsize=itemsize,
-            parameters=embeddings + config["num_hidden_layers"] * block,
+            parameters=embeddings + layers * block,
         )
 
     @property
@@ -116,6 +137,12 @@ class ReadingPlan:
                 )
             tokens, scratch = max(FEWEST_TOKENS, tokens // 2), max(LEAST_SCRATCH, scratch // 2)
         return cls(tokens, scratch, _peak(shape, longest, tokens, scratch))
+
+
+def _first(config: Mapping[str, Any], *names: str) -> int | None:
+    """The first of these that the configuration has; the largest where it has one a layer."""
+    value = next((config[name] for name in names if config.get(name)), None)
+    return max(value) if isinstance(value, list) else value
 
 
 def slices(scratch: int, vocabulary: int) -> tuple[int, int]:

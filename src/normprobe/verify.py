@@ -43,7 +43,9 @@ def run_until(stage: str, study: Study, out: Path, *, progress: bool = True) -> 
     from normprobe.session import Session
 
     pipeline, run = Pipeline(Session(study, Run(out), progress)), Run(out)
-    pipeline.labels()  # what cannot run is refused before anything is written
+    # What cannot run is refused before anything is written: settings, and every cell of the problems.
+    pipeline.labels()
+    pipeline.session.workload()
     with refusing_disk_errors(out):
         if not out.exists():
             out.mkdir(parents=True)

@@ -127,6 +127,17 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert not (out / "report.html").exists()
 
 
+def test_a_cell_that_cannot_be_is_named_before_anything_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"question": f"{i} + 1 ?", "answer": str(i + 1)} for i in range(60)]
+    problems, out = tmp_path / "problems.jsonl", tmp_path / "run"
+    problems.write_text("\n".join(map(json.dumps, [*rows, {"question": "2 + 2 ?", "answer": ""}])))
+    assert run_main(verify.main, ["--problems", str(problems), "--out", str(out)]) == 2
+    assert "in row 61" in capsys.readouterr().err
+    assert not out.exists()
+
+
 def test_the_untrained_twin_is_the_recorded_initialisation() -> None:
     from normprobe.models.open import open_model
     from normprobe.problems.testbed.train import untrained_model

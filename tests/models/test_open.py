@@ -43,13 +43,6 @@ def test_the_logit_lens_of_the_last_site_is_the_model(tiny_qwen3_dir):
         torch.testing.assert_close(opened.unembed(sites.states[-1]), expected)
 
 
-def test_attentions_are_given_on_request(tiny_qwen3_dir):
-    opened = open_model(tiny_qwen3_dir, attentions=True)
-    attentions = opened.model(torch.arange(10, 20)[None], output_attentions=True).attentions
-    assert len(attentions) == 4
-    torch.testing.assert_close(attentions[0].sum(-1), torch.ones(1, 4, 10))
-
-
 def test_the_fingerprint_tells_weights_but_not_dtypes_apart(tiny_qwen3_dir):
     opened = open_model(tiny_qwen3_dir)
     assert open_model(tiny_qwen3_dir, dtype="bfloat16").identity.weights == opened.identity.weights
@@ -57,7 +50,7 @@ def test_the_fingerprint_tells_weights_but_not_dtypes_apart(tiny_qwen3_dir):
 
 
 def test_the_untrained_twin_differs_in_its_weights_only(tiny_qwen3_dir):
-    opened = open_model(tiny_qwen3_dir, attentions=True)
+    opened = open_model(tiny_qwen3_dir)
     before, state = logits(opened), torch.random.get_rng_state()
     twin = opened.untrained(seed=1)
     assert torch.equal(torch.random.get_rng_state(), state)
@@ -65,7 +58,6 @@ def test_the_untrained_twin_differs_in_its_weights_only(tiny_qwen3_dir):
     assert torch.equal(logits(twin), logits(opened.untrained(seed=1)))
     assert not torch.equal(logits(twin), logits(opened.untrained(seed=2)))
     assert twin.model.config.to_dict() == opened.model.config.to_dict()
-    assert twin.model(torch.arange(10, 20)[None], output_attentions=True).attentions[0] is not None
     assert not twin.model.training
 
 

@@ -19,7 +19,8 @@ def bridge(tiny_qwen3_dir: Path) -> TransformerBridge:
 @torch.no_grad()
 def test_a_bridge_has_our_sites(bridge, tiny_qwen3_dir):
     """Bit for bit, with the bridge's eager attention: its own resid_post, and our hooks on either model."""
-    plain, wrapped = open_model(tiny_qwen3_dir, attentions=True), open_model(bridge)
+    plain, wrapped = open_model(tiny_qwen3_dir), open_model(bridge)
+    plain.model.set_attn_implementation("eager")
     prompt = torch.tensor([plain.chat.prompt_ids("math a: 4 ; b: a +9 ; b ?", "think")])
     with record_sites(plain) as sites, record_sites(wrapped) as bridged:
         plain.model(prompt)

@@ -46,6 +46,16 @@ def test_the_scorer_of_the_task_judges(task: str) -> None:
             )
 
 
+def test_a_problem_is_judged_by_its_own_task_where_the_tasks_judge_differently() -> None:
+    """chain_sum takes 20.0 for 20, leg_counting does not."""
+    source = open_source("reasoning-gym:chain_sum,leg_counting")
+    table = source.load(dict.fromkeys(SIZES, 8), seed=0)
+    for domain, gold in zip(table["domain"], table["answer"], strict=True):
+        oracle = json.loads(gold)["answer"]
+        assert source.score(oracle, gold)
+        assert source.score(f"{oracle}.0", gold) == (domain == "chain_sum")
+
+
 def test_another_answer_than_the_oracles_may_be_right() -> None:
     source = open_source("reasoning-gym:countdown?min_numbers=4&max_numbers=4")
     gold = source.load(dict.fromkeys(SIZES, 8), seed=0)["answer"][0]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from saes_fixture import SOME_THINKER as IDENTITY
 from safetensors.torch import load_file, save_file
 
 from normprobe.errors import NormprobeError
@@ -27,18 +28,6 @@ from normprobe.saes.ownership import check
 from normprobe.saes.training import generator_for
 
 CPU = torch.device("cpu")
-IDENTITY = ModelIdentity(
-    name="org/Some-Thinker",
-    revision=None,
-    architecture="Qwen3ForCausalLM",
-    weights="0123456789abcdef",
-    n_layers=4,
-    d_model=16,
-    vocab=10,
-    dtype="float32",
-    chat_template="t",
-    tokenizer="k",
-)
 
 
 def made(layer: int = 2, **metadata: Any):

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from saes_fixture import SOME_THINKER as IDENTITY
 from safetensors.torch import save_file
 
 from normprobe.errors import NormprobeError
-from normprobe.models.identity import ModelIdentity
 from normprobe.saes.dictionary import layers_of, open_given
 from normprobe.saes.ownership import same_model
 
@@ -19,18 +19,6 @@ H = torch.randn(50, D, generator=torch.Generator().manual_seed(9))
 
 
 CPU = torch.device("cpu")
-IDENTITY = ModelIdentity(
-    name="org/Some-Thinker",
-    revision=None,
-    architecture="Qwen3ForCausalLM",
-    weights="0123456789abcdef",
-    n_layers=4,
-    d_model=D,
-    vocab=10,
-    dtype="float32",
-    chat_template="t",
-    tokenizer="k",
-)
 
 
 def refused(call: Callable[[], object]) -> str:

@@ -22,7 +22,9 @@ SMALL = 1_000_000
 
 @pytest.fixture
 def opened(tiny_qwen3_dir) -> OpenModel:
-    return open_model(tiny_qwen3_dir, attentions=True, check=False)
+    opened = open_model(tiny_qwen3_dir, check=False)
+    opened.model.set_attn_implementation("eager")  # which can return its weights
+    return opened
 
 
 @pytest.fixture

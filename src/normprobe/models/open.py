@@ -46,7 +46,6 @@ def open_model(
     offline: bool = False,
     trust_remote_code: bool = False,
     check: bool = True,
-    attentions: bool = False,
     thinking: ThinkingFormat | Mapping[str, Any] | None = None,
 ) -> OpenModel:
     """Open a model, find its sites and prove them.
@@ -56,7 +55,6 @@ def open_model(
     TransformerBridge with unprocessed weights, which is taken as it is (of the other arguments only `check` counts).
     device: as torch names it, or "auto": over all GPUs, and what they have no room for on the CPU and the disk.
     offline: never ask a hub. check: prove the sites (see `self_check`; two or three short forward passes).
-    attentions: load with eager attention, which can return its weights.
     thinking: how the model marks its thought and is asked for it (`Chat`); None: its chat template tells.
 
     Raises NormprobeError for an unknown model, dtype or device, unreadable files, quantized weights, an architecture
@@ -78,7 +76,7 @@ def open_model(
     if checkpoint.adapter is None:  # an adapter may bring rows of its own
         _check_tokens(tokenizer, chat, rows, checkpoint.where)
     _warn_of(generation, found.name)
-    model = checkpoint.model(DTYPES[dtype], attentions, place)
+    model = checkpoint.model(DTYPES[dtype], place)
     commit = found.revision or (checkpoint.commit if checkpoint.adapter is None else None)
     opened = assemble(model, tokenizer, found.name, revision=commit, check=check, thinking=thinking)
     if found.is_bundled:

@@ -123,8 +123,8 @@ class Pretrained:
                 pass
         return GenerationConfig.from_model_config(self.config)
 
-    def model(self, dtype: torch.dtype, attentions: bool, device: str | torch.device) -> PreTrainedModel:
-        """The causal language model in eval mode; `attentions`: eager, so that attention can be returned.
+    def model(self, dtype: torch.dtype, device: str | torch.device) -> PreTrainedModel:
+        """The causal language model in eval mode.
 
         device: "auto" spreads it over the GPUs and, what they have no room for, the CPU and the disk.
         Raises NormprobeError as `config` does, or if its safetensors are missing, corrupt or incomplete.
@@ -138,7 +138,6 @@ class Pretrained:
                 **(gguf_arguments() if self.gguf_file else {"use_safetensors": True}),
                 dtype=dtype,
                 output_loading_info=True,
-                attn_implementation="eager" if attentions else None,
                 device_map=AUTO if direct else None,
             )
         if missing := sorted(report["missing_keys"]):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from normprobe.problems.file_rows import format_of, read_rows
 from normprobe.problems.problem_rows import problem_table
 from normprobe.problems.scoring import matches
 from normprobe.problems.source import Regime, own_problems
-from normprobe.runs.atomic import refusing_disk_errors
+from normprobe.runs.atomic import sha256_of
 
 
 @dataclass(frozen=True)
@@ -42,8 +41,7 @@ class ProblemFile:
 
     def fingerprint(self) -> str:
         """SHA-256 of the file."""
-        with refusing_disk_errors(self.path), self.path.open("rb") as content:
-            return hashlib.file_digest(content, "sha256").hexdigest()
+        return sha256_of(self.path)
 
     def regimes(self, problems: pd.DataFrame) -> Sequence[Regime]:
         """The run's own problems, greedy and at temperature 1: `select` to tune on, `measure` to test on.

@@ -6,7 +6,6 @@ multiple-choice task are lettered. lm-eval is an extra: `pip install 'normprobe[
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -19,7 +18,7 @@ from normprobe.errors import NormprobeError
 from normprobe.problems.problem_rows import problem_table
 from normprobe.problems.scoring import matches
 from normprobe.problems.source import Regime, own_problems
-from normprobe.runs.atomic import refusing_disk_errors
+from normprobe.runs.atomic import sha256_of
 
 SUPPORTED = ("generate_until", "multiple_choice")
 
@@ -87,10 +86,7 @@ class HarnessProblems:
     def fingerprint(self) -> str:
         """The version of lm-eval, and of a file its hash."""
         path, found = Path(self.task), f"lm-eval {version('lm-eval')} {self.task}"
-        if path.suffix != ".yaml":
-            return found
-        with refusing_disk_errors(path), path.open("rb") as content:
-            return f"{found} {hashlib.file_digest(content, 'sha256').hexdigest()}"
+        return f"{found} {sha256_of(path)}" if path.suffix == ".yaml" else found
 
     def score(self, answer: str, gold: str) -> bool:
         """Whether the text gives the gold answer, as `matches` has it."""

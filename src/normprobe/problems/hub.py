@@ -18,7 +18,7 @@ from normprobe.errors import NormprobeError
 from normprobe.problems.problem_rows import problem_table
 from normprobe.problems.scoring import matches
 from normprobe.problems.source import Regime, own_problems
-from normprobe.runs.atomic import refusing_disk_errors
+from normprobe.runs.atomic import sha256_of
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,7 @@ class HubProblems:
         digest = hashlib.sha256()
         for file in sorted(path for path in folder.rglob("*") if path.is_file()):
             digest.update(str(file.relative_to(folder)).encode())
-            with refusing_disk_errors(file), file.open("rb") as content:
-                digest.update(hashlib.file_digest(content, "sha256").digest())
+            digest.update(bytes.fromhex(sha256_of(file)))
         return digest.hexdigest()
 
     def score(self, answer: str, gold: str) -> bool:

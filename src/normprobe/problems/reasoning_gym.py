@@ -59,7 +59,7 @@ class GymProblems:
 
         domain: the task. difficulty: the level, where a setting has several values; else the first quantity that the
         task names as its difficulty, as the problem has it (chain_sum: terms). answer: as the task gives it, or, where
-        its scorer reads more than that, JSON that tells the problem.
+        its scorer reads more than that or the tasks have different scorers, JSON that tells the problem.
         Raises NormprobeError for a task that has fewer questions.
         """
         used = set[str]()
@@ -84,7 +84,7 @@ class GymProblems:
             used.add(key)
             latest = index
             gold = entry["answer"]
-            if gold is None or _reads_more(dataset):
+            if gold is None or self._ambiguous or _reads_more(dataset):
                 gold = json.dumps({"task": number, "seed": of_task, "index": index, "answer": gold})
             yield {
                 "problem_id": f"{chosen.task}-{number}-{index:06d}",
@@ -102,18 +102,23 @@ class GymProblems:
         """Whether the scorer of the task gives full marks to the final answer in the text."""
         found = final_answer(plain(answer))
         pieces = dict.fromkeys(filter(None, [answer.strip(), *map(str.strip, found.pieces), found.number]))
-        return any(
-            _full_marks(judge, piece, entry) for judge, entry in self._judges(gold) for piece in pieces
-        )
+        judge, entry = self._judge(gold)
+        return any(_full_marks(judge, piece, entry) for piece in pieces)
 
-    def _judges(self, gold: str) -> list[tuple[Any, dict[str, Any]]]:
-        """The data sets that score answers to a problem, and its entry as they read it."""
+    def _judge(self, gold: str) -> tuple[Any, dict[str, Any]]:
+        """The data set that scores answers to a problem, and its entry as that reads it."""
         if gold.startswith('{"task": '):
             about = json.loads(gold)
             dataset = _dataset(self.tasks[about["task"]], about["seed"])
-            return [(dataset, dataset[about["index"]])]
-        datasets = [_dataset(chosen, 0) for chosen in self.tasks]
-        return [(dataset, {"answer": gold}) for dataset in datasets if not _reads_more(dataset)]
+            return dataset, dataset[about["index"]]
+        plain_ones = (_dataset(chosen, 0) for chosen in self.tasks)
+        return next(dataset for dataset in plain_ones if not _reads_more(dataset)), {"answer": gold}
+
+    @property
+    def _ambiguous(self) -> bool:
+        """Whether the tasks score by different rules, so that a gold answer has to tell whose it is."""
+        datasets = (_dataset(chosen, 0) for chosen in self.tasks)
+        return len({type(dataset).score_answer for dataset in datasets if not _reads_more(dataset)}) > 1
 
     def fingerprint(self) -> str:
         """The version of reasoning-gym: all else is in the name and the seed."""

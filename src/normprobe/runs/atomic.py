@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -26,6 +27,12 @@ _DISK_ERRORS = (
     errno.ENOTDIR,
     errno.EEXIST,
 )
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal. Raises NormprobeError if it cannot be read."""
+    with refusing_disk_errors(path), path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 @contextmanager

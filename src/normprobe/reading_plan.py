@@ -139,9 +139,9 @@ class ReadingPlan:
         return cls(tokens, scratch, _peak(shape, longest, tokens, scratch))
 
 
-def _first(config: Mapping[str, Any], *names: str) -> int | None:
-    """The first of these that the configuration has; the largest where it has one a layer."""
-    value = next((config[name] for name in names if config.get(name)), None)
+def _first(config: Mapping[str, Any], *names: str) -> int:
+    """The first of these that the configuration has, the largest where it has one a layer; 0 without any."""
+    value = next((config[name] for name in names if config.get(name)), 0)
     return max(value) if isinstance(value, list) else value
 
 

@@ -7,6 +7,13 @@ from normprobe.models.context import context_of
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128}
 
+LONGROPE = {
+    "rope_type": "longrope",
+    "original_max_position_embeddings": 128,
+    "short_factor": [1.0] * 4,
+    "long_factor": [4.0] * 4,
+}
+
 
 @pytest.mark.parametrize(
     "written, scaling, context",
@@ -17,7 +24,16 @@ YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 
         (512, YARN, 512),  # DeepSeek-V3: it counts the scaled length
         (128, {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128}, 512),
         (512, {"rope_type": "linear", "factor": 4.0}, 512),
-        (512, {"rope_type": "dynamic", "factor": 4.0}, 512),
+        (
+            512,
+            {"rope_type": "dynamic", "factor": 4.0},
+            512,
+        ),  # here max_position_embeddings is the trained length
+        (
+            512,
+            LONGROPE,
+            128,
+        ),  # Phi-4-mini: beyond 128 the longest response of a batch decides every token's angles
         (
             512,
             {

@@ -2,6 +2,8 @@
 
 import copy
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, Qwen3ForCausalLM
@@ -14,6 +16,7 @@ from normprobe.models.placement import device_of, is_spread, spread
 from normprobe.models.sites import record_sites
 from normprobe.policies.spec import build
 from normprobe.problems.testbed.tokenizer import build_tokenizer
+from normprobe.tracing.trace import replay
 
 IDS = torch.arange(10, 40).reshape(2, 15)
 # The embedding and two blocks in memory; two blocks, the final norm and an unembedding of its own on the disk.
@@ -68,6 +71,17 @@ def seen(opened: OpenModel) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 def test_sites_logits_and_the_logit_lens_are_the_same(whole, split):
     for ours, theirs in zip(seen(split), seen(whole), strict=True):
         assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("memory", [None, 1_000_000])
+def test_its_traces_are_the_same(whole, split, memory):
+    responses = pd.DataFrame(
+        {"split": ["measure"] * 3, "token_ids": [np.arange(5, 5 + n) for n in (40, 9, 23)]}
+    )
+    ours, theirs = (replay(opened, responses, memory=memory, progress=False) for opened in (split, whole))
+    assert ours.keys() == theirs.keys()
+    for name, signal in ours.items():
+        np.testing.assert_array_equal(signal, theirs[name], err_msg=name)
 
 
 def test_it_is_the_same_model(whole, split):

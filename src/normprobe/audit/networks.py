@@ -31,16 +31,20 @@ Dictionaries = Mapping[int, Dictionary]
 class Passage:
     """What all networks of an audit read: some problems of a finished run, with the responses its model wrote.
 
-    `tokens` is their part of traces/tokens.parquet, in the order of `responses`.
+    `tokens` is their part of traces/tokens.parquet, in the order of `responses`. memory and lens_tokens: how they are
+    read, as `replay` has it.
     """
 
     problems: pd.DataFrame
     responses: pd.DataFrame
     tokens: pd.DataFrame
+    memory: int | None = None
+    lens_tokens: int | None = None
 
     @classmethod
-    def of(cls, tables: Tables, n_select: int, n_measure: int, n_sae: int = 0) -> Passage:
+    def of(cls, inputs: AuditInputs, n_select: int, n_measure: int, n_sae: int = 0) -> Passage:
         """The first problems of each split of a run, balanced as the run's table is."""
+        tables, study = inputs.tables, inputs.study
         sizes = {"select": n_select, "measure": n_measure, "sae": n_sae}
         kept = [
             problems.head(sizes[str(split)])
@@ -51,7 +55,8 @@ class Passage:
         responses, tokens = (
             table[table["problem_id"].isin(names)] for table in (tables.responses, tables.tokens)
         )
-        return cls(problems, responses.reset_index(drop=True), tokens.reset_index(drop=True))
+        responses, tokens = responses.reset_index(drop=True), tokens.reset_index(drop=True)
+        return cls(problems, responses, tokens, study.memory, study.tracing.lens_tokens)
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,7 @@ class AuditInputs:
     def whole(self, n_sae: int) -> Passage:
         """As many problems as the run has: power is asked at its own size."""
         n = self.tables.problems["split"].value_counts()
-        return Passage.of(self.tables, int(n["select"]), int(n["measure"]), n_sae)
+        return Passage.of(self, int(n["select"]), int(n["measure"]), n_sae)
 
 
 @dataclass(frozen=True)
@@ -96,8 +101,10 @@ class Reading:
 
 def read(opened: OpenModel, passage: Passage, own: Dictionaries, random: Dictionaries) -> Reading:
     """Replay the passage through a network, as a run's stages traces/ and reductions/ do."""
-    signals = replay(opened, passage.responses, progress=False)
-    return Reading(signals, reduce_subject(opened, passage.responses, {OWN: own, RANDOM: random}, "model"))
+    responses, memory = passage.responses, passage.memory
+    signals = replay(opened, responses, memory=memory, lens_tokens=passage.lens_tokens, progress=False)
+    reduced = reduce_subject(opened, responses, {OWN: own, RANDOM: random}, "model", memory=memory)
+    return Reading(signals, reduced)
 
 
 def random_dictionaries(
@@ -119,7 +126,7 @@ def trained_dictionaries(
     """One dictionary per layer, trained on the network's states at the passage's split "sae"."""
     responses = training_responses(passage.responses)
     rows = draw_tokens(responses, settings.n_samples, generator_for(*key, "tokens"))
-    states = sample_states(opened, responses, rows, layers, OWN)
+    states = sample_states(opened, responses, rows, layers, OWN, passage.memory)
 
     def trained(layer: int, of_layer: Float[torch.Tensor, "row d"]) -> Dictionary:
         metadata, generator = describe(opened.identity, layer, OWN, 0), generator_for(*key, layer)

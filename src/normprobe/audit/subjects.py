@@ -46,7 +46,7 @@ def judge_nulls(trained: bool, numbers: range, inputs: AuditInputs) -> list[dict
     trained: the networks' dictionaries are trained on their own states, else random.
     """
     n, seed, settings, layers = inputs.study.audit.problems, inputs.study.seed, inputs.saes, inputs.layers
-    opened, passage = inputs.open(), Passage.of(inputs.tables, n, n, 2 * n if trained else 0)
+    opened, passage = inputs.open(), Passage.of(inputs, n, n, 2 * n if trained else 0)
 
     def reading(index: int) -> Reading:
         """Network `index` with its own dictionaries."""

@@ -106,14 +106,31 @@ def random_dictionary(
     d: int, width: int, k: int, metadata: Mapping[str, Any], generator: torch.Generator
 ) -> TopKSAE:
     """Random unit atoms (isotropic), the encoder their transpose, TopK, no biases: the null model of a dictionary."""
+    atoms = random_atoms(d, width, generator)
+    return topk_sae(atoms, atoms, torch.zeros(width), torch.zeros(d), k, metadata)
+
+
+def random_atoms(d: int, width: int, generator: torch.Generator) -> Float[torch.Tensor, "feature d"]:
+    """Isotropic unit vectors."""
+    atoms = torch.randn(width, d, generator=generator)
+    return atoms / torch.linalg.vector_norm(atoms, dim=1, keepdim=True)
+
+
+def topk_sae(
+    encoder: Float[torch.Tensor, "feature d"],
+    atoms: Float[torch.Tensor, "feature d"],
+    encoder_bias: Float[torch.Tensor, " feature"],
+    bias: Float[torch.Tensor, " d"],
+    k: int,
+    metadata: Mapping[str, Any],
+) -> TopKSAE:
+    """SAELens's autoencoder of these weights: z = TopK(encoder·(h − bias) + encoder_bias), ĥ = bias + Σ z_i·atoms_i."""
     from sae_lens import TopKSAE, TopKSAEConfig
     from sae_lens.saes.sae import SAEMetadata
 
-    atoms = torch.randn(width, d, generator=generator)
-    atoms /= torch.linalg.vector_norm(atoms, dim=1, keepdim=True)
     config = TopKSAEConfig(
-        d_in=d,
-        d_sae=width,
+        d_in=atoms.shape[1],
+        d_sae=atoms.shape[0],
         k=k,
         normalize_activations="none",
         rescale_acts_by_decoder_norm=False,
@@ -121,8 +138,8 @@ def random_dictionary(
     )
     with torch.random.fork_rng(devices=[]):  # its constructor draws weights, which are replaced at once
         sae = TopKSAE(config)
-    sae.W_dec.data = atoms
-    sae.W_enc.data = atoms.T.contiguous()
+    sae.W_enc.data, sae.W_dec.data = encoder.T.contiguous(), atoms
+    sae.b_enc.data, sae.b_dec.data = encoder_bias, bias
     return sae
 
 

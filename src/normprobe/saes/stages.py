@@ -7,9 +7,11 @@ import json
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
+from jaxtyping import Float
 from safetensors.numpy import load_file, save_file
 from tqdm import tqdm
 
@@ -30,7 +32,10 @@ from normprobe.saes.dictionary import (
     save,
 )
 from normprobe.saes.reductions import reduce_subject, work
-from normprobe.saes.training import generator_for, quality, train_sae
+from normprobe.saes.training import generator_for, quality, train_sae, train_together
+
+if TYPE_CHECKING:
+    from sae_lens import SAE, TopKTrainingSAE
 
 GIVEN = "given.json"
 RANDOM = "random"
@@ -177,14 +182,38 @@ def _train(
     for group in layer_groups(missing, len(rows) * bytes_per_token, settings.memory):
         reading = memory and max(memory - len(group) * len(rows) * bytes_per_token, 1)
         states = sample_states(opened, responses, rows, group, folder.name, reading)
-        for row, layer in enumerate(group):
-            # A generator of its own: a resumed layer comes out as it would have without the interruption.
-            generator = generator_for(seed, folder.name, layer)
-            metadata = describe(opened.identity, layer, folder.name, seed)
-            sae = train_sae(states[row], settings, metadata, generator, opened.device, bar.update)
-            for name, value in quality(Dictionary.of(sae), states[row]).items():
-                sae.cfg.metadata[name] = value
-            save(sae, layer_folder(folder, layer))
+        metadata = [describe(opened.identity, layer, folder.name, seed) for layer in group]
+        # Generators of their own: a resumed layer comes out as it would have without the interruption.
+        generators = [generator_for(seed, folder.name, layer) for layer in group]
+        if settings.trainer == "sae_lens":
+            for row, layer in enumerate(group):
+                sae = train_sae(
+                    states[row], settings, metadata[row], generators[row], opened.device, bar.update
+                )
+                _save(sae, states[row], layer_folder(folder, layer))
+            continue
+        checkpoint = folder / f"layers_{'_'.join(map(str, group))}.safetensors"
+        order = generator_for(seed, folder.name, "order")
+        saes = train_together(
+            states,
+            settings,
+            metadata,
+            generators,
+            order,
+            opened.device,
+            checkpoint=checkpoint,
+            on_batch=bar.update,
+        )
+        for sae, of_layer, layer in zip(saes, states, group, strict=True):
+            _save(sae, of_layer, layer_folder(folder, layer))
+        checkpoint.unlink(missing_ok=True)
+
+
+def _save(sae: SAE[Any] | TopKTrainingSAE, states: Float[torch.Tensor, "row d"], place: Path) -> None:
+    """Write a trained autoencoder with its quality on these states."""
+    for name, value in quality(Dictionary.of(sae), states).items():
+        sae.cfg.metadata[name] = value
+    save(sae, place)
 
 
 def _merge(folder: Path, readers: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""Train one TopK sparse autoencoder with SAELens's own classes, and hand it over reading raw activations.
+"""Train TopK sparse autoencoders of raw activations: those of several layers together, or one with SAELens's trainer.
 
 TopK (arXiv 2406.04093) keeps the number of active features fixed, so their sum follows the size of the state and not
 a threshold. One scale per layer, pooled over both modes, brings states to a mean norm of √d for the optimiser; a
@@ -11,19 +11,26 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
+from safetensors.torch import load_file, save_file
 
-from normprobe.saes.dictionary import Dictionary
+from normprobe.errors import NormprobeError
+from normprobe.runs.atomic import atomic_write
+from normprobe.saes.dictionary import Dictionary, random_atoms, topk_sae
+from normprobe.saes.topk_trainer import TopKTrainer, Weights
 
 if TYPE_CHECKING:
-    from sae_lens import TopKTrainingSAE
+    from sae_lens import TopKSAE, TopKTrainingSAE
 
     from normprobe.config import SaeSettings
 
+CHECKPOINT_SECONDS = 60
 _CODES_AT_ONCE = 2**24
 
 
@@ -31,6 +38,88 @@ def generator_for(*key: object) -> torch.Generator:
     """A generator of its own for each key, so that a resumed run draws what an uninterrupted one would have drawn."""
     digest = hashlib.sha256("/".join(map(str, key)).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+def train_together(
+    states: Float[torch.Tensor, "sae row d"],
+    settings: SaeSettings,
+    metadata: Sequence[dict[str, Any]],
+    generators: Sequence[torch.Generator],
+    order: torch.Generator,
+    device: torch.device,
+    *,
+    checkpoint: Path | None = None,
+    on_batch: Callable[[int], object] = lambda _samples: None,
+) -> list[TopKSAE]:
+    """A trained autoencoder of each site, h ≈ b_dec + Σ z_i d_i with ‖d_i‖ = 1 and k or fewer z_i > 0.
+
+    All sites learn from the same rows in the same `order`; `generators` draw their first atoms. Same states,
+    generators and thread count: same weights, also after an interruption, if a `checkpoint` was written (every
+    minute, and read if it is there). `on_batch` is called with the rows × sites of each step after it.
+
+    Raises NormprobeError for a site whose states are all the same, or a loss that is no longer finite.
+    """
+    n_saes, n_rows, d = states.shape
+    scale, means = _scales(states, metadata), states.mean(dim=1, dtype=torch.float64)
+    atoms = torch.stack([random_atoms(d, settings.width, generator) for generator in generators])
+    bias = (scale[:, None] * means).float()
+    weights = Weights(atoms.clone(), torch.zeros(n_saes, settings.width), atoms, bias).to(device)
+    steps = max(1, settings.n_samples // settings.batch_size)
+    trainer = TopKTrainer(weights, settings.k, steps, learning_rate(settings.width))
+    if checkpoint is not None and checkpoint.exists():
+        trainer.load(load_file(checkpoint, device=str(device)))
+    batches, factor = shuffled(n_rows, settings.batch_size, order), scale.float().to(device)[:, None, None]
+    written = time.monotonic()
+    for done in range(steps):
+        rows = next(batches)
+        if done < trainer.done:  # before the interruption
+            on_batch(n_saes * len(rows))
+            continue
+        loss = trainer.step(factor * states[:, rows].to(device, torch.float32))
+        if not bool(loss.isfinite().all()):
+            layer = metadata[int((~loss.isfinite()).nonzero()[0, 0])].get("layer")
+            raise NormprobeError(
+                f"expected a training that converges, got a loss of {float(loss.sum())} in layer {layer} after "
+                f"{done:,} of {steps:,} steps; give larger batches (--sae-batch-size)"
+            )
+        if checkpoint is not None and time.monotonic() - written > CHECKPOINT_SECONDS:
+            with atomic_write(checkpoint) as unfinished:
+                save_file(trainer.state(), unfinished)
+            written = time.monotonic()
+        on_batch(n_saes * len(rows))
+    weights = weights.unit().to(torch.device("cpu"))
+    scales = scale.float()
+    trained = [
+        topk_sae(
+            weights.encoder[i],
+            weights.atoms[i],
+            weights.encoder_bias[i] / scales[i],
+            weights.bias[i] / scales[i],
+            settings.k,
+            {**metadata[i], "activation_scale": float(scale[i]), "training_tokens": n_rows},
+        )
+        for i in range(n_saes)
+    ]
+    return [sae.to(device) for sae in trained]
+
+
+def _scales(
+    states: Float[torch.Tensor, "sae row d"], metadata: Sequence[dict[str, Any]]
+) -> Float[torch.Tensor, " sae"]:
+    """What brings each site's states to a mean norm of √d. Raises NormprobeError for a site that never changes."""
+    for of_site, described in zip(states, metadata, strict=True):
+        if bool((of_site == of_site[0]).all()):
+            raise NormprobeError(
+                f"expected states that differ, got the same at all {len(of_site):,} tokens in layer "
+                f"{described.get('layer')}; leave the layer out (--layers)"
+            )
+    norms = torch.linalg.vector_norm(states, dim=2, dtype=torch.float32).mean(dim=1, dtype=torch.float64)
+    return math.sqrt(states.shape[2]) / norms
+
+
+def learning_rate(width: int) -> float:
+    """As in arXiv 2406.04093: it falls with the root of the width."""
+    return 3e-3 * math.sqrt(1024 / width)
 
 
 def train_sae(
@@ -41,7 +130,7 @@ def train_sae(
     device: torch.device,
     on_batch: Callable[[int], object] = lambda _samples: None,
 ) -> TopKTrainingSAE:
-    """A trained autoencoder of raw activations: h ≈ b_dec + Σ z_i d_i with ‖d_i‖ = 1 and k or fewer z_i > 0.
+    """As `train_together`, one site by SAELens's own trainer, which is the reference.
 
     `metadata` is saved with it, together with the scale used. Same states, generator and thread count: same weights.
     `on_batch` is called with the size of each batch after it.
@@ -68,7 +157,7 @@ def train_sae(
         )
     sae.b_dec.data.copy_(scale * states.mean(dim=0, dtype=torch.float64))
     sae = sae.to(device)
-    lr = 3e-3 * math.sqrt(1024 / settings.width)  # as in arXiv 2406.04093; to zero over the last fifth
+    lr = learning_rate(settings.width)  # to zero over the last fifth
     steps = max(1, settings.n_samples // settings.batch_size)
     trainer = SAETrainer(
         cfg=SAETrainerConfig(

@@ -1,0 +1,211 @@
+"""Train TopK autoencoders of many sites together: one step reads a batch of every site's states.
+
+A step costs the encoder's matrix product and little more, since of `width` features only k are active in a row:
+decoding and every gradient is a weighted sum of few rows, which torch's `embedding_bag` computes without forming
+codes of full width. The objective, the auxiliary loss that revives dead features, Adam, clipping and learning rate are
+those of SAELens's TopK trainer, which stays as the reference: from the same weights and batches come the same weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch.nn.functional import embedding_bag
+
+CLIP = 1.0
+"""Largest norm of one autoencoder's gradient, as in SAELens."""
+DEAD_AFTER = 1000
+"""Steps without firing that make a feature dead, as in SAELens."""
+
+
+@dataclass
+class Weights:
+    """Autoencoders of equal shape: x̂ = bias + Σ_i c_i·atoms_i with c = encoder·(x − bias) + encoder_bias.
+
+    The sum is over the k features whose part ‖c_i·atoms_i‖ is largest, where c_i > 0. In training the lengths of atoms
+    drift; `unit` gives the same autoencoders with atoms of length 1.
+    """
+
+    encoder: Float[torch.Tensor, "sae feature d"]
+    encoder_bias: Float[torch.Tensor, "sae feature"]
+    atoms: Float[torch.Tensor, "sae feature d"]
+    bias: Float[torch.Tensor, "sae d"]
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        return vars(self)
+
+    def unit(self) -> Weights:
+        """The same autoencoders with atoms of length 1."""
+        lengths = torch.linalg.vector_norm(self.atoms, dim=-1)
+        encoder, atoms = self.encoder * lengths[..., None], self.atoms / lengths[..., None]
+        return Weights(encoder, self.encoder_bias * lengths, atoms, self.bias)
+
+    def to(self, device: torch.device) -> Weights:
+        return Weights(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
+
+
+class TopKTrainer:
+    """Adam on the squared error of several TopK autoencoders, for a fixed number of steps.
+
+    The learning rate falls to zero over the last fifth of the steps. Weights are trained in place, in float32.
+    """
+
+    def __init__(self, weights: Weights, k: int, steps: int, lr: float) -> None:
+        self.weights, self.k, self.steps, self.lr = weights, k, steps, lr
+        self.done = 0
+        parameters = list(weights.tensors().values())
+        self.optimizer = torch.optim.Adam(parameters, lr=lr, fused=True)
+        for parameter in parameters:
+            parameter.grad = torch.zeros_like(parameter)
+        self.silent = torch.zeros(weights.encoder_bias.shape, dtype=torch.int64, device=weights.bias.device)
+        """Steps since each feature fired, [sae, feature]."""
+        self._parts: torch.Tensor | None = None
+
+    @torch.no_grad()
+    def step(self, x: Float[torch.Tensor, "sae row d"]) -> Float[torch.Tensor, " sae"]:
+        """One step on these states. Returns the mean squared error of each autoencoder before it, summed over d."""
+        w, (n_saes, n_rows, _) = self.weights, x.shape
+        grads = {name: tensor.grad for name, tensor in w.tensors().items() if tensor.grad is not None}
+        centred = x - w.bias[:, None]
+        codes, feature = self._encode(centred)
+        active = ActiveRows(feature, w.encoder_bias.numel())
+        predicted = active.sum_of(w.atoms.flatten(0, 1), codes)
+        residual = predicted.detach() - centred.flatten(0, 1)
+        error = 2 / n_rows * residual
+        (d_codes,) = torch.autograd.grad(predicted, codes, error)
+        codes = codes.detach()
+        d_codes.masked_fill_(codes <= 0, 0)
+        grads["atoms"].copy_(active.scattered(error, codes).view_as(w.atoms))
+        grads["encoder"].copy_(active.scattered(centred.flatten(0, 1), d_codes).view_as(w.encoder))
+        grads["encoder_bias"].copy_(active.totals(d_codes).view_as(w.encoder_bias))
+        dead = self.silent > DEAD_AFTER
+        for i in dead.any(dim=1).nonzero()[:, 0].tolist():
+            self._revive(i, centred[i], residual.view(x.shape)[i], dead[i].nonzero()[:, 0])
+        # The reconstruction adds the bias, and the encoder reads x − bias.
+        grads["bias"].copy_(error.view(x.shape).sum(dim=1))
+        grads["bias"] -= torch.bmm(grads["encoder_bias"][:, None], w.encoder)[:, 0]
+        self._update(grads)
+        self.silent += 1
+        self.silent[active.totals((codes > 0).float()).view_as(self.silent) > 0] = 0
+        return residual.square().sum(dim=-1).view(n_saes, n_rows).mean(dim=1)
+
+    def _encode(
+        self, centred: Float[torch.Tensor, "sae row d"]
+    ) -> tuple[Float[torch.Tensor, "sae_row k"], Int[torch.Tensor, "sae_row k"]]:
+        """The codes of each row's k active features, not below 0, and whose they are, counted through all autoencoders.
+
+        Codes of full width are held for one autoencoder at a time.
+        """
+        w, width = self.weights, self.weights.atoms.shape[1]
+        if self._parts is None or self._parts.shape[0] != centred.shape[1]:
+            self._parts = centred.new_empty(centred.shape[1], width)
+        lengths = torch.linalg.vector_norm(w.atoms, dim=-1)
+        found = []
+        for sae, rows in enumerate(centred):
+            torch.mm(rows, (w.encoder[sae] * lengths[sae, :, None]).T, out=self._parts)
+            parts = self._parts.add_(w.encoder_bias[sae] * lengths[sae])
+            largest, feature = parts.topk(self.k, dim=-1, sorted=False)
+            found.append((largest.relu_() / lengths[sae, feature], feature + sae * width))
+        codes, feature = (torch.cat(tensors) for tensors in zip(*found, strict=True))
+        return codes, feature
+
+    def _revive(
+        self,
+        sae: int,
+        centred: Float[torch.Tensor, "row d"],
+        residual: Float[torch.Tensor, "row d"],
+        index: Int[torch.Tensor, " dead"],
+    ) -> None:
+        """Add the gradient of AuxK (arXiv 2406.04093, A.2): the d/2 most active of the dead predict what is missing."""
+        w, n_rows, k_aux = self.weights, len(centred), centred.shape[1] // 2
+        scale, k_aux = min(len(index) / k_aux, 1.0), min(k_aux, len(index))
+        encoder, atoms = w.encoder[sae, index], w.atoms[sae, index]
+        codes = torch.addmm(w.encoder_bias[sae, index], centred, encoder.T)
+        top = (codes * torch.linalg.vector_norm(atoms, dim=-1)).topk(k_aux, dim=-1, sorted=False).indices
+        codes = torch.zeros_like(codes).scatter_(-1, top, codes.gather(-1, top))
+        error = 2 * scale / n_rows * (codes @ atoms + residual)  # what is missing is −residual
+        d_codes = (error @ atoms.T).mul_(codes != 0)
+        for tensor, grad in (
+            (w.atoms, codes.T @ error),
+            (w.encoder, d_codes.T @ centred),
+            (w.encoder_bias, d_codes.sum(dim=0)),
+        ):
+            assert tensor.grad is not None
+            tensor.grad[sae, index] += grad
+
+    def _update(self, grads: dict[str, torch.Tensor]) -> None:
+        squares = [torch.linalg.vector_norm(grad.flatten(1), dim=1).square() for grad in grads.values()]
+        norm = torch.stack(squares).sum(dim=0).sqrt()
+        factor = (CLIP / (norm + 1e-6)).clamp_(max=1)
+        for grad in grads.values():
+            grad *= factor.view(-1, *[1] * (grad.dim() - 1))
+        self.optimizer.param_groups[0]["lr"] = self.lr * self._decay()
+        self.optimizer.step()
+        self.done += 1
+
+    def _decay(self) -> float:
+        last = self.steps // 5
+        return min(1.0, (self.steps - self.done) / last) if last else 1.0
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Everything that a later `load` needs to go on as if nothing had happened."""
+        moments = self.optimizer.state_dict()["state"]
+        return (
+            self.weights.tensors()
+            | {"silent": self.silent, "done": torch.tensor(self.done)}
+            | {f"{i}.{name}": tensor for i, state in moments.items() for name, tensor in state.items()}
+        )
+
+    def load(self, state: dict[str, torch.Tensor]) -> None:
+        """Go on from what `state` gave."""
+        for name, tensor in self.weights.tensors().items():
+            tensor.copy_(state[name])
+        self.silent.copy_(state["silent"])
+        self.done = int(state["done"])
+        names = ("step", "exp_avg", "exp_avg_sq")
+        of_adam = self.optimizer.state_dict()
+        indices = of_adam["param_groups"][0]["params"]
+        of_adam["state"] = (
+            {i: {name: state[f"{i}.{name}"] for name in names} for i in indices} if self.done else {}
+        )
+        self.optimizer.load_state_dict(of_adam)
+
+
+class ActiveRows:
+    """Which k rows of a table each row of a batch is made of, and the sums over them.
+
+    feature[row] names rows of a table of n_features; the same feature stands in a row at most once.
+    """
+
+    def __init__(self, feature: Int[torch.Tensor, "row k"], n_features: int) -> None:
+        self.feature = feature
+        # The same pairs by feature: features[f] begins at offsets[f] of the sorted pairs.
+        ordered, self._order = feature.flatten().int().sort(stable=True)
+        self._row = self._order // feature.shape[1]
+        bounds = torch.arange(n_features, device=feature.device, dtype=torch.int32)
+        self._offsets = torch.searchsorted(ordered, bounds)
+
+    @torch.enable_grad()
+    def sum_of(
+        self, table: Float[torch.Tensor, "feature d"], weights: Float[torch.Tensor, "row k"]
+    ) -> Float[torch.Tensor, "row d"]:
+        """Σ_j weights[row, j] · table[feature[row, j]], of which autograd knows the gradient in the weights."""
+        weights.requires_grad_()
+        return embedding_bag(self.feature, table.detach(), per_sample_weights=weights, mode="sum")
+
+    def scattered(
+        self, batch: Float[torch.Tensor, "row d"], weights: Float[torch.Tensor, "row k"]
+    ) -> Float[torch.Tensor, "feature d"]:
+        """Σ of weights[row, j] · batch[row] over a feature's pairs (row, j).
+
+        It is the gradient of `sum_of` in its table, where `batch` is the gradient in its result.
+        """
+        by_feature = weights.flatten()[self._order]
+        return embedding_bag(self._row, batch, self._offsets, per_sample_weights=by_feature, mode="sum")
+
+    def totals(self, weights: Float[torch.Tensor, "row k"]) -> Float[torch.Tensor, " feature"]:
+        """Σ over the pairs of a feature of their weights."""
+        zero = weights.new_zeros(len(self._offsets))
+        return zero.index_add_(0, self.feature.flatten(), weights.flatten())

@@ -35,6 +35,11 @@ def run(tmp_path, subjects) -> Run:
     return write_run(tmp_path / "run", subjects["model"])
 
 
+@pytest.fixture(params=["normprobe", "sae_lens"])
+def trainer(request) -> str:
+    return request.param
+
+
 def train(run: Run, subjects: dict[str, OpenModel], **changes) -> None:
     responses = Tables(run.path).responses
     with run.stage(StageLabel("saes", 1, {}, {})) as folder:
@@ -56,8 +61,8 @@ def damage(opened: OpenModel, layer: int) -> None:
         opened.blocks[layer].mlp.down_proj.weight[0, 0] = torch.nan
 
 
-def test_a_whole_study(run, subjects):
-    train(run, subjects)
+def test_a_whole_study(run, subjects, trainer):
+    train(run, subjects, trainer=trainer)
     training = pd.read_parquet(run["saes"] / "training.parquet")
     assert training.groupby("subject")["layer"].apply(list).to_dict() == {
         "model": [0, 1, 2, 3],
@@ -102,20 +107,20 @@ def test_a_whole_study(run, subjects):
     assert set(tables.sums["feature_set"]) == {"reasoning", "plus", "matched", "top8", "top32", "top128"}
 
 
-def test_an_interrupted_stage_resumes_to_the_same_bytes(run, subjects, tmp_path):
-    train(run, subjects)
+def test_an_interrupted_stage_resumes_to_the_same_bytes(run, subjects, trainer, tmp_path):
+    train(run, subjects, trainer=trainer)
     reduce(run, subjects)
     other = write_run(tmp_path / "other", subjects["model"])
     twin = OpenModel(**vars(subjects["untrained"]))
     broken = assemble(subjects["model"].untrained(1).model, build_tokenizer(), "broken", check=False)
     damage(broken, 2)
     with pytest.raises(NormprobeError, match="layer 2 of subject 'untrained'"):
-        train(other, {"model": subjects["model"], "untrained": broken})
+        train(other, {"model": subjects["model"], "untrained": broken}, trainer=trainer)
     partial = other.path / "saes.partial"
     assert len(list(partial.glob("model/layer_*"))) == 4
     shutil.rmtree(partial / "model" / "layer_01")
     kept = (partial / "model" / "layer_02" / "cfg.json").stat().st_mtime_ns
-    train(other, {"model": subjects["model"], "untrained": twin})
+    train(other, {"model": subjects["model"], "untrained": twin}, trainer=trainer)
     assert (other["saes"] / "model" / "layer_02" / "cfg.json").stat().st_mtime_ns == kept
     assert weights(other["saes"]) == weights(run["saes"])
     with pytest.raises(NormprobeError, match="layer 2 of subject 'untrained'"):
@@ -135,14 +140,14 @@ def test_an_interrupted_stage_resumes_to_the_same_bytes(run, subjects, tmp_path)
     assert all(np.array_equal(mine[key], theirs[key]) for key in mine)
 
 
-def test_memory_decides_how_many_layers_go_together_and_nothing_else(run, subjects, tmp_path):
-    train(run, subjects, layers="0,2-3")
+def test_memory_decides_how_many_layers_go_together_and_nothing_else(run, subjects, trainer, tmp_path):
+    train(run, subjects, layers="0,2-3", trainer=trainer)
     other = write_run(tmp_path / "other", subjects["model"])
     one_layer = 1280 * 32 * 4
-    train(other, subjects, layers="3,0,2", memory_gb=one_layer / 2**30)
+    train(other, subjects, layers="3,0,2", memory_gb=one_layer / 2**30, trainer=trainer)
     assert weights(run["saes"]) == weights(other["saes"])
     half = write_run(tmp_path / "half", subjects["model"])
-    train(half, subjects, layers="1", memory_gb=one_layer / 2**31)
+    train(half, subjects, layers="1", memory_gb=one_layer / 2**31, trainer=trainer)
     assert set(pd.read_parquet(half["saes"] / "training.parquet")["tokens"]) == {640}
 
 

@@ -1,0 +1,265 @@
+"""What training autoencoders of many layers costs, side by side with peers: `python benchmarks/sae_training.py --help`.
+
+The same sparse mixtures, Adam, learning rate and number of steps for each: `normprobe`, all layers in one step;
+SAELens's TopK trainer as its MultiSAETrainer steps it, one layer after another; sparsify's and dictionary_learning's,
+where they are installed (`pip install --no-deps eai-sparsify dictionary-learning natsort simple-parsing
+docstring-parser schedulefree`). `encoder` is the product of states and encoder of every layer alone, the limit that no
+TopK autoencoder goes below. Trainers take turns, a round of steps each, in one process and on one thread; the clock is
+CPU time (on a GPU synchronised wall time). The loss is the share of variance that is left on held-out states.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from reporting import measured_on, parser, publish, table
+
+from normprobe.console import run_main
+from normprobe.saes.dictionary import random_atoms
+from normprobe.saes.topk_trainer import TopKTrainer, Weights
+from normprobe.saes.training import generator_for, learning_rate
+
+Step = Callable[[Float[torch.Tensor, "sae row d"]], object]
+Reconstruct = Callable[[Float[torch.Tensor, "sae row d"]], Float[torch.Tensor, "sae row d"]]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How large the work is: autoencoders, their width, k, rows of a batch, and the steps of a whole training."""
+
+    saes: int
+    d: int
+    width: int
+    k: int
+    rows: int
+    steps: int
+
+    @property
+    def lr(self) -> float:
+        return learning_rate(self.width)
+
+
+def mixtures(shape: Shape, device: str) -> Callable[[], Float[torch.Tensor, "sae row d"]]:
+    """Batches of sparse mixtures of twice as many directions as there are features, at a mean norm of √d."""
+    generator = generator_for("benchmark")
+    n, active = 2 * shape.width, shape.k
+    atoms = torch.stack([random_atoms(shape.d, n, generator) for _ in range(shape.saes)])
+
+    def batch() -> Float[torch.Tensor, "sae row d"]:
+        index = torch.randint(n, (shape.rows, active), generator=generator)
+        parts = torch.rand(shape.rows, active, generator=generator)
+        found = [
+            torch.nn.functional.embedding_bag(index, a, per_sample_weights=parts, mode="sum") for a in atoms
+        ]
+        states = torch.stack(found)
+        states += 0.01 * torch.randn(states.shape, generator=generator)
+        return (math.sqrt(shape.d) * states / states.norm(dim=-1).mean()).to(device)
+
+    return batch
+
+
+def ours(shape: Shape, weights: Weights) -> tuple[Step, Reconstruct]:
+    trainer = TopKTrainer(weights, shape.k, shape.steps, shape.lr)
+
+    def reconstruct(x: Float[torch.Tensor, "sae row d"]) -> Float[torch.Tensor, "sae row d"]:
+        unit = weights.unit()
+        parts = torch.baddbmm(unit.encoder_bias[:, None], x - unit.bias[:, None], unit.encoder.mT)
+        top = parts.topk(shape.k)
+        z = torch.zeros_like(parts).scatter(-1, top.indices, top.values.relu())
+        return torch.baddbmm(unit.bias[:, None], z, unit.atoms)
+
+    return trainer.step, reconstruct
+
+
+def saelens(shape: Shape, weights: Weights) -> tuple[Step, Reconstruct]:
+    from sae_lens import LoggingConfig, SAETrainer, TopKTrainingSAE, TopKTrainingSAEConfig
+    from sae_lens.config import SAETrainerConfig
+
+    def trainer(i: int) -> SAETrainer[Any, Any]:
+        device = str(weights.bias.device)
+        config = TopKTrainingSAEConfig(d_in=shape.d, d_sae=shape.width, k=shape.k, device=device)
+        sae = TopKTrainingSAE(config)
+        sae.W_enc.data, sae.W_dec.data = weights.encoder[i].T.contiguous(), weights.atoms[i].clone()
+        settings = SAETrainerConfig(
+            total_training_samples=shape.steps * shape.rows,
+            train_batch_size_samples=shape.rows,
+            lr=shape.lr,
+            lr_end=shape.lr,
+            lr_decay_steps=shape.steps // 5,
+            device=device,
+            logger=LoggingConfig(log_to_wandb=False),
+        )
+        return SAETrainer(cfg=settings, sae=sae, data_provider=iter(()))
+
+    trainers = [trainer(i) for i in range(shape.saes)]
+
+    def step(x: Float[torch.Tensor, "sae row d"]) -> None:
+        for of_layer, one in zip(x, trainers, strict=True):
+            one.step(of_layer)
+            one.n_training_steps += 1
+
+    return step, lambda x: torch.stack([t.sae(h) for h, t in zip(x, trainers, strict=True)])
+
+
+def sparsify(shape: Shape, weights: Weights) -> tuple[Step, Reconstruct]:
+    """Its loop over layers, with the loss of its autoencoder (fraction of variance unexplained) and its Adam."""
+    if weights.bias.device.type == "cpu":
+        os.environ["SPARSIFY_DISABLE_TRITON"] = "1"  # its switch, read when it is imported
+    from sparsify.config import SparseCoderConfig
+    from sparsify.sparse_coder import SparseCoder
+
+    config = SparseCoderConfig(num_latents=shape.width, k=shape.k)
+    coders = [SparseCoder(shape.d, config, device=weights.bias.device) for _ in range(shape.saes)]
+    for i, coder in enumerate(coders):
+        coder.encoder.weight.data, coder.W_dec.data = weights.encoder[i].clone(), weights.atoms[i].clone()
+    optimizer = torch.optim.Adam([{"params": coder.parameters()} for coder in coders], lr=shape.lr)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda n: min(1.0, 5 * (1 - n / shape.steps)))
+
+    def step(x: Float[torch.Tensor, "sae row d"]) -> None:
+        for h, coder in zip(x, coders, strict=True):
+            coder.set_decoder_norm_to_unit_norm()
+            coder(h).fvu.backward()
+            coder.remove_gradient_parallel_to_decoder_directions()
+            torch.nn.utils.clip_grad_norm_(coder.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+
+    return step, lambda x: torch.stack([coder(h).sae_out for h, coder in zip(x, coders, strict=True)])
+
+
+def dictionary_learning(shape: Shape, weights: Weights) -> tuple[Step, Reconstruct]:
+    # The package itself imports nnsight, which its trainers do not use.
+    spec = importlib.util.find_spec("dictionary_learning")
+    assert spec is not None
+    package = ModuleType("dictionary_learning")
+    package.__path__ = spec.submodule_search_locations or []
+    sys.modules["dictionary_learning"] = package
+    from dictionary_learning.trainers.top_k import TopKTrainer as Trainer
+
+    def trainer(i: int) -> Any:
+        one = Trainer(
+            steps=shape.steps,
+            activation_dim=shape.d,
+            dict_size=shape.width,
+            k=shape.k,
+            layer=i,
+            lm_name="none",
+            lr=shape.lr,
+            warmup_steps=0,
+            decay_start=4 * shape.steps // 5,
+            device=str(weights.bias.device),
+        )
+        one.ae.encoder.weight.data = weights.encoder[i].clone()
+        one.ae.decoder.weight.data = weights.atoms[i].T.contiguous()
+        return one
+
+    trainers, done = [trainer(i) for i in range(shape.saes)], iter(range(shape.steps + 1))
+
+    def step(x: Float[torch.Tensor, "sae row d"]) -> None:
+        number = next(done)
+        for h, one in zip(x, trainers, strict=True):
+            one.update(number, h)
+
+    return step, lambda x: torch.stack([t.ae(h) for h, t in zip(x, trainers, strict=True)])
+
+
+TRAINERS = {
+    "normprobe": ours,
+    "SAELens": saelens,
+    "sparsify": sparsify,
+    "dictionary_learning": dictionary_learning,
+}
+PACKAGES = {"sparsify": "sparsify", "dictionary_learning": "dictionary_learning"}
+
+
+def measure(shape: Shape, rounds: int, device: str) -> dict[str, dict[str, Any]]:
+    """Seconds of every round, and the loss after all of them, by trainer; the encoder's product has no loss."""
+    generator = generator_for("start")
+    atoms = torch.stack([random_atoms(shape.d, shape.width, generator) for _ in range(shape.saes)]).to(device)
+    batch, steps = mixtures(shape, device), {}
+    learned: dict[str, Reconstruct] = {}
+    for name, make in TRAINERS.items():
+        if name in PACKAGES and importlib.util.find_spec(PACKAGES[name]) is None:
+            continue
+        zeros = [torch.zeros(shape.saes, n, device=device) for n in (shape.width, shape.d)]
+        steps[name], learned[name] = make(shape, Weights(atoms.clone(), zeros[0], atoms.clone(), zeros[1]))
+    products = torch.empty(shape.saes, shape.rows, shape.width, device=device)
+    steps["encoder"] = lambda x: torch.bmm(x, atoms.mT, out=products)
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for number in range(rounds):
+        batches = [batch() for _ in range(shape.steps // rounds)]
+        for name in np.random.default_rng(number).permutation(list(steps)):
+            begin = _clock(device)
+            for x in batches:
+                steps[name](x)
+            seconds[name].append((_clock(device) - begin) / len(batches))
+    test = batch()
+    total = (test - test.mean(dim=1, keepdim=True)).square().sum()
+    found: dict[str, dict[str, Any]] = {name: {"seconds": values} for name, values in seconds.items()}
+    for name, reconstruct in learned.items():
+        with torch.no_grad():
+            found[name]["loss"] = float((test - reconstruct(test)).square().sum() / total)
+    return found
+
+
+def _clock(device: str) -> float:
+    if device == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def main(argv: list[str] | None = None) -> int:
+    options = parser(__doc__)
+    options.add_argument("--device", default="cpu")
+    for name, value in (("saes", 8), ("d", 256), ("width", 2048), ("k", 32), ("rows", 1024), ("steps", 100)):
+        options.add_argument(f"--{name}", type=int, default=value)
+    options.add_argument("--rounds", type=int, default=5)
+    given = options.parse_args(argv)
+    torch.set_num_threads(1)
+    shape = Shape(given.saes, given.d, given.width, given.k, given.rows, given.steps)
+    found = measure(shape, given.rounds, given.device)
+    result = {**measured_on(given.device), "shape": vars(shape), "found": found}
+    publish(result, as_markdown(result), given.out)
+    return 0
+
+
+def as_markdown(result: dict[str, Any]) -> str:
+    """A section with a table: a row per trainer."""
+    shape, found = result["shape"], result["found"]
+    of_ours = np.array(found["normprobe"]["seconds"])
+    rows = []
+    for name, row in found.items():
+        ratios = np.array(row["seconds"]) / of_ours
+        rows.append(
+            [
+                name,
+                f"{shape['saes'] * shape['rows'] / np.median(row['seconds']):,.0f}",
+                f"{np.median(ratios):.2f}",
+                f"{ratios.min():.2f}–{ratios.max():.2f}",
+                f"{row['loss']:.4f}" if "loss" in row else "",
+            ]
+        )
+    size = ", ".join(f"{name} {value:,}" for name, value in shape.items())
+    head = (
+        f"## Training autoencoders on {result['hardware']}\n\n{result['date']}; torch {result['torch']}; {size}; "
+        f"clock: {result['clock']}.\n\n"
+    )
+    columns = ["trainer", "rows × layers/s", "time, normprobe = 1", "over rounds", "variance left"]
+    return head + table(columns, rows)
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))

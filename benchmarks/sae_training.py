@@ -16,9 +16,8 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -34,8 +33,7 @@ Step = Callable[[Float[torch.Tensor, "sae row d"]], object]
 Reconstruct = Callable[[Float[torch.Tensor, "sae row d"]], Float[torch.Tensor, "sae row d"]]
 
 
-@dataclass(frozen=True)
-class Shape:
+class Shape(NamedTuple):
     """How large the work is: autoencoders, their width, k, rows of a batch, and the steps of a whole training."""
 
     saes: int
@@ -116,8 +114,8 @@ def sparsify(shape: Shape, weights: Weights) -> tuple[Step, Reconstruct]:
     """Its loop over layers, with the loss of its autoencoder (fraction of variance unexplained) and its Adam."""
     if weights.bias.device.type == "cpu":
         os.environ["SPARSIFY_DISABLE_TRITON"] = "1"  # its switch, read when it is imported
-    from sparsify.config import SparseCoderConfig
-    from sparsify.sparse_coder import SparseCoder
+    from sparsify.config import SparseCoderConfig  # pyright: ignore[reportMissingImports]  # not ours to install
+    from sparsify.sparse_coder import SparseCoder  # pyright: ignore[reportMissingImports]
 
     config = SparseCoderConfig(num_latents=shape.width, k=shape.k)
     coders = [SparseCoder(shape.d, config, device=weights.bias.device) for _ in range(shape.saes)]
@@ -146,7 +144,7 @@ def dictionary_learning(shape: Shape, weights: Weights) -> tuple[Step, Reconstru
     package = ModuleType("dictionary_learning")
     package.__path__ = spec.submodule_search_locations or []
     sys.modules["dictionary_learning"] = package
-    from dictionary_learning.trainers.top_k import TopKTrainer as Trainer
+    from dictionary_learning.trainers.top_k import TopKTrainer as Trainer  # pyright: ignore[reportMissingImports]
 
     def trainer(i: int) -> Any:
         one = Trainer(
@@ -231,7 +229,7 @@ def main(argv: list[str] | None = None) -> int:
     torch.set_num_threads(1)
     shape = Shape(given.saes, given.d, given.width, given.k, given.rows, given.steps)
     found = measure(shape, given.rounds, given.device)
-    result = {**measured_on(given.device), "shape": vars(shape), "found": found}
+    result = {**measured_on(given.device), "shape": shape._asdict(), "found": found}
     publish(result, as_markdown(result), given.out)
     return 0
 

@@ -8,6 +8,9 @@ TopK autoencoder goes below. Trainers take turns, a round of steps each, in one 
 CPU time (on a GPU synchronised wall time). The loss is the share of variance that is left on held-out states.
 """
 
+# The peers are not ours to install.
+# pyright: reportMissingImports=false
+
 from __future__ import annotations
 
 import importlib.util
@@ -114,8 +117,8 @@ def sparsify(shape: Shape, weights: Weights) -> tuple[Step, Reconstruct]:
     """Its loop over layers, with the loss of its autoencoder (fraction of variance unexplained) and its Adam."""
     if weights.bias.device.type == "cpu":
         os.environ["SPARSIFY_DISABLE_TRITON"] = "1"  # its switch, read when it is imported
-    from sparsify.config import SparseCoderConfig  # pyright: ignore[reportMissingImports]  # not ours to install
-    from sparsify.sparse_coder import SparseCoder  # pyright: ignore[reportMissingImports]
+    from sparsify.config import SparseCoderConfig
+    from sparsify.sparse_coder import SparseCoder
 
     config = SparseCoderConfig(num_latents=shape.width, k=shape.k)
     coders = [SparseCoder(shape.d, config, device=weights.bias.device) for _ in range(shape.saes)]
@@ -144,7 +147,7 @@ def dictionary_learning(shape: Shape, weights: Weights) -> tuple[Step, Reconstru
     package = ModuleType("dictionary_learning")
     package.__path__ = spec.submodule_search_locations or []
     sys.modules["dictionary_learning"] = package
-    from dictionary_learning.trainers.top_k import TopKTrainer as Trainer  # pyright: ignore[reportMissingImports]
+    from dictionary_learning.trainers.top_k import TopKTrainer as Trainer
 
     def trainer(i: int) -> Any:
         one = Trainer(

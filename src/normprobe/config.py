@@ -156,7 +156,7 @@ class SaeSettings(Settings, section="saes"):
     trainer: Annotated[Literal["normprobe", "sae_lens"], arg(name="sae-trainer")] = "sae_lens"
     """what trains: ours, all layers in one step, or SAELens's, one layer after another (the reference)"""
     memory_gb: int | float = 0.5
-    """sampled states held at once, all layers together; fewer are sampled where that does not suffice"""
+    """sampled states held at once, all layers together: ours reads them in chunks, SAELens's trainer samples fewer"""
 
     def __post_init__(self) -> None:
         super().__post_init__()

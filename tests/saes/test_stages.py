@@ -140,15 +140,30 @@ def test_an_interrupted_stage_resumes_to_the_same_bytes(run, subjects, trainer, 
     assert all(np.array_equal(mine[key], theirs[key]) for key in mine)
 
 
-def test_memory_decides_how_many_layers_go_together_and_nothing_else(run, subjects, trainer, tmp_path):
-    train(run, subjects, layers="0,2-3", trainer=trainer)
+def test_memory_decides_how_many_layers_go_together_and_nothing_else(run, subjects, tmp_path):
+    train(run, subjects, layers="0,2-3", trainer="sae_lens")
     other = write_run(tmp_path / "other", subjects["model"])
     one_layer = 1280 * 32 * 4
-    train(other, subjects, layers="3,0,2", memory_gb=one_layer / 2**30, trainer=trainer)
+    train(other, subjects, layers="3,0,2", memory_gb=one_layer / 2**30, trainer="sae_lens")
     assert weights(run["saes"]) == weights(other["saes"])
     half = write_run(tmp_path / "half", subjects["model"])
-    train(half, subjects, layers="1", memory_gb=one_layer / 2**31, trainer=trainer)
+    train(half, subjects, layers="1", memory_gb=one_layer / 2**31, trainer="sae_lens")
     assert set(pd.read_parquet(half["saes"] / "training.parquet")["tokens"]) == {640}
+
+
+def test_states_that_do_not_fit_are_read_in_chunks(run, subjects, tmp_path):
+    layers = {"layers": "0,2-3", "trainer": "normprobe"}
+    train(run, subjects, **layers)
+    other = write_run(tmp_path / "other", subjects["model"])
+    third = 3 * 1280 * 32 * 4 / 3
+    train(other, subjects, memory_gb=third / 2**30, **layers)
+    whole, parts = (pd.read_parquet(r["saes"] / "training.parquet") for r in (run, other))
+    assert parts["tokens"].tolist() == whole["tokens"].tolist()  # all of them, not those that fit
+    np.testing.assert_allclose(parts["r2"], whole["r2"], atol=0.05)
+    with pytest.raises(
+        NormprobeError, match=r"states of a batch of 64 tokens in 3 layers .*; give --memory-gb"
+    ):
+        train(write_run(tmp_path / "small", subjects["model"]), subjects, memory_gb=2**-20, **layers)
 
 
 def test_given_dictionaries_are_read_instead_and_controls_follow_their_shape(run, subjects, tmp_path):

@@ -17,9 +17,9 @@ from normprobe.models.model import OpenModel
 from normprobe.models.open import assemble
 from normprobe.problems.testbed.tokenizer import build_tokenizer
 from normprobe.saes import training
-from normprobe.saes.activations import draw_tokens, layer_groups, sample_states, training_responses
+from normprobe.saes.activations import chunks, draw_tokens, layer_groups, sample_states, training_responses
 from normprobe.saes.dictionary import Dictionary, random_dictionary
-from normprobe.saes.training import fold, generator_for, quality, shuffled, train_sae, train_together
+from normprobe.saes.training import fold, generator_for, quality, shuffled, train_sae, train_together, visits
 
 CPU = torch.device("cpu")
 SETTINGS = SaeSettings(width=64, k=4, n_samples=12_800, batch_size=64)
@@ -48,8 +48,17 @@ def trained_by(trainer: str, states: torch.Tensor, seed: int = 0):
     """One autoencoder by SAELens's trainer, or by ours beside one of other states."""
     if trainer == "sae_lens":
         return train_sae(states, SETTINGS, {}, generator_for(seed), CPU)
-    both, generators = torch.stack([states.flip(1), states]), [generator_for(seed, i) for i in range(2)]
-    return train_together(both, SETTINGS, [{}, {}], generators, generator_for(seed), CPU)[1]
+    return together(torch.stack([states.flip(1), states]), seed=seed)[1]
+
+
+def together(both: torch.Tensor, *, parts: int = 1, seed: int = 0, settings=SETTINGS, **options):
+    """Autoencoders of two sites, called layers 3 and 7, from states that come in so many parts."""
+    split = both.tensor_split(parts, dim=1)
+    generators, metadata = [generator_for(seed, i) for i in range(2)], [{"layer": 3}, {"layer": 7}]
+    sizes = [part.shape[1] for part in split]
+    return train_together(
+        split.__getitem__, sizes, settings, metadata, generators, generator_for(seed, "order"), CPU, **options
+    )
 
 
 @pytest.fixture(scope="module", params=["normprobe", "sae_lens"])
@@ -60,6 +69,11 @@ def trainer(request) -> str:
 @pytest.fixture(scope="module")
 def trained(trainer, states):
     return trained_by(trainer, states)
+
+
+@pytest.fixture(scope="module")
+def trained_together(states):
+    return trained_by("normprobe", states)
 
 
 def test_tokens_of_the_split_in_both_modes_without_the_first(opened, responses):
@@ -164,16 +178,14 @@ def test_same_seed_same_weights_and_no_global_seed(trainer, trained, states):
     assert not torch.equal(trained.W_dec, other.W_dec)
 
 
-def test_a_stopped_training_goes_on_from_its_checkpoint(states, tmp_path, monkeypatch):
+@pytest.mark.parametrize("parts", [1, 3])
+def test_a_stopped_training_goes_on_from_its_checkpoint(states, tmp_path, monkeypatch, parts):
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0)
     checkpoint, steps = tmp_path / "unfinished.safetensors", []
 
     def train(on_batch):
-        both, generators = torch.stack([states, 2 * states]), [generator_for(i) for i in range(2)]
-        order, settings = generator_for("order"), replace(SETTINGS, n_samples=1280)
-        return train_together(
-            both, settings, [{}, {}], generators, order, CPU, checkpoint=checkpoint, on_batch=on_batch
-        )
+        both, settings = torch.stack([states, 2 * states])[:, :400], replace(SETTINGS, n_samples=1280)
+        return together(both, parts=parts, settings=settings, checkpoint=checkpoint, on_batch=on_batch)
 
     def stop_after_seven(samples: int) -> None:
         steps.append(samples)
@@ -191,25 +203,52 @@ def test_a_stopped_training_goes_on_from_its_checkpoint(states, tmp_path, monkey
     assert steps[7:] == [128] * 20  # what was done before counts in the progress
 
 
+def test_states_in_chunks_teach_as_much(trained_together, states):
+    in_chunks = together(torch.stack([states.flip(1), states]), parts=4)[1]
+    found, expected = (quality(Dictionary.of(sae), states)["r2"] for sae in (in_chunks, trained_together))
+    assert found == pytest.approx(expected, abs=0.02)
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=6), st.integers(1, 20), st.integers(1, 60))
+def test_every_chunk_is_visited_once_before_any_again(sizes, batch, steps):
+    found = list(visits(sizes, batch, steps, generator_for(0)))
+    assert sum(n for _, n in found) == steps
+    if len(sizes) > 1:
+        numbers = [number for number, _ in found]
+        for start in range(0, len(numbers) - len(sizes) + 1, len(sizes)):
+            assert sorted(numbers[start : start + len(sizes)]) == list(range(len(sizes)))
+        assert all(n <= max(1, sizes[number] // batch) for number, n in found)
+
+
+@given(st.lists(st.integers(2, 12), min_size=1, max_size=8), st.integers(1, 30), st.integers(1, 60))
+def test_chunks_hold_every_token_once(lengths, size, n):
+    responses = pd.DataFrame({"token_ids": [np.arange(100 * i, 100 * i + n) for i, n in enumerate(lengths)]})
+    rows = draw_tokens(responses, n, generator_for(0))
+    parts = chunks(responses, rows, size, generator_for(1))
+    assert len(parts) == -(-len(rows) // size)
+    assert all(len(part.rows) <= size for part in parts)
+    every = np.concatenate(responses["token_ids"].to_numpy())
+    found = [np.concatenate(part.responses["token_ids"].to_numpy())[part.rows] for part in parts]
+    assert sorted(np.concatenate(found)) == sorted(every[rows])
+    # Whole responses: each lies in one chunk, but for those that end one.
+    owners = pd.Series([{int(token) // 100 for token in part} for part in found]).explode()
+    assert len(owners) - owners.nunique() < len(parts)
+
+
 @pytest.mark.parametrize("same", [0.0, 3.0])
 def test_a_layer_that_never_changes_is_refused(states, same):
-    both = torch.stack([states, torch.full_like(states, same)])
     with pytest.raises(
         NormprobeError, match="states that differ, got the same at all 4,000 tokens in layer 7"
     ):
-        train_together(
-            both, SETTINGS, [{"layer": 3}, {"layer": 7}], [generator_for(0)] * 2, generator_for(0), CPU
-        )
+        together(torch.stack([states, torch.full_like(states, same)]))
 
 
 def test_a_training_that_diverges_is_refused(states):
-    both = torch.stack([states, states.index_fill(0, torch.tensor([5]), torch.nan)])
+    broken = states.index_fill(0, torch.tensor([5]), torch.nan)
     with pytest.raises(
         NormprobeError, match=r"expected a training that converges, .* in layer 7 after 0 of 200"
     ):
-        train_together(
-            both, SETTINGS, [{"layer": 3}, {"layer": 7}], [generator_for(0)] * 2, generator_for(0), CPU
-        )
+        together(torch.stack([states, broken]))
 
 
 def test_states_that_are_not_finite_are_refused_by_layer(opened, responses):

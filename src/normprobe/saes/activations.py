@@ -1,8 +1,10 @@
-"""The states that sparse autoencoders are trained on: a fixed sample of one split's tokens, held in memory."""
+"""The states that sparse autoencoders are trained on: a fixed sample of one split's tokens, a chunk of it in memory."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -46,6 +48,36 @@ def draw_tokens(responses: pd.DataFrame, n: int, generator: torch.Generator) -> 
     eligible = np.setdiff1d(np.arange(lengths.sum()), first, assume_unique=True)
     order = torch.randperm(len(eligible), generator=generator).numpy()
     return np.sort(eligible[order[:n]])
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Sampled tokens whose states are held at once: responses, and rows of their token table (`token_offsets`)."""
+
+    responses: pd.DataFrame
+    rows: Int[np.ndarray, " row"]
+
+
+def chunks(
+    responses: pd.DataFrame, rows: Int[np.ndarray, " row"], size: int, generator: torch.Generator
+) -> list[Chunk]:
+    """The tokens `rows` of `responses` in as few chunks of at most `size` tokens as there can be, of nearly equal size.
+
+    Responses come in random order, so that a chunk is a random part of them; those at its ends may lie in two.
+    """
+    lengths = responses["token_ids"].map(len).to_numpy(dtype=np.int64)
+    first = np.cumsum(lengths) - lengths
+    response = np.searchsorted(first, rows, side="right") - 1
+    position = rows - first[response]
+    rank = torch.randperm(len(responses), generator=generator).numpy()
+    order = np.lexsort((position, rank[response]))
+    found = []
+    for part in np.array_split(order, math.ceil(len(rows) / size)):
+        used = np.unique(response[part])
+        begin = np.cumsum(lengths[used]) - lengths[used]
+        own = begin[np.searchsorted(used, response[part])] + position[part]
+        found.append(Chunk(responses.iloc[used].reset_index(drop=True), np.sort(own)))
+    return found
 
 
 def sample_states(

@@ -7,11 +7,9 @@ import json
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
-from jaxtyping import Float
 from safetensors.numpy import load_file, save_file
 from tqdm import tqdm
 
@@ -20,7 +18,7 @@ from normprobe.errors import NormprobeError
 from normprobe.models.model import OpenModel
 from normprobe.runs.atomic import atomic_write, atomic_write_json
 from normprobe.runs.layout import FILES
-from normprobe.saes.activations import draw_tokens, layer_groups, sample_states, training_responses
+from normprobe.saes.activations import training_responses
 from normprobe.saes.dictionary import (
     CONFIG,
     Dictionary,
@@ -32,10 +30,8 @@ from normprobe.saes.dictionary import (
     save,
 )
 from normprobe.saes.reductions import reduce_subject, work
-from normprobe.saes.training import generator_for, quality, train_sae, train_together
-
-if TYPE_CHECKING:
-    from sae_lens import SAE, TopKTrainingSAE
+from normprobe.saes.train_subject import train_subject
+from normprobe.saes.training import generator_for
 
 GIVEN = "given.json"
 RANDOM = "random"
@@ -54,10 +50,10 @@ def fill_saes(
 ) -> None:
     """Write a dictionary per subject and layer, a random one of the same shape per layer, and training.parquet.
 
-    Resumes layer by layer. `responses` are what the dictionaries are trained on. Dictionaries that are given (see
-    `normprobe.saes.dictionary`) are named in model/given.json; the controls are trained with their width and k. Without
-    `settings.layers` every layer has one, or every layer of a given folder. memory: bytes above the weights that
-    sampled states and reading may take together (None: as it is fastest).
+    Resumes layer by layer, or from a checkpoint of all layers. `responses` are what the dictionaries are trained on.
+    Dictionaries that are given (see `normprobe.saes.dictionary`) are named in model/given.json; the controls are
+    trained with their width and k. Without `settings.layers` every layer has one, or every layer of a given folder.
+    memory: bytes above the weights that sampled states and reading may take together (None: as it is fastest).
 
     Raises NormprobeError for layers that the model lacks, given dictionaries that do not fit, nothing to train on, or
     states that are not finite.
@@ -77,7 +73,7 @@ def fill_saes(
             (folder / "model").mkdir(exist_ok=True)
             atomic_write_json(folder / "model" / GIVEN, {"given": given, "layers": chosen, "of": settings.of})
         for subject in trained:
-            _train(folder / subject, subjects[subject], paired, chosen, settings, seed, memory, bar)
+            train_subject(folder / subject, subjects[subject], paired, chosen, settings, seed, memory, bar)
         for layer in chosen:
             place = layer_folder(folder / RANDOM, layer)
             if not place.exists():
@@ -160,60 +156,6 @@ def load_reader(saes: Path, reader: str, opened: OpenModel) -> dict[int, Diction
     else:
         given, layers, of = str(own), layers_of(str(own), range(opened.identity.n_layers)), None
     return {layer: open_given(given, opened.identity, layer, opened.device, of) for layer in layers}
-
-
-def _train(
-    folder: Path,
-    opened: OpenModel,
-    responses: pd.DataFrame,
-    layers: Sequence[int],
-    settings: SaeSettings,
-    seed: int,
-    memory: int | None,
-    bar: tqdm,
-) -> None:
-    """Every missing layer of one subject; a layer's folder is there only when it is whole."""
-    missing = [layer for layer in layers if not layer_folder(folder, layer).exists()]
-    bar.update((len(layers) - len(missing)) * settings.n_samples)
-    bytes_per_token = opened.identity.d_model * opened.model.dtype.itemsize
-    n = min(settings.n_samples, settings.memory // bytes_per_token)
-    # Every subject and layer learns from the same tokens.
-    rows = draw_tokens(responses, n, generator_for(seed, "tokens"))
-    for group in layer_groups(missing, len(rows) * bytes_per_token, settings.memory):
-        reading = memory and max(memory - len(group) * len(rows) * bytes_per_token, 1)
-        states = sample_states(opened, responses, rows, group, folder.name, reading)
-        metadata = [describe(opened.identity, layer, folder.name, seed) for layer in group]
-        # Generators of their own: a resumed layer comes out as it would have without the interruption.
-        generators = [generator_for(seed, folder.name, layer) for layer in group]
-        if settings.trainer == "sae_lens":
-            for row, layer in enumerate(group):
-                sae = train_sae(
-                    states[row], settings, metadata[row], generators[row], opened.device, bar.update
-                )
-                _save(sae, states[row], layer_folder(folder, layer))
-            continue
-        checkpoint = folder / f"layers_{'_'.join(map(str, group))}.safetensors"
-        order = generator_for(seed, folder.name, "order")
-        saes = train_together(
-            states,
-            settings,
-            metadata,
-            generators,
-            order,
-            opened.device,
-            checkpoint=checkpoint,
-            on_batch=bar.update,
-        )
-        for sae, of_layer, layer in zip(saes, states, group, strict=True):
-            _save(sae, of_layer, layer_folder(folder, layer))
-        checkpoint.unlink(missing_ok=True)
-
-
-def _save(sae: SAE[Any] | TopKTrainingSAE, states: Float[torch.Tensor, "row d"], place: Path) -> None:
-    """Write a trained autoencoder with its quality on these states."""
-    for name, value in quality(Dictionary.of(sae), states).items():
-        sae.cfg.metadata[name] = value
-    save(sae, place)
 
 
 def _merge(folder: Path, readers: Sequence[str]) -> None:

@@ -41,7 +41,8 @@ def generator_for(*key: object) -> torch.Generator:
 
 
 def train_together(
-    states: Float[torch.Tensor, "sae row d"],
+    read: Callable[[int], Float[torch.Tensor, "sae row d"]],
+    sizes: Sequence[int],
     settings: SaeSettings,
     metadata: Sequence[dict[str, Any]],
     generators: Sequence[torch.Generator],
@@ -53,13 +54,16 @@ def train_together(
 ) -> list[TopKSAE]:
     """A trained autoencoder of each site, h ≈ b_dec + Σ z_i d_i with ‖d_i‖ = 1 and k or fewer z_i > 0.
 
-    All sites learn from the same rows in the same `order`; `generators` draw their first atoms. Same states,
-    generators and thread count: same weights, also after an interruption, if a `checkpoint` was written (every
-    minute, and read if it is there). `on_batch` is called with the rows × sites of each step after it.
+    `read(i)` gives the states of chunk i, `sizes[i]` tokens of all sites; one chunk is held at a time, and read again
+    in every epoch. All sites learn from the same tokens in the same `order`; `generators` draw their first atoms, the
+    first chunk decides their scale. Same states, generators and thread count: same weights, also after an
+    interruption, if a `checkpoint` was written (every minute, and read if it is there). `on_batch` is called with the
+    tokens × sites of each step after it.
 
     Raises NormprobeError for a site whose states are all the same, or a loss that is no longer finite.
     """
-    n_saes, n_rows, d = states.shape
+    states = read(0)
+    n_saes, _, d = states.shape
     scale, means = _scales(states, metadata), states.mean(dim=1, dtype=torch.float64)
     atoms = torch.stack([random_atoms(d, settings.width, generator) for generator in generators])
     bias = (scale[:, None] * means).float()
@@ -68,39 +72,68 @@ def train_together(
     trainer = TopKTrainer(weights, settings.k, steps, learning_rate(settings.width))
     if checkpoint is not None and checkpoint.exists():
         trainer.load(load_file(checkpoint, device=str(device)))
-    batches, factor = shuffled(n_rows, settings.batch_size, order), scale.float().to(device)[:, None, None]
-    written = time.monotonic()
-    for done in range(steps):
-        rows = next(batches)
-        if done < trainer.done:  # before the interruption
+    factor, written = scale.float().to(device)[:, None, None], time.monotonic()
+    step, held = 0, 0
+    for number, n_steps in visits(sizes, settings.batch_size, steps, order):
+        batches = shuffled(sizes[number], settings.batch_size, _child(order))
+        for _ in range(n_steps):
+            rows, step = next(batches), step + 1
+            if step > trainer.done:  # else it was made before an interruption
+                if held != number:
+                    del states
+                    states, held = read(number), number
+                _check(trainer.step(factor * states[:, rows].to(device, torch.float32)), metadata, trainer)
+                if checkpoint is not None and time.monotonic() - written > CHECKPOINT_SECONDS:
+                    with atomic_write(checkpoint) as unfinished:
+                        save_file(trainer.state(), unfinished)
+                    written = time.monotonic()
             on_batch(n_saes * len(rows))
-            continue
-        loss = trainer.step(factor * states[:, rows].to(device, torch.float32))
-        if not bool(loss.isfinite().all()):
-            layer = metadata[int((~loss.isfinite()).nonzero()[0, 0])].get("layer")
-            raise NormprobeError(
-                f"expected a training that converges, got a loss of {float(loss.sum())} in layer {layer} after "
-                f"{done:,} of {steps:,} steps; give larger batches (--sae-batch-size)"
-            )
-        if checkpoint is not None and time.monotonic() - written > CHECKPOINT_SECONDS:
-            with atomic_write(checkpoint) as unfinished:
-                save_file(trainer.state(), unfinished)
-            written = time.monotonic()
-        on_batch(n_saes * len(rows))
-    weights = weights.unit().to(torch.device("cpu"))
-    scales = scale.float()
+    unit, scales = weights.unit().to(torch.device("cpu")), scale.float()
     trained = [
         topk_sae(
-            weights.encoder[i],
-            weights.atoms[i],
-            weights.encoder_bias[i] / scales[i],
-            weights.bias[i] / scales[i],
+            unit.encoder[i],
+            unit.atoms[i],
+            unit.encoder_bias[i] / scales[i],
+            unit.bias[i] / scales[i],
             settings.k,
-            {**metadata[i], "activation_scale": float(scale[i]), "training_tokens": n_rows},
+            {**metadata[i], "activation_scale": float(scale[i]), "training_tokens": sum(sizes)},
         )
         for i in range(n_saes)
     ]
     return [sae.to(device) for sae in trained]
+
+
+def visits(sizes: Sequence[int], batch: int, steps: int, order: torch.Generator) -> Iterator[tuple[int, int]]:
+    """Which chunk is trained on, and for how many steps: each once in an epoch, until there are `steps` in all."""
+    left = steps if len(sizes) > 1 else 0
+    if len(sizes) == 1:
+        yield 0, steps
+    numbers = list(range(len(sizes)))
+    while left:
+        for number in numbers:
+            n_steps = min(max(1, sizes[number] // batch), left)
+            if n_steps:
+                yield number, n_steps
+            left -= n_steps
+        numbers = torch.randperm(len(sizes), generator=order).tolist()
+
+
+def _child(generator: torch.Generator) -> torch.Generator:
+    """A generator seeded by another one."""
+    return torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator)))
+
+
+def _check(
+    losses: Float[torch.Tensor, " sae"], metadata: Sequence[dict[str, Any]], trainer: TopKTrainer
+) -> None:
+    """Raises NormprobeError if a training has diverged."""
+    if not bool(losses.isfinite().all()):
+        diverged = int((~losses.isfinite()).nonzero()[0, 0])
+        raise NormprobeError(
+            f"expected a training that converges, got a loss of {float(losses[diverged])} in layer "
+            f"{metadata[diverged].get('layer')} after {trainer.done - 1:,} of {trainer.steps:,} steps; give larger "
+            "batches (--sae-batch-size)"
+        )
 
 
 def _scales(

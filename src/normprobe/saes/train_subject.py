@@ -1,0 +1,127 @@
+"""Train the dictionaries of one subject of a study: its layers together, or one after another with SAELens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from tqdm import tqdm
+
+from normprobe.config import SaeSettings
+from normprobe.errors import NormprobeError
+from normprobe.models.model import OpenModel
+from normprobe.saes.activations import chunks, draw_tokens, layer_groups, sample_states
+from normprobe.saes.dictionary import Dictionary, describe, layer_folder, save
+from normprobe.saes.training import generator_for, quality, train_sae, train_together
+
+if TYPE_CHECKING:
+    from sae_lens import SAE, TopKTrainingSAE
+
+CHECKPOINT = "unfinished.safetensors"
+
+
+def train_subject(
+    folder: Path,
+    opened: OpenModel,
+    responses: pd.DataFrame,
+    layers: Sequence[int],
+    settings: SaeSettings,
+    seed: int,
+    memory: int | None,
+    bar: tqdm,
+) -> None:
+    """Write every missing layer of one subject into `folder`; a layer's folder is there only when it is whole.
+
+    Every subject and layer learns from the same tokens. memory: bytes above the weights that sampled states and
+    reading may take together. Raises NormprobeError as reading and training do, or if the states of a batch do not fit.
+    """
+    missing = [layer for layer in layers if not layer_folder(folder, layer).exists()]
+    if settings.trainer == "sae_lens":
+        bar.update((len(layers) - len(missing)) * settings.n_samples)
+        _one_by_one(folder, opened, responses, missing, settings, seed, memory, bar)
+    elif missing:
+        _together(folder, opened, responses, layers, settings, seed, memory, bar)
+    else:
+        bar.update(len(layers) * settings.n_samples)
+
+
+def _one_by_one(
+    folder: Path,
+    opened: OpenModel,
+    responses: pd.DataFrame,
+    missing: Sequence[int],
+    settings: SaeSettings,
+    seed: int,
+    memory: int | None,
+    bar: tqdm,
+) -> None:
+    """Each layer by itself; as many layers are read at once as their sampled states fit into memory."""
+    bytes_per_token = opened.identity.d_model * opened.model.dtype.itemsize
+    n = min(settings.n_samples, settings.memory // bytes_per_token)
+    rows = draw_tokens(responses, n, generator_for(seed, "tokens"))
+    for group in layer_groups(missing, len(rows) * bytes_per_token, settings.memory):
+        reading = memory and max(memory - len(group) * len(rows) * bytes_per_token, 1)
+        for states, layer in zip(
+            sample_states(opened, responses, rows, group, folder.name, reading), group, strict=True
+        ):
+            # A generator of its own: a resumed layer comes out as it would have without the interruption.
+            generator = generator_for(seed, folder.name, layer)
+            metadata = describe(opened.identity, layer, folder.name, seed)
+            sae = train_sae(states, settings, metadata, generator, opened.device, bar.update)
+            _save(sae, states, layer_folder(folder, layer))
+
+
+def _together(
+    folder: Path,
+    opened: OpenModel,
+    responses: pd.DataFrame,
+    layers: Sequence[int],
+    settings: SaeSettings,
+    seed: int,
+    memory: int | None,
+    bar: tqdm,
+) -> None:
+    """All layers in one training, over as many chunks of the sampled tokens as their states need."""
+    of_token = len(layers) * opened.identity.d_model * opened.model.dtype.itemsize
+    size, batch = settings.memory // of_token, settings.batch_size
+    if size < batch:
+        need = batch * of_token / 2**30
+        raise NormprobeError(
+            f"expected memory for the states of a batch of {batch:,} tokens in {len(layers)} layers ({need:.2g} GiB), "
+            f"got {settings.memory_gb:.2g}; give --memory-gb {need:.2g} or more, or fewer layers"
+        )
+    rows = draw_tokens(responses, settings.n_samples, generator_for(seed, "tokens"))
+    parts = chunks(responses, rows, size, generator_for(seed, "chunks"))
+
+    def read(number: int) -> Float[torch.Tensor, "sae row d"]:
+        part = parts[number]
+        reading = memory and max(memory - len(part.rows) * of_token, 1)
+        return sample_states(opened, part.responses, part.rows, layers, folder.name, reading)
+
+    folder.mkdir(exist_ok=True)
+    saes = train_together(
+        read,
+        [len(part.rows) for part in parts],
+        settings,
+        [describe(opened.identity, layer, folder.name, seed) for layer in layers],
+        [generator_for(seed, folder.name, layer) for layer in layers],
+        generator_for(seed, folder.name, "order"),
+        opened.device,
+        checkpoint=folder / CHECKPOINT,
+        on_batch=bar.update,
+    )
+    for sae, states, layer in zip(saes, read(0), layers, strict=True):
+        if not layer_folder(folder, layer).exists():
+            _save(sae, states, layer_folder(folder, layer))
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+
+
+def _save(sae: SAE[Any] | TopKTrainingSAE, states: Float[torch.Tensor, "row d"], place: Path) -> None:
+    """Write a trained autoencoder with its quality on these states."""
+    for name, value in quality(Dictionary.of(sae), states).items():
+        sae.cfg.metadata[name] = value
+    save(sae, place)

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import torch
-from jaxtyping import Float
 
 from normprobe.config import SaeSettings, Study
 from normprobe.models.model import OpenModel
@@ -19,8 +17,11 @@ from normprobe.runs.tables import Tables
 from normprobe.saes.activations import draw_tokens, sample_states, training_responses
 from normprobe.saes.dictionary import Dictionary, describe, random_dictionary
 from normprobe.saes.reductions import Reduced, reduce_subject
-from normprobe.saes.training import generator_for, train_sae
+from normprobe.saes.training import generator_for, train_sae, train_together
 from normprobe.tracing.trace import Signals, replay, sinks
+
+if TYPE_CHECKING:
+    from sae_lens import SAE, TopKTrainingSAE
 
 OWN, RANDOM = "own", "random"
 Dictionaries = Mapping[int, Dictionary]
@@ -123,16 +124,20 @@ def random_dictionaries(
 def trained_dictionaries(
     opened: OpenModel, passage: Passage, layers: Sequence[int], settings: SaeSettings, *key: object
 ) -> Dictionaries:
-    """One dictionary per layer, trained on the network's states at the passage's split "sae"."""
+    """One dictionary per layer, trained on the network's states at the passage's split "sae", as a run's are."""
     responses = training_responses(passage.responses)
     rows = draw_tokens(responses, settings.n_samples, generator_for(*key, "tokens"))
     states = sample_states(opened, responses, rows, layers, OWN, passage.memory)
-
-    def trained(layer: int, of_layer: Float[torch.Tensor, "row d"]) -> Dictionary:
-        metadata, generator = describe(opened.identity, layer, OWN, 0), generator_for(*key, layer)
-        return Dictionary.of(train_sae(of_layer, settings, metadata, generator, opened.device))
-
-    return {layer: trained(layer, of_layer) for layer, of_layer in zip(layers, states, strict=True)}
+    metadata = [describe(opened.identity, layer, OWN, 0) for layer in layers]
+    generators = [generator_for(*key, layer) for layer in layers]
+    saes: Sequence[SAE[Any] | TopKTrainingSAE]
+    if settings.trainer == "sae_lens":
+        of_layers = zip(states, metadata, generators, strict=True)
+        saes = [train_sae(h, settings, m, generator, opened.device) for h, m, generator in of_layers]
+    else:
+        order, sizes = generator_for(*key, "order"), [len(rows)]
+        saes = train_together(lambda _: states, sizes, settings, metadata, generators, order, opened.device)
+    return {layer: Dictionary.of(sae) for layer, sae in zip(layers, saes, strict=True)}
 
 
 def write_tables(

@@ -36,7 +36,7 @@ Step = Callable[[Float[torch.Tensor, "sae row d"]], object]
 Reconstruct = Callable[[Float[torch.Tensor, "sae row d"]], Float[torch.Tensor, "sae row d"]]
 
 
-class Shape(NamedTuple):
+class TrainingSize(NamedTuple):
     """How large the work is: autoencoders, their width, k, rows of a batch, and the steps of a whole training."""
 
     saes: int
@@ -51,59 +51,59 @@ class Shape(NamedTuple):
         return learning_rate(self.width)
 
 
-def mixtures(shape: Shape, device: str) -> Callable[[], Float[torch.Tensor, "sae row d"]]:
+def mixtures(work: TrainingSize, device: str) -> Callable[[], Float[torch.Tensor, "sae row d"]]:
     """Batches of sparse mixtures of twice as many directions as there are features, at a mean norm of √d."""
     generator = generator_for("benchmark")
-    n, active = 2 * shape.width, shape.k
-    atoms = torch.stack([random_atoms(shape.d, n, generator) for _ in range(shape.saes)])
+    n, active = 2 * work.width, work.k
+    atoms = torch.stack([random_atoms(work.d, n, generator) for _ in range(work.saes)])
 
     def batch() -> Float[torch.Tensor, "sae row d"]:
-        index = torch.randint(n, (shape.rows, active), generator=generator)
-        parts = torch.rand(shape.rows, active, generator=generator)
+        index = torch.randint(n, (work.rows, active), generator=generator)
+        parts = torch.rand(work.rows, active, generator=generator)
         found = [
             torch.nn.functional.embedding_bag(index, a, per_sample_weights=parts, mode="sum") for a in atoms
         ]
         states = torch.stack(found)
         states += 0.01 * torch.randn(states.shape, generator=generator)
-        return (math.sqrt(shape.d) * states / states.norm(dim=-1).mean()).to(device)
+        return (math.sqrt(work.d) * states / states.norm(dim=-1).mean()).to(device)
 
     return batch
 
 
-def ours(shape: Shape, weights: Weights) -> tuple[Step, Reconstruct]:
-    trainer = TopKTrainer(weights, shape.k, shape.steps, shape.lr)
+def ours(work: TrainingSize, weights: Weights) -> tuple[Step, Reconstruct]:
+    trainer = TopKTrainer(weights, work.k, work.steps, work.lr)
 
     def reconstruct(x: Float[torch.Tensor, "sae row d"]) -> Float[torch.Tensor, "sae row d"]:
         unit = weights.unit()
         parts = torch.baddbmm(unit.encoder_bias[:, None], x - unit.bias[:, None], unit.encoder.mT)
-        top = parts.topk(shape.k)
+        top = parts.topk(work.k)
         z = torch.zeros_like(parts).scatter(-1, top.indices, top.values.relu())
         return torch.baddbmm(unit.bias[:, None], z, unit.atoms)
 
     return trainer.step, reconstruct
 
 
-def saelens(shape: Shape, weights: Weights) -> tuple[Step, Reconstruct]:
+def saelens(work: TrainingSize, weights: Weights) -> tuple[Step, Reconstruct]:
     from sae_lens import LoggingConfig, SAETrainer, TopKTrainingSAE, TopKTrainingSAEConfig
     from sae_lens.config import SAETrainerConfig
 
     def trainer(i: int) -> SAETrainer[Any, Any]:
         device = str(weights.bias.device)
-        config = TopKTrainingSAEConfig(d_in=shape.d, d_sae=shape.width, k=shape.k, device=device)
+        config = TopKTrainingSAEConfig(d_in=work.d, d_sae=work.width, k=work.k, device=device)
         sae = TopKTrainingSAE(config)
         sae.W_enc.data, sae.W_dec.data = weights.encoder[i].T.contiguous(), weights.atoms[i].clone()
         settings = SAETrainerConfig(
-            total_training_samples=shape.steps * shape.rows,
-            train_batch_size_samples=shape.rows,
-            lr=shape.lr,
-            lr_end=shape.lr,
-            lr_decay_steps=shape.steps // 5,
+            total_training_samples=work.steps * work.rows,
+            train_batch_size_samples=work.rows,
+            lr=work.lr,
+            lr_end=work.lr,
+            lr_decay_steps=work.steps // 5,
             device=device,
             logger=LoggingConfig(log_to_wandb=False),
         )
         return SAETrainer(cfg=settings, sae=sae, data_provider=iter(()))
 
-    trainers = [trainer(i) for i in range(shape.saes)]
+    trainers = [trainer(i) for i in range(work.saes)]
 
     def step(x: Float[torch.Tensor, "sae row d"]) -> None:
         for of_layer, one in zip(x, trainers, strict=True):
@@ -113,19 +113,19 @@ def saelens(shape: Shape, weights: Weights) -> tuple[Step, Reconstruct]:
     return step, lambda x: torch.stack([t.sae(h) for h, t in zip(x, trainers, strict=True)])
 
 
-def sparsify(shape: Shape, weights: Weights) -> tuple[Step, Reconstruct]:
+def sparsify(work: TrainingSize, weights: Weights) -> tuple[Step, Reconstruct]:
     """Its loop over layers, with the loss of its autoencoder (fraction of variance unexplained) and its Adam."""
     if weights.bias.device.type == "cpu":
         os.environ["SPARSIFY_DISABLE_TRITON"] = "1"  # its switch, read when it is imported
     from sparsify.config import SparseCoderConfig
     from sparsify.sparse_coder import SparseCoder
 
-    config = SparseCoderConfig(num_latents=shape.width, k=shape.k)
-    coders = [SparseCoder(shape.d, config, device=weights.bias.device) for _ in range(shape.saes)]
+    config = SparseCoderConfig(num_latents=work.width, k=work.k)
+    coders = [SparseCoder(work.d, config, device=weights.bias.device) for _ in range(work.saes)]
     for i, coder in enumerate(coders):
         coder.encoder.weight.data, coder.W_dec.data = weights.encoder[i].clone(), weights.atoms[i].clone()
-    optimizer = torch.optim.Adam([{"params": coder.parameters()} for coder in coders], lr=shape.lr)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda n: min(1.0, 5 * (1 - n / shape.steps)))
+    optimizer = torch.optim.Adam([{"params": coder.parameters()} for coder in coders], lr=work.lr)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda n: min(1.0, 5 * (1 - n / work.steps)))
 
     def step(x: Float[torch.Tensor, "sae row d"]) -> None:
         for h, coder in zip(x, coders, strict=True):
@@ -140,7 +140,7 @@ def sparsify(shape: Shape, weights: Weights) -> tuple[Step, Reconstruct]:
     return step, lambda x: torch.stack([coder(h).sae_out for h, coder in zip(x, coders, strict=True)])
 
 
-def dictionary_learning(shape: Shape, weights: Weights) -> tuple[Step, Reconstruct]:
+def dictionary_learning(work: TrainingSize, weights: Weights) -> tuple[Step, Reconstruct]:
     # The package itself imports nnsight, which its trainers do not use.
     spec = importlib.util.find_spec("dictionary_learning")
     assert spec is not None
@@ -151,22 +151,22 @@ def dictionary_learning(shape: Shape, weights: Weights) -> tuple[Step, Reconstru
 
     def trainer(i: int) -> Any:
         one = Trainer(
-            steps=shape.steps,
-            activation_dim=shape.d,
-            dict_size=shape.width,
-            k=shape.k,
+            steps=work.steps,
+            activation_dim=work.d,
+            dict_size=work.width,
+            k=work.k,
             layer=i,
             lm_name="none",
-            lr=shape.lr,
+            lr=work.lr,
             warmup_steps=0,
-            decay_start=4 * shape.steps // 5,
+            decay_start=4 * work.steps // 5,
             device=str(weights.bias.device),
         )
         one.ae.encoder.weight.data = weights.encoder[i].clone()
         one.ae.decoder.weight.data = weights.atoms[i].T.contiguous()
         return one
 
-    trainers, done = [trainer(i) for i in range(shape.saes)], iter(range(shape.steps + 1))
+    trainers, done = [trainer(i) for i in range(work.saes)], iter(range(work.steps + 1))
 
     def step(x: Float[torch.Tensor, "sae row d"]) -> None:
         number = next(done)
@@ -185,22 +185,22 @@ TRAINERS = {
 PACKAGES = {"sparsify": "sparsify", "dictionary_learning": "dictionary_learning"}
 
 
-def measure(shape: Shape, rounds: int, device: str) -> dict[str, dict[str, Any]]:
+def measure(work: TrainingSize, rounds: int, device: str) -> dict[str, dict[str, Any]]:
     """Seconds of every round, and the loss after all of them, by trainer; the encoder's product has no loss."""
     generator = generator_for("start")
-    atoms = torch.stack([random_atoms(shape.d, shape.width, generator) for _ in range(shape.saes)]).to(device)
-    batch, steps = mixtures(shape, device), {}
+    atoms = torch.stack([random_atoms(work.d, work.width, generator) for _ in range(work.saes)]).to(device)
+    batch, steps = mixtures(work, device), {}
     learned: dict[str, Reconstruct] = {}
     for name, make in TRAINERS.items():
         if name in PACKAGES and importlib.util.find_spec(PACKAGES[name]) is None:
             continue
-        zeros = [torch.zeros(shape.saes, n, device=device) for n in (shape.width, shape.d)]
-        steps[name], learned[name] = make(shape, Weights(atoms.clone(), zeros[0], atoms.clone(), zeros[1]))
-    products = torch.empty(shape.saes, shape.rows, shape.width, device=device)
+        zeros = [torch.zeros(work.saes, n, device=device) for n in (work.width, work.d)]
+        steps[name], learned[name] = make(work, Weights(atoms.clone(), zeros[0], atoms.clone(), zeros[1]))
+    products = torch.empty(work.saes, work.rows, work.width, device=device)
     steps["encoder"] = lambda x: torch.bmm(x, atoms.mT, out=products)
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(rounds):
-        batches = [batch() for _ in range(shape.steps // rounds)]
+        batches = [batch() for _ in range(work.steps // rounds)]
         for name in np.random.default_rng(number).permutation(list(steps)):
             begin = _clock(device)
             for x in batches:
@@ -230,9 +230,9 @@ def main(argv: list[str] | None = None) -> int:
     options.add_argument("--rounds", type=int, default=5)
     given = options.parse_args(argv)
     torch.set_num_threads(1)
-    shape = Shape(given.saes, given.d, given.width, given.k, given.rows, given.steps)
-    found = measure(shape, given.rounds, given.device)
-    result = {**measured_on(given.device), "shape": shape._asdict(), "found": found}
+    work = TrainingSize(given.saes, given.d, given.width, given.k, given.rows, given.steps)
+    found = measure(work, given.rounds, given.device)
+    result = {**measured_on(given.device), "shape": work._asdict(), "found": found}
     publish(result, as_markdown(result), given.out)
     return 0
 
@@ -253,7 +253,7 @@ def as_markdown(result: dict[str, Any]) -> str:
                 f"{row['loss']:.4f}" if "loss" in row else "",
             ]
         )
-    size = ", ".join(f"{name} {value:,}" for name, value in shape.items())
+    size = ", ".join(f"{name} {value:,}" for name, value in work.items())
     head = (
         f"## Training autoencoders on {result['hardware']}\n\n{result['date']}; torch {result['torch']}; {size}; "
         f"clock: {result['clock']}.\n\n"

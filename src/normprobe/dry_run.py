@@ -25,10 +25,10 @@ def stage_table(session: Session, *targets: str) -> str:
     Raises NormprobeError for settings that cannot run, as far as is known without a model.
     """
     pipeline = Pipeline(session)
-    labels, again = pipeline.labels(targets), set[str]()
+    labels, again, names = pipeline.labels(targets), set[str](), needed(targets)
     rows: list[tuple[str, ...]] = [HEAD]
     work = session.workload()
-    for name in needed(targets):
+    for name in names:
         label, made = labels[name], session.run.label(name)
         if made is not None and made.key == label.key:
             rows.append((name, "done", "", "", ""))
@@ -40,7 +40,8 @@ def stage_table(session: Session, *targets: str) -> str:
         rows.append((name, "to run", *cost(work, name, session.run.rate(name)), reasons))
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-    notes = [note for note in (work.reading_note, NOTE) if note]
+    training = work.training_note if "saes" in names else ""
+    notes = [note for note in (work.reading_note, training, NOTE) if note]
     return "\n".join([*(line.rstrip() for line in lines), "", *notes])
 
 

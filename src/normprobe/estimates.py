@@ -17,6 +17,7 @@ from normprobe.errors import NormprobeError
 from normprobe.local_files import local_path
 from normprobe.problems.testbed import bundled
 from normprobe.reading_plan import ReadingPlan, Shape, slices
+from normprobe.training_plan import TrainingPlan
 
 RATES: Mapping[str, float] = {
     "problems": 1e3,
@@ -88,6 +89,24 @@ class StudySizes:
             f"{rows:,} × {entries:,} logits of the lens and {plan.scratch:,} attention scores at once; "
             f"at most {plan.peak / 1e9:.2f} GB above {self.shape.bytes / 1e9:.2f} GB of weights per network."
         )
+
+    @property
+    def training_note(self) -> str:
+        """What training the dictionaries takes, in words; empty if they are given, or nothing is known of the model."""
+        saes, shape = self.study.saes, self.shape
+        if shape is None or saes.given is not None or saes.trainer != "normprobe":
+            return ""
+        return TrainingPlan(
+            layers=len(saes.layer_list or range(shape.layers)),
+            d=shape.d,
+            width=saes.width,
+            k=saes.k,
+            tokens=saes.n_samples,
+            batch=saes.batch_size,
+            model_bytes=shape.bytes,
+            state_bytes=saes.memory,
+            itemsize=shape.itemsize,
+        ).note
 
     @property
     def _limit(self) -> int:

@@ -55,10 +55,7 @@ class TopKTrainer:
     def __init__(self, weights: Weights, k: int, steps: int, lr: float) -> None:
         self.weights, self.k, self.steps, self.lr = weights, k, steps, lr
         self.done = 0
-        parameters = list(weights.tensors().values())
-        self.optimizer = torch.optim.Adam(parameters, lr=lr, fused=True)
-        for parameter in parameters:
-            parameter.grad = torch.zeros_like(parameter)
+        self.optimizer = torch.optim.Adam(list(weights.tensors().values()), lr=lr, fused=True)
         self.silent = torch.zeros(weights.encoder_bias.shape, dtype=torch.int64, device=weights.bias.device)
         """Steps since each feature fired, [sae, feature]."""
         self._parts: torch.Tensor | None = None
@@ -67,7 +64,6 @@ class TopKTrainer:
     def step(self, x: Float[torch.Tensor, "sae row d"]) -> Float[torch.Tensor, " sae"]:
         """One step on these states. Returns the mean squared error of each autoencoder before it, summed over d."""
         w, (n_saes, n_rows, _) = self.weights, x.shape
-        grads = {name: tensor.grad for name, tensor in w.tensors().items() if tensor.grad is not None}
         centred = x - w.bias[:, None]
         codes, feature = self._encode(centred)
         active = ActiveRows(feature, w.encoder_bias.numel())
@@ -77,15 +73,17 @@ class TopKTrainer:
         (d_codes,) = torch.autograd.grad(predicted, codes, error)
         codes = codes.detach()
         d_codes.masked_fill_(codes <= 0, 0)
-        grads["atoms"].copy_(active.scattered(error, codes).view_as(w.atoms))
-        grads["encoder"].copy_(active.scattered(centred.flatten(0, 1), d_codes).view_as(w.encoder))
-        grads["encoder_bias"].copy_(active.totals(d_codes).view_as(w.encoder_bias))
+        grads = Weights(
+            encoder=active.scattered(centred.flatten(0, 1), d_codes).view_as(w.encoder),
+            encoder_bias=active.totals(d_codes).view_as(w.encoder_bias),
+            atoms=active.scattered(error, codes).view_as(w.atoms),
+            bias=error.view(x.shape).sum(dim=1),
+        )
         dead = self.silent > DEAD_AFTER
         for i in dead.any(dim=1).nonzero()[:, 0].tolist():
-            self._revive(i, centred[i], residual.view(x.shape)[i], dead[i].nonzero()[:, 0])
+            self._revive(grads, i, centred[i], residual.view(x.shape)[i], dead[i].nonzero()[:, 0])
         # The reconstruction adds the bias, and the encoder reads x − bias.
-        grads["bias"].copy_(error.view(x.shape).sum(dim=1))
-        grads["bias"] -= torch.bmm(grads["encoder_bias"][:, None], w.encoder)[:, 0]
+        grads.bias -= torch.bmm(grads.encoder_bias[:, None], w.encoder)[:, 0]
         self._update(grads)
         self.silent += 1
         self.silent[active.totals((codes > 0).float()).view_as(self.silent) > 0] = 0
@@ -113,6 +111,7 @@ class TopKTrainer:
 
     def _revive(
         self,
+        grads: Weights,
         sae: int,
         centred: Float[torch.Tensor, "row d"],
         residual: Float[torch.Tensor, "row d"],
@@ -127,22 +126,19 @@ class TopKTrainer:
         codes = torch.zeros_like(codes).scatter_(-1, top, codes.gather(-1, top))
         error = 2 * scale / n_rows * (codes @ atoms + residual)  # what is missing is −residual
         d_codes = (error @ atoms.T).mul_(codes != 0)
-        for tensor, grad in (
-            (w.atoms, codes.T @ error),
-            (w.encoder, d_codes.T @ centred),
-            (w.encoder_bias, d_codes.sum(dim=0)),
-        ):
-            assert tensor.grad is not None
-            tensor.grad[sae, index] += grad
+        grads.atoms[sae, index] += codes.T @ error
+        grads.encoder[sae, index] += d_codes.T @ centred
+        grads.encoder_bias[sae, index] += d_codes.sum(dim=0)
 
-    def _update(self, grads: dict[str, torch.Tensor]) -> None:
-        squares = [torch.linalg.vector_norm(grad.flatten(1), dim=1).square() for grad in grads.values()]
-        norm = torch.stack(squares).sum(dim=0).sqrt()
-        factor = (CLIP / (norm + 1e-6)).clamp_(max=1)
-        for grad in grads.values():
-            grad *= factor.view(-1, *[1] * (grad.dim() - 1))
+    def _update(self, grads: Weights) -> None:
+        parameters, gradients = self.weights.tensors().values(), grads.tensors().values()
+        squares = [torch.linalg.vector_norm(grad.flatten(1), dim=1).square() for grad in gradients]
+        factor = (CLIP / (torch.stack(squares).sum(dim=0).sqrt() + 1e-6)).clamp_(max=1)
+        for parameter, grad in zip(parameters, gradients, strict=True):
+            parameter.grad = grad.mul_(factor.view(-1, *[1] * (grad.dim() - 1)))
         self.optimizer.param_groups[0]["lr"] = self.lr * self._decay()
         self.optimizer.step()
+        self.optimizer.zero_grad()
         self.done += 1
 
     def _decay(self) -> float:

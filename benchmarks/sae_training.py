@@ -253,7 +253,7 @@ def as_markdown(result: dict[str, Any]) -> str:
                 f"{row['loss']:.4f}" if "loss" in row else "",
             ]
         )
-    size = ", ".join(f"{name} {value:,}" for name, value in work.items())
+    size = ", ".join(f"{name} {value:,}" for name, value in shape.items())
     head = (
         f"## Training autoencoders on {result['hardware']}\n\n{result['date']}; torch {result['torch']}; {size}; "
         f"clock: {result['clock']}.\n\n"

@@ -183,21 +183,23 @@ def test_a_stopped_training_goes_on_from_its_checkpoint(states, tmp_path, monkey
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0)
     checkpoint, steps = tmp_path / "unfinished.safetensors", []
 
-    def train(on_batch):
+    def train(on_step):
         both, settings = torch.stack([states, 2 * states])[:, :400], replace(SETTINGS, n_samples=1280)
-        return together(both, parts=parts, settings=settings, checkpoint=checkpoint, on_batch=on_batch)
+        return together(both, parts=parts, settings=settings, checkpoint=checkpoint, on_step=on_step)
 
-    def stop_after_seven(samples: int) -> None:
+    def stop_after_seven(samples: int, r2: torch.Tensor, dead: torch.Tensor) -> None:
+        assert r2.shape == dead.shape == (2,)
+        assert (r2 < 1).all()
         steps.append(samples)
         if len(steps) == 7:
             raise KeyboardInterrupt
 
-    whole = train(lambda _: None)
+    whole = train(lambda *_: None)
     checkpoint.unlink()
     with pytest.raises(KeyboardInterrupt):
         train(stop_after_seven)
     assert load_file(checkpoint)["done"] == 7
-    for sae, expected in zip(train(steps.append), whole, strict=True):
+    for sae, expected in zip(train(lambda samples, *_: steps.append(samples)), whole, strict=True):
         for name, value in expected.state_dict().items():
             assert torch.equal(value, sae.state_dict()[name]), name
     assert steps[7:] == [128] * 20  # what was done before counts in the progress

@@ -60,6 +60,11 @@ class TopKTrainer:
         """Steps since each feature fired, [sae, feature]."""
         self._parts: torch.Tensor | None = None
 
+    @property
+    def dead(self) -> Float[torch.Tensor, " sae"]:
+        """The share of features that have not fired for long."""
+        return (self.silent > DEAD_AFTER).float().mean(dim=1)
+
     @torch.no_grad()
     def step(self, x: Float[torch.Tensor, "sae row d"]) -> Float[torch.Tensor, " sae"]:
         """One step on these states. Returns the mean squared error of each autoencoder before it, summed over d."""

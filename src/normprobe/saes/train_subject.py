@@ -102,6 +102,14 @@ def _together(
         reading = memory and max(memory - len(part.rows) * of_token, 1)
         return sample_states(opened, part.responses, part.rows, layers, folder.name, reading)
 
+    def shown(samples: int, r2: Float[torch.Tensor, " sae"], dead: Float[torch.Tensor, " sae"]) -> None:
+        worst = int(r2.argmin())
+        bar.set_postfix_str(
+            f"R² {r2.mean():.3f}, least {r2[worst]:.3f} in layer {layers[worst]}, dead {dead.mean():.0%}",
+            refresh=False,
+        )
+        bar.update(samples)
+
     folder.mkdir(exist_ok=True)
     saes = train_together(
         read,
@@ -112,7 +120,7 @@ def _together(
         generator_for(seed, folder.name, "order"),
         opened.device,
         checkpoint=folder / CHECKPOINT,
-        on_batch=bar.update,
+        on_step=shown,
     )
     for sae, states, layer in zip(saes, read(0), layers, strict=True):
         if not layer_folder(folder, layer).exists():

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from normprobe.config import SaeSettings
 
 CHECKPOINT_SECONDS = 60
+OnStep = Callable[[int, Float[torch.Tensor, " sae"], Float[torch.Tensor, " sae"]], object]
+"""What is called after each step: with its tokens × sites, R² on its batch, and the share of features that are dead."""
 _CODES_AT_ONCE = 2**24
 
 
@@ -50,21 +52,21 @@ def train_together(
     device: torch.device,
     *,
     checkpoint: Path | None = None,
-    on_batch: Callable[[int], object] = lambda _samples: None,
+    on_step: OnStep = lambda _samples, _r2, _dead: None,
 ) -> list[TopKSAE]:
     """A trained autoencoder of each site, h ≈ b_dec + Σ z_i d_i with ‖d_i‖ = 1 and k or fewer z_i > 0.
 
     `read(i)` gives the states of chunk i, `sizes[i]` tokens of all sites; one chunk is held at a time, and read again
     in every epoch. All sites learn from the same tokens in the same `order`; `generators` draw their first atoms, the
     first chunk decides their scale. Same states, generators and thread count: same weights, also after an
-    interruption, if a `checkpoint` was written (every minute, and read if it is there). `on_batch` is called with the
-    tokens × sites of each step after it.
+    interruption, if a `checkpoint` was written (every minute, and read if it is there).
 
     Raises NormprobeError for a site whose states are all the same, or a loss that is no longer finite.
     """
     states = read(0)
     n_saes, _, d = states.shape
     scale, means = _scales(states, metadata), states.mean(dim=1, dtype=torch.float64)
+    variance = scale.square() * states.var(dim=1, correction=0).sum(dim=-1)
     atoms = torch.stack([random_atoms(d, settings.width, generator) for generator in generators])
     bias = (scale[:, None] * means).float()
     weights = Weights(atoms.clone(), torch.zeros(n_saes, settings.width), atoms, bias).to(device)
@@ -73,7 +75,7 @@ def train_together(
     if checkpoint is not None and checkpoint.exists():
         trainer.load(load_file(checkpoint, device=str(device)))
     factor, written = scale.float().to(device)[:, None, None], time.monotonic()
-    step, held = 0, 0
+    step, held, r2 = 0, 0, torch.zeros(n_saes)
     for number, n_steps in visits(sizes, settings.batch_size, steps, order):
         batches = shuffled(sizes[number], settings.batch_size, _child(order))
         for _ in range(n_steps):
@@ -82,12 +84,14 @@ def train_together(
                 if held != number:
                     del states
                     states, held = read(number), number
-                _check(trainer.step(factor * states[:, rows].to(device, torch.float32)), metadata, trainer)
+                loss = trainer.step(factor * states[:, rows].to(device, torch.float32)).cpu()
+                _check(loss, metadata, trainer)
+                r2 = 1 - loss / variance
                 if checkpoint is not None and time.monotonic() - written > CHECKPOINT_SECONDS:
                     with atomic_write(checkpoint) as unfinished:
                         save_file(trainer.state(), unfinished)
                     written = time.monotonic()
-            on_batch(n_saes * len(rows))
+            on_step(n_saes * len(rows), r2, trainer.dead.cpu())
     unit, scales = weights.unit().to(torch.device("cpu")), scale.float()
     trained = [
         topk_sae(

@@ -60,7 +60,8 @@ class TrainingPlan:
     @property
     def note(self) -> str:
         """The plan in words."""
-        hours = (self.flop / GPU_FLOPS + self.traffic / GPU_BANDWIDTH) / 3600
+        seconds = self.flop / GPU_FLOPS + self.traffic / GPU_BANDWIDTH
+        least = f"{seconds / 3600:.1f} h" if seconds > 1800 else f"{max(1, seconds):.0f} s"
         chunks = math.ceil(self.tokens / self.chunk_tokens)
         fits = self.layers_per_gpu
         gpus = (
@@ -72,7 +73,7 @@ class TrainingPlan:
         )
         return (
             f"Dictionaries: {self.layers} layers of {self.width:,} features, k {self.k}, {self.tokens:,} tokens: "
-            f"{self.flop:.1e} FLOP and {self.traffic:.1e} bytes moved, at least {hours:.2g} h on a GPU of "
+            f"{self.flop:.1e} FLOP and {self.traffic:.1e} bytes moved, at least {least} on a GPU of "
             f"{GPU_FLOPS / 1e12:.0f} TFLOP/s (float32) and {GPU_BANDWIDTH / 1e12:.2f} TB/s; "
             f"{self.layer_bytes / 1e9:.2g} GB a layer, {self.layers * self.layer_bytes / 1e9:.3g} GB in all; with "
             f"{GPU_BYTES / 1e9:.0f} GB {gpus}. States come in "

@@ -99,3 +99,17 @@ class Pipeline:
             published.unlink(missing_ok=True)
         if not run.is_current("evidence"):
             (run.path / FILES["report"].path).unlink(missing_ok=True)
+
+
+def follow(pipeline: Pipeline) -> None:
+    """Train the layers of a process that does not lead, in the stage saes that another one has begun.
+
+    Waits for it, and leaves everything else to the other. Returns at once if the stage is finished.
+    """
+    session, label = pipeline.session, pipeline.labels()["saes"]
+    while not session.run.resumes(label):
+        made = session.run.label("saes")
+        if made is not None and made.key == label.key:
+            return
+        time.sleep(1)
+    STAGES["saes"].fill(session, session.run.path / "saes.partial")

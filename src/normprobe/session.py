@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from normprobe.config import Study
 from normprobe.estimates import StudySizes
 from normprobe.layer_profile import LayerProfile
+from normprobe.ranks import ALONE, Rank
 from normprobe.runs.directory import Run
 from normprobe.runs.layout import FILES
 from normprobe.runs.tables import Tables
@@ -21,13 +22,15 @@ if TYPE_CHECKING:
 class Session:
     """A study and its run. Networks are opened when a stage first needs them, and stay open.
 
-    processes: workers of the stages that use several; None: one per core. progress: report on stderr.
+    processes: workers of the stages that use several; None: one per core. progress: report on stderr. rank: which of
+    several processes this is; only the first writes what belongs to the run.
     """
 
     study: Study
     run: Run
     progress: bool = True
     processes: int | None = None
+    rank: Rank = ALONE
     _opened: dict[str, OpenModel] = field(default_factory=dict)
 
     @property
@@ -60,7 +63,10 @@ class Session:
         if subject not in self._opened:
             self._opened[subject] = self._open(subject)
             opened = self._opened[subject]
-            self.run.identify(**{subject: opened.identity.to_dict()}, thinking=opened.chat.format.to_dict())
+            if self.rank.leads:
+                self.run.identify(
+                    **{subject: opened.identity.to_dict()}, thinking=opened.chat.format.to_dict()
+                )
         return self._opened[subject]
 
     def _open(self, subject: str) -> OpenModel:
@@ -70,7 +76,7 @@ class Session:
             return self.model().untrained(self.study.seed)
         settings = self.study.model.early_checkpoint if subject == "early" else self.study.model
         assert settings is not None
-        return open_for(settings, self.study.thinking)
+        return open_for(self.rank.placed(settings), self.study.thinking)
 
     @property
     def subjects(self) -> dict[str, OpenModel]:

@@ -102,7 +102,7 @@ def _fill_saes(session: Session, folder: Path) -> None:
     from normprobe.saes.stages import fill_saes
 
     _require_thinking(session)
-    if (of := session.study.saes.of) is not None:
+    if (of := session.study.saes.of) is not None and session.rank.leads:
         session.run.identify(dictionaries={"given": session.study.saes.given, "of the model": of})
     fill_saes(
         folder,
@@ -112,6 +112,7 @@ def _fill_saes(session: Session, folder: Path) -> None:
         seed=session.study.seed,
         memory=session.study.memory,
         progress=session.progress,
+        rank=session.rank,
     )
 
 

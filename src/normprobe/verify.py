@@ -37,15 +37,26 @@ def verify(study: Study, out: str | Path, *, progress: bool = True) -> Path:
 
 def run_until(stage: str, study: Study, out: Path, *, progress: bool = True) -> Run:
     """Run what is missing of a study up to a stage. Raises NormprobeError as `verify`."""
-    from normprobe.pipeline import Pipeline
+    from normprobe.errors import NormprobeError
+    from normprobe.pipeline import Pipeline, follow
+    from normprobe.ranks import Rank
     from normprobe.runs.atomic import refusing_disk_errors
     from normprobe.runs.directory import Run
     from normprobe.session import Session
 
-    pipeline, run = Pipeline(Session(study, Run(out), progress)), Run(out)
+    rank, run = Rank.of_environment(), Run(out)
+    if rank.total > 1 and (stage != "saes" or study.saes.trainer != "normprobe"):
+        raise NormprobeError(
+            f"expected one process, got {rank.total} of torchrun, which only train-saes with --sae-trainer normprobe "
+            "shares its work among; start it without torchrun"
+        )
+    pipeline = Pipeline(Session(study, run, progress and rank.leads, rank=rank))
     # What cannot run is refused before anything is written: settings, and every cell of the problems.
     pipeline.labels()
     pipeline.session.workload()
+    if not rank.leads:
+        follow(pipeline)
+        return run
     with refusing_disk_errors(out):
         if not out.exists():
             out.mkdir(parents=True)
@@ -111,8 +122,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def train_saes(argv: list[str] | None = None) -> None:
     """Command line of `normprobe train-saes`."""
+    from normprobe.ranks import Rank
+
     if command := _parse(TrainSaesCommand, argv, "train-saes", "saes"):
-        print(f"dictionaries: {run_until('saes', command.study, command.out)['saes'] / 'model'}")
+        run = run_until("saes", command.study, command.out)
+        if Rank.of_environment().leads:
+            print(f"dictionaries: {run['saes'] / 'model'}")
 
 
 def profile(argv: list[str] | None = None) -> None:

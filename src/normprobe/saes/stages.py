@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -16,6 +17,7 @@ from tqdm import tqdm
 from normprobe.config import SaeSettings
 from normprobe.errors import NormprobeError
 from normprobe.models.model import OpenModel
+from normprobe.ranks import ALONE, Rank
 from normprobe.runs.atomic import atomic_write, atomic_write_json
 from normprobe.runs.layout import FILES
 from normprobe.saes.activations import training_responses
@@ -30,7 +32,7 @@ from normprobe.saes.dictionary import (
     save,
 )
 from normprobe.saes.reductions import reduce_subject, work
-from normprobe.saes.train_subject import train_subject
+from normprobe.saes.train_subject import check_batch_fits, train_subject
 from normprobe.saes.training import generator_for
 
 GIVEN = "given.json"
@@ -47,6 +49,7 @@ def fill_saes(
     seed: int,
     memory: int | None = None,
     progress: bool = True,
+    rank: Rank = ALONE,
 ) -> None:
     """Write a dictionary per subject and layer, a random one of the same shape per layer, and training.parquet.
 
@@ -54,6 +57,8 @@ def fill_saes(
     Dictionaries that are given (see `normprobe.saes.dictionary`) are named in model/given.json; the controls are
     trained with their width and k. Without `settings.layers` every layer has one, or every layer of a given folder.
     memory: bytes above the weights that sampled states and reading may take together (None: as it is fastest).
+    rank: of several processes that call this with the same folder, each trains its layers; the first does the rest,
+    when it sees that all are there.
 
     Raises NormprobeError for layers that the model lacks, given dictionaries that do not fit, nothing to train on, or
     states that are not finite.
@@ -69,11 +74,16 @@ def fill_saes(
         unit_scale=True,
         disable=not progress,
     ) as bar:
-        if given is not None:
+        if given is not None and rank.leads:
             (folder / "model").mkdir(exist_ok=True)
             atomic_write_json(folder / "model" / GIVEN, {"given": given, "layers": chosen, "of": settings.of})
         for subject in trained:
-            train_subject(folder / subject, subjects[subject], paired, chosen, settings, seed, memory, bar)
+            train_subject(
+                folder / subject, subjects[subject], paired, chosen, settings, seed, memory, bar, rank
+            )
+        if not rank.leads:
+            return
+        _wait_for([layer_folder(folder / subject, layer) for subject, layer in product(trained, chosen)])
         for layer in chosen:
             place = layer_folder(folder / RANDOM, layer)
             if not place.exists():
@@ -90,16 +100,24 @@ def fill_saes(
         FILES["training"].write(folder, pd.DataFrame(rows, columns=columns))
 
 
+def _wait_for(places: Sequence[Path]) -> None:
+    """Until other processes have written these. torchrun ends this one if another fails."""
+    while not all(place.exists() for place in places):
+        time.sleep(1)
+
+
 def resolve_settings(settings: SaeSettings, model: OpenModel) -> tuple[list[int], SaeSettings]:
     """The layers that dictionaries read, and the settings with the shape of given ones.
 
-    Raises NormprobeError for layers that the model lacks and for given dictionaries that do not fit it.
+    Raises NormprobeError for layers that the model lacks, for given dictionaries that do not fit it, and if the states
+    of a batch do not fit into memory.
     """
     chosen = _layers(settings.layer_list, model.identity.n_layers)
-    if settings.given is None:
-        return chosen, settings
-    chosen = layers_of(settings.given, chosen)
-    return chosen, _like_given(settings.given, chosen, model, settings)
+    if settings.given is not None:
+        chosen = layers_of(settings.given, chosen)
+        settings = _like_given(settings.given, chosen, model, settings)
+    check_batch_fits(settings, model.identity, model.model.dtype, len(chosen))
+    return chosen, settings
 
 
 def fill_reductions(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,15 +14,15 @@ from tqdm import tqdm
 
 from normprobe.config import SaeSettings
 from normprobe.errors import NormprobeError
+from normprobe.models.identity import ModelIdentity
 from normprobe.models.model import OpenModel
+from normprobe.ranks import Rank
 from normprobe.saes.activations import chunks, draw_tokens, layer_groups, sample_states
 from normprobe.saes.dictionary import Dictionary, describe, layer_folder, save
 from normprobe.saes.training import generator_for, quality, train_sae, train_together
 
 if TYPE_CHECKING:
     from sae_lens import SAE, TopKTrainingSAE
-
-CHECKPOINT = "unfinished.safetensors"
 
 
 def train_subject(
@@ -33,20 +34,33 @@ def train_subject(
     seed: int,
     memory: int | None,
     bar: tqdm,
+    rank: Rank,
 ) -> None:
-    """Write every missing layer of one subject into `folder`; a layer's folder is there only when it is whole.
+    """Write every missing layer of one subject that is this process's; a layer's folder is there only when it is whole.
 
     Every subject and layer learns from the same tokens. memory: bytes above the weights that sampled states and
-    reading may take together. Raises NormprobeError as reading and training do, or if the states of a batch do not fit.
+    reading may take together. Raises NormprobeError as reading and training do.
     """
-    missing = [layer for layer in layers if not layer_folder(folder, layer).exists()]
+    own = rank.own(layers)
+    missing = [layer for layer in own if not layer_folder(folder, layer).exists()]
     if settings.trainer == "sae_lens":
-        bar.update((len(layers) - len(missing)) * settings.n_samples)
+        bar.update((len(own) - len(missing)) * settings.n_samples)
         _one_by_one(folder, opened, responses, missing, settings, seed, memory, bar)
     elif missing:
-        _together(folder, opened, responses, layers, settings, seed, memory, bar)
+        _together(folder, opened, responses, layers, settings, seed, memory, bar, rank)
     else:
-        bar.update(len(layers) * settings.n_samples)
+        bar.update(len(own) * settings.n_samples)
+
+
+def check_batch_fits(settings: SaeSettings, model: ModelIdentity, dtype: torch.dtype, n_layers: int) -> None:
+    """Raises NormprobeError if the states of one batch in all layers do not fit into the settings' memory."""
+    need = settings.batch_size * n_layers * model.d_model * dtype.itemsize
+    if settings.trainer == "normprobe" and need > settings.memory:
+        gib = math.ceil(1000 * need / 2**30) / 1000
+        raise NormprobeError(
+            f"expected memory for the states of a batch of {settings.batch_size:,} tokens in {n_layers} layers "
+            f"({gib} GiB), got {settings.memory_gb}; give --memory-gb {gib} or more, or fewer layers"
+        )
 
 
 def _one_by_one(
@@ -84,48 +98,48 @@ def _together(
     seed: int,
     memory: int | None,
     bar: tqdm,
+    rank: Rank,
 ) -> None:
-    """All layers in one training, over as many chunks of the sampled tokens as their states need."""
+    """All layers of this process in one training, over as many chunks of the sampled tokens as the states of all need.
+
+    What a layer learns does not depend on which layers are trained with it.
+    """
+    own = rank.own(layers)
     of_token = len(layers) * opened.identity.d_model * opened.model.dtype.itemsize
-    size, batch = settings.memory // of_token, settings.batch_size
-    if size < batch:
-        need = batch * of_token / 2**30
-        raise NormprobeError(
-            f"expected memory for the states of a batch of {batch:,} tokens in {len(layers)} layers ({need:.2g} GiB), "
-            f"got {settings.memory_gb:.2g}; give --memory-gb {need:.2g} or more, or fewer layers"
-        )
+    size = settings.memory // of_token
     rows = draw_tokens(responses, settings.n_samples, generator_for(seed, "tokens"))
     parts = chunks(responses, rows, size, generator_for(seed, "chunks"))
 
     def read(number: int) -> Float[torch.Tensor, "sae row d"]:
         part = parts[number]
         reading = memory and max(memory - len(part.rows) * of_token, 1)
-        return sample_states(opened, part.responses, part.rows, layers, folder.name, reading)
+        return sample_states(opened, part.responses, part.rows, own, folder.name, reading)
 
     def shown(samples: int, r2: Float[torch.Tensor, " sae"], dead: Float[torch.Tensor, " sae"]) -> None:
         worst = int(r2.argmin())
         bar.set_postfix_str(
-            f"R² {r2.mean():.3f}, least {r2[worst]:.3f} in layer {layers[worst]}, dead {dead.mean():.0%}",
+            f"R² {r2.mean():.3f}, least {r2[worst]:.3f} in layer {own[worst]}, dead {dead.mean():.0%}",
             refresh=False,
         )
         bar.update(samples)
 
     folder.mkdir(exist_ok=True)
+    checkpoint = folder / f"unfinished_{rank.number}_of_{rank.total}.safetensors"
     saes = train_together(
         read,
         [len(part.rows) for part in parts],
         settings,
-        [describe(opened.identity, layer, folder.name, seed) for layer in layers],
-        [generator_for(seed, folder.name, layer) for layer in layers],
+        [describe(opened.identity, layer, folder.name, seed) for layer in own],
+        [generator_for(seed, folder.name, layer) for layer in own],
         generator_for(seed, folder.name, "order"),
         opened.device,
-        checkpoint=folder / CHECKPOINT,
+        checkpoint=checkpoint,
         on_step=shown,
     )
-    for sae, states, layer in zip(saes, read(0), layers, strict=True):
+    for sae, states, layer in zip(saes, read(0), own, strict=True):
         if not layer_folder(folder, layer).exists():
             _save(sae, states, layer_folder(folder, layer))
-    (folder / CHECKPOINT).unlink(missing_ok=True)
+    checkpoint.unlink(missing_ok=True)
 
 
 def _save(sae: SAE[Any] | TopKTrainingSAE, states: Float[torch.Tensor, "row d"], place: Path) -> None:

@@ -66,7 +66,7 @@ def train_together(
     states = read(0)
     n_saes, _, d = states.shape
     scale, means = _scales(states, metadata), states.mean(dim=1, dtype=torch.float64)
-    variance = scale.square() * states.var(dim=1, correction=0).sum(dim=-1)
+    variance = scale.square() * torch.stack([h.float().var(dim=0, correction=0).sum() for h in states])
     atoms = torch.stack([random_atoms(d, settings.width, generator) for generator in generators])
     bias = (scale[:, None] * means).float()
     weights = Weights(atoms.clone(), torch.zeros(n_saes, settings.width), atoms, bias).to(device)

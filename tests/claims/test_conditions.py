@@ -53,8 +53,12 @@ def test_shares_are_counted_by_mode():
     [
         ("think", {"thought_start": -1}, "in think only 0 of 8 responses hold a thought"),
         ("no_think", {"leaked": True}, "in no_think 8 of 8 responses think although the thought was closed"),
-        ("filler", {"truncated": True}, "in filler 8 of 8 responses are cut off before their end"),
-        ("think", {"finish": "length"}, "in think 8 of 8 responses are cut off before their end"),
+        (
+            "filler",
+            {"truncated": True},
+            "in filler 8 of 8 responses are cut off, or end within their thought",
+        ),
+        ("think", {"finish": "length"}, "in think 8 of 8 responses are cut off, or end within their thought"),
     ],
 )
 def test_what_fails_says_so_in_a_line(mode, change, line):

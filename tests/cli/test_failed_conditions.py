@@ -9,7 +9,7 @@ from normprobe.report.findings import read_evidence
 SIZES = "--n-sae 8 --n-select 8 --n-measure 40 --width 16 --n-samples 512".split()
 SHORT = ["--max-new-tokens", "31"]
 """More than half of tiny-thinker's thoughts are longer."""
-LINE = "responses are cut off before their end"
+LINE = "responses are cut off, or end within their thought"
 
 
 def test_a_run_whose_thoughts_are_cut_off_ends_in_a_line_or_goes_on_with_a_mark(tmp_path, capsys):

@@ -49,7 +49,10 @@ def failures(conditions: pd.DataFrame) -> Mapping[str, str]:
             and row["thought"] <= _MOST,
             f"{counts['leaked']} of {n} responses think although the thought was closed": row["leaked"]
             > _MOST,
-            f"{counts['truncated']} of {n} responses are cut off before their end": row["truncated"] > _MOST,
+            f"{counts['truncated']} of {n} responses are cut off, or end within their thought": row[
+                "truncated"
+            ]
+            > _MOST,
         }
         if what := [fault for fault, holds in faults.items() if holds]:
             found[mode] = f"in {mode} {' and '.join(what)}"

@@ -32,7 +32,7 @@ from normprobe.saes.dictionary import (
     save,
 )
 from normprobe.saes.reductions import reduce_subject, work
-from normprobe.saes.train_subject import check_batch_fits, train_subject
+from normprobe.saes.train_subject import SubjectTraining, check_batch_fits
 from normprobe.saes.training import generator_for
 
 GIVEN = "given.json"
@@ -68,7 +68,7 @@ def fill_saes(
     trained = [subject for subject in subjects if subject != "model" or given is None]
     paired = training_responses(responses) if trained else responses
     with tqdm(
-        total=len(trained) * len(chosen) * settings.n_samples,
+        total=len(trained) * len(rank.own(chosen)) * settings.n_samples,
         desc="train SAEs",
         unit="token",
         unit_scale=True,
@@ -78,9 +78,8 @@ def fill_saes(
             (folder / "model").mkdir(exist_ok=True)
             atomic_write_json(folder / "model" / GIVEN, {"given": given, "layers": chosen, "of": settings.of})
         for subject in trained:
-            train_subject(
-                folder / subject, subjects[subject], paired, chosen, settings, seed, memory, bar, rank
-            )
+            opened, into = subjects[subject], folder / subject
+            SubjectTraining(into, opened, paired, chosen, settings, seed, memory, rank).run(bar)
         if not rank.leads:
             return
         _wait_for([layer_folder(folder / subject, layer) for subject, layer in product(trained, chosen)])

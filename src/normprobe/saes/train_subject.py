@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from tqdm import tqdm
 
 from normprobe.config import SaeSettings
@@ -25,31 +27,105 @@ if TYPE_CHECKING:
     from sae_lens import SAE, TopKTrainingSAE
 
 
-def train_subject(
-    folder: Path,
-    opened: OpenModel,
-    responses: pd.DataFrame,
-    layers: Sequence[int],
-    settings: SaeSettings,
-    seed: int,
-    memory: int | None,
-    bar: tqdm,
-    rank: Rank,
-) -> None:
-    """Write every missing layer of one subject that is this process's; a layer's folder is there only when it is whole.
+@dataclass(frozen=True)
+class SubjectTraining:
+    """The training of one subject's dictionaries at `layers`, into `folder`.
 
-    Every subject and layer learns from the same tokens. memory: bytes above the weights that sampled states and
-    reading may take together. Raises NormprobeError as reading and training do.
+    Every subject and layer learns from the same tokens of `responses`. memory: bytes above the weights that sampled
+    states and reading may take together. rank: which of the layers are this process's.
     """
-    own = rank.own(layers)
-    missing = [layer for layer in own if not layer_folder(folder, layer).exists()]
-    if settings.trainer == "sae_lens":
-        bar.update((len(own) - len(missing)) * settings.n_samples)
-        _one_by_one(folder, opened, responses, missing, settings, seed, memory, bar)
-    elif missing:
-        _together(folder, opened, responses, layers, settings, seed, memory, bar, rank)
-    else:
-        bar.update(len(own) * settings.n_samples)
+
+    folder: Path
+    opened: OpenModel
+    responses: pd.DataFrame
+    layers: Sequence[int]
+    settings: SaeSettings
+    seed: int
+    memory: int | None
+    rank: Rank
+
+    def run(self, bar: tqdm) -> None:
+        """Write every layer of this process that is missing; a layer's folder is there only when it is whole.
+
+        Raises NormprobeError as reading and training do.
+        """
+        own = self.rank.own(self.layers)
+        missing = [layer for layer in own if not layer_folder(self.folder, layer).exists()]
+        if missing and self.settings.trainer == "normprobe":
+            self._together(own, bar)
+            return
+        bar.update((len(own) - len(missing)) * self.settings.n_samples)
+        self._one_by_one(missing, bar)
+
+    def _one_by_one(self, missing: Sequence[int], bar: tqdm) -> None:
+        """Each layer by itself; as many layers are read at once as their sampled states fit into memory."""
+        settings, of_token = self.settings, self._bytes_per_layer
+        rows = self._tokens(min(settings.n_samples, settings.memory // of_token))
+        for group in layer_groups(missing, len(rows) * of_token, settings.memory):
+            of_layers = self._read(self.responses, rows, group, len(group) * len(rows) * of_token)
+            for states, layer in zip(of_layers, group, strict=True):
+                metadata, generator = self._metadata(layer), self._generator(layer)
+                sae = train_sae(states, settings, metadata, generator, self.opened.device, bar.update)
+                _save(sae, states, layer_folder(self.folder, layer))
+
+    def _together(self, own: Sequence[int], bar: tqdm) -> None:
+        """All layers of this process in one training, over as many chunks of the tokens as the states of all need.
+
+        What a layer learns does not depend on which layers are trained with it.
+        """
+        of_token = len(self.layers) * self._bytes_per_layer
+        rows, order = self._tokens(self.settings.n_samples), generator_for(self.seed, "chunks")
+        parts = chunks(self.responses, rows, self.settings.memory // of_token, order)
+
+        def read(number: int) -> Float[torch.Tensor, "sae row d"]:
+            part = parts[number]
+            return self._read(part.responses, part.rows, own, len(part.rows) * of_token)
+
+        def shown(samples: int, r2: Float[torch.Tensor, " sae"], dead: Float[torch.Tensor, " sae"]) -> None:
+            worst = int(r2.argmin())
+            least = f"least {r2[worst]:.3f} in layer {own[worst]}"
+            bar.set_postfix_str(f"R² {r2.mean():.3f}, {least}, dead {dead.mean():.0%}", refresh=False)
+            bar.update(samples)
+
+        self.folder.mkdir(exist_ok=True)
+        checkpoint = self.folder / f"unfinished_{self.rank.number}_of_{self.rank.total}.safetensors"
+        saes = train_together(
+            read,
+            [len(part.rows) for part in parts],
+            self.settings,
+            [self._metadata(layer) for layer in own],
+            [self._generator(layer) for layer in own],
+            generator_for(self.seed, self.folder.name, "order"),
+            self.opened.device,
+            checkpoint=checkpoint,
+            on_step=shown,
+        )
+        for sae, states, layer in zip(saes, read(0), own, strict=True):
+            if not layer_folder(self.folder, layer).exists():
+                _save(sae, states, layer_folder(self.folder, layer))
+        checkpoint.unlink(missing_ok=True)
+
+    @property
+    def _bytes_per_layer(self) -> int:
+        """Of one token's state."""
+        return self.opened.identity.d_model * self.opened.model.dtype.itemsize
+
+    def _tokens(self, n: int) -> Int[np.ndarray, " row"]:
+        return draw_tokens(self.responses, n, generator_for(self.seed, "tokens"))
+
+    def _read(
+        self, responses: pd.DataFrame, rows: Int[np.ndarray, " row"], layers: Sequence[int], held: int
+    ) -> Float[torch.Tensor, "sae row d"]:
+        """States, which take `held` bytes of the memory."""
+        reading = self.memory and max(self.memory - held, 1)
+        return sample_states(self.opened, responses, rows, layers, self.folder.name, reading)
+
+    def _metadata(self, layer: int) -> dict[str, Any]:
+        return describe(self.opened.identity, layer, self.folder.name, self.seed)
+
+    def _generator(self, layer: int) -> torch.Generator:
+        """One of its own: a resumed layer comes out as it would have without the interruption."""
+        return generator_for(self.seed, self.folder.name, layer)
 
 
 def check_batch_fits(settings: SaeSettings, model: ModelIdentity, dtype: torch.dtype, n_layers: int) -> None:
@@ -61,85 +137,6 @@ def check_batch_fits(settings: SaeSettings, model: ModelIdentity, dtype: torch.d
             f"expected memory for the states of a batch of {settings.batch_size:,} tokens in {n_layers} layers "
             f"({gib} GiB), got {settings.memory_gb}; give --memory-gb {gib} or more, or fewer layers"
         )
-
-
-def _one_by_one(
-    folder: Path,
-    opened: OpenModel,
-    responses: pd.DataFrame,
-    missing: Sequence[int],
-    settings: SaeSettings,
-    seed: int,
-    memory: int | None,
-    bar: tqdm,
-) -> None:
-    """Each layer by itself; as many layers are read at once as their sampled states fit into memory."""
-    bytes_per_token = opened.identity.d_model * opened.model.dtype.itemsize
-    n = min(settings.n_samples, settings.memory // bytes_per_token)
-    rows = draw_tokens(responses, n, generator_for(seed, "tokens"))
-    for group in layer_groups(missing, len(rows) * bytes_per_token, settings.memory):
-        reading = memory and max(memory - len(group) * len(rows) * bytes_per_token, 1)
-        for states, layer in zip(
-            sample_states(opened, responses, rows, group, folder.name, reading), group, strict=True
-        ):
-            # A generator of its own: a resumed layer comes out as it would have without the interruption.
-            generator = generator_for(seed, folder.name, layer)
-            metadata = describe(opened.identity, layer, folder.name, seed)
-            sae = train_sae(states, settings, metadata, generator, opened.device, bar.update)
-            _save(sae, states, layer_folder(folder, layer))
-
-
-def _together(
-    folder: Path,
-    opened: OpenModel,
-    responses: pd.DataFrame,
-    layers: Sequence[int],
-    settings: SaeSettings,
-    seed: int,
-    memory: int | None,
-    bar: tqdm,
-    rank: Rank,
-) -> None:
-    """All layers of this process in one training, over as many chunks of the sampled tokens as the states of all need.
-
-    What a layer learns does not depend on which layers are trained with it.
-    """
-    own = rank.own(layers)
-    of_token = len(layers) * opened.identity.d_model * opened.model.dtype.itemsize
-    size = settings.memory // of_token
-    rows = draw_tokens(responses, settings.n_samples, generator_for(seed, "tokens"))
-    parts = chunks(responses, rows, size, generator_for(seed, "chunks"))
-
-    def read(number: int) -> Float[torch.Tensor, "sae row d"]:
-        part = parts[number]
-        reading = memory and max(memory - len(part.rows) * of_token, 1)
-        return sample_states(opened, part.responses, part.rows, own, folder.name, reading)
-
-    def shown(samples: int, r2: Float[torch.Tensor, " sae"], dead: Float[torch.Tensor, " sae"]) -> None:
-        worst = int(r2.argmin())
-        bar.set_postfix_str(
-            f"R² {r2.mean():.3f}, least {r2[worst]:.3f} in layer {own[worst]}, dead {dead.mean():.0%}",
-            refresh=False,
-        )
-        bar.update(samples)
-
-    folder.mkdir(exist_ok=True)
-    checkpoint = folder / f"unfinished_{rank.number}_of_{rank.total}.safetensors"
-    saes = train_together(
-        read,
-        [len(part.rows) for part in parts],
-        settings,
-        [describe(opened.identity, layer, folder.name, seed) for layer in own],
-        [generator_for(seed, folder.name, layer) for layer in own],
-        generator_for(seed, folder.name, "order"),
-        opened.device,
-        checkpoint=checkpoint,
-        on_step=shown,
-    )
-    for sae, states, layer in zip(saes, read(0), own, strict=True):
-        if not layer_folder(folder, layer).exists():
-            _save(sae, states, layer_folder(folder, layer))
-    checkpoint.unlink(missing_ok=True)
 
 
 def _save(sae: SAE[Any] | TopKTrainingSAE, states: Float[torch.Tensor, "row d"], place: Path) -> None:

@@ -59,15 +59,6 @@ def check_ratios(result, table):
     assert set(result["same_tokens"].values()) == {1.0}
 
 
-def test_the_tables_of_the_repository_show_its_results(policies):
-    files = sorted((ROOT / "benchmarks" / "results").glob("*.jsonl"))
-    assert files
-    for file in files:
-        results = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-        table = "\n".join(map(policies.as_markdown, results))
-        assert file.with_suffix(".md").read_text(encoding="utf-8").strip() == table.strip()
-
-
 def test_a_ratio_is_taken_within_its_round(policies):
     import numpy as np
 

@@ -51,14 +51,13 @@ def trained_by(trainer: str, states: torch.Tensor, seed: int = 0):
     return together(torch.stack([states.flip(1), states]), seed=seed)[1]
 
 
-def together(both: torch.Tensor, *, parts: int = 1, seed: int = 0, settings=SETTINGS, **options):
+def together(both: torch.Tensor, *, parts=1, seed=0, order_seed=None, settings=SETTINGS, **options):
     """Autoencoders of two sites, called layers 3 and 7, from states that come in so many parts."""
     split = both.tensor_split(parts, dim=1)
     generators, metadata = [generator_for(seed, i) for i in range(2)], [{"layer": 3}, {"layer": 7}]
     sizes = [part.shape[1] for part in split]
-    return train_together(
-        split.__getitem__, sizes, settings, metadata, generators, generator_for(seed, "order"), CPU, **options
-    )
+    order = generator_for(seed if order_seed is None else order_seed, "order")
+    return train_together(split.__getitem__, sizes, settings, metadata, generators, order, CPU, **options)
 
 
 @pytest.fixture(scope="module", params=["normprobe", "sae_lens"])
@@ -209,6 +208,20 @@ def test_states_in_chunks_teach_as_much(trained_together, states):
     in_chunks = together(torch.stack([states.flip(1), states]), parts=4)[1]
     found, expected = (quality(Dictionary.of(sae), states)["r2"] for sae in (in_chunks, trained_together))
     assert found == pytest.approx(expected, abs=0.02)
+
+
+def test_several_seeds_in_one_training_are_what_each_gives_alone(states):
+    both = torch.stack([states.flip(1), states])
+    alone = [sae for seed in (0, 1) for sae in together(both, seed=seed, order_seed=5)]
+    generators = [generator_for(seed, i) for seed in (0, 1) for i in range(2)]
+    metadata = [{"layer": layer} for _ in range(2) for layer in (3, 7)]
+    found = train_together(
+        lambda _: both, [4000], SETTINGS, metadata, generators, generator_for(5, "order"), CPU
+    )
+    for sae, expected in zip(found, alone, strict=True):
+        for name, value in expected.state_dict().items():
+            assert torch.equal(value, sae.state_dict()[name]), name
+    assert not torch.equal(found[0].W_dec, found[2].W_dec)
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=6), st.integers(1, 20), st.integers(1, 60))

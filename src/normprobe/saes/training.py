@@ -43,7 +43,7 @@ def generator_for(*key: object) -> torch.Generator:
 
 
 def train_together(
-    read: Callable[[int], Float[torch.Tensor, "sae row d"]],
+    read: Callable[[int], Float[torch.Tensor, "site row d"]],
     sizes: Sequence[int],
     settings: SaeSettings,
     metadata: Sequence[dict[str, Any]],
@@ -61,20 +61,25 @@ def train_together(
     first chunk decides their scale. Same states, generators and thread count: same weights, also after an
     interruption, if a `checkpoint` was written (every minute, and read if it is there).
 
+    With `metadata` and `generators` of several seeds, all sites of the first, then all of the next, a site has as many
+    autoencoders, which differ in their first atoms alone.
+
     Raises NormprobeError for a site whose states are all the same, or a loss that is no longer finite.
     """
     states = read(0)
-    n_saes, _, d = states.shape
-    scale, means = _scales(states, metadata), states.mean(dim=1, dtype=torch.float64)
-    variance = scale.square() * torch.stack([h.float().var(dim=0, correction=0).sum() for h in states])
+    (n_sites, _, d), n_saes = states.shape, len(metadata)
+    seeds = n_saes // n_sites
+    scale, means = _scales(states, metadata).repeat(seeds), states.mean(dim=1, dtype=torch.float64)
+    variance = torch.stack([h.float().var(dim=0, correction=0).sum() for h in states]).repeat(seeds)
+    variance *= scale.square()
     atoms = torch.stack([random_atoms(d, settings.width, generator) for generator in generators])
-    bias = (scale[:, None] * means).float()
+    bias = (scale[:, None] * means.repeat(seeds, 1)).float()
     weights = Weights(atoms.clone(), torch.zeros(n_saes, settings.width), atoms, bias).to(device)
     steps = max(1, settings.n_samples // settings.batch_size)
     trainer = TopKTrainer(weights, settings.k, steps, learning_rate(settings.width))
     if checkpoint is not None and checkpoint.exists():
         trainer.load(load_file(checkpoint, device=str(device)))
-    factor, written = scale.float().to(device)[:, None, None], time.monotonic()
+    factor, written = scale.float().to(device).view(seeds, n_sites, 1, 1), time.monotonic()
     step, held, r2 = 0, 0, torch.zeros(n_saes)
     for number, n_steps in visits(sizes, settings.batch_size, steps, order):
         batches = shuffled(sizes[number], settings.batch_size, _child(order))
@@ -84,7 +89,8 @@ def train_together(
                 if held != number:
                     del states
                     states, held = read(number), number
-                loss = trainer.step(factor * states[:, rows].to(device, torch.float32)).cpu()
+                of_sites = states[:, rows].to(device, torch.float32)
+                loss = trainer.step((factor * of_sites).flatten(0, 1)).cpu()
                 _check(loss, metadata, trainer)
                 r2 = 1 - loss / variance
                 if checkpoint is not None and time.monotonic() - written > CHECKPOINT_SECONDS:
@@ -144,7 +150,7 @@ def _scales(
     states: Float[torch.Tensor, "sae row d"], metadata: Sequence[dict[str, Any]]
 ) -> Float[torch.Tensor, " sae"]:
     """What brings each site's states to a mean norm of √d. Raises NormprobeError for a site that never changes."""
-    for of_site, described in zip(states, metadata, strict=True):
+    for of_site, described in zip(states, metadata, strict=False):  # of several seeds, the first
         if bool((of_site == of_site[0]).all()):
             raise NormprobeError(
                 f"expected states that differ, got the same at all {len(of_site):,} tokens in layer "

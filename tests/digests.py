@@ -26,7 +26,7 @@ from normprobe.cli import main
 from normprobe.runs.layout import FILES
 
 DIGESTS = Path(__file__).with_name("digests.json")
-STUDY = "--n-sae 16 --n-select 16 --n-measure 24 --width 32 --n-samples 1024".split()
+STUDY = "--n-sae 16 --n-select 16 --n-measure 24 --width 32 --n-samples 1024 --sae-trainer sae_lens".split()
 
 
 def run_study(out: Path) -> Path:

@@ -26,7 +26,7 @@ RIGHT = r'"response": "[^"]*</think> answer : 8"'
 PRINTS = {
     ".venv/bin/normprobe --help": "|".join(COMMANDS),
     ".venv/bin/normprobe doctor tiny-thinker": r"think +documented: keywords {'enable_thinking': True}",
-    ".venv/bin/normprobe train-saes --sae-trainer normprobe --dry-run": r"Dictionaries: 12 layers .* they fit on one",
+    ".venv/bin/normprobe train-saes --dry-run": r"Dictionaries: 12 layers .* they fit on one",
     ".venv/bin/normprobe theorem": r"(\d+) of \1 steps hold: the theorem is proved",
     ".venv/bin/normprobe theorem --json": '"holds": true',
     f".venv/bin/normprobe generate {CHAIN}": RIGHT,

@@ -153,7 +153,7 @@ class SaeSettings(Settings, section="saes"):
     """tokens shown to each dictionary in training, repeats counted"""
     batch_size: Annotated[int, arg(name="sae-batch-size")] = 256
     """tokens of one training step"""
-    trainer: Annotated[Literal["normprobe", "sae_lens"], arg(name="sae-trainer")] = "sae_lens"
+    trainer: Annotated[Literal["normprobe", "sae_lens"], arg(name="sae-trainer")] = "normprobe"
     """what trains: ours, all layers in one step, or SAELens's, one layer after another (the reference)"""
     memory_gb: int | float = 0.5
     """sampled states held at once, all layers together: ours reads them in chunks, SAELens's trainer samples fewer"""

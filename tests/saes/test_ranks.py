@@ -12,7 +12,7 @@ from normprobe.ranks import Rank
 from normprobe.verify import main, train_saes
 
 SIZES = "--n-sae 16 --n-select 8 --n-measure 8 --max-new-tokens 40 --width 32 --k 4 --n-samples 1000 ".split()
-OURS = ["--layers", "2,5,11", "--sae-trainer", "normprobe", "--memory-gb", "0.0004"]  # several chunks
+OURS = ["--layers", "2,5,11", "--memory-gb", "0.0004"]  # several chunks
 
 
 def test_two_processes_train_what_one_trains(tmp_path, monkeypatch):

@@ -38,7 +38,7 @@ def test_two_processes_train_what_one_trains(tmp_path, monkeypatch):
     assert again.returncode == 0, again.stderr
 
 
-@pytest.mark.parametrize("command, words", [(train_saes, []), (main, OURS)])
+@pytest.mark.parametrize("command, words", [(train_saes, ["--sae-trainer", "sae_lens"]), (main, OURS)])
 def test_what_several_processes_cannot_share_is_refused(tmp_path, monkeypatch, command, words, capsys):
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert run_main(command, [*SIZES, *words, "--out", str(tmp_path / "run")]) == 2

@@ -130,6 +130,7 @@ def test_another_study_in_the_directory_hides_what_was_of_the_first(run):
     assert Tables(run).has("method_treatments")
     assert is_audited(run)
     assert (run / "layer_profile.json").exists()
+    (run / "features.html").touch()
     pipeline_of(run, changed_study(seed=1)).begin()
     tables = Tables(run)
     assert not tables.has("method_treatments")
@@ -139,6 +140,7 @@ def test_another_study_in_the_directory_hides_what_was_of_the_first(run):
         read_evidence(run)
     assert not (run / "layer_profile.json").exists()
     assert not (run / "report.html").exists()
+    assert not (run / "features.html").exists()
     # The first study again finds all of it as it was.
     pipeline_of(run).begin()
     assert Tables(run).has("method_treatments")

@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "profile": ("verify:profile", "measure the layer profile that steers a model"),
     "evaluate": ("evaluate:main", "try the three methods on a run's model, at equal compute"),
     "audit": ("evaluate:audit", "audit a run: null networks, planted effects, coverage, power"),
+    "features": ("evaluate:features", "write pages on reasoning features: do single tokens trigger them?"),
     "report": ("report.__main__:main", "write the report of a run again"),
     "generate": ("generate:main", "answer questions, plainly or under a policy: ALRR, ERSS, suppression"),
     "lm-eval": (

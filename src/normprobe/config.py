@@ -240,6 +240,16 @@ class AuditSettings(Settings, section="audit"):
 
 
 @dataclass(frozen=True)
+class FeatureSettings(Settings, section="features"):
+    """Which features get a page, and how thoroughly they are tried."""
+
+    per_layer: int = 5
+    """reasoning features of each layer, the clearest first; as many controls come with them"""
+    n_injected: int = 128
+    """no_think responses that tokens are inserted into"""
+
+
+@dataclass(frozen=True)
 class Study(Settings):
     """All settings of a run."""
 
@@ -252,6 +262,7 @@ class Study(Settings):
     experiments: OmitArgPrefixes[ExperimentSettings] = field(default_factory=ExperimentSettings)
     methods: Fixed[Suppress[MethodSettings]] = field(default_factory=MethodSettings)
     audit: Fixed[Suppress[AuditSettings]] = field(default_factory=AuditSettings)
+    features: Fixed[Suppress[FeatureSettings]] = field(default_factory=FeatureSettings)
     seed: int = 0
     """of everything random"""
     allow_failed_conditions: bool = False
@@ -302,5 +313,6 @@ QUICK: Mapping[str, Mapping[str, int]] = {
     "saes": {"width": 256, "n_samples": 20_000},
     "methods": {"tune": 8, "test": 24, "samples": 3},
     "audit": {"nulls": 4, "trained": 0, "problems": 24, "samples": 50, "sae_samples": 4_000},
+    "features": {"per_layer": 2, "n_injected": 16},
 }
 """`--quick`: sizes that show that everything works, in about two minutes. Too small for verdicts."""

@@ -31,6 +31,7 @@ RATES: Mapping[str, float] = {
     "tasks": 5e3,
     "evidence": 4.0,
     "audit": 0.14,
+    "features": 1e4,
 }
 """Units of `work` per second, of tiny-thinker on one core, where the run has not measured its own."""
 _PYTHON_GB = 0.7
@@ -142,6 +143,8 @@ class StudySizes:
                 return 1.0 * (answers + part * (20 + 3 * s.methods.samples)) * s.max_new_tokens
             case "evidence":
                 return float(self.n["measure"])
+            case "features":
+                return tokens + 4.0 * layers * s.features.per_layer * s.features.n_injected * s.max_new_tokens
             case _:
                 return (s.audit.nulls + 10 * s.audit.trained) * s.audit.problems / 40 + s.audit.samples / 50
 
@@ -160,9 +163,9 @@ class StudySizes:
             return _PYTHON_GB
         if self.shape is None or self.reading is None:
             return None
-        reads = stage in ("traces", "saes", "reductions", "audit")
+        reads = stage in ("traces", "saes", "reductions", "audit", "features")
         held = self.study.saes.memory_gb if stage == "saes" else 0.0
-        networks = (self.subjects if reads else 1) * self.shape.bytes / 1e9
+        networks = (self.subjects if reads and stage != "features" else 1) * self.shape.bytes / 1e9
         return _PYTHON_GB + networks + held + (self.reading.peak / 1e9 if reads else 0.0)
 
 

@@ -1,8 +1,8 @@
-"""Add to a finished run: `normprobe evaluate RUN` tries the three methods, `normprobe audit RUN` tests the verdicts.
+"""Add to a finished run: `normprobe evaluate RUN` tries the methods, `audit` the verdicts, `features` the features.
 
-Both read the run's own config.yaml and change their own section of it: `evaluate` asks whether ALRR, ERSS and LRS
+Each reads the run's own config.yaml and changes its own section of it: `evaluate` asks whether ALRR, ERSS and LRS
 improve accuracy at equal compute and on held-out problems, `audit` whether the verdicts would fail where they should
-and succeed where an effect is there.
+and succeed where an effect is there, `features` whether single tokens trigger the reasoning features.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from normprobe.config import QUICK, AuditSettings, MethodSettings, Study
+from normprobe.config import QUICK, AuditSettings, FeatureSettings, MethodSettings, Study
 from normprobe.console import parse, run_main
 from normprobe.study_file import changed, read_study
 
@@ -31,26 +31,39 @@ class RunCommand:
     """a run directory of normprobe verify, such as runs/tiny-thinker"""
     quick: bool = False
     """sizes that show that everything works, too small to tell"""
-    processes: Annotated[int | None, arg(metavar="INT")] = None
-    """worker processes (one per core)"""
     dry_run: bool = False
     """list what would run, why, and about how long it takes"""
 
 
 @dataclass(frozen=True)
-class EvaluateCommand(RunCommand):
+class ParallelCommand(RunCommand):
+    """The same by several processes."""
+
+    processes: Annotated[int | None, arg(metavar="INT")] = None
+    """worker processes (one per core)"""
+
+
+@dataclass(frozen=True)
+class EvaluateCommand(ParallelCommand):
     """Try the three methods on a run's model, at equal compute and on held-out problems: do they help?"""
 
     methods: OmitArgPrefixes[MethodSettings] = field(default_factory=MethodSettings)
 
 
 @dataclass(frozen=True)
-class AuditCommand(RunCommand):
+class AuditCommand(ParallelCommand):
     """Audit a run: null networks, planted effects, coverage, power."""
 
     strict: bool = False
     """exit with 1 if the audit fails"""
     audit: OmitArgPrefixes[AuditSettings] = field(default_factory=AuditSettings)
+
+
+@dataclass(frozen=True)
+class FeaturesCommand(RunCommand):
+    """Write a page on the clearest reasoning features of each layer: do single tokens trigger them?"""
+
+    features: OmitArgPrefixes[FeatureSettings] = field(default_factory=FeatureSettings)
 
 
 _Command = TypeVar("_Command", bound=RunCommand)
@@ -93,6 +106,21 @@ def audit(argv: list[str] | None = None) -> int:
     return 1 if command.strict and found.faults() else 0
 
 
+def features(argv: list[str] | None = None) -> None:
+    """Command line of `normprobe features`."""
+    command, study = _parse(FeaturesCommand, argv, "features", "features")
+    session = _run(command, replace(study, features=command.features), "features")
+    if session is None:
+        return
+    from normprobe.report.feature_pages import summary_text, write_pages
+    from normprobe.report.html import write_report
+
+    print(summary_text(session.tables))
+    print(f"pages: {write_pages(session.tables)}")
+    if session.run.is_current("evidence"):
+        print(f"report: {write_report(command.run)}")
+
+
 def _run(command: RunCommand, study: Study, *targets: str) -> Session | None:
     """Run what is missing of these stages; with --dry-run, list it and return None."""
     from normprobe.dry_run import stage_table
@@ -100,7 +128,8 @@ def _run(command: RunCommand, study: Study, *targets: str) -> Session | None:
     from normprobe.runs.directory import Run
     from normprobe.session import Session
 
-    session = Session(study, Run(command.run), processes=command.processes)
+    processes = command.processes if isinstance(command, ParallelCommand) else None
+    session = Session(study, Run(command.run), processes=processes)
     if command.dry_run:
         print(stage_table(session, *targets))
         return None

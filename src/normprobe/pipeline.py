@@ -97,6 +97,8 @@ class Pipeline:
             atomic_write_text(published, profile.read_text(encoding="utf-8"))
         else:
             published.unlink(missing_ok=True)
+        if not run.is_current("features"):
+            (run.path / FILES["features_html"].path).unlink(missing_ok=True)
         if not run.is_current("evidence"):
             (run.path / FILES["report"].path).unlink(missing_ok=True)
 

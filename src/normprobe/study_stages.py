@@ -199,6 +199,25 @@ def _fill_audit(session: Session, folder: Path) -> None:
     fill_audit(folder, inputs, processes=session.processes, progress=session.progress)
 
 
+def _fill_features(session: Session, folder: Path) -> None:
+    from normprobe.feature_pages.stage import fill_features
+    from normprobe.saes.stages import load_reader
+
+    features, model = session.tables.features, session.model()
+    fill_features(
+        folder,
+        model,
+        session.tables.responses,
+        features[features["reader"] == "model"],
+        load_reader(session.run["saes"], "model", model),
+        settings=session.study.features,
+        seed=session.study.seed,
+        source=session.study.source.name,
+        memory=session.study.memory,
+        progress=session.progress,
+    )
+
+
 def _read(*paths: str) -> Callable[[Study], dict[str, Any]]:
     """Settings by their paths in the study; a section gives its identity."""
 
@@ -256,6 +275,14 @@ STAGES: dict[str, Stage] = {
         Stage("tasks", 1, _read(*_TASKS, "seed"), ("profile",), _fill_tasks, on_request=True),
         Stage("evidence", 1, _claims, _MEASURED, _fill_evidence, optional=("methods",)),
         Stage("audit", 1, _read("audit", "seed"), ("saes", "evidence"), _fill_audit, on_request=True),
+        Stage(
+            "features",
+            1,
+            _read("features", "seed"),
+            ("responses", "saes", "reductions"),
+            _fill_features,
+            on_request=True,
+        ),
     )
 }
 """All stages, each after those it reads."""

@@ -209,3 +209,21 @@ def test_the_evaluation_of_a_run_adds_the_claim_and_is_not_made_twice(
     parts = {path: path.stat().st_mtime_ns for path in (copy / "methods").iterdir()}
     evaluate.main(arguments)
     assert {path: path.stat().st_mtime_ns for path in (copy / "methods").iterdir()} == parts
+
+
+def test_the_features_of_a_run_get_pages_and_are_not_read_twice(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = shutil.copytree(run, tmp_path / "features")
+    arguments = [str(copy), "--per-layer", "1", "--n-injected", "4"]
+    evaluate.features([*arguments, "--dry-run"])
+    assert "features    to run" in capsys.readouterr().out
+    evaluate.features(arguments)
+    assert "reasoning features" in capsys.readouterr().out
+    pages = pd.read_parquet(copy / "features" / "pages.parquet")
+    assert pages["kind"].value_counts().to_dict() == {"reasoning": 12, "matched": 12}
+    assert (copy / "features.html").is_file()
+    assert 'href="features.html"' in (copy / "report.html").read_text(encoding="utf-8")
+    before = (copy / "features" / "pages.parquet").stat().st_mtime_ns
+    evaluate.features(arguments)
+    assert (copy / "features" / "pages.parquet").stat().st_mtime_ns == before

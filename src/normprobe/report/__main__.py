@@ -6,13 +6,16 @@ from pathlib import Path
 
 from normprobe.console import run_main
 from normprobe.report.audit_results import Audit, is_audited
+from normprobe.report.feature_pages import write_pages
 from normprobe.report.findings import read_evidence
 from normprobe.report.html import write_report
 from normprobe.report.table import HOLM, allowed, markdown_table
+from normprobe.runs.tables import Tables
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Write `report.html` into the run directory and print its path; or, for `--markdown`, print the tables."""
+    """Write `report.html` and, where there are pages on features, `features.html` into the run directory, and print
+    their paths; or, for `--markdown`, print the tables."""
     parser = argparse.ArgumentParser(
         prog="normprobe report", description="Write a finished run's report again."
     )
@@ -30,6 +33,8 @@ def main(argv: list[str] | None = None) -> None:
             print(f"\n{Audit.load(given.run).markdown(evidence)}")
     else:
         print(write_report(given.run))
+        if (tables := Tables(given.run)).has("feature_pages"):
+            print(write_pages(tables))
 
 
 if __name__ == "__main__":

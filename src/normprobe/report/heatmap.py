@@ -61,7 +61,13 @@ class Excerpt:
     def cells(self) -> list[dict[str, Any]]:
         """What a page shows of each token: token, norm, the mark of its role, its colour and that of its ink."""
         return [
-            {"token": token, "norm": norm, "mark": _sign(role), "colour": _colour(shade), "ink": _ink(shade)}
+            {
+                "token": token,
+                "norm": norm,
+                "mark": _sign(role),
+                "colour": colour_of(shade),
+                "ink": ink_on(shade),
+            }
             for token, role, norm, shade in zip(self.tokens, self.roles, self.norm, self.shade, strict=True)
         ]
 
@@ -148,9 +154,9 @@ def draw(axes: Any, excerpt: Excerpt) -> None:
     about = zip(excerpt.tokens, excerpt.roles, excerpt.shade, _flow(excerpt.tokens), strict=True)
     for token, role, shade, (x, width, line) in about:
         centre = x + width / 2
-        axes.add_patch(Rectangle((x + 0.1, line), width - 0.2, 0.62, facecolor=_colour(shade), linewidth=0))
+        axes.add_patch(Rectangle((x + 0.1, line), width - 0.2, 0.62, facecolor=colour_of(shade), linewidth=0))
         axes.text(
-            centre, line + 0.32, token, color=_ink(shade), ha="center", va="center",
+            centre, line + 0.32, token, color=ink_on(shade), ha="center", va="center",
             family="monospace", fontsize=6.5, parse_math=False,
         )  # fmt: skip
         if role in ROLE_MARKS:
@@ -171,7 +177,7 @@ def _legend(axes: Any, excerpt: Excerpt) -> None:
         axes.legend(
             handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(handles), handletextpad=0.2
         )
-    shades = ListedColormap([_colour(shade) for shade in np.linspace(0, 1, 64)])
+    shades = ListedColormap([colour_of(shade) for shade in np.linspace(0, 1, 64)])
     bar = axes.figure.colorbar(
         ScalarMappable(Normalize(*excerpt.range), shades), ax=axes, location="bottom", shrink=0.4, aspect=30, pad=0.02,
         label=f"norm after layer {excerpt.layer} (0…{excerpt.n_layers - 1}), activation units",
@@ -196,7 +202,8 @@ def _flow(tokens: list[str]) -> list[tuple[float, float, int]]:
     return places
 
 
-def _colour(shade: float) -> str:
+def colour_of(shade: float) -> str:
+    """The colour of a cell, from 0 (light) to 1 (dark)."""
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
@@ -207,7 +214,8 @@ def _sign(role: str | None) -> str:
     return ROLE_MARKS[role][1] if role in ROLE_MARKS else ""
 
 
-def _ink(shade: float) -> str:
+def ink_on(shade: float) -> str:
+    """The colour of text that is legible on `colour_of(shade)`."""
     return "#ffffff" if shade > 0.75 else "#000000"
 
 

@@ -1,31 +1,29 @@
 """`report.html`: everything a run found in one self-contained page, the verdicts first.
 
-The page is `templates/report.html.jinja`; what it shows is gathered here, section by section. No script, nothing is
-fetched, and no text can become markup (jinja2 escapes it).
+The page is `templates/report.html.jinja`; what it shows is gathered here, section by section.
 """
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from normprobe.claims.evidence import VERDICTS, Evidence
 from normprobe.claims.registry import BY_NAME
-from normprobe.report import heatmap, method_results, signal_comparison
+from normprobe.report import feature_pages, heatmap, method_results, signal_comparison
 from normprobe.report.accuracy_table import accuracy_table
 from normprobe.report.audit_results import HEAD, Audit
 from normprobe.report.conditions_table import conditions_table, failed
-from normprobe.report.figure import Drawing
 from normprobe.report.findings import Findings, NothingToDraw
-from normprobe.report.table import HOLM, SHAPES, allowed, assumption_table, count, holm_p, margin, value
+from normprobe.report.render import render
+from normprobe.report.table import HOLM, allowed, assumption_table, count, holm_p, margin
 from normprobe.report.what_would_change import binding, margins, what_would_change
 from normprobe.runs.atomic import atomic_write_text, refusing_disk_errors
 from normprobe.runs.directory import Run
 from normprobe.runs.tables import Tables
 from normprobe.settings import flat
-from normprobe.style import MODE_LINES, VERDICT_COLOURS
+from normprobe.style import MODE_LINES
 
 Section = dict[str, Any]
 """What a section of the page shows; `lacking` instead, in one sentence, where the run has nothing for it."""
@@ -39,7 +37,13 @@ def write_report(run_path: Path) -> Path:
     run = Run.load(run_path) if run_path.is_dir() else Run(run_path)
     findings, tables, manifest = Findings(run.path), Tables(run.path), run.manifest()
     evidence = [finding.evidence for finding in findings]
-    page = _render(
+    page = render(
+        "report.html.jinja",
+        claims=BY_NAME,
+        HOLM=HOLM,
+        results=method_results,
+        binding=binding,
+        margin=margin,
         name=str(manifest["identities"].get("model", {}).get("name", run.path.name)),
         findings=list(findings),
         skipped=findings.skipped,
@@ -54,6 +58,7 @@ def write_report(run_path: Path) -> Path:
         methods=_or_lacking(lambda: _methods(tables)),
         tasks=method_results.task_table(tables.tasks) if tables.has("tasks") else None,
         assumptions=_or_lacking(lambda: assumption_table(findings["assumptions"].series())),
+        features=_or_lacking(lambda: feature_pages.summary(tables)),
         tokens=_or_lacking(lambda: heatmap.choose(tables)),
         accuracy=_accuracy(tables),
         facts=_facts(manifest),
@@ -62,23 +67,6 @@ def write_report(run_path: Path) -> Path:
     with refusing_disk_errors(run.path):
         atomic_write_text(path, page)
     return path
-
-
-def _render(**shown: Any) -> str:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("normprobe.report"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.globals |= {"shapes": SHAPES, "colours": VERDICT_COLOURS, "claims": BY_NAME, "HOLM": HOLM}
-    environment.globals |= {"results": method_results, "binding": binding, "margin": margin}
-    environment.filters |= {"count": count, "png": _png, "value": value}
-    return environment.get_template("report.html.jinja").render(**shown)
-
-
-def _png(drawing: Drawing) -> str:
-    return base64.b64encode(drawing.png()).decode("ascii")
 
 
 def _or_lacking(section: Callable[[], Any]) -> Any:

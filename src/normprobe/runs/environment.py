@@ -21,7 +21,6 @@ _PACKAGES = (
     "pyarrow",
     "safetensors",
     "matplotlib",
-    "numba",
     "vllm",
     "lm-eval",
 )

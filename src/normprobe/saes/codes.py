@@ -46,8 +46,7 @@ def read_chunks(
 
     Raises NormprobeError if a state is NaN or infinite, or as `stream_states` does.
     """
-    codes = _CODES_AT_ONCE if memory is None else min(_CODES_AT_ONCE, memory // 64)
-    size = max(1, codes // width)
+    size = chunk_size(width, memory)
     row_of = {layer: row for row, layer in enumerate(layers)}
 
     def split(piece: Piece) -> None:
@@ -59,6 +58,12 @@ def read_chunks(
             visit(TokenChunk(row, piece.h[some], piece.response_index[some], piece.position[some]))
 
     stream_states(opened, block, set(block["split"]), split, memory and memory // 2)
+
+
+def chunk_size(width: int, memory: int | None) -> int:
+    """How many tokens' codes of this width are held at once, in a quarter of `memory` bytes where it is given."""
+    codes = _CODES_AT_ONCE if memory is None else min(_CODES_AT_ONCE, memory // 64)
+    return max(1, codes // width)
 
 
 def blocks(responses: pd.DataFrame, codes: int, memory: int | None = None) -> Iterator[pd.DataFrame]:

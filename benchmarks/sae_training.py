@@ -1,11 +1,12 @@
 """What training autoencoders of many layers costs, side by side with peers: `python benchmarks/sae_training.py --help`.
 
-The same sparse mixtures, Adam, learning rate and number of steps for each: `normprobe`, all layers in one step;
-SAELens's TopK trainer as its MultiSAETrainer steps it, one layer after another; sparsify's and dictionary_learning's,
-where they are installed (`pip install --no-deps eai-sparsify dictionary-learning natsort simple-parsing
-docstring-parser schedulefree`). `encoder` is the product of states and encoder of every layer alone, the limit that no
-TopK autoencoder goes below. Trainers take turns, a round of steps each, in one process and on one thread; the clock is
-CPU time (on a GPU synchronised wall time). The loss is the share of variance that is left on held-out states.
+The same sparse mixtures, Adam, learning rate and number of steps for each: `normprobe`, all layers in one step (with
+Numba where it is installed); SAELens's TopK trainer as its MultiSAETrainer steps it, one layer after another;
+sparsify's and dictionary_learning's, where they are installed (`pip install --no-deps eai-sparsify
+dictionary-learning natsort simple-parsing docstring-parser schedulefree`). `encoder` is the product of states and
+encoder of every layer alone, the limit that no TopK autoencoder goes below. Trainers take turns, a round of steps
+each, in one process and on one thread; the clock is CPU time (on a GPU synchronised wall time). The loss is the share
+of variance that is left on held-out states.
 """
 
 # The peers are not ours to install.
@@ -19,6 +20,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -28,6 +30,7 @@ from jaxtyping import Float
 from reporting import measured_on, parser, publish, table
 
 from normprobe.console import run_main
+from normprobe.saes import active_rows
 from normprobe.saes.dictionary import random_atoms
 from normprobe.saes.topk_trainer import TopKTrainer, Weights
 from normprobe.saes.training import generator_for, learning_rate
@@ -70,8 +73,8 @@ def mixtures(work: TrainingSize, device: str) -> Callable[[], Float[torch.Tensor
     return batch
 
 
-def ours(work: TrainingSize, weights: Weights) -> tuple[Step, Reconstruct]:
-    trainer = TopKTrainer(weights, work.k, work.steps, work.lr)
+def ours(work: TrainingSize, weights: Weights, kernels: ModuleType | None = None) -> tuple[Step, Reconstruct]:
+    trainer = TopKTrainer(weights, work.k, work.steps, work.lr, kernels)
 
     def reconstruct(x: Float[torch.Tensor, "sae row d"]) -> Float[torch.Tensor, "sae row d"]:
         unit = weights.unit()
@@ -178,6 +181,7 @@ def dictionary_learning(work: TrainingSize, weights: Weights) -> tuple[Step, Rec
 
 TRAINERS = {
     "normprobe": ours,
+    "normprobe, plain torch": partial(ours, kernels=active_rows),
     "SAELens": saelens,
     "sparsify": sparsify,
     "dictionary_learning": dictionary_learning,

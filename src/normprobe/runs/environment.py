@@ -21,6 +21,7 @@ _PACKAGES = (
     "pyarrow",
     "safetensors",
     "matplotlib",
+    "numba",
     "vllm",
     "lm-eval",
 )

@@ -1,18 +1,20 @@
 """Train TopK autoencoders of many sites together: one step reads a batch of every site's states.
 
 A step costs the encoder's matrix product and little more, since of `width` features only k are active in a row:
-decoding and every gradient is a weighted sum of few rows, which torch's `embedding_bag` computes without forming
-codes of full width. The objective, the auxiliary loss that revives dead features, Adam, clipping and learning rate are
-those of SAELens's TopK trainer, which stays as the reference: from the same weights and batches come the same weights.
+decoding and every gradient are weighted sums of few rows (`active_rows`). The objective, the auxiliary loss that
+revives dead features, Adam, clipping and learning rate are those of SAELens's TopK trainer, which stays as the
+reference: from the same weights and batches come the same weights.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import ModuleType
 
 import torch
 from jaxtyping import Float, Int
-from torch.nn.functional import embedding_bag
+
+from normprobe.saes.active_rows import fastest
 
 CLIP = 1.0
 """Largest norm of one autoencoder's gradient, as in SAELens."""
@@ -50,14 +52,18 @@ class TopKTrainer:
     """Adam on the squared error of several TopK autoencoders, for a fixed number of steps.
 
     The learning rate falls to zero over the last fifth of the steps. Weights are trained in place, in float32.
+    kernels: the module of its sums over active features, `active_rows` or another with its functions (the fastest).
     """
 
-    def __init__(self, weights: Weights, k: int, steps: int, lr: float) -> None:
+    def __init__(
+        self, weights: Weights, k: int, steps: int, lr: float, kernels: ModuleType | None = None
+    ) -> None:
         self.weights, self.k, self.steps, self.lr = weights, k, steps, lr
         self.done = 0
         self.optimizer = torch.optim.Adam(list(weights.tensors().values()), lr=lr, fused=True)
         self.silent = torch.zeros(weights.encoder_bias.shape, dtype=torch.int64, device=weights.bias.device)
         """Steps since each feature fired, [sae, feature]."""
+        self._kernels = kernels or fastest(weights.bias.device)
         self._parts: torch.Tensor | None = None
 
     @property
@@ -71,18 +77,17 @@ class TopKTrainer:
         w, (n_saes, n_rows, _) = self.weights, x.shape
         centred = x - w.bias[:, None]
         codes, feature = self._encode(centred)
-        active = ActiveRows(feature, w.encoder_bias.numel())
-        predicted = active.sum_of(w.atoms.flatten(0, 1), codes)
-        residual = predicted.detach() - centred.flatten(0, 1)
-        error = 2 / n_rows * residual
-        (d_codes,) = torch.autograd.grad(predicted, codes, error)
-        codes = codes.detach()
-        d_codes.masked_fill_(codes <= 0, 0)
+        rows = centred.flatten(0, 1)
+        residual, products = self._kernels.decoded(codes, feature, w.atoms.flatten(0, 1), rows)
+        # Of the mean of ‖residual‖² over rows.
+        d_codes = (2 / n_rows * products).masked_fill_(codes <= 0, 0)
+        weighted = [(2 / n_rows * codes, residual), (d_codes, rows)]
+        d_atoms, d_encoder = self._kernels.summed(feature, w.encoder_bias.numel(), weighted)
         grads = Weights(
-            encoder=active.scattered(centred.flatten(0, 1), d_codes).view_as(w.encoder),
-            encoder_bias=active.totals(d_codes).view_as(w.encoder_bias),
-            atoms=active.scattered(error, codes).view_as(w.atoms),
-            bias=error.view(x.shape).sum(dim=1),
+            encoder=d_encoder.view_as(w.encoder),
+            encoder_bias=self._totals(feature, d_codes),
+            atoms=d_atoms.view_as(w.atoms),
+            bias=2 / n_rows * residual.view(x.shape).sum(dim=1),
         )
         dead = self.silent > DEAD_AFTER
         for i in dead.any(dim=1).nonzero()[:, 0].tolist():
@@ -91,8 +96,9 @@ class TopKTrainer:
         grads.bias -= torch.bmm(grads.encoder_bias[:, None], w.encoder)[:, 0]
         self._update(grads)
         self.silent += 1
-        self.silent[active.totals((codes > 0).float()).view_as(self.silent) > 0] = 0
-        return residual.square().sum(dim=-1).view(n_saes, n_rows).mean(dim=1)
+        self.silent[self._totals(feature, (codes > 0).float()) > 0] = 0
+        squares = torch.linalg.vector_norm(residual, dim=-1).square_()
+        return squares.view(n_saes, n_rows).mean(dim=1)
 
     def _encode(
         self, centred: Float[torch.Tensor, "sae row d"]
@@ -108,11 +114,18 @@ class TopKTrainer:
         found = []
         for sae, rows in enumerate(centred):
             torch.mm(rows, (w.encoder[sae] * lengths[sae, :, None]).T, out=self._parts)
-            parts = self._parts.add_(w.encoder_bias[sae] * lengths[sae])
-            largest, feature = parts.topk(self.k, dim=-1, sorted=False)
+            bias = w.encoder_bias[sae] * lengths[sae]
+            largest, feature = self._kernels.largest(self._parts, bias, self.k)
             found.append((largest.relu_() / lengths[sae, feature], feature + sae * width))
         codes, feature = (torch.cat(tensors) for tensors in zip(*found, strict=True))
         return codes, feature
+
+    def _totals(
+        self, feature: Int[torch.Tensor, "sae_row k"], weights: Float[torch.Tensor, "sae_row k"]
+    ) -> Float[torch.Tensor, "sae feature"]:
+        """The sums of each feature's weights."""
+        zero = torch.zeros_like(self.weights.encoder_bias)
+        return zero.view(-1).index_add_(0, feature.flatten(), weights.flatten()).view_as(zero)
 
     def _revive(
         self,
@@ -172,41 +185,3 @@ class TopKTrainer:
             {i: {name: state[f"{i}.{name}"] for name in names} for i in indices} if self.done else {}
         )
         self.optimizer.load_state_dict(of_adam)
-
-
-class ActiveRows:
-    """Which k rows of a table each row of a batch is made of, and the sums over them.
-
-    feature[row] names rows of a table of n_features; the same feature stands in a row at most once.
-    """
-
-    def __init__(self, feature: Int[torch.Tensor, "row k"], n_features: int) -> None:
-        self.feature = feature
-        # The same pairs by feature: features[f] begins at offsets[f] of the sorted pairs.
-        ordered, self._order = feature.flatten().int().sort(stable=True)
-        self._row = self._order // feature.shape[1]
-        bounds = torch.arange(n_features, device=feature.device, dtype=torch.int32)
-        self._offsets = torch.searchsorted(ordered, bounds)
-
-    @torch.enable_grad()
-    def sum_of(
-        self, table: Float[torch.Tensor, "feature d"], weights: Float[torch.Tensor, "row k"]
-    ) -> Float[torch.Tensor, "row d"]:
-        """Σ_j weights[row, j] · table[feature[row, j]], of which autograd knows the gradient in the weights."""
-        weights.requires_grad_()
-        return embedding_bag(self.feature, table.detach(), per_sample_weights=weights, mode="sum")
-
-    def scattered(
-        self, batch: Float[torch.Tensor, "row d"], weights: Float[torch.Tensor, "row k"]
-    ) -> Float[torch.Tensor, "feature d"]:
-        """Σ of weights[row, j] · batch[row] over a feature's pairs (row, j).
-
-        It is the gradient of `sum_of` in its table, where `batch` is the gradient in its result.
-        """
-        by_feature = weights.flatten()[self._order]
-        return embedding_bag(self._row, batch, self._offsets, per_sample_weights=by_feature, mode="sum")
-
-    def totals(self, weights: Float[torch.Tensor, "row k"]) -> Float[torch.Tensor, " feature"]:
-        """Σ over the pairs of a feature of their weights."""
-        zero = weights.new_zeros(len(self._offsets))
-        return zero.index_add_(0, self.feature.flatten(), weights.flatten())

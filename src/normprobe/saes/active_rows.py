@@ -1,0 +1,61 @@
+"""Sums over the k active features of each row, in plain torch: the decoder and all gradients of a step.
+
+`fastest` is the module to take: on a CPU with Numba, `active_rows_numba`, which compiles the same functions.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from types import ModuleType
+
+import torch
+from jaxtyping import Float, Int
+from torch.nn.functional import embedding_bag
+
+
+def fastest(device: torch.device) -> ModuleType:
+    """The module whose `largest`, `decoded` and `summed` are fastest on this device: this one, or Numba's."""
+    if device.type == "cpu" and importlib.util.find_spec("numba"):
+        from normprobe.saes import active_rows_numba
+
+        return active_rows_numba
+    return sys.modules[__name__]
+
+
+def largest(
+    parts: Float[torch.Tensor, "row feature"], bias: Float[torch.Tensor, " feature"], k: int
+) -> tuple[Float[torch.Tensor, "row k"], Int[torch.Tensor, "row k"]]:
+    """The k largest of parts + bias in each row, in any order, and their features. `parts` may be written to."""
+    values, index = parts.add_(bias).topk(k, dim=-1, sorted=False)
+    return values, index
+
+
+def decoded(
+    codes: Float[torch.Tensor, "row k"],
+    feature: Int[torch.Tensor, "row k"],
+    atoms: Float[torch.Tensor, "feature d"],
+    centred: Float[torch.Tensor, "row d"],
+) -> tuple[Float[torch.Tensor, "row d"], Float[torch.Tensor, "row k"]]:
+    """The residual r = Σ_j codes[row, j]·atoms[feature[row, j]] − centred[row], and r·atoms[feature[row, j]]."""
+    with torch.enable_grad():
+        weights = codes.detach().requires_grad_()
+        predicted = embedding_bag(feature, atoms.detach(), per_sample_weights=weights, mode="sum")
+    residual = predicted.detach() - centred
+    (products,) = torch.autograd.grad(predicted, weights, residual)
+    return residual, products
+
+
+def summed(
+    feature: Int[torch.Tensor, "row k"],
+    n_features: int,
+    weighted: list[tuple[Float[torch.Tensor, "row k"], Float[torch.Tensor, "row d"]]],
+) -> list[Float[torch.Tensor, "feature d"]]:
+    """For each (weights, batch) the sums over a feature's pairs (row, j) of weights[row, j]·batch[row]."""
+    ordered, order = feature.flatten().int().sort(stable=True)
+    bounds = torch.arange(n_features, device=feature.device, dtype=torch.int32)
+    offsets, rows = torch.searchsorted(ordered, bounds), order // feature.shape[1]
+    return [
+        embedding_bag(rows, batch, offsets, per_sample_weights=weights.flatten()[order], mode="sum")
+        for weights, batch in weighted
+    ]

@@ -64,8 +64,9 @@ def fill(opened, responses, dictionaries, features):
             "source": "testbed",
             "progress": False,
         }
-        given |= changes
-        fill_features(folder, opened, responses, given.pop("features"), dictionaries, **given)
+        given |= {"responses": responses, **changes}
+        answers, tested = given.pop("responses"), given.pop("features")
+        fill_features(folder, opened, answers, tested, dictionaries, **given)
         return folder
 
     return into
@@ -141,6 +142,16 @@ def test_the_same_seed_gives_the_same_tables_and_another_one_others(fill, tmp_pa
     drawn_alike = ["layer", "feature", "kind", "r2_tokens", "difference", "n_texts"]
     pd.testing.assert_frame_equal(first["pages"][drawn_alike], other["pages"][drawn_alike])
     assert not np.array_equal(first["pages"]["r2_shuffled"], other["pages"]["r2_shuffled"], equal_nan=True)
+
+
+def test_without_answers_in_no_think_nothing_is_injected_and_the_rest_is_there(fill, tmp_path, responses):
+    answered = ~((responses["mode"] == "no_think") & (responses["split"] == "measure"))
+    tables = read(fill(tmp_path / "features", responses=responses[answered]))
+    pages = tables["pages"]
+    assert (pages["n_texts"] == 0).all()
+    assert pages[["trigger_d", "control_d", "trigger_dependence", "difference"]].isna().all(axis=None)
+    assert pages["r2_tokens"].notna().any()
+    assert len(tables["examples"])
 
 
 def test_no_reasoning_feature_is_one_line(fill, features, tmp_path):

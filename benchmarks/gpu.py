@@ -22,6 +22,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 SHORTEST = 10
 """Seconds; a part is not begun with less."""
+_WIDE = "--saes 4 --d 4096 --width 32768 --k 64 --rows 4096 --steps 20 --rounds 5"
+_NARROW = "--saes 2 --d 32 --width 64 --k 4 --rows 64 --steps 10 --rounds 2"
 TESTS = "-m pytest -q -p no:cacheprovider tests/gpu"
 
 
@@ -36,7 +38,7 @@ class Part:
 
 
 def parts(results: str) -> list[Part]:
-    """The parts on a GPU, most valuable first. A further one (the training of SAEs, say) is a further entry."""
+    """The parts on a GPU, most valuable first."""
     to = f"--device cuda --out {results}"
 
     def policies(model: str, mode: str, batches: str, limit: int) -> Part:
@@ -47,6 +49,7 @@ def parts(results: str) -> list[Part]:
     return [
         Part("tests", TESTS, 150),
         Part("coherence", f"benchmarks/coherence.py --atoms 65536 --width 4096 {to}", 60),
+        Part("training", f"benchmarks/sae_training.py {_WIDE} {to}", 90),
         policies("qwen3-1.7b", "eager", "8 1 32", 120),
         policies("qwen3-1.7b", "graphs", "8", 150),
         policies("qwen3-8b", "eager", "8 1 32", 120),
@@ -65,6 +68,7 @@ def tiny_parts(results: str) -> list[Part]:
     return [
         Part("tests", f"{TESTS} -k 'edges or learn or coherence or fixed'", 300, one_thread | interpreter),
         Part("coherence", f"benchmarks/coherence.py --atoms 2048 --width 64 {to}", 300, one_thread),
+        Part("training", f"benchmarks/sae_training.py {_NARROW} {to}", 300, one_thread),
         *(
             Part(f"policies {mode}", f"benchmarks/policies.py {size} --mode {mode} {to}", 300, one_thread)
             for mode in ("eager", "graphs")

@@ -35,7 +35,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in LONG)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_tiny_qwen3() -> "Callable[..., Qwen3ForCausalLM]":
     """`make_tiny_qwen3(seed=0, n_layers=4)`: a random Qwen3ForCausalLM over the testbed's vocabulary."""
     from transformers import Qwen3Config, Qwen3ForCausalLM

@@ -43,6 +43,8 @@ def write_finished_run(
     put(path, "sums", _sums(problems, rng))
     put(path, "pairs", _pairs(problems, rng))
     put(path, "dictionary", _dictionary(rng))
+    if methods:
+        _dictionaries(path)
     _audit(path, rng)
     put(path, "profile", {"chosen_layers": [6]})
     put(path, "published_profile", {"chosen_layers": [6]})
@@ -191,6 +193,24 @@ def _pairs(problems: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
         s=rng.gamma(20, 0.05, n), k_delta=5, k_think=5, leak=rng.uniform(0.01, 0.06, n),
         overlap=rng.uniform(0.0, 0.2, n), negative_share=rng.uniform(0, 0.3, n),
     )  # fmt: skip
+
+
+def _dictionaries(path: Path) -> None:
+    """What `normprobe dictionaries` leaves: every number with its control."""
+    keys = itertools.product(("model", "random", "untrained"), range(LAYERS), ("think", "no_think"))
+    table = pd.DataFrame(keys, columns=["reader", "layer", "mode"])
+    own = (table["reader"] == "model").to_numpy()
+    fidelity = table.assign(
+        r2=np.where(own, 0.95, 0.2), l0=16.0, frac_alive=0.9, loss_recovered=np.where(own, 0.99, np.nan),
+        ce_loss_without_sae=0.1, ce_loss_with_sae=np.where(own, 0.2, 3.0), ce_loss_with_mean=8.0,
+        ce_loss_with_ablation=7.0, kl_div_with_sae=0.01,
+    )  # fmt: skip
+    put(path, "fidelity", fidelity)
+    features = itertools.product(("model_again_1", "random"), range(LAYERS), range(4))
+    stability = pd.DataFrame(features, columns=["compared_with", "layer", "feature"])
+    random = stability["compared_with"] == "random"
+    cosine = np.where(random, 0.25, np.where(stability["feature"] < 2, 0.9, 0.5))
+    put(path, "stability", stability.assign(selected=stability["feature"] == 0, cosine=cosine))
 
 
 def _dictionary(rng: np.random.Generator) -> pd.DataFrame:

@@ -54,7 +54,8 @@ def test_every_setting_of_a_study_has_an_option_with_its_help(capsys):
     assert stopped.value.code == 0
     shown = capsys.readouterr().out
     flags = set(re.findall(r"^[^\w-]*(--[a-z][a-z-]*)", shown, re.MULTILINE))
-    later = [path for path in PATHS if path.startswith(("methods.", "audit.", "features."))]
+    sections = ("methods.", "audit.", "features.", "dictionaries.")
+    later = [path for path in PATHS if path.startswith(sections)]
     assert len(flags) == len(PATHS) - len(later) + len(
         dataclasses.fields(StudyCommand)
     )  # study, but --strict
@@ -62,7 +63,9 @@ def test_every_setting_of_a_study_has_an_option_with_its_help(capsys):
     assert "features active per token" in shown
 
 
-@pytest.mark.parametrize("command", ["verify", "train-saes", "profile", "evaluate", "audit", "features"])
+@pytest.mark.parametrize(
+    "command", ["verify", "train-saes", "profile", "evaluate", "audit", "features", "dictionaries"]
+)
 def test_help_is_quick_and_imports_nothing_heavy(command):
     program = (
         "import sys, json\nfrom normprobe.cli import main\n"

@@ -19,6 +19,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("evaluate:main", "try the three methods on a run's model, at equal compute"),
     "audit": ("evaluate:audit", "audit a run: null networks, planted effects, coverage, power"),
     "features": ("evaluate:features", "write pages on reasoning features: do single tokens trigger them?"),
+    "dictionaries": (
+        "evaluate:dictionaries",
+        "evaluate a run's dictionaries on held-out states: loss recovered, stability",
+    ),
     "report": ("report.__main__:main", "write the report of a run again"),
     "generate": ("generate:main", "answer questions, plainly or under a policy: ALRR, ERSS, suppression"),
     "lm-eval": (

@@ -250,6 +250,16 @@ class FeatureSettings(Settings, section="features"):
 
 
 @dataclass(frozen=True)
+class DictionarySettings(Settings, section="dictionaries"):
+    """How much the evaluation of a run's dictionaries reads."""
+
+    problems: int = 64
+    """measured problems whose responses dictionaries are spliced into"""
+    retrained: int = 1
+    """how often the model's dictionaries are trained again, to see which features come back"""
+
+
+@dataclass(frozen=True)
 class Study(Settings):
     """All settings of a run."""
 
@@ -263,6 +273,7 @@ class Study(Settings):
     methods: Fixed[Suppress[MethodSettings]] = field(default_factory=MethodSettings)
     audit: Fixed[Suppress[AuditSettings]] = field(default_factory=AuditSettings)
     features: Fixed[Suppress[FeatureSettings]] = field(default_factory=FeatureSettings)
+    dictionaries: Fixed[Suppress[DictionarySettings]] = field(default_factory=DictionarySettings)
     seed: int = 0
     """of everything random"""
     allow_failed_conditions: bool = False
@@ -314,5 +325,6 @@ QUICK: Mapping[str, Mapping[str, int]] = {
     "methods": {"tune": 8, "test": 24, "samples": 3},
     "audit": {"nulls": 4, "trained": 0, "problems": 24, "samples": 50, "sae_samples": 4_000},
     "features": {"per_layer": 2, "n_injected": 16},
+    "dictionaries": {"problems": 16},
 }
 """`--quick`: sizes that show that everything works, in about two minutes. Too small for verdicts."""

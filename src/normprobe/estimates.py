@@ -32,6 +32,7 @@ RATES: Mapping[str, float] = {
     "evidence": 4.0,
     "audit": 0.14,
     "features": 1e4,
+    "dictionaries": 3e4,
 }
 """Units of `work` per second, of tiny-thinker on one core, where the run has not measured its own."""
 _PYTHON_GB = 0.7
@@ -141,6 +142,11 @@ class StudySizes:
                 return 12.0 * self.n["measure"] * s.max_new_tokens
             case "methods":
                 return 1.0 * (answers + part * (20 + 3 * s.methods.samples)) * s.max_new_tokens
+            case "dictionaries":
+                # Nine passes a layer: plain, four and three replacements of two subjects' states.
+                read = 2.0 * min(s.dictionaries.problems, self.n["measure"]) * s.max_new_tokens
+                again = 0 if s.saes.given else s.dictionaries.retrained
+                return layers * (9 * read + again * s.saes.n_samples)
             case "evidence":
                 return float(self.n["measure"])
             case "features":
@@ -163,8 +169,8 @@ class StudySizes:
             return _PYTHON_GB
         if self.shape is None or self.reading is None:
             return None
-        reads = stage in ("traces", "saes", "reductions", "audit", "features")
-        held = self.study.saes.memory_gb if stage == "saes" else 0.0
+        reads = stage in ("traces", "saes", "reductions", "audit", "features", "dictionaries")
+        held = self.study.saes.memory_gb if stage in ("saes", "dictionaries") else 0.0
         networks = (self.subjects if reads and stage != "features" else 1) * self.shape.bytes / 1e9
         return _PYTHON_GB + networks + held + (self.reading.peak / 1e9 if reads else 0.0)
 

@@ -1,8 +1,9 @@
-"""Add to a finished run: `normprobe evaluate RUN` tries the methods, `audit` the verdicts, `features` the features.
+"""Add to a finished run: `normprobe evaluate RUN`, `audit RUN`, `features RUN` and `dictionaries RUN`.
 
 Each reads the run's own config.yaml and changes its own section of it: `evaluate` asks whether ALRR, ERSS and LRS
 improve accuracy at equal compute and on held-out problems, `audit` whether the verdicts would fail where they should
-and succeed where an effect is there, `features` whether single tokens trigger the reasoning features.
+and succeed where an effect is there, `features` whether single tokens trigger the reasoning features, `dictionaries`
+how much of the model's states and predictions its dictionaries render, and which features come back if trained again.
 """
 
 from __future__ import annotations
@@ -14,7 +15,14 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from normprobe.config import QUICK, AuditSettings, FeatureSettings, MethodSettings, Study
+from normprobe.config import (
+    QUICK,
+    AuditSettings,
+    DictionarySettings,
+    FeatureSettings,
+    MethodSettings,
+    Study,
+)
 from normprobe.console import parse, run_main
 from normprobe.study_file import changed, read_study
 
@@ -64,6 +72,13 @@ class FeaturesCommand(RunCommand):
     """Write a page on the clearest reasoning features of each layer: do single tokens trigger them?"""
 
     features: OmitArgPrefixes[FeatureSettings] = field(default_factory=FeatureSettings)
+
+
+@dataclass(frozen=True)
+class DictionariesCommand(RunCommand):
+    """Evaluate the dictionaries of a run on held-out states: R², loss recovered when spliced in, stability."""
+
+    dictionaries: OmitArgPrefixes[DictionarySettings] = field(default_factory=DictionarySettings)
 
 
 _Command = TypeVar("_Command", bound=RunCommand)
@@ -117,6 +132,20 @@ def features(argv: list[str] | None = None) -> None:
 
     print(summary_text(session.tables))
     print(f"pages: {write_pages(session.tables)}")
+    if session.run.is_current("evidence"):
+        print(f"report: {write_report(command.run)}")
+
+
+def dictionaries(argv: list[str] | None = None) -> None:
+    """Command line of `normprobe dictionaries`."""
+    command, study = _parse(DictionariesCommand, argv, "dictionaries", "dictionaries")
+    session = _run(command, replace(study, dictionaries=command.dictionaries), "dictionaries")
+    if session is None:
+        return
+    from normprobe.report.dictionary_results import text
+    from normprobe.report.html import write_report
+
+    print(text(session.tables))
     if session.run.is_current("evidence"):
         print(f"report: {write_report(command.run)}")
 

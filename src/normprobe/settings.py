@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, get_type_hints
 
 from normprobe.errors import NormprobeError
 
-_MAY_BE_ZERO = ("seed", "nulls", "trained")
+_MAY_BE_ZERO = ("seed", "nulls", "trained", "retrained")
 
 
 class Settings:

@@ -218,6 +218,23 @@ def _fill_features(session: Session, folder: Path) -> None:
     )
 
 
+def _fill_dictionaries(session: Session, folder: Path) -> None:
+    from normprobe.saes.evaluation import fill_dictionaries
+
+    study = session.study
+    fill_dictionaries(
+        folder,
+        {name: session.model(name) for name in ("model", "untrained")},
+        session.tables,
+        session.run["saes"],
+        settings=study.dictionaries,
+        training=study.saes,
+        seed=study.seed,
+        memory=study.memory,
+        progress=session.progress,
+    )
+
+
 def _read(*paths: str) -> Callable[[Study], dict[str, Any]]:
     """Settings by their paths in the study; a section gives its identity."""
 
@@ -281,6 +298,14 @@ STAGES: dict[str, Stage] = {
             _read("features", "seed"),
             ("responses", "saes", "reductions"),
             _fill_features,
+            on_request=True,
+        ),
+        Stage(
+            "dictionaries",
+            1,
+            _read("dictionaries", "seed"),
+            ("responses", "traces", "saes", "reductions"),
+            _fill_dictionaries,
             on_request=True,
         ),
     )

@@ -22,6 +22,7 @@ from normprobe.problems.testbed import bundled
 from normprobe.problems.testbed.source import BundledProblems
 from normprobe.report.audit_results import Audit
 from normprobe.report.html import write_report
+from normprobe.runs.tables import Tables
 from normprobe.study_file import read_study
 
 TABLES_OF_METHODS = ("sweep", "confirmed", "treatments", "selection", "sensitivity", "combinations")
@@ -165,6 +166,23 @@ def test_the_audit_of_a_run_fills_its_report_and_is_not_made_twice(
     assert before
     monkeypatch.setattr("concurrent.futures.ProcessPoolExecutor.submit", None)
     evaluate.audit(arguments)
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_the_dictionaries_of_a_run_are_evaluated_once(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = shutil.copytree(run, tmp_path / "evaluated")
+    arguments = [str(copy), "--problems", "2"]
+    evaluate.dictionaries(arguments)
+    printed = capsys.readouterr().out
+    assert "Loss recovered" in printed
+    assert printed.splitlines()[-1] == f"report: {copy / 'report.html'}"
+    tables = Tables(copy)
+    assert set(tables.fidelity["layer"]) == set(tables.stability["layer"]) == set(range(12))
+    assert (copy / "dictionaries/model_again_1/layer_11/cfg.json").is_file()
+    before = {path: path.stat().st_mtime_ns for path in (copy / "dictionaries").rglob("*.parquet")}
+    evaluate.dictionaries(arguments)
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 

@@ -305,7 +305,7 @@ def test_the_report_is_one_self_contained_page(copy):
     assert all(f'id="{anchor}"' in text for anchor in anchors)
     judged = list(Findings(copy))
     images = [base64.b64decode(data) for data in re.findall(r'base64,([^"]+)"', text)]
-    assert len(images) == len(judged) + 6  # the margins, the signals; four of the methods
+    assert len(images) == len(judged) + 7  # the margins, the signals, the dictionaries; four of the methods
     assert all(image.startswith(b"\x89PNG") for image in images)
 
 
@@ -325,6 +325,7 @@ def test_a_poorer_run_is_reported_with_what_it_lacks_and_its_text_cannot_become_
         assert item["reason"] in text
     assert "expected a complete think response" in text
     assert "nothing was scored" in text
+    assert f"normprobe dictionaries {run}" in text
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Dictionaries from disk and from releases: which are refused, and that codes stand on unit atoms."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -134,26 +135,43 @@ def zero_atom(folder: Path) -> None:
     save_file(weights, folder / WEIGHTS)
 
 
-def erases_the_norm(folder: Path) -> None:
-    config = json.loads((folder / CONFIG).read_text())
-    (folder / CONFIG).write_text(json.dumps(config | {"normalize_activations": "layer_norm"}))
+def normalised(how: str) -> Callable[[Path], None]:
+    """SAELens's normalize_activations of the saved dictionary."""
+
+    def change(folder: Path) -> None:
+        config = json.loads((folder / CONFIG).read_text())
+        (folder / CONFIG).write_text(json.dumps(config | {"normalize_activations": how}))
+
+    return change
 
 
 @pytest.mark.parametrize(
     "damage, told",
     [
         (truncate, "expected a readable dictionary in"),
-        (no_weights, "got no sae_weights.safetensors"),
+        (no_weights, r"got no sae_weights\.safetensors"),
         (broken_json, "expected a readable dictionary in"),
         (other_shape, "expected a readable dictionary in"),
         (nan, "expected finite weights and no zero atoms"),
         (zero_atom, "expected finite weights and no zero atoms"),
-        (erases_the_norm, "got normalize_activations='layer_norm' at blocks.2.hook_resid_post"),
+        (
+            normalised("layer_norm"),
+            "got normalize_activations='layer_norm' at blocks.2.hook_resid_post, which erases",
+        ),
+        (
+            normalised("constant_norm_rescale"),
+            "got normalize_activations='constant_norm_rescale' .*, which erases it",
+        ),
+        (
+            normalised("expected_average_only_in"),
+            "reads raw states, got .*'expected_average_only_in' .* fold them",
+        ),
+        (normalised("covariance_whitening"), "reads raw states, got .*'covariance_whitening' .* fold them"),
     ],
 )
 def test_a_damaged_or_unfit_dictionary(folder, damage, told):
     damage(layer_folder(folder, 2))
-    assert told in refused(lambda: load(layer_folder(folder, 2), IDENTITY, 2, CPU))
+    assert re.search(told, refused(lambda: load(layer_folder(folder, 2), IDENTITY, 2, CPU)))
 
 
 def test_saving_replaces_leftovers_of_an_interrupted_save(tmp_path):
@@ -178,7 +196,13 @@ def test_what_is_neither_folder_nor_release(given):
 
 
 @pytest.mark.parametrize(
-    "given", ["no_such_release:l{layer}", "llama_scope_r1_distill:no_such_{layer}", "nobody/nothing:l{layer}"]
+    "given",
+    [
+        "no_such_release:l{layer}",
+        "llama_scope_r1_distill:no_such_{layer}",
+        "llama_scope_r1_distill:l{layer}r_800m_slimpajama",  # which there is, but tests reach no network
+        "nobody/nothing:l{layer}",
+    ],
 )
 def test_a_release_that_cannot_be_had(given):
     told = refused(lambda: open_given(given, IDENTITY, 0, CPU))

@@ -86,6 +86,32 @@ def test_a_layer_is_gone_before_the_next_comes(opened, responses):
     assert len(before) == 4
 
 
+@pytest.mark.parametrize("pass_bytes", [1, 2**27])  # chunks of 16 tokens over a cache, and all at once
+def test_states_that_the_visitor_returns_are_what_later_layers_read(
+    opened, responses, pass_bytes, monkeypatch
+):
+    monkeypatch.setattr("normprobe.reading_plan.PASS_BYTES", pass_bytes)
+    found = {}
+
+    def visit(piece: Piece) -> torch.Tensor | None:
+        if piece.layer == 3:
+            for h, *key in zip(piece.h, piece.response_index, piece.position, strict=True):
+                found[tuple(map(int, key))] = h
+        return 2 * piece.h + 1 if piece.layer == 1 else None
+
+    stream_states(opened, responses, ["measure"], visit)
+    handle = opened.blocks[1].register_forward_hook(lambda _module, _inputs, output: 2 * output + 1)
+    states = []
+    opened.blocks[3].register_forward_hook(lambda _module, _inputs, output: states.append(output[0]))
+    for row, ids in enumerate(responses["token_ids"]):
+        if SPLITS[row] == "measure":
+            with torch.no_grad():
+                opened.model(torch.from_numpy(ids)[None])
+            for position, h in enumerate(states[-1]):
+                torch.testing.assert_close(found[row, position], h, rtol=1e-4, atol=1e-5)
+    handle.remove()
+
+
 def test_the_plan_sorts_by_length_and_fills_batches_by_padded_tokens(responses):
     def plan(tokens: int) -> list[list[int]]:
         return [rows.tolist() for rows in batch_plan(responses, ["sae", "measure"], tokens)]

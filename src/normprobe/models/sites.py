@@ -41,15 +41,16 @@ class Sites:
 
 @contextmanager
 def visit_sites(
-    opened: OpenModel, visit: Callable[[int, Float[torch.Tensor, "batch token d"]], object]
+    opened: OpenModel, visit: Callable[[int, Float[torch.Tensor, "batch token d"]], torch.Tensor | None]
 ) -> Iterator[None]:
     """Within the block, `visit(layer, resid_post)` is called when a forward pass leaves that layer, in its dtype.
 
+    If it returns a tensor, the next layer reads that instead.
     On leaving, also by an exception, the hooks are removed. Raises NormprobeError if a block returns anything but a
     tensor or a tuple that starts with one, which `visit` then never sees.
     """
 
-    def hook(layer: int, output: object) -> None:
+    def hook(layer: int, output: object) -> object:
         hidden = output[0] if isinstance(output, tuple) else output
         if not isinstance(hidden, torch.Tensor) or hidden.ndim != 3:
             got = (
@@ -59,7 +60,10 @@ def visit_sites(
                 f"expected layer {layer} to return a tensor [batch, token, d] or a tuple that starts with one, "
                 f"got {got}; this architecture cannot be measured"
             )
-        visit(layer, hidden)
+        replaced = visit(layer, hidden)
+        if replaced is None:
+            return None
+        return (replaced, *output[1:]) if isinstance(output, tuple) else replaced
 
     handles = [
         block.register_forward_hook(lambda _module, _inputs, output, layer=layer: hook(layer, output))

@@ -11,7 +11,7 @@ from typing import Any
 
 from normprobe.claims.evidence import VERDICTS, Evidence
 from normprobe.claims.registry import BY_NAME
-from normprobe.report import feature_pages, heatmap, method_results, signal_comparison
+from normprobe.report import dictionary_results, feature_pages, heatmap, method_results, signal_comparison
 from normprobe.report.accuracy_table import accuracy_table
 from normprobe.report.audit_results import HEAD, Audit
 from normprobe.report.conditions_table import conditions_table, failed
@@ -57,6 +57,7 @@ def write_report(run_path: Path) -> Path:
         signals=_or_lacking(lambda: _signals(run.path)),
         methods=_or_lacking(lambda: _methods(tables)),
         tasks=method_results.task_table(tables.tasks) if tables.has("tasks") else None,
+        dictionaries=_or_lacking(lambda: _dictionaries(tables)),
         assumptions=_or_lacking(lambda: assumption_table(findings["assumptions"].series())),
         features=_or_lacking(lambda: feature_pages.summary(tables)),
         tokens=_or_lacking(lambda: heatmap.choose(tables)),
@@ -104,6 +105,13 @@ def _methods(tables: Tables) -> Section:
     regimes = method_results.regime_table(tables.sweep, tables.confirmed)
     drawings = [draw(tables) for draw in method_results.DRAWINGS]
     return {"treatments": treatments, "regimes": regimes, "drawings": drawings}
+
+
+def _dictionaries(tables: Tables) -> Section:
+    fidelity = dictionary_results.fidelity_tables(dictionary_results.read(tables, "fidelity"))
+    stability = dictionary_results.stability_table(dictionary_results.read(tables, "stability"))
+    shown = fidelity | {dictionary_results.STABILITY: stability}
+    return {"tables": shown, "drawing": dictionary_results.drawing(tables)}
 
 
 def _accuracy(tables: Tables) -> Section:

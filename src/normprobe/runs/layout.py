@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from normprobe.runs.dictionary_files import OF_DICTIONARIES
 from normprobe.runs.run_file import RunFile, arrays, columns
 
 SUBJECTS = ("model", "untrained", "early")
@@ -292,90 +293,14 @@ FILES: dict[str, RunFile] = {
             acted       number?   states acted on, per generated token and layer; missing for the baselines
         """),
     ),
-    "feature_pages": RunFile(
-        "features/pages.parquet",
-        "a row per feature with a page: whether single tokens trigger it (`normprobe features`)",
-        columns("""
-            layer               integer
-            feature             integer
-            kind                text      reasoning (the first of I), or matched (a control)
-            counterpart         integer?  the feature of the other kind that it was matched with
-            r2_tokens           number?   R² of the activation, predicted from the token's identity
-            r2_shuffled         number?   the same with the tokens permuted
-            difference          number?   mean activation over responses in think − no_think, split measure
-            n_texts             integer   no_think responses that tokens were inserted into
-            trigger_d           number?   Cohen's d of inserting its triggers
-            trigger_p           number?   p of the t-test
-            trigger_dependence  text?     token-driven, partially or weakly token-driven, or context-dependent
-            trigger_fraction    number?   how far the mean activation moved, over `difference`, of reasoning features
-            control_d           number?   the same of inserting tokens of like frequency
-            control_p           number?
-            control_dependence  text?
-            control_fraction    number?
-        """),
-    ),
-    "feature_examples": RunFile(
-        "features/examples.parquet",
-        "a row per page and example: where the feature fires most, each in another response of the split measure",
-        columns("""
-            layer        integer
-            feature      integer
-            rank         integer   from 0, the strongest
-            response_id  text
-            problem_id   text
-            mode         text
-            position     integer   of the token in the sequence
-            activation   number    there
-            place        integer   of the token among `tokens`
-            tokens       text      it and those around it, as JSON
-            values       text      the activation at each of them, as JSON
-        """),
-    ),
-    "feature_tokens": RunFile(
-        "features/tokens.parquet",
-        "a row per page and token of its lists",
-        columns("""
-            layer     integer
-            feature   integer
-            list      text      trigger, control (of a trigger's frequency), promoted or demoted
-            rank      integer   from 0
-            token_id  integer
-            token     text
-            value     number    mean activation at it, split select; of promoted and demoted ones the logit
-            n         integer?  how often it comes there
-        """),
-    ),
-    "feature_neighbours": RunFile(
-        "features/neighbours.parquet",
-        "a row per page and nearest atom of the same dictionary",
-        columns("""
-            layer      integer
-            feature    integer
-            rank       integer   from 0
-            neighbour  integer
-            cosine     number
-            selected   flag      whether the neighbour is a reasoning feature
-        """),
-    ),
-    "feature_histograms": RunFile(
-        "features/histograms.parquet",
-        "a row per page and bin that is not empty",
-        columns("""
-            layer    integer
-            feature  integer
-            of       text      think, no_think, filler: activations at the mode's tokens; or logits
-            low      number    edges of the bin; 0 and 0: silent
-            high     number
-            n        integer   tokens in it
-        """),
-    ),
+    **OF_DICTIONARIES,
     "features_html": RunFile("features.html", "the pages of the features"),
     "verdicts": RunFile("evidence/verdicts.json", "what every judged claim returned"),
     "skipped": RunFile("evidence/skipped.json", "the claims that were not judged, and why"),
     "audit": RunFile("audit/audit.json", "nulls, planted effects, subjects in the model's place, coverage"),
 }
-"""By name. Besides: `saes/READER/layer_NN/` in SAELens's format, `features/neuronpedia/layer_NN/` in SAEDashboard's,
-and `evidence/CLAIM.parquet`, what a panel draws."""
+"""By name. Besides: `saes/READER/layer_NN/` and `dictionaries/model_again_N/layer_NN/` in SAELens's format,
+`features/neuronpedia/layer_NN/` in SAEDashboard's, and `evidence/CLAIM.parquet`, what a panel draws."""
 
 
 def columns_markdown() -> str:

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 NON_NEGATIVE = ("topk", "batchtopk", "jumprelu", "standard", "gated")
-PRESERVES_NORM = ("none", "expected_average_only_in")
+PER_TOKEN = ("layer_norm", "constant_norm_rescale")
+"""What SAELens calls normalisations that give every state the same size: codes no longer follow the norm."""
 
 
 def layer_folder(folder: Path, layer: int) -> Path:
@@ -61,18 +62,23 @@ class Dictionary:
 
     @classmethod
     def of(cls, sae: SAE[Any]) -> Dictionary:
-        """Raises NormprobeError if codes can be negative or do not follow the norm, weights are not finite or atoms
-        zero."""
+        """Raises NormprobeError if codes can be negative or do not follow the norm, states have to be normalised first
+        by statistics that nobody has, weights are not finite or atoms zero."""
         where = str(sae.cfg.metadata.hook_name)
         if sae.cfg.architecture() not in NON_NEGATIVE:
             raise NormprobeError(
                 f"expected a dictionary of type {', '.join(NON_NEGATIVE)}, got {sae.cfg.architecture()!r} at {where}; "
                 "the theorem needs non-negative codes: use another dictionary"
             )
-        if sae.cfg.normalize_activations not in PRESERVES_NORM:
+        if (normalised := sae.cfg.normalize_activations) in PER_TOKEN:
             raise NormprobeError(
-                f"expected a dictionary whose codes follow the norm ({' or '.join(PRESERVES_NORM)}), got "
-                f"normalize_activations={sae.cfg.normalize_activations!r} at {where}; use another dictionary"
+                f"expected a dictionary whose codes follow the norm, got normalize_activations={normalised!r} at "
+                f"{where}, which erases it token by token; use another dictionary"
+            )
+        if normalised != "none":
+            raise NormprobeError(
+                f"expected a dictionary that reads raw states, got normalize_activations={normalised!r} at {where}, "
+                "whose statistics are not saved with it; fold them into the weights with SAELens and save it again"
             )
         atoms, bias = sae.W_dec.detach().float(), sae.b_dec.detach().float()
         lengths = torch.linalg.vector_norm(atoms, dim=1)

@@ -164,15 +164,21 @@ def shape_of(saes: Path) -> tuple[int, int]:
     return content["d_sae"], content["k"]
 
 
-def load_reader(saes: Path, reader: str, opened: OpenModel) -> dict[int, Dictionary]:
-    """Layer → dictionary of a reader, out of a run's saes/. Raises NormprobeError if one is damaged or does not fit."""
+def load_reader(
+    saes: Path, reader: str, opened: OpenModel, some: Sequence[int] | None = None
+) -> dict[int, Dictionary]:
+    """Layer → dictionary of a reader, out of a run's saes/: of all its layers, or of some.
+
+    Raises NormprobeError if one is damaged or does not fit.
+    """
     own = saes / reader
     if (own / GIVEN).exists():
         content = json.loads((own / GIVEN).read_text(encoding="utf-8"))
         given, layers, of = content["given"], content["layers"], content["of"]
     else:
         given, layers, of = str(own), layers_of(str(own), range(opened.identity.n_layers)), None
-    return {layer: open_given(given, opened.identity, layer, opened.device, of) for layer in layers}
+    chosen = layers if some is None else some
+    return {layer: open_given(given, opened.identity, layer, opened.device, of) for layer in chosen}
 
 
 def _merge(folder: Path, readers: Sequence[str]) -> None:

@@ -32,16 +32,20 @@ class Piece:
     valid: Bool[torch.Tensor, "row position"]
 
 
+Visit = Callable[[Piece], Float[torch.Tensor, "n d"] | None]
+
+
 def stream_states(
     opened: OpenModel,
     responses: pd.DataFrame,
     splits: Collection[str],
-    visit: Callable[[Piece], object],
+    visit: Visit,
     memory: int | None = None,
 ) -> None:
     """Call `visit` with every layer at every token of the responses in `splits`, where forward passes come past it.
 
-    Nothing outlives a layer unless `visit` keeps it. Responses of like length go through together in batches, a long
+    Nothing outlives a layer unless `visit` keeps it. States that it returns take the place of the piece's in what the
+    layers above read. Responses of like length go through together in batches, a long
     one alone and in chunks over a cache, as `ReadingPlan` fits them into `memory` bytes (None: as it is fastest); the
     plan depends on nothing but the table, the model's shape and this. Pieces come pass by pass, layers ascending, and
     `response_index` counts the rows of `responses` as given, before the selection by split.
@@ -61,7 +65,7 @@ def _read(
     ids: Int[torch.Tensor, "row position"],
     mask: Int[torch.Tensor, "row position"],
     tokens: int,
-    visit: Callable[[Piece], object],
+    visit: Visit,
 ) -> None:
     """One batch; of a single response that has more tokens than `tokens`, chunk by chunk."""
     size = max(tokens // len(rows), 1)
@@ -83,12 +87,22 @@ def _pieces(
     rows: Int[np.ndarray, " row"],
     valid: Bool[torch.Tensor, "row position"],
     start: int,
-    visit: Callable[[Piece], object],
-) -> Callable[[int, torch.Tensor], object]:
+    visit: Visit,
+) -> Callable[[int, torch.Tensor], torch.Tensor | None]:
     """Make pieces of the sites of one forward pass over the positions from `start` on."""
     row, position = (index.numpy() for index in valid.nonzero(as_tuple=True))
     keys = (rows[row], start + position, valid)
-    return lambda layer, hidden: visit(Piece(layer, hidden[valid.to(hidden.device)].float(), *keys))
+
+    def visit_layer(layer: int, hidden: torch.Tensor) -> torch.Tensor | None:
+        tokens = valid.to(hidden.device)
+        states = visit(Piece(layer, hidden[tokens].float(), *keys))
+        if states is None:
+            return None
+        replaced = hidden.clone()
+        replaced[tokens] = states.to(hidden)
+        return replaced
+
+    return visit_layer
 
 
 def reading_plan(

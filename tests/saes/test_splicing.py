@@ -14,7 +14,7 @@ from normprobe.models.open import assemble, open_model
 from normprobe.problems.testbed.tokenizer import build_tokenizer
 from normprobe.saes.activations import PAIRED
 from normprobe.saes.dictionary import Dictionary, describe, random_dictionary, topk_sae
-from normprobe.saes.splicing import LEAST_LOSS, HeldOut, Splicing
+from normprobe.saes.splicing import LEAST_LOSS, MeasuredResponses, Splicing
 from normprobe.saes.training import generator_for
 
 D = 32
@@ -31,12 +31,14 @@ def opened(make_tiny_qwen3) -> OpenModel:
 
 
 @pytest.fixture
-def held_out(opened) -> HeldOut:
+def held_out(opened) -> MeasuredResponses:
     _, responses = write_tables(opened)
     lengths = responses["token_ids"].map(len)
     tokens = pd.DataFrame({"response_id": np.repeat(responses["response_id"], lengths)})
     position = np.concatenate([np.arange(n) for n in lengths])
-    return HeldOut.of(responses, tokens.assign(sink=(position == 0) | (position == 5)), n_problems=3)
+    return MeasuredResponses.of(
+        responses, tokens.assign(sink=(position == 0) | (position == 5)), n_problems=3
+    )
 
 
 def random(opened: OpenModel, layer: int) -> Dictionary:
@@ -51,7 +53,7 @@ def exact(opened: OpenModel, layer: int) -> Dictionary:
     return Dictionary.of(topk_sae(atoms, atoms.clone(), torch.zeros(2 * D), torch.zeros(D), D, metadata))
 
 
-def measure(opened: OpenModel, held_out: HeldOut, layer: int, dictionary: Dictionary, **settings):
+def measure(opened: OpenModel, held_out: MeasuredResponses, layer: int, dictionary: Dictionary, **settings):
     splicing = Splicing(opened, held_out, "model", **settings)
     mean = splicing.site_means([layer])[layer]
     return splicing.measure(layer, {"own": dictionary}, mean).set_index("mode")
@@ -70,7 +72,7 @@ def test_an_exact_dictionary_changes_nothing(opened, held_out):
 
 
 @torch.no_grad()
-def by_hand(opened: OpenModel, held_out: HeldOut, layer: int, dictionary: Dictionary):
+def by_hand(opened: OpenModel, held_out: MeasuredResponses, layer: int, dictionary: Dictionary):
     """Losses, and states with their reconstructions, by mode, one response at a time."""
     sinks, start = held_out.sink, 0
     states, losses = ({mode: [] for mode in PAIRED} for _ in range(2))
@@ -171,7 +173,9 @@ def test_saelens_gives_the_same_numbers_under_the_same_names(tiny_qwen3_dir: Pat
     ids = list(range(20, 50))
     spans = {"thought_start": 0, "thought_end": len(ids), "answer_start": -1, "answer_end": -1}
     response = {"response_id": "r", "problem_id": "p", "split": "measure", "mode": "think", "token_ids": ids}
-    held_out = HeldOut(pd.DataFrame([response | spans | {"n_prompt": 1}]), np.zeros(len(ids), dtype=bool))
+    held_out = MeasuredResponses(
+        pd.DataFrame([response | spans | {"n_prompt": 1}]), np.zeros(len(ids), dtype=bool)
+    )
     dictionary = random(opened, 1)
     row = measure(opened, held_out, 1, dictionary).loc["think"]
     bridge = TransformerBridge.boot_transformers(str(tiny_qwen3_dir), device="cpu")

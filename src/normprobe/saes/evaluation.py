@@ -19,7 +19,7 @@ from normprobe.runs.jobs import TABLE, JobRunner
 from normprobe.runs.layout import FILES
 from normprobe.runs.tables import Tables
 from normprobe.saes.activations import training_responses
-from normprobe.saes.splicing import HeldOut, Splicing
+from normprobe.saes.splicing import MeasuredResponses, Splicing
 from normprobe.saes.stability import matched_cosines
 from normprobe.saes.stages import RANDOM, load_reader
 from normprobe.saes.train_subject import SubjectTraining
@@ -59,7 +59,10 @@ def fill_dictionaries(
         for name in again:
             responses = training_responses(tables.responses)
             SubjectTraining(folder / name, model, responses, layers, training, seed, memory, ALONE).run(bar)
-    parts, held_out = folder / "parts", HeldOut.of(tables.responses, tables.tokens, settings.problems)
+    parts, held_out = (
+        folder / "parts",
+        MeasuredResponses.of(tables.responses, tables.tokens, settings.problems),
+    )
     evaluations = [
         _Evaluation(Splicing(subjects[subject], held_out, subject, memory), saes, readers, layers)
         for subject, readers in READERS.items()

@@ -28,25 +28,25 @@ LEAST_LOSS = 0.05
 _FINAL_BYTES = 2**28
 _FEWEST_ROWS = 64
 Replace = Callable[[Float[torch.Tensor, "n d"], Int[np.ndarray, " n"]], Float[torch.Tensor, "n d"]]
-"""From states and their tokens (rows of a `HeldOut`), what takes their place."""
+"""From states and their tokens (rows of a `MeasuredResponses`), what takes their place."""
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class MeasuredResponses:
     """The held-out responses of the modes `PAIRED`, with which of their tokens, one after another, are sinks."""
 
     responses: pd.DataFrame
     sink: Bool[np.ndarray, " token"]
 
     @classmethod
-    def of(cls, responses: pd.DataFrame, tokens: pd.DataFrame, n_problems: int) -> HeldOut:
+    def of(cls, responses: pd.DataFrame, tokens: pd.DataFrame, n_problems: int) -> MeasuredResponses:
         """The first n problems of the split "measure". `tokens`: traces/tokens.parquet of these responses."""
         measured = responses[(responses["split"] == SPLIT) & responses["mode"].isin(list(PAIRED))]
         problems = measured["problem_id"].drop_duplicates().head(n_problems)
         chosen = measured[measured["problem_id"].isin(problems)].reset_index(drop=True)
         return cls(chosen, tokens.loc[tokens["response_id"].isin(chosen["response_id"]), "sink"].to_numpy())
 
-    def parts(self, tokens: int) -> Iterator[HeldOut]:
+    def parts(self, tokens: int) -> Iterator[MeasuredResponses]:
         """Consecutive responses of about so many tokens together, at least one."""
         lengths = self.responses["token_ids"].map(len).to_numpy(dtype=np.int64)
         ends = np.cumsum(lengths)
@@ -54,7 +54,7 @@ class HeldOut:
         for number in np.unique(part):
             rows = np.flatnonzero(part == number)
             sink = self.sink[ends[rows[0]] - lengths[rows[0]] : ends[rows[-1]]]
-            yield HeldOut(self.responses.iloc[rows].reset_index(drop=True), sink)
+            yield MeasuredResponses(self.responses.iloc[rows].reset_index(drop=True), sink)
 
     @cached_property
     def _tokens(self) -> pd.DataFrame:
@@ -101,7 +101,7 @@ class Splicing:
     """
 
     opened: OpenModel
-    held_out: HeldOut
+    held_out: MeasuredResponses
     subject: str
     memory: int | None = None
 
@@ -170,7 +170,7 @@ class Splicing:
         return pd.DataFrame(rows)
 
     def _final(
-        self, part: HeldOut, layer: int | None = None, replace: Replace | None = None
+        self, part: MeasuredResponses, layer: int | None = None, replace: Replace | None = None
     ) -> Float[torch.Tensor, "written d"]:
         """The last site where each written token is predicted, if `replace` acts on the states of a layer."""
         offsets, n = token_offsets(part.responses, [SPLIT])
@@ -196,7 +196,10 @@ class Splicing:
 
     @torch.no_grad()
     def _losses(
-        self, part: HeldOut, plain: Float[torch.Tensor, "written d"], final: Float[torch.Tensor, "written d"]
+        self,
+        part: MeasuredResponses,
+        plain: Float[torch.Tensor, "written d"],
+        final: Float[torch.Tensor, "written d"],
     ) -> Float[np.ndarray, "2 written"]:
         """−ln q of each written token, and KL(p‖q) from the plain model's next-token distribution p, in nats."""
         opened, device = self.opened, self.opened.device

@@ -20,9 +20,9 @@ from normprobe.runs.tables import Tables
 EVIL = "<script>alert(1)</script>"
 PAGES = pd.DataFrame(
     [
-        (2, 4, "reasoning", 9, 0.9, "token-driven", "context-dependent", 0.6),
+        (2, 0, "reasoning", 9, 0.9, "token-driven", "context-dependent", 0.6),
         (2, 5, "reasoning", 8, 0.1, "weakly token-driven", "weakly token-driven", 0.2),
-        (2, 9, "matched", 4, 0.3, "context-dependent", "context-dependent", None),
+        (2, 9, "matched", 0, 0.3, "context-dependent", "context-dependent", None),
         (2, 8, "matched", 5, 0.5, "partially token-driven", "context-dependent", None),
         (6, 4, "reasoning", None, 0.5, "context-dependent", "context-dependent", 0.0),
         (6, 7, "reasoning", None, None, None, None, None),
@@ -38,13 +38,16 @@ def run(whole_run, tmp_path) -> Path:
     features = pd.DataFrame(
         [(layer, feature) for layer in (2, 6) for feature in range(12)], columns=["layer", "feature"]
     )
-    put(path, "features", features.assign(reader="model", selected=features["feature"].isin([3, 4, 5, 7])))
-    put(
-        path,
-        "feature_pages",
-        PAGES.assign(control_fraction=0.1, r2_shuffled=-0.01, trigger_d=1.0, trigger_p=1e-5),
-    )
-    at = {"layer": 2, "feature": 4}
+    put(path, "features", features.assign(reader="model", selected=features["feature"].isin([0, 3, 4, 5, 7])))
+    measured = {
+        "trigger_d": 1.0,
+        "trigger_p": 1e-5,
+        "control_d": 0.0,
+        "control_p": 0.5,
+        "control_fraction": 0.1,
+    }
+    put(path, "feature_pages", PAGES.assign(**measured, r2_shuffled=-0.01))
+    at = {"layer": 2, "feature": 0}
     example = {"tokens": json.dumps(["a", EVIL, "b"]), "values": json.dumps([0.0, 3.0, 1.0]), "place": 1}
     put(path, "feature_examples", pd.DataFrame([at | example | {"activation": 3.0, "mode": "think"}]))
     tokens = [at | {"list": name, "token": EVIL, "value": 1.5} for name in ("trigger", "promoted")]
@@ -65,12 +68,12 @@ def run(whole_run, tmp_path) -> Path:
 def test_the_summary_counts_features_by_layer_with_their_controls(run):
     found = summary(Tables(run))
     assert [row[:6] for row in found["rows"]] == [
-        ["2", "2 of 4", "2 of 2", "1 of 2", "1 of 2", "0 of 2"],
-        ["6", "2 of 4", "0 of 1", "0 of 1", "–", "–"],
+        ["2", "2 of 5", "2 of 2", "1 of 2", "1 of 2", "0 of 2"],
+        ["6", "2 of 5", "0 of 1", "0 of 1", "–", "–"],
     ]
     assert [row[6:8] for row in found["rows"]] == [["0.500", "0.400"], ["0.500", "–"]]
     assert found["sentence"].startswith(
-        "Of the 4 clearest of 8 reasoning features, 2 of 3 are token-triggered (1 with a large effect, d ≥ 0.8)"
+        "Of the 4 clearest of 10 reasoning features, 2 of 3 are token-triggered (1 with a large effect, d ≥ 0.8)"
     )
     text = summary_text(Tables(run))
     assert max(map(len, text.splitlines()[:3])) <= 110
@@ -107,6 +110,8 @@ def test_every_feature_has_its_place_and_no_text_becomes_markup(run):
     assert [name for name in read.ids if name.startswith("f")] == [
         f"f{row.layer}-{row.feature}" for row in PAGES.itertuples()
     ]
+    assert '<a href="#f2-0">0</a>.' in text
+    assert "nan" not in text.lower()
     inner = [link.removeprefix("#") for link in read.links if link.startswith("#")]
     assert set(inner) <= set(read.ids)
     assert [link for link in read.links if not link.startswith("#")] == ["report.html"]

@@ -111,7 +111,7 @@ def write_pages(tables: Tables) -> Path:
     for _, page in tables.feature_pages.iterrows():
         key = page["layer"], page["feature"]
         own = {name: table.iloc[places[name].get(key, [])] for name, table in parts.items()}
-        layers.setdefault(page["layer"], []).append({**page.to_dict(), **_shown(features.loc[key], own)})
+        layers.setdefault(page["layer"], []).append(_shown(page, features.loc[key], own))
     model = Run(tables.path).manifest()["identities"].get("model", {})
     name = str(model.get("name", tables.path.name))
     with refusing_disk_errors(tables.path):
@@ -119,11 +119,12 @@ def write_pages(tables: Tables) -> Path:
     return path
 
 
-def _shown(tested: pd.Series, parts: dict[str, pd.DataFrame]) -> dict[str, Any]:
-    """What the template shows of a feature besides its row of pages.parquet."""
+def _shown(page: pd.Series, tested: pd.Series, parts: dict[str, pd.DataFrame]) -> dict[str, Any]:
+    """What the template shows of a feature: its row of pages.parquet, None where a value is missing, and the rest."""
+    row = {str(name): None if pd.isna(value) else value for name, value in page.items()}
     tokens = parts["tokens"].assign(token=parts["tokens"]["token"].map(readable))
     lists = {name: tokens[tokens["list"] == name].to_dict("records") for name in LISTS}
-    return {
+    return row | {
         "tested": tested,
         "lists": lists,
         "neighbours": parts["neighbours"].to_dict("records"),

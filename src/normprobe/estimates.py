@@ -32,7 +32,7 @@ RATES: Mapping[str, float] = {
     "evidence": 4.0,
     "audit": 0.14,
     "features": 1e4,
-    "dictionaries": 3e4,
+    "dictionaries": 1e4,
 }
 """Units of `work` per second, of tiny-thinker on one core, where the run has not measured its own."""
 _PYTHON_GB = 0.7

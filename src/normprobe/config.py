@@ -157,6 +157,8 @@ class SaeSettings(Settings, section="saes"):
     """what trains: ours, all layers in one step, or SAELens's, one layer after another (the reference)"""
     memory_gb: int | float = 0.5
     """sampled states held at once, all layers together: ours reads them in chunks, SAELens's trainer samples fewer"""
+    cache: Annotated[str | None, arg(metavar="DIR")] = None
+    """keep the sampled states there: another training of the same tokens does not run the model (keep none)"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -184,7 +186,10 @@ class SaeSettings(Settings, section="saes"):
         return sorted(set(chosen))
 
     def identity(self) -> dict[str, Any]:
-        return super().identity() | {"given": self.given and fingerprint(self.given)}
+        """What the dictionaries depend on; states out of a cache are the same."""
+        identity = super().identity() | {"given": self.given and fingerprint(self.given)}
+        del identity["cache"]
+        return identity
 
     @property
     def memory(self) -> int:

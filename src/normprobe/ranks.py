@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from normprobe.config import ModelSettings
 from normprobe.errors import NormprobeError
+
+_Work = TypeVar("_Work")
 
 
 @dataclass(frozen=True)
@@ -35,9 +38,9 @@ class Rank:
         """Whether this process keeps the run directory."""
         return self.number == 0
 
-    def own(self, layers: Sequence[int]) -> list[int]:
-        """The layers that this process trains."""
-        return list(layers[self.number :: self.total])
+    def own(self, work: Sequence[_Work]) -> list[_Work]:
+        """What of the work is this process's, such as the layers that it trains."""
+        return list(work[self.number :: self.total])
 
     def placed(self, model: ModelSettings) -> ModelSettings:
         """The model on this process's GPU, where it is to be on one."""

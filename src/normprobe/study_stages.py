@@ -58,7 +58,7 @@ def _fill_responses(session: Session, folder: Path) -> None:
     from normprobe.tracing.responses import fill_responses
 
     # What does not fit the model is refused before it answers.
-    resolve_settings(session.study.saes, session.model())
+    resolve_settings(session.study.saes, session.model(), session.rank)
     fill_responses(
         folder,
         HfEngine(session.model()),

@@ -5,10 +5,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from saes_fixture import write_tables
 
+from normprobe.config import SaeSettings
 from normprobe.console import run_main
 from normprobe.errors import NormprobeError
+from normprobe.models.open import assemble
+from normprobe.problems.testbed.tokenizer import build_tokenizer
 from normprobe.ranks import Rank
+from normprobe.saes.activations import training_responses
+from normprobe.saes.stages import resolve_settings
+from normprobe.tracing.stream import Piece, stream_states
 from normprobe.verify import main, train_saes
 
 SIZES = "--n-sae 16 --n-select 8 --n-measure 8 --max-new-tokens 40 --width 32 --k 4 --n-samples 1000 ".split()
@@ -44,6 +51,29 @@ def test_what_several_processes_cannot_share_is_refused(tmp_path, monkeypatch, c
     assert run_main(command, [*SIZES, *words, "--out", str(tmp_path / "run")]) == 2
     assert "expected one process, got 2 of torchrun" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_more_processes_than_layers_are_refused(make_tiny_qwen3):
+    opened = assemble(make_tiny_qwen3(), build_tokenizer(), "random", check=False)
+    with pytest.raises(
+        NormprobeError, match=r"expected no more processes than layers \(2\), got 3 of torchrun"
+    ):
+        resolve_settings(SaeSettings(layers="0-1"), opened, Rank(2, 3))
+
+
+def test_batches_are_shared_out_so_that_each_token_is_read_once(make_tiny_qwen3):
+    opened = assemble(make_tiny_qwen3(), build_tokenizer(), "random", check=False)
+    responses = training_responses(write_tables(opened, 60)[1])
+    found = [set(), set()]
+    for number in range(2):
+
+        def visit(piece: Piece, tokens=found[number]) -> None:
+            tokens |= set(zip(piece.response_index.tolist(), piece.position.tolist(), strict=True))
+
+        stream_states(opened, responses, ["sae"], visit, 10**7, Rank(number, 2))
+    assert found[0].isdisjoint(found[1])
+    assert len(found[0]) + len(found[1]) == responses["token_ids"].map(len).sum()
+    assert min(map(len, found)) > 0.3 * max(map(len, found))
 
 
 def test_layers_are_shared_out_without_a_rest():

@@ -1,6 +1,7 @@
 """The stages saes/ and reductions/ of a run: what they leave, that they resume, and what they refuse."""
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
@@ -160,6 +161,10 @@ def test_states_that_do_not_fit_are_read_in_chunks(run, subjects, tmp_path):
     whole, parts = (pd.read_parquet(r["saes"] / "training.parquet") for r in (run, other))
     assert parts["tokens"].tolist() == whole["tokens"].tolist()  # all of them, not those that fit
     np.testing.assert_allclose(parts["r2"], whole["r2"], atol=0.05)
+    for made, low, high in ((run, 0.99, 1.01), (other, 1.3, 3.3)):  # three chunks
+        metadata = json.loads((made["saes"] / "model" / "layer_02" / "cfg.json").read_text())["metadata"]
+        assert low < metadata["mixing_in_batch"] < high
+        assert metadata["mixing_of_neighbours"] <= metadata["mixing_in_batch"]
     with pytest.raises(
         NormprobeError, match=r"states of a batch of 64 tokens in 3 layers .*; give --memory-gb"
     ):

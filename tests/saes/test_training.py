@@ -204,6 +204,39 @@ def test_a_stopped_training_goes_on_from_its_checkpoint(states, tmp_path, monkey
     assert steps[7:] == [128] * 20  # what was done before counts in the progress
 
 
+def test_a_process_that_is_ahead_reads_what_the_others_still_learn_from(states, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(training, "visits", lambda *_: [(0, 4), (1, 4), (2, 4)])
+    settings, parts = replace(SETTINGS, n_samples=12 * 64), states[None, :768].tensor_split(3, dim=1)
+
+    def train(agree, read_chunks: list[int], stop_after: int = 12):
+        def read(number: int) -> torch.Tensor:
+            read_chunks.append(number)
+            return parts[number]
+
+        def stop(*_):
+            stops.append(1)
+            if len(stops) == stop_after:
+                raise KeyboardInterrupt
+
+        stops, on_step = [], stop if stop_after < 12 else lambda *_: None
+        place = {"checkpoint": tmp_path / "unfinished.safetensors", "on_step": on_step, "agree": agree}
+        order = generator_for(0, "order")
+        return train_together(read, [256] * 3, settings, [{}], [generator_for(0)], order, CPU, **place)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(lambda done: done, [], stop_after=9)
+    alone, together_with_one_behind = [], []
+    (expected,) = train(lambda done: done, alone)
+    (tmp_path / "unfinished.safetensors").unlink()
+    with pytest.raises(KeyboardInterrupt):
+        train(lambda done: done, [], stop_after=9)
+    (found,) = train(lambda done: min(done, 2), together_with_one_behind)
+    assert (alone, together_with_one_behind) == ([0, 2], [0, 1, 2])
+    for name, value in expected.state_dict().items():
+        assert torch.equal(value, found.state_dict()[name]), name
+
+
 def test_states_in_chunks_teach_as_much(trained_together, states):
     in_chunks = together(torch.stack([states.flip(1), states]), parts=4)[1]
     found, expected = (quality(Dictionary.of(sae), states)["r2"] for sae in (in_chunks, trained_together))
@@ -226,7 +259,8 @@ def test_several_seeds_in_one_training_are_what_each_gives_alone(states):
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=6), st.integers(1, 20), st.integers(1, 60))
 def test_every_chunk_is_visited_once_before_any_again(sizes, batch, steps):
-    found = list(visits(sizes, batch, steps, generator_for(0)))
+    settings = SaeSettings(batch_size=batch, n_samples=batch * steps)
+    found = list(visits(sizes, settings, generator_for(0)))
     assert sum(n for _, n in found) == steps
     if len(sizes) > 1:
         numbers = [number for number, _ in found]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -13,7 +15,16 @@ from jaxtyping import Float, Int
 
 from normprobe.errors import NormprobeError
 from normprobe.models.model import OpenModel
-from normprobe.tracing.stream import Piece, check_finite, stream_states, token_offsets
+from normprobe.ranks import ALONE, Rank
+from normprobe.saes.exchange import exchange
+from normprobe.tracing.stream import (
+    Piece,
+    batch_plan,
+    check_finite,
+    reading_plan,
+    stream_states,
+    token_offsets,
+)
 
 SPLIT = "sae"
 PAIRED = ("think", "no_think")
@@ -57,6 +68,14 @@ class Chunk:
     responses: pd.DataFrame
     rows: Int[np.ndarray, " row"]
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the responses' token ids and of the rows."""
+        digest = hashlib.sha256(self.rows.tobytes())
+        for ids in self.responses["token_ids"]:
+            digest.update(np.asarray(ids, dtype=np.int64).tobytes())
+        return digest.hexdigest()
+
 
 def chunks(
     responses: pd.DataFrame, rows: Int[np.ndarray, " row"], size: int, generator: torch.Generator
@@ -87,17 +106,27 @@ def sample_states(
     layers: Sequence[int],
     subject: str,
     memory: int | None = None,
+    rank: Rank = ALONE,
 ) -> Float[torch.Tensor, "layer row d"]:
     """resid_post of these layers at the tokens `rows`, on the CPU, in the model's own dtype (which loses nothing).
 
-    memory: bytes that reading may take besides them, as `stream_states` has it. Raises NormprobeError as it does, or if
-    a state is NaN or infinite, naming the layer and `subject`.
+    memory: bytes that reading may take besides them, as `stream_states` has it. rank: of several processes that call
+    this together each reads its share of the batches for all, and gets its own of the layers. Raises NormprobeError as
+    `stream_states` does, or if a state is NaN or infinite, naming the layer and `subject`.
     """
     offsets, n = token_offsets(responses, [SPLIT])
+    reader = np.empty(len(responses), dtype=np.int64)
+    tokens = reading_plan(opened, responses, [SPLIT], memory).tokens
+    for i, batch in enumerate(batch_plan(responses, [SPLIT], tokens)):
+        reader[batch] = i % rank.total
+    chosen = np.flatnonzero(offsets >= 0)
+    reader_of_row = reader[chosen[np.searchsorted(offsets[chosen], rows, side="right") - 1]]
+    shares = [np.flatnonzero(reader_of_row == number) for number in range(rank.total)]
+    mine = rows[shares[rank.number]]
     place = np.full(n, -1)
-    place[rows] = np.arange(len(rows))
+    place[mine] = np.arange(len(mine))
     wanted = {layer: row for row, layer in enumerate(layers)}
-    states = torch.empty((len(layers), len(rows), opened.identity.d_model), dtype=opened.model.dtype)
+    states = torch.empty((len(layers), len(mine), opened.identity.d_model), dtype=opened.model.dtype)
 
     def keep(piece: Piece) -> None:
         if piece.layer in wanted:
@@ -107,5 +136,5 @@ def sample_states(
             here = piece.h[torch.from_numpy(kept).to(piece.h.device)]
             states[wanted[piece.layer], torch.from_numpy(target[kept])] = here.to("cpu", states.dtype)
 
-    stream_states(opened, responses, [SPLIT], keep, memory)
-    return states
+    stream_states(opened, responses, [SPLIT], keep, memory, rank)
+    return states if rank.total == 1 else exchange(states, shares, rank, opened.device)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import time
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -31,6 +30,7 @@ from normprobe.saes.dictionary import (
     random_dictionary,
     save,
 )
+from normprobe.saes.exchange import connected
 from normprobe.saes.reductions import reduce_subject, work
 from normprobe.saes.train_subject import SubjectTraining, check_batch_fits
 from normprobe.saes.training import generator_for
@@ -57,14 +57,13 @@ def fill_saes(
     Dictionaries that are given (see `normprobe.saes.dictionary`) are named in model/given.json; the controls are
     trained with their width and k. Without `settings.layers` every layer has one, or every layer of a given folder.
     memory: bytes above the weights that sampled states and reading may take together (None: as it is fastest).
-    rank: of several processes that call this with the same folder, each trains its layers; the first does the rest,
-    when it sees that all are there.
+    rank: of several processes that call this with the same folder, each trains its layers, and the first does the rest.
 
     Raises NormprobeError for layers that the model lacks, given dictionaries that do not fit, nothing to train on, or
     states that are not finite.
     """
     model, given = subjects["model"], settings.given
-    chosen, settings = resolve_settings(settings, model)
+    chosen, settings = resolve_settings(settings, model, rank)
     trained = [subject for subject in subjects if subject != "model" or given is None]
     paired = training_responses(responses) if trained else responses
     with tqdm(
@@ -77,12 +76,12 @@ def fill_saes(
         if given is not None and rank.leads:
             (folder / "model").mkdir(exist_ok=True)
             atomic_write_json(folder / "model" / GIVEN, {"given": given, "layers": chosen, "of": settings.of})
-        for subject in trained:
-            opened, into = subjects[subject], folder / subject
-            SubjectTraining(into, opened, paired, chosen, settings, seed, memory, rank).run(bar)
+        with connected(rank):
+            for subject in trained:
+                opened, into = subjects[subject], folder / subject
+                SubjectTraining(into, opened, paired, chosen, settings, seed, memory, rank).run(bar)
         if not rank.leads:
             return
-        _wait_for([layer_folder(folder / subject, layer) for subject, layer in product(trained, chosen)])
         for layer in chosen:
             place = layer_folder(folder / RANDOM, layer)
             if not place.exists():
@@ -99,23 +98,23 @@ def fill_saes(
         FILES["training"].write(folder, pd.DataFrame(rows, columns=columns))
 
 
-def _wait_for(places: Sequence[Path]) -> None:
-    """Until other processes have written these. torchrun ends this one if another fails."""
-    while not all(place.exists() for place in places):
-        time.sleep(1)
-
-
-def resolve_settings(settings: SaeSettings, model: OpenModel) -> tuple[list[int], SaeSettings]:
+def resolve_settings(
+    settings: SaeSettings, model: OpenModel, rank: Rank = ALONE
+) -> tuple[list[int], SaeSettings]:
     """The layers that dictionaries read, and the settings with the shape of given ones.
 
-    Raises NormprobeError for layers that the model lacks, for given dictionaries that do not fit it, and if the states
-    of a batch do not fit into memory.
+    Raises NormprobeError for layers that the model lacks, for given dictionaries that do not fit it, if the states of a
+    batch do not fit into memory, and for more processes than layers.
     """
     chosen = _layers(settings.layer_list, model.identity.n_layers)
     if settings.given is not None:
         chosen = layers_of(settings.given, chosen)
         settings = _like_given(settings.given, chosen, model, settings)
     check_batch_fits(settings, model.identity, model.model.dtype, len(chosen))
+    if rank.total > len(chosen):
+        raise NormprobeError(
+            f"expected no more processes than layers ({len(chosen)}), got {rank.total} of torchrun; start fewer"
+        )
     return chosen, settings
 
 

@@ -19,9 +19,13 @@ from normprobe.errors import NormprobeError
 from normprobe.models.identity import ModelIdentity
 from normprobe.models.model import OpenModel
 from normprobe.ranks import Rank
-from normprobe.saes.activations import chunks, draw_tokens, layer_groups, sample_states
+from normprobe.saes.activations import Chunk, chunks, draw_tokens, layer_groups
 from normprobe.saes.dictionary import Dictionary, describe, layer_folder, save
-from normprobe.saes.training import generator_for, quality, train_sae, train_together
+from normprobe.saes.exchange import least
+from normprobe.saes.mixing import measure_mixing
+from normprobe.saes.state_cache import StateCache
+from normprobe.saes.state_reader import StateReader
+from normprobe.saes.training import generator_for, quality, train_sae, train_together, visits
 
 if TYPE_CHECKING:
     from sae_lens import SAE, TopKTrainingSAE
@@ -45,16 +49,17 @@ class SubjectTraining:
     rank: Rank
 
     def run(self, bar: tqdm) -> None:
-        """Write every layer of this process that is missing; a layer's folder is there only when it is whole.
+        """Write every layer that is missing; a layer's folder is there only when it is whole.
 
-        Raises NormprobeError as reading and training do.
+        Several processes call this together, and return when all have written their layers. Raises NormprobeError as
+        reading and training do.
         """
-        own = self.rank.own(self.layers)
-        missing = [layer for layer in own if not layer_folder(self.folder, layer).exists()]
+        missing = [layer for layer in self.layers if not layer_folder(self.folder, layer).exists()]
         if missing and self.settings.trainer == "normprobe":
-            self._together(own, bar)
+            self._together(bar)
             return
-        bar.update((len(own) - len(missing)) * self.settings.n_samples)
+        done = len(self.rank.own(self.layers)) - len(missing)
+        bar.update(done * self.settings.n_samples)
         self._one_by_one(missing, bar)
 
     def _one_by_one(self, missing: Sequence[int], bar: tqdm) -> None:
@@ -62,47 +67,47 @@ class SubjectTraining:
         settings, of_token = self.settings, self._bytes_per_layer
         rows = self._tokens(min(settings.n_samples, settings.memory // of_token))
         for group in layer_groups(missing, len(rows) * of_token, settings.memory):
-            of_layers = self._read(self.responses, rows, group, len(group) * len(rows) * of_token)
+            of_layers = self._reader([Chunk(self.responses, rows)], group).read(0)
             for states, layer in zip(of_layers, group, strict=True):
                 metadata, generator = self._metadata(layer), self._generator(layer)
                 sae = train_sae(states, settings, metadata, generator, self.opened.device, bar.update)
                 _save(sae, states, layer_folder(self.folder, layer))
 
-    def _together(self, own: Sequence[int], bar: tqdm) -> None:
+    def _together(self, bar: tqdm) -> None:
         """All layers of this process in one training, over as many chunks of the tokens as the states of all need.
 
         What a layer learns does not depend on which layers are trained with it.
         """
-        of_token = len(self.layers) * self._bytes_per_layer
+        own, rank = self.rank.own(self.layers), self.rank
         rows, order = self._tokens(self.settings.n_samples), generator_for(self.seed, "chunks")
-        parts = chunks(self.responses, rows, self.settings.memory // of_token, order)
-
-        def read(number: int) -> Float[torch.Tensor, "sae row d"]:
-            part = parts[number]
-            return self._read(part.responses, part.rows, own, len(part.rows) * of_token)
+        size = self.settings.memory // (len(self.layers) * self._bytes_per_layer)
+        reader = self._reader(chunks(self.responses, rows, size, order), self.layers)
+        mixing = measure_mixing(reader.chunks, visits(reader.sizes, self.settings, self._order()))
 
         def shown(samples: int, r2: Float[torch.Tensor, " sae"], dead: Float[torch.Tensor, " sae"]) -> None:
             worst = int(r2.argmin())
-            least = f"least {r2[worst]:.3f} in layer {own[worst]}"
-            bar.set_postfix_str(f"R² {r2.mean():.3f}, {least}, dead {dead.mean():.0%}", refresh=False)
+            least_r2 = f"least {r2[worst]:.3f} in layer {own[worst]}"
+            bar.set_postfix_str(f"R² {r2.mean():.3f}, {least_r2}, dead {dead.mean():.0%}", refresh=False)
             bar.update(samples)
 
         self.folder.mkdir(exist_ok=True)
-        checkpoint = self.folder / f"unfinished_{self.rank.number}_of_{self.rank.total}.safetensors"
+        checkpoint = self.folder / f"unfinished_{rank.number}_of_{rank.total}.safetensors"
         saes = train_together(
-            read,
-            [len(part.rows) for part in parts],
+            reader.read,
+            reader.sizes,
             self.settings,
-            [self._metadata(layer) for layer in own],
+            [{**self._metadata(layer), **mixing.metadata} for layer in own],
             [self._generator(layer) for layer in own],
-            generator_for(self.seed, self.folder.name, "order"),
+            self._order(),
             self.opened.device,
             checkpoint=checkpoint,
             on_step=shown,
+            agree=lambda done: least(done, rank),
         )
-        for sae, states, layer in zip(saes, read(0), own, strict=True):
+        for sae, states, layer in zip(saes, reader.read(0), own, strict=True):
             if not layer_folder(self.folder, layer).exists():
                 _save(sae, states, layer_folder(self.folder, layer))
+        least(0, rank)  # a process that begins again finds every other's checkpoint until all are done
         checkpoint.unlink(missing_ok=True)
 
     @property
@@ -113,15 +118,16 @@ class SubjectTraining:
     def _tokens(self, n: int) -> Int[np.ndarray, " row"]:
         return draw_tokens(self.responses, n, generator_for(self.seed, "tokens"))
 
-    def _read(
-        self, responses: pd.DataFrame, rows: Int[np.ndarray, " row"], layers: Sequence[int], held: int
-    ) -> Float[torch.Tensor, "sae row d"]:
-        """States, which take `held` bytes of the memory."""
-        reading = self.memory and max(self.memory - held, 1)
-        return sample_states(self.opened, responses, rows, layers, self.folder.name, reading)
+    def _reader(self, parts: Sequence[Chunk], layers: Sequence[int]) -> StateReader:
+        cache, identity = self.settings.cache, self.opened.identity
+        kept = None if cache is None else StateCache(Path(cache) / self.folder.name, identity)
+        return StateReader(self.opened, self.folder.name, layers, parts, self.memory, self.rank, kept)
 
     def _metadata(self, layer: int) -> dict[str, Any]:
         return describe(self.opened.identity, layer, self.folder.name, self.seed)
+
+    def _order(self) -> torch.Generator:
+        return generator_for(self.seed, self.folder.name, "order")
 
     def _generator(self, layer: int) -> torch.Generator:
         """One of its own: a resumed layer comes out as it would have without the interruption."""

@@ -53,13 +53,15 @@ def train_together(
     *,
     checkpoint: Path | None = None,
     on_step: OnStep = lambda _samples, _r2, _dead: None,
+    agree: Callable[[int], int] = lambda done: done,
 ) -> list[TopKSAE]:
     """A trained autoencoder of each site, h ≈ b_dec + Σ z_i d_i with ‖d_i‖ = 1 and k or fewer z_i > 0.
 
     `read(i)` gives the states of chunk i, `sizes[i]` tokens of all sites; one chunk is held at a time, and read again
     in every epoch. All sites learn from the same tokens in the same `order`; `generators` draw their first atoms, the
     first chunk decides their scale. Same states, generators and thread count: same weights, also after an
-    interruption, if a `checkpoint` was written (every minute, and read if it is there).
+    interruption, if a `checkpoint` was written (every minute, and read if it is there). `agree` makes of the steps that
+    this process has done those after which states are read: of several processes that read together, the least.
 
     With `metadata` and `generators` of several seeds, all sites of the first, then all of the next, a site has as many
     autoencoders, which differ in their first atoms alone.
@@ -69,26 +71,28 @@ def train_together(
     states = read(0)
     (n_sites, _, d), n_saes = states.shape, len(metadata)
     seeds = n_saes // n_sites
-    scale, means = _scales(states, metadata).repeat(seeds), states.mean(dim=1, dtype=torch.float64)
+    scale = _scales(states, metadata).repeat(seeds)
+    # Site by site: on a CPU a sum in another dtype copies what it sums.
+    means = torch.stack([h.mean(dim=0, dtype=torch.float64) for h in states])
     variance = torch.stack([h.float().var(dim=0, correction=0).sum() for h in states]).repeat(seeds)
     variance *= scale.square()
     atoms = torch.stack([random_atoms(d, settings.width, generator) for generator in generators])
     bias = (scale[:, None] * means.repeat(seeds, 1)).float()
     weights = Weights(atoms.clone(), torch.zeros(n_saes, settings.width), atoms, bias).to(device)
-    steps = max(1, settings.n_samples // settings.batch_size)
+    steps = n_steps_of(settings)
     trainer = TopKTrainer(weights, settings.k, steps, learning_rate(settings.width))
     if checkpoint is not None and checkpoint.exists():
         trainer.load(load_file(checkpoint, device=str(device)))
     factor, written = scale.float().to(device).view(seeds, n_sites, 1, 1), time.monotonic()
-    step, held, r2 = 0, 0, torch.zeros(n_saes)
-    for number, n_steps in visits(sizes, settings.batch_size, steps, order):
+    step, held, r2, read_after = 0, 0, torch.zeros(n_saes), agree(trainer.done)
+    for number, n_steps in visits(sizes, settings, order):
         batches = shuffled(sizes[number], settings.batch_size, _child(order))
         for _ in range(n_steps):
             rows, step = next(batches), step + 1
+            if step > read_after and held != number:
+                del states
+                states, held = read(number), number
             if step > trainer.done:  # else it was made before an interruption
-                if held != number:
-                    del states
-                    states, held = read(number), number
                 of_sites = states[:, rows].to(device, torch.float32)
                 loss = trainer.step((factor * of_sites).flatten(0, 1)).cpu()
                 _check(loss, metadata, trainer)
@@ -113,8 +117,13 @@ def train_together(
     return [sae.to(device) for sae in trained]
 
 
-def visits(sizes: Sequence[int], batch: int, steps: int, order: torch.Generator) -> Iterator[tuple[int, int]]:
-    """Which chunk is trained on, and for how many steps: each once in an epoch, until there are `steps` in all."""
+def n_steps_of(settings: SaeSettings) -> int:
+    return max(1, settings.n_samples // settings.batch_size)
+
+
+def visits(sizes: Sequence[int], settings: SaeSettings, order: torch.Generator) -> Iterator[tuple[int, int]]:
+    """Which chunk is trained on, and for how many steps: each once in an epoch, until all steps are made."""
+    steps, batch = n_steps_of(settings), settings.batch_size
     left = steps if len(sizes) > 1 else 0
     if len(sizes) == 1:
         yield 0, steps
@@ -156,7 +165,8 @@ def _scales(
                 f"expected states that differ, got the same at all {len(of_site):,} tokens in layer "
                 f"{described.get('layer')}; leave the layer out (--layers)"
             )
-    norms = torch.linalg.vector_norm(states, dim=2, dtype=torch.float32).mean(dim=1, dtype=torch.float64)
+    norms = torch.stack([torch.linalg.vector_norm(h, dim=1, dtype=torch.float32) for h in states])
+    norms = norms.mean(dim=1, dtype=torch.float64)
     return math.sqrt(states.shape[2]) / norms
 
 
@@ -201,7 +211,7 @@ def train_sae(
     sae.b_dec.data.copy_(scale * states.mean(dim=0, dtype=torch.float64))
     sae = sae.to(device)
     lr = learning_rate(settings.width)  # to zero over the last fifth
-    steps = max(1, settings.n_samples // settings.batch_size)
+    steps = n_steps_of(settings)
     trainer = SAETrainer(
         cfg=SAETrainerConfig(
             total_training_samples=steps * settings.batch_size,

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from normprobe.errors import NormprobeError
 from normprobe.models.model import OpenModel
 from normprobe.models.sites import visit_sites
+from normprobe.ranks import ALONE, Rank
 from normprobe.reading_plan import RESPONSES_AT_ONCE, ReadingPlan, Shape
 
 
@@ -41,6 +42,7 @@ def stream_states(
     splits: Collection[str],
     visit: Visit,
     memory: int | None = None,
+    rank: Rank = ALONE,
 ) -> None:
     """Call `visit` with every layer at every token of the responses in `splits`, where forward passes come past it.
 
@@ -48,12 +50,13 @@ def stream_states(
     layers above read. Responses of like length go through together in batches, a long
     one alone and in chunks over a cache, as `ReadingPlan` fits them into `memory` bytes (None: as it is fastest); the
     plan depends on nothing but the table, the model's shape and this. Pieces come pass by pass, layers ascending, and
-    `response_index` counts the rows of `responses` as given, before the selection by split.
+    `response_index` counts the rows of `responses` as given, before the selection by split. Of several processes each
+    reads the batches that are its `rank`'s own.
 
     Raises NormprobeError if the memory does not suffice, or as `visit_sites` does.
     """
     tokens = reading_plan(opened, responses, splits, memory).tokens
-    for rows in batch_plan(responses, splits, tokens):
+    for rows in rank.own(batch_plan(responses, splits, tokens)):
         ids, mask = pad(responses["token_ids"].iloc[rows].tolist())
         _read(opened, rows, torch.from_numpy(ids), torch.from_numpy(mask), tokens, visit)
 

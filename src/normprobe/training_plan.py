@@ -77,5 +77,7 @@ class TrainingPlan:
             f"{GPU_FLOPS / 1e12:.0f} TFLOP/s (float32) and {GPU_BANDWIDTH / 1e12:.2f} TB/s; "
             f"{self.layer_bytes / 1e9:.2g} GB a layer, {self.layers * self.layer_bytes / 1e9:.3g} GB in all; with "
             f"{GPU_BYTES / 1e9:.0f} GB {gpus}. States come in "
-            f"{'one chunk' if chunks == 1 else f'chunks of {self.chunk_tokens:,} tokens'}."
+            f"{'one chunk' if chunks == 1 else f'{chunks:,} chunks of {self.chunk_tokens:,} tokens or fewer'}: two "
+            f"tokens of a batch are of one problem at most about {chunks:,} times as often as if all were held. "
+            f"--cache would write up to {self.tokens * self.layers * self.d * self.itemsize / 1e9:.3g} GB a network."
         )

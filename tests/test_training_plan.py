@@ -20,7 +20,10 @@ def test_qwen3_8b_at_8_times_its_width_takes_several_gpus(tmp_path):
         width=32_768, k=64, n_samples=50_000_000, batch_size=4096, memory_gb=64, trainer="normprobe"
     )
     study = Study(model=ModelSettings(str(tmp_path), dtype="bfloat16", device="cuda"), saes=saes)
-    note = StudySizes.of(study, {"sae": 1, "select": 1, "measure": 1}).training_note
+    sizes = StudySizes.of(study, {"sae": 1, "select": 1, "measure": 1}, longest=1000)
+    note, memory = sizes.training_note, sizes.gigabytes("saes")
+    assert memory is not None
+    assert memory > 64 + 174 + 2 * 16  # states, autoencoders, and two networks
     assert "36 layers of 32,768 features, k 64, 50,000,000 tokens: 4.9e+17 FLOP" in note
     assert (
         "4.8 GB a layer, 174 GB in all; with 80 GB 13 fit on one, so 3 GPUs or as many runs with --layers"

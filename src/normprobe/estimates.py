@@ -93,11 +93,11 @@ class StudySizes:
         )
 
     @property
-    def training_note(self) -> str:
-        """What training the dictionaries takes, in words; empty if they are given, or nothing is known of the model."""
+    def training(self) -> TrainingPlan | None:
+        """What our trainer takes; None if the dictionaries are given, or nothing is known of the model."""
         saes, shape = self.study.saes, self.shape
         if shape is None or saes.given is not None or saes.trainer != "normprobe":
-            return ""
+            return None
         return TrainingPlan(
             layers=len(saes.layer_list or range(shape.layers)),
             d=shape.d,
@@ -108,7 +108,12 @@ class StudySizes:
             model_bytes=shape.bytes,
             state_bytes=saes.memory,
             itemsize=shape.itemsize,
-        ).note
+        )
+
+    @property
+    def training_note(self) -> str:
+        """`training` in words; empty without one."""
+        return "" if (plan := self.training) is None else plan.note
 
     @property
     def _limit(self) -> int:
@@ -170,7 +175,10 @@ class StudySizes:
         if self.shape is None or self.reading is None:
             return None
         reads = stage in ("traces", "saes", "reductions", "audit", "features", "dictionaries")
-        held = self.study.saes.memory_gb if stage in ("saes", "dictionaries") else 0.0
+        trains = stage in ("saes", "dictionaries")
+        held = self.study.saes.memory_gb if trains else 0.0
+        if trains and (plan := self.training):
+            held += plan.layers * plan.layer_bytes / 1e9
         networks = (self.subjects if reads and stage != "features" else 1) * self.shape.bytes / 1e9
         return _PYTHON_GB + networks + held + (self.reading.peak / 1e9 if reads else 0.0)
 

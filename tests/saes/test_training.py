@@ -321,3 +321,12 @@ def test_nothing_to_train_on_is_refused(opened):
 def test_more_active_features_than_features_are_refused(k):
     with pytest.raises(NormprobeError, match=r"expected saes.k (above 0|of 1 to 64 .*), got"):
         SaeSettings(width=64, k=k)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x10\x00\x00\x00\x00\x00\x00\x00{half"])
+def test_a_damaged_checkpoint_is_one_line_and_is_left_as_it_is(states, tmp_path, content):
+    checkpoint = tmp_path / "unfinished.safetensors"
+    checkpoint.write_bytes(content)
+    with pytest.raises(NormprobeError, match=r"expected the state of this training in .*; delete it, and"):
+        together(torch.stack([states, states]), checkpoint=checkpoint)
+    assert checkpoint.read_bytes() == content

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from normprobe.errors import NormprobeError
+from normprobe.errors import NormprobeError, refusing_damage
 from normprobe.runs.atomic import atomic_write
 from normprobe.saes.dictionary import Dictionary, random_atoms, topk_sae
 from normprobe.saes.topk_trainer import TopKTrainer, Weights
@@ -82,7 +83,10 @@ def train_together(
     steps = n_steps_of(settings)
     trainer = TopKTrainer(weights, settings.k, steps, learning_rate(settings.width))
     if checkpoint is not None and checkpoint.exists():
-        trainer.load(load_file(checkpoint, device=str(device)))
+        advice = "delete it, and the training begins anew"
+        kinds = (SafetensorError, KeyError, RuntimeError)
+        with refusing_damage(f"the state of this training in {checkpoint}", advice, *kinds):
+            trainer.load(load_file(checkpoint, device=str(device)))
     factor, written = scale.float().to(device).view(seeds, n_sites, 1, 1), time.monotonic()
     step, held, r2, read_after = 0, 0, torch.zeros(n_saes), agree(trainer.done)
     for number, n_steps in visits(sizes, settings, order):

@@ -94,7 +94,6 @@ def main(argv: list[str] | None = None) -> None:
         return
     import pandas as pd
 
-    from normprobe.report.html import write_report
     from normprobe.report.method_results import task_table
     from normprobe.report.terminal import terminal_text
 
@@ -103,8 +102,7 @@ def main(argv: list[str] | None = None) -> None:
         print(pd.DataFrame(rows, columns=list(head)).to_string(index=False))
     else:
         print(terminal_text(command.run))
-    if session.run.is_current("evidence"):
-        print(f"report: {write_report(command.run)}")
+    _report(session)
 
 
 def audit(argv: list[str] | None = None) -> int:
@@ -128,12 +126,10 @@ def features(argv: list[str] | None = None) -> None:
     if session is None:
         return
     from normprobe.report.feature_pages import summary_text, write_pages
-    from normprobe.report.html import write_report
 
     print(summary_text(session.tables))
     print(f"pages: {write_pages(session.tables)}")
-    if session.run.is_current("evidence"):
-        print(f"report: {write_report(command.run)}")
+    _report(session)
 
 
 def dictionaries(argv: list[str] | None = None) -> None:
@@ -143,11 +139,17 @@ def dictionaries(argv: list[str] | None = None) -> None:
     if session is None:
         return
     from normprobe.report.dictionary_results import text
-    from normprobe.report.html import write_report
 
     print(text(session.tables))
+    _report(session)
+
+
+def _report(session: Session) -> None:
+    """Write the run's report anew, where its verdicts are still those of its study."""
     if session.run.is_current("evidence"):
-        print(f"report: {write_report(command.run)}")
+        from normprobe.report.html import write_report
+
+        print(f"report: {write_report(session.run.path)}")
 
 
 def _run(command: RunCommand, study: Study, *targets: str) -> Session | None:

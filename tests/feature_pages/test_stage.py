@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from normprobe.config import FeatureSettings
 from normprobe.errors import NormprobeError
@@ -158,3 +159,13 @@ def test_no_reasoning_feature_is_one_line(fill, features, tmp_path):
     with pytest.raises(NormprobeError, match="expected reasoning features to write pages on, got none"):
         fill(tmp_path / "features", features=features.assign(selected=False))
     assert not list((tmp_path / "features").iterdir())
+
+
+def test_features_that_never_fire_have_pages_without_examples(fill, dictionaries, tmp_path):
+    for dictionary in dictionaries.values():
+        with torch.no_grad():
+            dictionary.sae.b_enc.fill_(-1e6)
+    tables = read(fill(tmp_path / "features"))
+    assert len(tables["pages"])
+    assert tables["examples"].empty
+    assert not tables["tokens"]["list"].isin(["trigger", "control"]).any()

@@ -79,7 +79,10 @@ def fill_features(
         tables["tokens"] += page.tokens(effects := logit_effects(opened, dictionaries[layer].atoms[own]))
         tables["neighbours"] += page.neighbours(dictionaries[layer], reasoning[layer])
         tables["histograms"] += [*page.histograms(), *page.logit_histograms(effects)]
-    frames = {name: pd.DataFrame(rows) for name, rows in tables.items()}
+    # By name, since there is no example where no feature fires, and then no row to take names from.
+    examples = FILES["feature_examples"].columns
+    named = {"examples": examples and list(examples.by_name)}
+    frames = {name: pd.DataFrame(rows, columns=named.get(name)) for name, rows in tables.items()}
     frames["pages"] = chosen.merge(frames["pages"], on=["layer", "feature"])
     # What a control does not do more in think has no fraction.
     frames["pages"].loc[chosen["kind"] == MATCHED, ["trigger_fraction", "control_fraction"]] = np.nan

@@ -82,8 +82,15 @@ GPU_PYTHON ?= 3.12
 gpu-wheels:  ## fill benchmarks/wheels/ with what a bare machine lacks for `bash benchmarks/gpu.sh`
 	rm -rf benchmarks/wheels
 	$(PYTHON) -m pip download --disable-pip-version-check -c constraints.txt -d benchmarks/wheels --no-deps \
-		--only-binary :all: --python-version $(GPU_PYTHON) --platform manylinux2014_x86_64 \
-		beartype hypothesis iniconfig packaging pluggy pygments pytest sortedcontainers
+		--only-binary :all: --python-version $(GPU_PYTHON) \
+		--platform manylinux2014_x86_64 --platform manylinux_2_28_x86_64 \
+		beartype hypothesis iniconfig packaging pluggy pygments pytest sortedcontainers \
+		annotated-types better-abc datasets dill docstring_parser multiprocess opentelemetry-api opentelemetry-sdk \
+		opentelemetry-semantic-conventions opentelemetry-proto opentelemetry-exporter-otlp-proto-http \
+		opentelemetry-exporter-http-transport \
+		opentelemetry-exporter-otlp-proto-common googleapis-common-protos platformdirs pydantic pydantic_core \
+		sae-lens simple-parsing transformer-lens typing-inspection wandb \
+		dictionary-learning==0.1.0 eai-sparsify==1.3.3 natsort schedulefree
 gpu-tiny: $(READY)  ## the lines of benchmarks/gpu.sh at a tiny size, on the CPU
 	PYTHON=$(BIN)/python bash benchmarks/gpu.sh --tiny --out build/gpu-tiny
 

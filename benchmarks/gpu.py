@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 SHORTEST = 10
 """Seconds; a part is not begun with less."""
-_WIDE = "--saes 4 --d 4096 --width 32768 --k 64 --rows 4096 --steps 20 --rounds 5"
+_WIDE = "--saes 3 --d 4096 --width 32768 --k 64 --rows 4096 --steps 10 --rounds 5"
 _NARROW = "--saes 2 --d 32 --width 64 --k 4 --rows 64 --steps 10 --rounds 2"
 TESTS = "-m pytest -q -p no:cacheprovider tests/gpu"
 
@@ -50,6 +50,7 @@ def parts(results: str) -> list[Part]:
         Part("tests", TESTS, 150),
         Part("coherence", f"benchmarks/coherence.py --atoms 65536 --width 4096 {to}", 60),
         Part("training", f"benchmarks/sae_training.py {_WIDE} {to}", 90),
+        Part("training tf32", f"benchmarks/sae_training.py {_WIDE} --precision high {to}", 90),
         policies("qwen3-1.7b", "eager", "8 1 32", 120),
         policies("qwen3-1.7b", "graphs", "8", 150),
         policies("qwen3-8b", "eager", "8 1 32", 120),

@@ -3,10 +3,11 @@
 The same sparse mixtures, Adam, learning rate and number of steps for each: `normprobe`, all layers in one step (with
 Numba where it is installed); SAELens's TopK trainer as its MultiSAETrainer steps it, one layer after another;
 sparsify's and dictionary_learning's, where they are installed (`pip install --no-deps eai-sparsify
-dictionary-learning natsort simple-parsing docstring-parser schedulefree`). `encoder` is the product of states and
-encoder of every layer alone, the limit that no TopK autoencoder goes below. Trainers take turns, a round of steps
-each, in one process and on one thread; the clock is CPU time (on a GPU synchronised wall time). The loss is the share
-of variance that is left on held-out states.
+dictionary-learning natsort simple-parsing docstring-parser schedulefree`). Two limits stand beside them:
+`encoder` is the product of states and encoder of every layer alone, which no TopK autoencoder does without, and `Adam`
+reads and writes the weights and both of its moments once. Trainers take turns, a round of steps each, in one process
+and on one thread; the clock is CPU time (on a GPU synchronised wall time). The loss is the share of variance that is
+left on held-out states.
 """
 
 # The peers are not ours to install.
@@ -33,7 +34,7 @@ from normprobe.console import run_main
 from normprobe.saes import active_rows
 from normprobe.saes.dictionary import random_atoms
 from normprobe.saes.topk_trainer import TopKTrainer, Weights
-from normprobe.saes.training import generator_for, learning_rate
+from normprobe.saes.training import learning_rate
 
 Step = Callable[[Float[torch.Tensor, "sae row d"]], object]
 Reconstruct = Callable[[Float[torch.Tensor, "sae row d"]], Float[torch.Tensor, "sae row d"]]
@@ -56,19 +57,19 @@ class TrainingSize(NamedTuple):
 
 def mixtures(work: TrainingSize, device: str) -> Callable[[], Float[torch.Tensor, "sae row d"]]:
     """Batches of sparse mixtures of twice as many directions as there are features, at a mean norm of √d."""
-    generator = generator_for("benchmark")
+    generator = torch.Generator(device).manual_seed(0)
     n, active = 2 * work.width, work.k
     atoms = torch.stack([random_atoms(work.d, n, generator) for _ in range(work.saes)])
 
     def batch() -> Float[torch.Tensor, "sae row d"]:
-        index = torch.randint(n, (work.rows, active), generator=generator)
-        parts = torch.rand(work.rows, active, generator=generator)
+        index = torch.randint(n, (work.rows, active), generator=generator, device=device)
+        parts = torch.rand(work.rows, active, generator=generator, device=device)
         found = [
             torch.nn.functional.embedding_bag(index, a, per_sample_weights=parts, mode="sum") for a in atoms
         ]
         states = torch.stack(found)
-        states += 0.01 * torch.randn(states.shape, generator=generator)
-        return (math.sqrt(work.d) * states / states.norm(dim=-1).mean()).to(device)
+        states += 0.01 * torch.randn(states.shape, generator=generator, device=device)
+        return math.sqrt(work.d) * states / states.norm(dim=-1).mean()
 
     return batch
 
@@ -192,8 +193,8 @@ PACKAGES = {"SAELens": "sae_lens", "sparsify": "sparsify", "dictionary_learning"
 
 def measure(work: TrainingSize, rounds: int, device: str) -> dict[str, dict[str, Any]]:
     """Seconds of every round, and the loss after all of them, by trainer; the encoder's product has no loss."""
-    generator = generator_for("start")
-    atoms = torch.stack([random_atoms(work.d, work.width, generator) for _ in range(work.saes)]).to(device)
+    generator = torch.Generator(device).manual_seed(1)
+    atoms = torch.stack([random_atoms(work.d, work.width, generator) for _ in range(work.saes)])
     batch, steps = mixtures(work, device), {}
     learned: dict[str, Reconstruct] = {}
     for name, make in TRAINERS.items():
@@ -205,6 +206,13 @@ def measure(work: TrainingSize, rounds: int, device: str) -> dict[str, dict[str,
         steps[name], learned[name] = make(work, Weights(atoms.clone(), zeros[0], atoms.clone(), zeros[1]))
     products = torch.empty(work.saes, work.rows, work.width, device=device)
     steps["encoder"] = lambda x: torch.bmm(x, atoms.mT, out=products)
+    moments = torch.zeros(2, *atoms.shape, device=device)
+
+    def read_and_write(_: object) -> None:
+        for _ in range(3):
+            moments.mul_(1.0)
+
+    steps["Adam"] = read_and_write
     first = batch()
     for step in steps.values():  # what is compiled is compiled now
         step(first)
@@ -238,11 +246,16 @@ def main(argv: list[str] | None = None) -> int:
     for name, value in (("saes", 8), ("d", 256), ("width", 2048), ("k", 32), ("rows", 1024), ("steps", 100)):
         options.add_argument(f"--{name}", type=int, default=value)
     options.add_argument("--rounds", type=int, default=5)
+    options.add_argument(
+        "--precision", default="highest", choices=["highest", "high"], help="high: products in TF32, on a GPU"
+    )
     given = options.parse_args(argv)
     torch.set_num_threads(1)
+    torch.set_float32_matmul_precision(given.precision)
     work = TrainingSize(given.saes, given.d, given.width, given.k, given.rows, given.steps)
     found = measure(work, given.rounds, given.device)
-    result = {**measured_on(given.device), "shape": work._asdict(), "found": found}
+    measured = {"precision": given.precision, "shape": work._asdict(), "found": found}
+    result = {**measured_on(given.device), **measured}
     publish(result, as_markdown(result), given.out)
     return 0
 
@@ -264,9 +277,10 @@ def as_markdown(result: dict[str, Any]) -> str:
             ]
         )
     size = ", ".join(f"{name} {value:,}" for name, value in shape.items())
+    tf32 = "; products in TF32" if result.get("precision") == "high" else ""
     head = (
         f"## Training autoencoders on {result['hardware']}\n\n{result['date']}; torch {result['torch']}; {size}; "
-        f"clock: {result['clock']}.\n\n"
+        f"clock: {result['clock']}{tf32}.\n\n"
     )
     columns = ["trainer", "rows × layers/s", "time, normprobe = 1", "over rounds", "variance left"]
     return head + table(columns, rows)

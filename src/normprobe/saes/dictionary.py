@@ -117,8 +117,8 @@ def random_dictionary(
 
 
 def random_atoms(d: int, width: int, generator: torch.Generator) -> Float[torch.Tensor, "feature d"]:
-    """Isotropic unit vectors."""
-    atoms = torch.randn(width, d, generator=generator)
+    """Isotropic unit vectors, on the generator's device."""
+    atoms = torch.randn(width, d, generator=generator, device=generator.device)
     return atoms / torch.linalg.vector_norm(atoms, dim=1, keepdim=True)
 
 

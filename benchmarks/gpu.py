@@ -50,7 +50,6 @@ def parts(results: str) -> list[Part]:
         Part("tests", TESTS, 150),
         Part("coherence", f"benchmarks/coherence.py --atoms 65536 --width 4096 {to}", 60),
         Part("training", f"benchmarks/sae_training.py {_WIDE} {to}", 90),
-        Part("training tf32", f"benchmarks/sae_training.py {_WIDE} --precision high {to}", 90),
         policies("qwen3-1.7b", "eager", "8 1 32", 120),
         policies("qwen3-1.7b", "graphs", "8", 150),
         policies("qwen3-8b", "eager", "8 1 32", 120),

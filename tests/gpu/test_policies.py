@@ -1,5 +1,6 @@
 """Policies on a GPU: the same numbers as the torch form on the CPU, and no wait for the device."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -20,7 +21,8 @@ def no_wait(device: torch.device) -> Iterator[None]:
     if device.type == "cpu":
         yield
         return
-    torch.cuda.set_sync_debug_mode("error")
+    with warnings.catch_warnings(action="ignore"):  # that the mode is a prototype
+        torch.cuda.set_sync_debug_mode("error")
     try:
         yield
     finally:

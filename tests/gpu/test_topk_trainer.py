@@ -1,4 +1,4 @@
-"""The trainer of autoencoders on a GPU: the same training as on a CPU."""
+"""The trainer of autoencoders on a GPU: the same training as on a CPU, and to the bit when it is repeated."""
 
 import torch
 
@@ -20,6 +20,11 @@ def losses(device: torch.device) -> torch.Tensor:
         trainer.step(torch.randn(SAES, ROWS, D, generator=generator).to(device)).cpu() for _ in range(STEPS)
     ]
     return torch.stack(found)
+
+
+def test_a_training_is_repeated_to_the_bit(device, monkeypatch):
+    monkeypatch.setattr(topk_trainer, "DEAD_AFTER", 5)
+    assert torch.equal(losses(device), losses(device))
 
 
 def test_autoencoders_learn_as_on_a_cpu(device, monkeypatch):

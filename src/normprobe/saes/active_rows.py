@@ -1,6 +1,7 @@
 """Sums over the k active features of each row, in plain torch: the decoder and all gradients of a step.
 
-`fastest` is the module to take: on a CPU with Numba, `active_rows_numba`, which compiles the same functions.
+`fastest` is the module to take: `active_rows_numba` on a CPU where Numba is installed, `active_rows_triton` on a GPU
+where Triton is. They compile the same functions.
 """
 
 from __future__ import annotations
@@ -15,11 +16,15 @@ from torch.nn.functional import embedding_bag
 
 
 def fastest(device: torch.device) -> ModuleType:
-    """The module whose `largest`, `decoded` and `summed` are fastest on this device: this one, or Numba's."""
+    """The module whose `largest`, `decoded` and `summed` are fastest on this device."""
     if device.type == "cpu" and importlib.util.find_spec("numba"):
         from normprobe.saes import active_rows_numba
 
         return active_rows_numba
+    if device.type == "cuda" and importlib.util.find_spec("triton"):
+        from normprobe.saes import active_rows_triton
+
+        return active_rows_triton
     return sys.modules[__name__]
 
 
@@ -52,10 +57,18 @@ def summed(
     weighted: list[tuple[Float[torch.Tensor, "row k"], Float[torch.Tensor, "row d"]]],
 ) -> list[Float[torch.Tensor, "feature d"]]:
     """For each (weights, batch) the sums over a feature's pairs (row, j) of weights[row, j]·batch[row]."""
-    ordered, order = feature.flatten().int().sort(stable=True)
-    bounds = torch.arange(n_features, device=feature.device, dtype=torch.int32)
-    offsets, rows = torch.searchsorted(ordered, bounds), order // feature.shape[1]
+    offset, order = by_feature(feature, n_features)
+    rows = order // feature.shape[1]
     return [
-        embedding_bag(rows, batch, offsets, per_sample_weights=weights.flatten()[order], mode="sum")
+        embedding_bag(rows, batch, offset[:-1], per_sample_weights=weights.flatten()[order], mode="sum")
         for weights, batch in weighted
     ]
+
+
+def by_feature(
+    feature: Int[torch.Tensor, "row k"], n_features: int
+) -> tuple[Int[torch.Tensor, " feature_and_end"], Int[torch.Tensor, " pair"]]:
+    """Where each feature's pairs begin, the last entry being their end, and all pairs row·k + j in that order."""
+    ordered, order = feature.flatten().int().sort(stable=True)
+    bounds = torch.arange(n_features + 1, device=feature.device, dtype=torch.int32)
+    return torch.searchsorted(ordered, bounds), order

@@ -26,7 +26,7 @@ DEAD_AFTER = 1000
 
 @contextmanager
 def _tf32(device: torch.device) -> Iterator[None]:
-    """Inside, a GPU's products are in TF32: several times as fast, and benchmarks/sae_training.py shows the same loss."""
+    """Inside, a GPU's products are in TF32: several times as fast, at the same loss (benchmarks/sae_training.py)."""
     before = torch.get_float32_matmul_precision()
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")

@@ -41,21 +41,20 @@ def parts(results: str) -> list[Part]:
     """The parts on a GPU, most valuable first."""
     to = f"--device cuda --out {results}"
 
-    def policies(model: str, mode: str, batches: str, limit: int) -> Part:
-        size = f"--batch {batches} --rounds 8 --new-tokens {16 if mode == 'eager' else 64}"
+    def policies(model: str, mode: str, batches: str, limit: int, layers: str = "") -> Part:
+        size = f"--batch {batches}{layers} --rounds 8 --new-tokens {16 if mode == 'eager' else 64}"
         command = f"benchmarks/policies.py --model {model} --dtype bfloat16 --mode {mode} {size} {to}"
-        return Part(f"policies {model} {mode} {batches}", command, limit)
+        return Part(f"policies {model}{layers} {mode} {batches}", command, limit)
 
     return [
         Part("tests", TESTS, 150),
         Part("coherence", f"benchmarks/coherence.py --atoms 65536 --width 4096 {to}", 60),
         Part("training", f"benchmarks/sae_training.py {_WIDE} {to}", 90),
-        policies("qwen3-1.7b", "eager", "8 1 32", 120),
-        policies("qwen3-1.7b", "graphs", "8", 150),
-        policies("qwen3-8b", "eager", "8 1 32", 120),
-        policies("qwen3-8b", "graphs", "8", 180),
-        policies("qwen3-1.7b", "graphs", "1 32", 240),
-        policies("qwen3-8b", "graphs", "1 32", 300),
+        policies("qwen3-8b", "graphs", "8", 150, " --layers 8"),
+        policies("qwen3-8b", "eager", "8 1 32", 120, " --layers 8"),
+        policies("qwen3-1.7b", "eager", "8 1 32", 180),
+        policies("qwen3-1.7b", "graphs", "8", 300),
+        policies("qwen3-8b", "eager", "8 1 32", 180),
     ]
 
 

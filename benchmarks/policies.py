@@ -147,6 +147,7 @@ def measure(workload: Workload, mode: str, n_rounds: int, rng: np.random.Generat
     result = {
         "mode": mode,
         "batch": len(workload.ids),
+        "n_layers": workload.n_layers,
         "rounds": n_rounds,
         "prompt_tokens": workload.ids.shape[1],
         "new_tokens": workload.new_tokens,
@@ -171,10 +172,16 @@ def main(argv: list[str] | None = None) -> None:
     options.add_argument("--device", default="cpu")
     options.add_argument("--dtype", default="float32", choices=list(DTYPES))
     options.add_argument("--batch", type=int, nargs="+", default=[1])
+    options.add_argument("--layers", type=int, help="so many of the model's layers, which compile sooner")
     arguments = options.parse_args(argv)
     shared = {**measured_on(arguments.device), "model": arguments.model, "dtype": arguments.dtype}
     workload = make_workload(
-        arguments.model, arguments.device, arguments.dtype, max(arguments.batch), arguments.new_tokens
+        arguments.model,
+        arguments.device,
+        arguments.dtype,
+        max(arguments.batch),
+        arguments.new_tokens,
+        arguments.layers,
     )
     for batch in arguments.batch:
         rng = np.random.default_rng(arguments.seed)

@@ -107,9 +107,10 @@ def as_markdown(result: Mapping[str, Any]) -> str:
     versions = ", ".join(
         f"{name} {result[name]}" for name in ("vllm", "torch", "transformers") if name in result
     )
+    layers = f", {result['n_layers']} layers" if "n_layers" in result else ""
     after = f" after {result['prompt_tokens']}" if "prompt_tokens" in result else ""
     head = (
-        f"## {result['model']}{' in vLLM' if vllm else ''} ({result['mode']}), batch {result['batch']}, "
+        f"## {result['model']}{' in vLLM' if vllm else ''} ({result['mode']}){layers}, batch {result['batch']}, "
         f"{result['dtype']}, on {result['hardware']}\n\n"
         f"{result['date']}; {versions}; {result['rounds']} rounds of {result['new_tokens']} tokens{after}; "
         f"clock: {result['clock']}; plain: {result['plain_ms_per_step']:.2f} ms per step.\n\n"

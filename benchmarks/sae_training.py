@@ -3,7 +3,7 @@
 The same sparse mixtures, Adam, learning rate and number of steps for each: `normprobe`, all layers in one step (with
 Numba where it is installed); SAELens's TopK trainer as its MultiSAETrainer steps it, one layer after another;
 sparsify's and dictionary_learning's, where they are installed (`pip install --no-deps eai-sparsify
-dictionary-learning natsort simple-parsing docstring-parser schedulefree`). Two limits stand beside them:
+dictionary-learning natsort simple-parsing docstring-parser schedulefree`). Two limits are shown with them:
 `encoder` is the product of states and encoder of every layer alone, which no TopK autoencoder does without, and `Adam`
 reads and writes the weights and both of its moments once. Trainers take turns, a round of steps each, in one process
 and on one thread; the clock is CPU time. On a GPU it is synchronised wall time, and products are in TF32 (sparsify's

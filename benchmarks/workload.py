@@ -143,8 +143,13 @@ class _Stopwatch(LogitsProcessor):
         return scores
 
 
-def make_workload(name: str, device: str, dtype: str, batch: int, new_tokens: int) -> Workload:
-    """tiny-thinker on its own problems, or random weights of a published shape on random tokens."""
+def make_workload(
+    name: str, device: str, dtype: str, batch: int, new_tokens: int, n_layers: int | None = None
+) -> Workload:
+    """tiny-thinker on its own problems, or random weights of a published shape on random tokens.
+
+    n_layers: so many layers of that shape (by default as many as were published).
+    """
     if name not in SHAPES:
         opened = open_model(name, device=device, dtype=dtype, check=False)
         problems = make_problems(batch, 0)[:batch]
@@ -160,7 +165,7 @@ def make_workload(name: str, device: str, dtype: str, batch: int, new_tokens: in
         vocab_size=151936 if width > 32 else 256,
         hidden_size=width,
         intermediate_size=inner,
-        num_hidden_layers=layers,
+        num_hidden_layers=n_layers or layers,
         num_attention_heads=heads,
         num_key_value_heads=8,
         head_dim=128 if width > 32 else 8,

@@ -89,6 +89,7 @@ def check_same(found: History, expected: History) -> None:
         if other.passes is not None:
             assert one.passes is not None
             assert torch.equal(one.passes.cpu(), other.passes)
-    torch.testing.assert_close(found[1], expected[1], equal_nan=True)
+    # Sums over many steps.
+    torch.testing.assert_close(found[1], expected[1], rtol=1e-5, atol=1e-5, equal_nan=True)
     acted = sum(int(change.triggered.sum()) for change in expected[0])
     assert expected[1] or acted > len(expected[0]) / 4

@@ -47,33 +47,40 @@ def test_the_largest_in_each_row(kernels, seed, size, tied):
     (width, k), generator = size, torch.Generator().manual_seed(seed)
     # Rows of unlike size: what one needs says little about the next.
     scale = torch.exp(3 * torch.randn(13, 1, generator=generator))
-    parts = torch.randn(13, width, generator=generator) * scale
-    parts = parts.round() if tied else parts
+    rows, encoder = (
+        torch.randn(13, 5, generator=generator) * scale,
+        torch.randn(width, 5, generator=generator),
+    )
+    if tied:  # whole numbers, which no order of adding up rounds
+        rows, encoder = rows.round(), encoder.round()
     bias = torch.randn(width, generator=generator).round()
-    expected = (parts + bias).topk(k).values
-    values, index = kernels.largest(parts.clone(), bias, k)
-    assert torch.equal(values.sort(dim=1, descending=True).values, expected)
-    assert torch.equal((parts + bias).gather(1, index), values)
+    parts = rows @ encoder.T + bias
+    values, index = kernels.largest(rows, encoder, bias, k, torch.empty_like(parts))
+    close = {"rtol": 0.0, "atol": 0.0} if tied else {"rtol": 1e-5, "atol": 1e-5}
+    torch.testing.assert_close(values.sort(dim=1, descending=True).values, parts.topk(k).values, **close)
+    torch.testing.assert_close(parts.gather(1, index), values, **close)
     assert all(len(set(row)) == k for row in index.tolist())
 
 
 @KERNELS
 def test_a_row_that_is_not_finite_stays_so(kernels):
-    parts = torch.randn(4, 64, generator=torch.Generator().manual_seed(0))
-    parts[1] = float("nan")
-    values, index = kernels.largest(parts, torch.zeros(64), 5)
+    generator = torch.Generator().manual_seed(0)
+    rows, encoder = torch.randn(4, 8, generator=generator), torch.randn(64, 8, generator=generator)
+    rows[1] = float("nan")
+    values, index = kernels.largest(rows, encoder, torch.zeros(64), 5, torch.empty(4, 64))
     assert values.isfinite().all(dim=1).tolist() == [True, False, True, True]
     assert bool(((index >= 0) & (index < 64)).all())
 
 
 def test_threads_share_the_work_to_the_same_bytes(monkeypatch):
     feature, codes, _, atoms, batch = drawn(0, 101, 5, 16)
-    parts = torch.randn(101, 64, generator=torch.Generator().manual_seed(0))
+    encoder = torch.randn(64, 16, generator=torch.Generator().manual_seed(0))
 
     def everything() -> list[torch.Tensor]:
         sums = active_rows_numba.summed(feature, 9, [(codes, batch)])
         decoded = active_rows_numba.decoded(codes, feature, atoms, batch)
-        return [*active_rows_numba.largest(parts, torch.zeros(64), 5), *decoded, *sums]
+        room = torch.empty(101, 64)
+        return [*active_rows_numba.largest(batch, encoder, torch.zeros(64), 5, room), *decoded, *sums]
 
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     alone = everything()

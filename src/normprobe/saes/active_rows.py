@@ -29,10 +29,14 @@ def fastest(device: torch.device) -> ModuleType:
 
 
 def largest(
-    parts: Float[torch.Tensor, "row feature"], bias: Float[torch.Tensor, " feature"], k: int
+    rows: Float[torch.Tensor, "row d"],
+    encoder: Float[torch.Tensor, "feature d"],
+    bias: Float[torch.Tensor, " feature"],
+    k: int,
+    parts: Float[torch.Tensor, "row feature"],
 ) -> tuple[Float[torch.Tensor, "row k"], Int[torch.Tensor, "row k"]]:
-    """The k largest of parts + bias in each row, in any order, and their features. `parts` may be written to."""
-    values, index = parts.add_(bias).topk(k, dim=-1, sorted=False)
+    """The k largest parts encoder·row + bias of each row, in any order, and their features. `parts` is room for all."""
+    values, index = torch.addmm(bias, rows, encoder.T, out=parts).topk(k, dim=-1, sorted=False)
     return values, index
 
 

@@ -22,9 +22,14 @@ _LANES = 8
 
 
 def largest(
-    parts: Float[torch.Tensor, "row feature"], bias: Float[torch.Tensor, " feature"], k: int
+    rows: Float[torch.Tensor, "row d"],
+    encoder: Float[torch.Tensor, "feature d"],
+    bias: Float[torch.Tensor, " feature"],
+    k: int,
+    parts: Float[torch.Tensor, "row feature"],
 ) -> tuple[Float[torch.Tensor, "row k"], Int[torch.Tensor, "row k"]]:
     """As `active_rows.largest`."""
+    torch.mm(rows, encoder.T, out=parts)
     n_rows, width = parts.shape
     n_groups = width // _LANES if width % _LANES == 0 and width // _LANES >= k else width
     values = torch.empty(n_rows, k)

@@ -15,6 +15,7 @@ from types import ModuleType
 
 import torch
 from jaxtyping import Float, Int
+from torch.optim.adam import adam
 
 from normprobe.saes.active_rows import fastest
 
@@ -74,7 +75,9 @@ class TopKTrainer:
     ) -> None:
         self.weights, self.k, self.steps, self.lr = weights, k, steps, lr
         self.done = 0
-        self.optimizer = torch.optim.Adam(list(weights.tensors().values()), lr=lr, fused=True)
+        zeros = {name: torch.zeros_like(tensor) for name, tensor in weights.tensors().items()}
+        self.mean, self.square = Weights(**zeros), Weights(**{name: t.clone() for name, t in zeros.items()})
+        """Adam's moments of the gradients."""
         self.silent = torch.zeros(weights.encoder_bias.shape, dtype=torch.int64, device=weights.bias.device)
         """Steps since each feature fired, [sae, feature]."""
         self._kernels = kernels or fastest(weights.bias.device)
@@ -133,9 +136,8 @@ class TopKTrainer:
         found = []
         for sae, rows in enumerate(centred):
             with _tf32(rows.device):
-                torch.mm(rows, (w.encoder[sae] * lengths[sae, :, None]).T, out=self._parts)
-            bias = w.encoder_bias[sae] * lengths[sae]
-            largest, feature = self._kernels.largest(self._parts, bias, self.k)
+                encoder, bias = w.encoder[sae] * lengths[sae, :, None], w.encoder_bias[sae] * lengths[sae]
+                largest, feature = self._kernels.largest(rows, encoder, bias, self.k, self._parts)
             found.append((largest.relu_() / lengths[sae, feature], feature + sae * width))
         codes, feature = (torch.cat(tensors) for tensors in zip(*found, strict=True))
         return codes, feature
@@ -162,14 +164,29 @@ class TopKTrainer:
         grads.encoder_bias[sae, index] += d_codes.sum(dim=0)
 
     def _update(self, grads: Weights) -> None:
-        parameters, gradients = self.weights.tensors().values(), grads.tensors().values()
-        squares = [torch.linalg.vector_norm(grad.flatten(1), dim=1).square() for grad in gradients]
-        factor = (CLIP / (torch.stack(squares).sum(dim=0).sqrt() + 1e-6)).clamp_(max=1)
-        for parameter, grad in zip(parameters, gradients, strict=True):
-            parameter.grad = grad.mul_(factor.view(-1, *[1] * (grad.dim() - 1)))
-        self.optimizer.param_groups[0]["lr"] = self.lr * self._decay()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        """Adam, on gradients clipped autoencoder by autoencoder: it divides them by what it is given as their scale."""
+        squares = [
+            torch.linalg.vector_norm(grad.flatten(1), dim=1).square() for grad in grads.tensors().values()
+        ]
+        scale = ((torch.stack(squares).sum(dim=0).sqrt() + 1e-6) / CLIP).clamp_(min=1)
+        lr, everything = self.lr * self._decay(), (self.weights, grads, self.mean, self.square)
+        for i in range(len(scale)):
+            of_one = [[tensor[i] for tensor in w.tensors().values()] for w in everything]
+            steps = [torch.full((), float(self.done), device=scale.device) for _ in of_one[0]]
+            adam(
+                *of_one,
+                max_exp_avg_sqs=[],
+                state_steps=steps,
+                fused=True,
+                grad_scale=scale[i],
+                amsgrad=False,
+                beta1=0.9,
+                beta2=0.999,
+                lr=lr,
+                weight_decay=0.0,
+                eps=1e-8,
+                maximize=False,
+            )
         self.done += 1
 
     def _decay(self) -> float:
@@ -178,23 +195,19 @@ class TopKTrainer:
 
     def state(self) -> dict[str, torch.Tensor]:
         """Everything that a later `load` needs to go on as if nothing had happened."""
-        moments = self.optimizer.state_dict()["state"]
+        moments = {"mean": self.mean, "square": self.square}
         return (
             self.weights.tensors()
+            | {
+                f"{kind}.{name}": t
+                for kind, of_kind in moments.items()
+                for name, t in of_kind.tensors().items()
+            }
             | {"silent": self.silent, "done": torch.tensor(self.done)}
-            | {f"{i}.{name}": tensor for i, state in moments.items() for name, tensor in state.items()}
         )
 
     def load(self, state: dict[str, torch.Tensor]) -> None:
         """Go on from what `state` gave."""
-        for name, tensor in self.weights.tensors().items():
+        for name, tensor in self.state().items():
             tensor.copy_(state[name])
-        self.silent.copy_(state["silent"])
         self.done = int(state["done"])
-        names = ("step", "exp_avg", "exp_avg_sq")
-        of_adam = self.optimizer.state_dict()
-        indices = of_adam["param_groups"][0]["params"]
-        of_adam["state"] = (
-            {i: {name: state[f"{i}.{name}"] for name in names} for i in indices} if self.done else {}
-        )
-        self.optimizer.load_state_dict(of_adam)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from reporting import measured_on, parser, publish, table
@@ -47,9 +49,14 @@ def main(argv: list[str] | None = None) -> None:
         "mean_abs": found.mean_abs,
         "random_baseline": random_baseline(d),
     }
+    publish(result, as_markdown(result), arguments.out)
+
+
+def as_markdown(result: Mapping[str, Any]) -> str:
+    """A section with a table of its numbers."""
     rows = [[key, f"{value:.4g}"] for key, value in result.items() if isinstance(value, float)]
-    markdown = f"## Coherence of {n:,} × {d:,}, on {result['hardware']}\n\n" + table(["", ""], rows)
-    publish(result, markdown, arguments.out)
+    head = f"## Coherence of {result['atoms']:,} × {result['width']:,}, on {result['hardware']}\n\n"
+    return head + table(["", ""], rows)
 
 
 if __name__ == "__main__":

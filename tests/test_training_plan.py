@@ -29,7 +29,7 @@ def test_qwen3_8b_at_8_times_its_width_takes_several_gpus(tmp_path):
         "4.8 GB a layer, 174 GB in all; with 80 GB 13 fit on one, so 3 GPUs or as many runs with --layers"
         in note
     )
-    assert "at least 2.4 h" in note  # 4.9e17 / 67e12 + 5.0e15 / 3.35e12 seconds
+    assert "at least 1.0 h" in note  # 4.9e17 / 495e12 + 9.2e15 / 3.35e12 seconds
     assert "215 chunks of 233,016 tokens" in note
     assert "at most about 215 times as often" in note
     assert "--cache would write up to 1.47e+04 GB a network" in note  # 5e7 × 36 × 4096 × 2 bytes

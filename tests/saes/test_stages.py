@@ -152,6 +152,21 @@ def test_memory_decides_how_many_layers_go_together_and_nothing_else(run, subjec
     assert set(pd.read_parquet(half["saes"] / "training.parquet")["tokens"]) == {640}
 
 
+def test_states_that_fit_are_read_once(run, subjects):
+    """By as many forward passes with our trainer, for many epochs and the dictionaries' quality, as with SAELens's."""
+    passes = []
+    hooks = [
+        opened.blocks[0].register_forward_hook(lambda *_: passes.append(1)) for opened in subjects.values()
+    ]
+    train(run, subjects, trainer="sae_lens")
+    once = len(passes)
+    shutil.rmtree(run["saes"])
+    train(run, subjects)
+    for hook in hooks:
+        hook.remove()
+    assert len(passes) == 2 * once > 0
+
+
 def test_states_that_do_not_fit_are_read_in_chunks(run, subjects, tmp_path):
     layers = {"layers": "0,2-3", "trainer": "normprobe"}
     train(run, subjects, **layers)

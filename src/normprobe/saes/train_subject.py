@@ -90,10 +90,19 @@ class SubjectTraining:
             bar.set_postfix_str(f"R² {r2.mean():.3f}, {least_r2}, dead {dead.mean():.0%}", refresh=False)
             bar.update(samples)
 
+        last: dict[int, Float[torch.Tensor, "site row d"]] = {}
+
+        def read(number: int) -> Float[torch.Tensor, "site row d"]:
+            """The states of a chunk; the one that was read last is held, and let go before another is read."""
+            if number not in last:
+                last.clear()
+                last[number] = reader.read(number)
+            return last[number]
+
         self.folder.mkdir(exist_ok=True)
         checkpoint = self.folder / f"unfinished_{rank.number}_of_{rank.total}.safetensors"
         saes = train_together(
-            reader.read,
+            read,
             reader.sizes,
             self.settings,
             [{**self._metadata(layer), **mixing.metadata} for layer in own],
@@ -104,7 +113,7 @@ class SubjectTraining:
             on_step=shown,
             agree=lambda done: least(done, rank),
         )
-        for sae, states, layer in zip(saes, reader.read(0), own, strict=True):
+        for sae, states, layer in zip(saes, read(0), own, strict=True):
             if not layer_folder(self.folder, layer).exists():
                 _save(sae, states, layer_folder(self.folder, layer))
         least(0, rank)  # a process that begins again finds every other's checkpoint until all are done

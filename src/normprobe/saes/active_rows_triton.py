@@ -47,9 +47,9 @@ def decoded(
     (rows, k), d = codes.shape, atoms.shape[1]
     found = torch.empty_like(centred), torch.empty_like(codes)
     block = triton.next_power_of_2(d)
-    warps = min(max(block // 512, 1), 8)
+    sizes = {"BLOCK": block, "num_warps": min(max(block // 512, 1), 8)}
     with torch.cuda.device(codes.get_device()):
-        _decoded[(rows,)](codes, feature, atoms, centred, *found, k, d, BLOCK=block, num_warps=warps)
+        _decoded[(rows,)](codes, feature, atoms, centred, *found, k, d, **sizes)
     return found
 
 

@@ -106,6 +106,7 @@ def train_together(
                         save_file(trainer.state(), unfinished)
                     written = time.monotonic()
             on_step(n_saes * len(rows), r2, trainer.dead.cpu())
+    del trainer  # its moments would be held beside the finished copies
     unit, scales = weights.unit().to(torch.device("cpu")), scale.float()
     trained = [
         topk_sae(

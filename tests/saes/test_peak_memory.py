@@ -5,12 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from normprobe.training_plan import TrainingPlan
 
 WIDTH = 100_000
 PROGRAM = Path(__file__).with_name("peak_of_training.py")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_training_takes_the_memory_that_its_plan_states(tiny_qwen3_dir, tmp_path):
     out = tmp_path / "out"
     out.mkdir()

@@ -27,6 +27,7 @@ TORCH_FREE = [
     "normprobe.layer_profile",
     "normprobe.runs.directory",
     "normprobe.style",
+    "normprobe.problems.smol_thinker",
     "normprobe.problems.testbed.bundled",
     "normprobe.problems.testbed.problems",
     "normprobe.problems.testbed.roles",
@@ -137,7 +138,7 @@ PARTICIPLES = {"noted", "seen", "held", "placed"}
 # program, or the general case and the testbed's.
 SAME_IDEA = {
     *("__init__", "__main__", "engine", "rerun", "scoring"),
-    *("signal_comparison", "source", "suppression", "train"),
+    *("roles", "signal_comparison", "source", "suppression", "train"),
 }
 
 

@@ -108,7 +108,8 @@ class ProblemSettings(Settings, section="problems"):
     source: Annotated[str | None, arg(name="problems", metavar="SOURCE")] = None
     """a .jsonl, .json, .csv or .parquet file (also .gz, .zst, .bz2, .xz) with a column 'question' or 'problem';
     `reasoning-gym:TASK[?SETTING=VALUE&…][,TASK…]`, as in reasoning-gym:chain_sum?max_terms=3|6,leg_counting;
-    lm-eval:TASK; `hf:NAME[:CONFIG][@SPLIT]` or a data set's folder; 'testbed' (the default of bundled models)"""
+    lm-eval:TASK; `hf:NAME[:CONFIG][@SPLIT]` or a data set's folder; 'smol-thinker'; 'testbed' (the default
+    of bundled models)"""
     n_sae: int = 512
     """problems to train the dictionaries on"""
     n_select: int = 160

@@ -11,7 +11,7 @@ import ast
 import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
@@ -33,6 +33,10 @@ _PATIENCE = 400
 _UNSAFE = re.compile(r"__|(?:\*\*|\^)[^,;\s]*(?:\*\*|\^|!)|\d{4,}\s*(?:!|\*\*|\^)|(?:\*\*|\^)\s*\(?\d{4,}")
 
 
+def _any(question: str) -> bool:
+    return True
+
+
 @dataclass(frozen=True)
 class GymTask:
     """A task of reasoning-gym with its settings; level: its place among the task's levels from 1, None if alone."""
@@ -44,11 +48,15 @@ class GymTask:
 
 @dataclass(frozen=True)
 class GymProblems:
-    """Problems of reasoning-gym's tasks in equal parts; no question comes twice."""
+    """Problems of reasoning-gym's tasks in equal parts; no question comes twice.
+
+    wanted: which questions (as `same_question` has them) may be drawn.
+    """
 
     name: str
     tasks: tuple[GymTask, ...]
     max_new_tokens: int = 2048
+    wanted: Callable[[str], bool] = _any
 
     @property
     def roles(self) -> None:
@@ -63,36 +71,41 @@ class GymProblems:
         Raises NormprobeError for a task that has fewer questions.
         """
         used = set[str]()
-        drawn = {number: self._draw(number, seed, used) for number in range(len(self.tasks))}
+        drawn = {number: self.draw(number, seed, used) for number in range(len(self.tasks))}
         rows = [
-            next(drawn[number]) | {"split": split}
+            next(drawn[number])[0] | {"split": split}
             for split in SPLITS
             for number in itertools.islice(itertools.cycle(drawn), sizes[split])
         ]
         return check_problems(pd.DataFrame(rows)[list(COLUMNS)], self.name)
 
-    def _draw(self, number: int, seed: int, used: set[str]) -> Iterator[dict[str, Any]]:
-        """The problems of a task in order, without those whose question is used."""
+    def draw(self, number: int, seed: int, used: set[str]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+        """The problems of a task in order, each as a row of problems and as the entry of reasoning-gym.
+
+        used: the questions (`same_question`) to leave out, to which those drawn are added.
+        Raises NormprobeError, when asked for one more, if there is none.
+        """
         chosen, of_task = self.tasks[number], (seed * len(self.tasks) + number) * (_SIZE + 1) % 2**31
-        dataset, latest = _dataset(chosen, of_task), 0
+        dataset, latest = open_task(chosen, of_task), 0
         for index in range(_SIZE):
             if index > latest + _PATIENCE:
                 break
             entry = dataset[index]
-            if (key := same_question(entry["question"])) in used:
+            if (key := same_question(entry["question"])) in used or not self.wanted(key):
                 continue
             used.add(key)
             latest = index
             gold = entry["answer"]
             if gold is None or self._ambiguous or _reads_more(dataset):
                 gold = json.dumps({"task": number, "seed": of_task, "index": index, "answer": gold})
-            yield {
+            row = {
                 "problem_id": f"{chosen.task}-{number}-{index:06d}",
                 "domain": chosen.task,
                 "difficulty": chosen.level or _difficulty(entry["metadata"]),
                 "question": entry["question"],
                 "answer": gold,
             }
+            yield row, entry
         raise NormprobeError(
             f"expected more questions of reasoning-gym's {chosen.task}, got no new one in {_PATIENCE} draws after "
             f"{latest + 1}; ask for fewer problems (--n-sae, --n-select, --n-measure), or widen its settings"
@@ -100,25 +113,27 @@ class GymProblems:
 
     def score(self, answer: str, gold: str) -> bool:
         """Whether the scorer of the task gives full marks to the final answer in the text."""
-        found = final_answer(plain(answer))
-        pieces = dict.fromkeys(filter(None, [answer.strip(), *map(str.strip, found.pieces), found.number]))
-        judge, entry = self._judge(gold)
-        return any(_full_marks(judge, piece, entry) for piece in pieces)
+        return full_marks(*self._judge(gold), answer)
 
     def _judge(self, gold: str) -> tuple[Any, dict[str, Any]]:
         """The data set that scores answers to a problem, and its entry as that reads it."""
         if gold.startswith('{"task": '):
             about = json.loads(gold)
-            dataset = _dataset(self.tasks[about["task"]], about["seed"])
+            dataset = open_task(self.tasks[about["task"]], about["seed"])
             return dataset, dataset[about["index"]]
-        plain_ones = (_dataset(chosen, 0) for chosen in self.tasks)
+        plain_ones = (open_task(chosen, 0) for chosen in self.tasks)
         return next(dataset for dataset in plain_ones if not _reads_more(dataset)), {"answer": gold}
 
     @property
     def _ambiguous(self) -> bool:
         """Whether the tasks score by different rules, so that a gold answer has to tell whose it is."""
-        datasets = (_dataset(chosen, 0) for chosen in self.tasks)
+        datasets = (open_task(chosen, 0) for chosen in self.tasks)
         return len({type(dataset).score_answer for dataset in datasets if not _reads_more(dataset)}) > 1
+
+    def check(self) -> None:
+        """Raises NormprobeError for settings that a task refuses, and without the package."""
+        for chosen in self.tasks:
+            open_task(chosen, 0)
 
     def fingerprint(self) -> str:
         """The version of reasoning-gym: all else is in the name and the seed."""
@@ -134,17 +149,12 @@ def open_named(rest: str) -> GymProblems:
 
     Raises NormprobeError for unknown tasks and settings, and without the package.
     """
-    try:
-        from reasoning_gym.factory import DATASETS
-    except ImportError as error:
-        raise NormprobeError(
-            "expected the package reasoning-gym, got none; pip install 'normprobe[reasoning-gym]'"
-        ) from error
+    datasets = _package().factory.DATASETS
     tasks: list[GymTask] = []
     for part in rest.split(","):
         task, _, settings = part.strip().partition("?")
-        if task not in DATASETS or task == "composite":
-            near = ", ".join(get_close_matches(task, DATASETS, n=3, cutoff=0.4)) or "its gallery lists them"
+        if task not in datasets or task == "composite":
+            near = ", ".join(get_close_matches(task, datasets, n=3, cutoff=0.4)) or "its gallery lists them"
             raise NormprobeError(
                 "expected tasks of reasoning-gym as in reasoning-gym:chain_sum?max_terms=3,leg_counting, "
                 f"got {task!r}; correct the name ({near})"
@@ -152,8 +162,9 @@ def open_named(rest: str) -> GymProblems:
         levels = _levels(task, settings)
         for level, chosen in enumerate(levels, start=1):
             tasks.append(GymTask(task, chosen, level if len(levels) > 1 else None))
-            _dataset(tasks[-1], 0)
-    return GymProblems(f"reasoning-gym:{rest}", tuple(tasks))
+    problems = GymProblems(f"reasoning-gym:{rest}", tuple(tasks))
+    problems.check()
+    return problems
 
 
 def _levels(task: str, settings: str) -> list[tuple[tuple[str, Any], ...]]:
@@ -177,11 +188,20 @@ def _value(text: str) -> Any:
         return text
 
 
-@lru_cache(maxsize=64)
-def _dataset(chosen: GymTask, seed: int) -> Any:
-    """The problems of a task. Raises NormprobeError for settings that it refuses."""
-    import reasoning_gym
+def _package() -> Any:
+    try:
+        import reasoning_gym
+    except ImportError as error:
+        raise NormprobeError(
+            "expected the package reasoning-gym, got none; pip install 'normprobe[reasoning-gym]'"
+        ) from error
+    return reasoning_gym
 
+
+@lru_cache(maxsize=64)
+def open_task(chosen: GymTask, seed: int) -> Any:
+    """The problems of a task. Raises NormprobeError for settings that it refuses, and without the package."""
+    reasoning_gym = _package()
     try:
         dataset = reasoning_gym.create_dataset(chosen.task, seed=seed, size=_SIZE, **dict(chosen.settings))
         dataset[0]
@@ -200,7 +220,14 @@ def _reads_more(dataset: Any) -> bool:
     return "metadata" in constants or "question" in constants
 
 
-def _full_marks(dataset: Any, answer: str, entry: dict[str, Any]) -> bool:
+def full_marks(dataset: Any, entry: dict[str, Any], text: str) -> bool:
+    """Whether the scorer of a task gives full marks to the final answer in a text; entry: the problem."""
+    found = final_answer(plain(text))
+    pieces = dict.fromkeys(filter(None, [text.strip(), *map(str.strip, found.pieces), found.number]))
+    return any(_gets_full_marks(dataset, piece, entry) for piece in pieces)
+
+
+def _gets_full_marks(dataset: Any, answer: str, entry: dict[str, Any]) -> bool:
     if _UNSAFE.search(answer):
         return False
     try:

@@ -87,12 +87,17 @@ class ProblemSource(Protocol):
         ...
 
 
-_KINDS = {"hf": "hub", "lm-eval": "harness_task", "reasoning-gym": "reasoning_gym"}
+_KINDS = {
+    "hf": "hub",
+    "lm-eval": "harness_task",
+    "reasoning-gym": "reasoning_gym",
+    "smol-thinker": "smol_thinker",
+}
 """Names of sources that are no names of modules."""
 
 
 def open_source(name: str) -> ProblemSource:
-    """The problem source of a name: "testbed", a file, a folder, "reasoning-gym:TASK", "lm-eval:TASK" or "hf:NAME".
+    """The problem source of a name: a file or folder, "testbed", "smol-thinker", or one such as "reasoning-gym:TASK".
 
     Raises NormprobeError for a name that is none of these, or a file that is absent.
     """
@@ -109,8 +114,8 @@ def open_source(name: str) -> ProblemSource:
             if _exists(module) and hasattr(found := import_module(module), "open_named"):
                 return cast(ProblemSource, found.open_named(rest))
     raise NormprobeError(
-        "expected problems as a .jsonl, .json, .csv or .parquet file, 'testbed', 'reasoning-gym:TASK', 'lm-eval:TASK' "
-        f"or 'hf:NAME', got {name!r}; correct the name, or convert the file"
+        "expected problems as a .jsonl, .json, .csv or .parquet file, 'testbed', 'smol-thinker', 'reasoning-gym:TASK', "
+        f"'lm-eval:TASK' or 'hf:NAME', got {name!r}; correct the name, or convert the file"
     )
 
 

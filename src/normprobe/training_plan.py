@@ -15,8 +15,9 @@ give, where it was measured (benchmarks/results/sae-training-h100.md)."""
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """TopK autoencoders of `layers` sites, trained together by `normprobe.saes.topk_trainer` in float32.
+    """TopK autoencoders of `layers` sites, trained together by `normprobe.saes.topk_trainer`.
 
+    In float32; on a GPU the encoder's product is in TF32.
     tokens: shown to each in training. batch: tokens of a step. model_bytes: weights of the model that is read.
     state_bytes: sampled states that may be held at once. itemsize: bytes of a number of a state.
     """

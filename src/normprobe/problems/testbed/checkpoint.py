@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from normprobe.runs.atomic import atomic_write
@@ -24,11 +25,14 @@ def save_model(target: Path, model: PreTrainedModel, tokenizer: PreTrainedTokeni
 
 
 def save_state(
-    target: Path, model: PreTrainedModel, optimisers: list[torch.optim.Optimizer], step: int, tokens: int
+    target: Path, model: nn.Module, optimisers: list[torch.optim.Optimizer], step: int, tokens: int
 ) -> None:
-    """Write everything that training needs to go on after `step` steps and `tokens` tokens, as safetensors."""
+    """Write everything that training needs to go on after `step` steps and `tokens` tokens, as safetensors.
+
+    Of the parameters those that are trained.
+    """
     state = {"step": torch.tensor(step), "tokens": torch.tensor(tokens)}
-    state |= {f"parameter/{name}": p.detach() for name, p in model.named_parameters()}
+    state |= {f"parameter/{name}": p.detach() for name, p in model.named_parameters() if p.requires_grad}
     state |= {
         f"{i}/{parameter}/{key}": torch.as_tensor(value)
         for i, optimiser in enumerate(optimisers)
@@ -39,16 +43,15 @@ def save_state(
         save_file(state, unfinished)
 
 
-def load_state(
-    source: Path, model: PreTrainedModel, optimisers: list[torch.optim.Optimizer]
-) -> tuple[int, int]:
+def load_state(source: Path, model: nn.Module, optimisers: list[torch.optim.Optimizer]) -> tuple[int, int]:
     """Restore what `save_state` wrote, in place; returns (steps, tokens) done, (0, 0) if there is no state yet."""
     if not source.exists():
         return 0, 0
     state = load_file(source)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            parameter.copy_(state.pop(f"parameter/{name}"))
+            if parameter.requires_grad:
+                parameter.copy_(state.pop(f"parameter/{name}"))
     steps, tokens = int(state.pop("step")), int(state.pop("tokens"))
     wholes = [optimiser.state_dict() | {"state": {}} for optimiser in optimisers]
     for name, value in state.items():

@@ -8,7 +8,7 @@ reached in 200 steps a loss that AdamW was far from), AdamW for the embedding an
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from transformers import Qwen3Config
@@ -150,20 +150,29 @@ def pool(recipe: Recipe, index: int) -> list[list[list[Sequence]]]:
     A function of (seed, index) alone, so that a resumed run reads what an uninterrupted one would have read.
     """
     rng = random.Random(f"pool {recipe.seed} {index}")
-    budget = recipe.steps_per_pool * recipe.microbatches * recipe.microbatch_tokens
+    stream = sequences(recipe, rng, index * recipe.steps_per_pool)
+    return microbatches(stream, recipe.microbatches, recipe.microbatch_tokens, recipe.steps_per_pool, rng)
+
+
+def microbatches(
+    stream: Iterable[Sequence], per_step: int, tokens: int, n_steps: int, rng: random.Random
+) -> list[list[list[Sequence]]]:
+    """As many sequences of the stream as `n_steps` steps read, by step and microbatch.
+
+    A microbatch holds sequences of like length, up to so many tokens with padding.
+    """
     drawn, total = [], 0
-    for sequence in sequences(recipe, rng, index * recipe.steps_per_pool):
+    for sequence in stream:
         drawn.append(sequence)
         total += len(sequence.ids)
-        if total >= budget:
+        if total >= n_steps * per_step * tokens:
             break
     drawn.sort(key=lambda sequence: len(sequence.ids))
     batches: list[list[Sequence]] = [[]]
     for sequence in drawn:
-        if (len(batches[-1]) + 1) * len(sequence.ids) > recipe.microbatch_tokens:
+        if (len(batches[-1]) + 1) * len(sequence.ids) > tokens:
             batches.append([])
         batches[-1].append(sequence)
     rng.shuffle(batches)
-    n = recipe.steps_per_pool
-    # A few microbatches more than microbatches · steps arise from padding: deal them out in turn.
-    return [batches[i::n] for i in range(n)]
+    # A few microbatches more than per_step · n_steps arise from padding: deal them out in turn.
+    return [batches[i::n_steps] for i in range(n_steps)]

@@ -1,0 +1,69 @@
+"""Accuracy of a model on the families of smol-thinker, greedy: by family, level and mode."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+from typing import Any
+
+import pandas as pd
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from normprobe.problems.smol_thinker.families import FAMILIES, LONGEST, FamilyProblem, score
+from normprobe.problems.smol_thinker.recipe import prompt
+
+MODES = ("think", "no_think")
+MAX_NEW_TOKENS = {"think": LONGEST, "no_think": 48}
+"""Longer than any demonstration."""
+
+
+def held_out(n: int, seed: int) -> list[FamilyProblem]:
+    """n problems of each family and level, none of which training draws."""
+    found = []
+    for family in FAMILIES.values():
+        for level in range(1, len(family.levels) + 1):
+            found += family.problems(level, n, seed, "eval")
+    return found
+
+
+@torch.inference_mode()
+def accuracy(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    problems: Sequence[FamilyProblem],
+    *,
+    batch_size: int = 32,
+) -> pd.DataFrame:
+    """A row for each problem and mode: family, level, mode, right, closed (the thought), tokens written.
+
+    An answer counts only after the thought was closed.
+    """
+    rows = []
+    order = sorted(range(len(problems)), key=lambda i: len(problems[i].question))
+    chunks = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    for mode, chunk in product(MODES, chunks):
+        texts = [prompt(tokenizer, problems[i].question, mode) for i in chunk]
+        inputs = tokenizer(
+            texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False
+        )
+        generate: Any = model.generate
+        written = generate(**inputs.to(model.device), max_new_tokens=MAX_NEW_TOKENS[mode], do_sample=False)[
+            :, inputs["input_ids"].shape[1] :
+        ]
+        for i, ids in zip(chunk, written, strict=True):
+            text = tokenizer.decode(ids).partition("<|im_end|>")[0]
+            _, closed, answer = text.rpartition("</think>")
+            ended = mode == "no_think" or bool(closed)
+            problem = problems[i]
+            rows.append(
+                {
+                    "family": problem.family,
+                    "level": problem.level,
+                    "mode": mode,
+                    "right": ended and score(problem, answer.strip()),
+                    "closed": ended,
+                    "tokens": int((ids != tokenizer.pad_token_id).sum()),
+                }
+            )
+    return pd.DataFrame(rows)

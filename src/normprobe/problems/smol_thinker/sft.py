@@ -22,8 +22,8 @@ from normprobe.console import parse, run_main
 from normprobe.errors import NormprobeError
 from normprobe.models.open import DTYPES
 from normprobe.problems.smol_thinker.accuracy import accuracy, held_out
-from normprobe.problems.smol_thinker.base import base_model, published_tokenizer, thinking_tokenizer
 from normprobe.problems.smol_thinker.recipe import SftRecipe, pool
+from normprobe.problems.smol_thinker.smollm2 import base_model, published_tokenizer, thinking_tokenizer
 from normprobe.problems.testbed.checkpoint import load_state, save_state
 from normprobe.problems.testbed.recipe import Sequence
 from normprobe.problems.testbed.train import collate
@@ -37,7 +37,9 @@ def adapted(base: PreTrainedModel, recipe: SftRecipe) -> Any:
 
     # peft draws from the global generator: nothing outside sees the seed.
     with torch.random.fork_rng(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # it asks Transformers for attributes by their old names
+        warnings.simplefilter(
+            "ignore", FutureWarning
+        )  # it asks Transformers for attributes by their old names
         torch.manual_seed(recipe.seed)
         config = LoraConfig(
             r=recipe.rank, lora_alpha=recipe.alpha, target_modules="all-linear", task_type="CAUSAL_LM"

@@ -27,7 +27,7 @@ TORCH_FREE = [
     "normprobe.layer_profile",
     "normprobe.runs.directory",
     "normprobe.style",
-    "normprobe.problems.smol_thinker.source",
+    "normprobe.problems.smol_thinker",
     "normprobe.problems.testbed.bundled",
     "normprobe.problems.testbed.problems",
     "normprobe.problems.testbed.roles",

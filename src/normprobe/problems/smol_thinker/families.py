@@ -13,9 +13,9 @@ from normprobe.errors import NormprobeError
 from normprobe.problems.reasoning_gym import GymProblems, GymTask, full_marks, open_task
 from normprobe.problems.smol_thinker.arithmetic import CHAIN_SUM, LEG_COUNTING
 from normprobe.problems.smol_thinker.lines import Part, Solver, read_line
-from normprobe.problems.smol_thinker.logic import KNIGHTS_KNAVES, PATH_STAR
+from normprobe.problems.smol_thinker.logic import KNIGHTS_KNAVES
 from normprobe.problems.smol_thinker.roles import read_roles
-from normprobe.problems.smol_thinker.text import LETTER_COUNTING, NUMBER_SORTING, SPELL_BACKWARD
+from normprobe.problems.smol_thinker.text import LETTER_COUNTING, SPELL_BACKWARD
 from normprobe.problems.testbed.domains import Role
 from normprobe.problems.testbed.problems import EVALUATION_SHARE, Side
 
@@ -132,18 +132,6 @@ _ALL = (
     ),
     Family("leg_counting", "arithmetic", _each("animals", (2, 3, 4, 5), max_instances=15), LEG_COUNTING),
     Family("letter_counting", "text", _each("words", (2, 4, 6, 8)), LETTER_COUNTING),
-    Family(
-        "number_sorting",
-        "text",
-        _each("numbers", (3, 4, 5, 6), min_decimals=0, max_decimals=0, min_value=0),
-        NUMBER_SORTING,
-    ),
-    Family(
-        "path_star",
-        "logic",
-        _each("path_length", (2, 3, 4, 5), degree=3, node_range=100),
-        PATH_STAR,
-    ),
 )
 FAMILIES: Mapping[str, Family] = {family.name: family for family in _ALL}
 """By name."""

@@ -1,10 +1,10 @@
-"""Thoughts for islands of people who always tell the truth or always lie, and for paths through a graph."""
+"""Thoughts for islands of people who always tell the truth or always lie."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from itertools import pairwise, product
+from itertools import product
 from typing import Any
 
 from normprobe.problems.smol_thinker.lines import WORD, Form, Part, Repeated, Solver
@@ -112,37 +112,4 @@ KNIGHTS_KNAVES = Solver(
         Repeated(([(",(?: and)?", "format"), *_ONE],)),
         (r"\.?", "format"),
     ],
-)
-
-
-def _ends(start: str, goal: str) -> list[Part]:
-    return [("Plan: ", "format"), (start, "plan"), (" to", "connective"), (" ", "format"), (goal, "plan")]
-
-
-def _back(link: str, node: str, previous: str) -> list[Part]:
-    return [
-        (link, "connective"),
-        (" ", "format"),
-        (node, "copied"),
-        (" from", "format"),
-        (" ", "format"),
-        (previous, "computed"),
-    ]
-
-
-def _path_star(metadata: Mapping[str, Any]) -> list[list[Part]]:
-    """Back from the goal, where at every node one edge ends: `First 5 from 3`, `Then 3 from 1`."""
-    path = [str(node) for node in metadata["goal_path"]]
-    steps = [
-        _back("Then" if number else "First", node, previous)
-        for number, (node, previous) in enumerate(pairwise(path[::-1]))
-    ]
-    return [_ends(path[0], path[-1]), *steps]
-
-
-NODE = r"\d+"
-PATH_STAR = Solver(
-    _path_star,
-    (_ends(NODE, NODE), _back("First|Then", NODE, NODE)),
-    [(NODE, "answer"), Repeated(([(" ", "format"), (NODE, "answer")],))],
 )

@@ -1,4 +1,4 @@
-"""Thoughts for spelling backward, counting letters and sorting numbers."""
+"""Thoughts for spelling backward and counting letters."""
 
 from __future__ import annotations
 
@@ -72,42 +72,4 @@ LETTER_COUNTING = Solver(
     _letter_counting,
     (_counted(WORD), _spelled(rf"(?!Plan){WORD}", r"(?: \w\d*)+")),
     [(INTEGER, "answer")],
-)
-
-
-def _direction(first: str) -> list[Part]:
-    return [("Plan:", "format"), (f" {first} first", "plan")]
-
-
-def _number_sorting(metadata: Mapping[str, Any]) -> list[list[Part]]:
-    """What is left and the next of it, until nothing is left: `52,14,30: 14`."""
-    descending = metadata["direction"] == "descending"
-    lines = [_direction("largest" if descending else "smallest")]
-    left = [number.removesuffix(".0") for number in metadata["original_numbers"]]
-    for chosen in sorted(left, key=float, reverse=descending):
-        line: list[Part] = []
-        for number in left:
-            line += [(number, "copied"), (",", "format")]
-        lines.append([*line[:-1], (": ", "format"), (chosen, "computed")])
-        left.remove(chosen)
-    return lines
-
-
-NUMBER_SORTING = Solver(
-    _number_sorting,
-    (
-        _direction("(?:largest|smallest)"),
-        [
-            (INTEGER, "copied"),
-            Repeated(([(",", "format"), (INTEGER, "copied")],)),
-            (": ", "format"),
-            (INTEGER, "computed"),
-        ],
-    ),
-    [
-        (r"\['", "format"),
-        (r"-?\d+(?:\.\d+)?", "answer"),
-        Repeated(([("', '", "format"), (r"-?\d+(?:\.\d+)?", "answer")],)),
-        (r"'\]", "format"),
-    ],
 )

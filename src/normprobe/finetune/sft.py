@@ -1,4 +1,4 @@
-"""Teach SmolLM2 to think by demonstrations: `python -m normprobe.problems.smol_thinker.sft`. Resumes after a kill."""
+"""Teach SmolLM2 to think by demonstrations: `python -m normprobe.finetune.sft`. Resumes after a kill."""
 
 from __future__ import annotations
 
@@ -20,13 +20,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from normprobe.console import parse, run_main
 from normprobe.errors import NormprobeError
+from normprobe.finetune.accuracy import accuracy, held_out
+from normprobe.finetune.dialogue import Dialogue, collate
+from normprobe.finetune.recipe import SftRecipe, pool
+from normprobe.finetune.smollm2 import base_model, published_tokenizer, thinking_tokenizer
 from normprobe.models.open import DTYPES
-from normprobe.problems.smol_thinker.accuracy import accuracy, held_out
-from normprobe.problems.smol_thinker.recipe import SftRecipe, pool
-from normprobe.problems.smol_thinker.smollm2 import base_model, published_tokenizer, thinking_tokenizer
 from normprobe.problems.testbed.checkpoint import load_state, save_state
-from normprobe.problems.testbed.recipe import Sequence
-from normprobe.problems.testbed.train import collate
 
 LOG_FIELDS = ("step", "tokens", "seconds", "loss", "learning_rate_factor", "think", "no_think")
 
@@ -47,24 +46,25 @@ def adapted(base: PreTrainedModel, recipe: SftRecipe) -> Any:
         return get_peft_model(base, config)
 
 
-def batch_loss(model: PreTrainedModel, batch: list[Sequence]) -> torch.Tensor:
+def batch_loss(model: PreTrainedModel, batch: list[Dialogue]) -> torch.Tensor:
     """The sum of the losses of a microbatch's predicted tokens, in nats. Logits are computed where they are needed."""
-    ids, weights = collate(batch, model.device)
-    hidden: Any = model.get_decoder()(input_ids=ids[:, :-1], use_cache=False)
-    predicted = weights[:, 1:] > 0
-    logits = model.lm_head(hidden.last_hidden_state[predicted])
-    return functional.cross_entropy(logits.float(), ids[:, 1:][predicted], reduction="sum")
+    ids, positions, reads, predicted = collate(batch, model.device)
+    hidden: Any = model.get_decoder()(
+        input_ids=ids, position_ids=positions, attention_mask=reads, use_cache=False
+    )
+    logits = model.lm_head(hidden.last_hidden_state[:, :-1][predicted[:, 1:]])
+    return functional.cross_entropy(logits.float(), ids[predicted], reduction="sum")
 
 
 def train_step(
     model: PreTrainedModel,
     optimiser: torch.optim.Optimizer,
-    step: list[list[Sequence]],
+    step: list[list[Dialogue]],
     lr: float,
     clip: float,
 ) -> float:
     """One update from several microbatches; returns the mean loss of a predicted token in nats."""
-    total = sum(sum(sequence.weights) for batch in step for sequence in batch)
+    total = sum(each.n_predicted for batch in step for each in batch)
     loss_sum = 0.0
     for batch in step:
         loss = batch_loss(model, batch) / total
@@ -139,7 +139,7 @@ def train(
         factor = recipe.learning_rate_factor(number)
         model.train()
         loss = train_step(model, optimiser, step, recipe.lr * factor, recipe.clip_norm)
-        tokens += sum(len(sequence.ids) for batch in step for sequence in batch)
+        tokens += sum(len(each.ids) for batch in step for each in batch)
         done = number + 1
         scores = {"think": "", "no_think": ""}
         if done % evaluate_every == 0:
@@ -185,7 +185,7 @@ class SftCommand:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Command line of `python -m normprobe.problems.smol_thinker.sft`."""
+    """Command line of `python -m normprobe.finetune.sft`."""
     options = asdict(parse(SftCommand, argv, "train-smol-thinker"))
     recipe = SftRecipe(seed=options.pop("seed"), n_steps=options.pop("steps"))
     out, device, dtype = options.pop("out"), torch.device(options.pop("device")), DTYPES[options.pop("dtype")]

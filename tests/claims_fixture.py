@@ -15,6 +15,7 @@ import pandas as pd
 from layout_fixture import put
 
 LAYERS, LATE = 8, slice(6, 8)
+N_SELECTED = 5
 SUBJECTS = ("model", "untrained", "early")
 READERS = {"model": "model", "random": "model", "untrained": "untrained", "early": "early"}
 ENTROPIES = ("entropy_softmax", "entropy_rms", "entropy_energy", "output_entropy", "attention_entropy")
@@ -33,7 +34,7 @@ DOMAINS = ("arithmetic", "boolean", "pointer", "recall")
 
 @dataclass(frozen=True)
 class Effects:
-    """What is planted; 0 plants nothing. Logarithms of factors (`difficulty` and `domain` per step, `hard` per nat of
+    """What is planted; 0 plants nothing. Logarithms of factors (`thinking_norm` twice in late layers; `difficulty` and `domain` per step, `hard` per nat of
     early surprisal); `tracking` is a weight, `causal` a lost accuracy.
     """
 
@@ -79,7 +80,11 @@ def write_run(
         z |= {f"{reader}/{name}": values for name, values in _z(tokens, reader, effects, drive, rng).items()}
     put(path, "z", z)
     dictionary = pd.DataFrame(
-        [{"reader": reader, "layer": layer} for reader in readers for layer in range(LAYERS)]
+        [
+            {"reader": reader, "layer": layer, "n_selected": N_SELECTED}
+            for reader in readers
+            for layer in range(LAYERS)
+        ]
     )
     put(path, "dictionary", dictionary)
     put(path, "suppression", _suppression(n_problems, effects.causal, rng))
@@ -136,6 +141,7 @@ def _signals(
     log_norm = depth + identity + 0.2 * rng.normal(size=shape) + 0.2 * effects.tracking * drive
     thinking = (tokens["mode"] == "think").to_numpy()
     log_norm += thinking * (effects.thinking_norm + effects.difficulty * tokens["difficulty"].to_numpy())
+    log_norm[LATE] += effects.thinking_norm * thinking
     log_norm[LATE] += effects.domain * thinking * tokens["domain"].map(DOMAINS.index).to_numpy()
     log_norm += effects.words * _word(tokens)
     log_norm += effects.hard * np.roll(hardness, -1)  # at the state that predicts the hard token

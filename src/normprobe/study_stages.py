@@ -171,7 +171,7 @@ def _fill_evidence(session: Session, folder: Path) -> None:
     if (finished / CLAIM_KEYS).exists():
         known = json.loads((finished / CLAIM_KEYS).read_text(encoding="utf-8"))
     keys = {claim.name: _evidence_key(claim.name, claim.version, claim.needs, label) for claim in CLAIMS}
-    keys[SIGNALS] = _evidence_key(SIGNALS, 1, (), label)
+    keys[SIGNALS] = _evidence_key(SIGNALS, 2, (), label)
     unchanged = {name for name, key in keys.items() if known.get(name) == key}
     for name in unchanged:
         for path in finished.glob(f"{name}.*"):
@@ -272,7 +272,7 @@ STAGES: dict[str, Stage] = {
         ),
         Stage("traces", 1, _read("early", "tracing", "seed"), ("problems", "responses"), _fill_traces),
         Stage("saes", 1, _read("saes", "early", "seed"), ("responses",), _fill_saes),
-        Stage("reductions", 1, _read(), ("responses", "saes"), _fill_reductions),
+        Stage("reductions", 2, _read(), ("responses", "saes"), _fill_reductions),
         Stage("profile", 1, _read(), ("traces",), _fill_profile),
         Stage(
             "experiments",

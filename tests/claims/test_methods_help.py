@@ -1,5 +1,6 @@
 """The claim on the three methods, on tables with planted accuracies."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,11 @@ from normprobe.runs.tables import Tables
 PLAIN = 0.6
 
 
-def write(path: Path, accuracy: dict[str, float], n: int = 2000) -> Tables:
-    """A run with these accuracies; whoever is not named has `PLAIN`. Answers agree as far as accuracies allow."""
+def write(path: Path, accuracy: dict[str, float], n: int = 2000, idle: Sequence[str] = ()) -> Tables:
+    """A run with these accuracies; whoever is not named has `PLAIN`. Answers agree as far as accuracies allow.
+
+    idle: treatments that act on no state.
+    """
     rng = np.random.default_rng(0)
     hardness = rng.random(n)
     ids = [f"problem {i}" for i in range(n)]
@@ -41,7 +45,9 @@ def write(path: Path, accuracy: dict[str, float], n: int = 2000) -> Tables:
         *(name for method in BASELINES for name in (method, *BASELINES[method])),
         *SHOWN["ALRR"],
     ]
-    put(path, "method_treatments", rows("treatment", treatments))
+    table = rows("treatment", treatments)
+    acted = ~table["treatment"].isin(["plain", WARMER, *idle])
+    put(path, "method_treatments", table.assign(n_triggered=5 * acted.astype(int)))
     put(path, "selection", rows("selector", list(SELECTORS)))
     return Tables(path)
 
@@ -104,3 +110,11 @@ def test_a_small_gain_is_inconclusive_or_refused_and_a_missing_baseline_decides_
 def test_the_detectable_gain_is_that_of_a_power_calculation() -> None:
     """Three points at ten per cent discordance need about 1,168 problems at 90 % power (870 at 80 %)."""
     assert detectable(0.10, 1168) == pytest.approx(0.03, abs=1e-4)
+
+
+def test_what_never_acted_gains_nothing_and_says_nothing(tmp_path):
+    method, _ = judge(write(tmp_path / "a", HELPING, idle=["ALRR"]))
+    assert (method.verdict, method.reason) == ("inconclusive", "ALRR acted on no state.")
+    baseline, _ = judge(write(tmp_path / "b", HELPING, idle=["ERSS: rotation"]))
+    assert baseline.verdict == "inconclusive"
+    assert baseline.reason == "ERSS: rotation cannot be computed: it acted on no state."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -16,7 +17,7 @@ from normprobe.runs.layout import FILES
 from normprobe.runs.tables import Tables
 from normprobe.saes.activations import draw_tokens, sample_states, training_responses
 from normprobe.saes.dictionary import Dictionary, describe, random_dictionary
-from normprobe.saes.reductions import Reduced, reduce_subject
+from normprobe.saes.reductions import Reduced, n_selected, reduce_subject
 from normprobe.saes.training import generator_for, train_sae, train_together
 from normprobe.tracing.trace import Signals, replay, sinks
 
@@ -94,17 +95,39 @@ class AuditInputs:
 
 @dataclass(frozen=True)
 class Reading:
-    """One network's signals [layer, token], and what its own and a random dictionary make of its states."""
+    """One network's signals [layer, token], and what its own and a random dictionary make of its states.
+
+    reduced: "own", "random", and its own dictionaries again under the name of each network that it is a control of.
+    """
 
     signals: Signals
     reduced: dict[str, Reduced]
 
+    @property
+    def sizes(self) -> list[int]:
+        """How many reasoning features its own dictionaries have, by layer."""
+        return n_selected(self.reduced[OWN].features)
 
-def read(opened: OpenModel, passage: Passage, own: Dictionaries, random: Dictionaries) -> Reading:
-    """Replay the passage through a network, as a run's stages traces/ and reductions/ do."""
+    def control_of(self, name: str) -> Reading:
+        """The reading with as many reasoning features as that network has."""
+        return Reading(self.signals, {OWN: self.reduced[name]})
+
+
+def read(
+    opened: OpenModel,
+    passage: Passage,
+    own: Dictionaries,
+    random: Dictionaries,
+    sizes: Mapping[str, Sequence[int]] = MappingProxyType({}),
+) -> Reading:
+    """Replay the passage through a network, as a run's stages traces/ and reductions/ do.
+
+    sizes: by a name of each network that it is a control of, how many reasoning features that one has by layer.
+    """
     responses, memory = passage.responses, passage.memory
     signals = replay(opened, responses, memory=memory, lens_tokens=passage.lens_tokens, progress=False)
-    reduced = reduce_subject(opened, responses, {OWN: own, RANDOM: random}, "model", memory=memory)
+    dictionaries = {OWN: own, RANDOM: random} | dict.fromkeys(sizes, own)
+    reduced = reduce_subject(opened, responses, dictionaries, "model", sizes=sizes, memory=memory)
     return Reading(signals, reduced)
 
 

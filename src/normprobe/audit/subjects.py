@@ -8,8 +8,9 @@ chance allows, and no more.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ from normprobe.models.model import OpenModel
 from normprobe.models.open import open_for
 from normprobe.saes.stages import load_reader
 from normprobe.saes.training import generator_for
+from normprobe.tracing.trace import replay
 
 STAND_INS = ("model", "untrained", "early")
 PLAIN_ACCURACY, SUPPRESSED, PLANTED = 0.9, 0.6, 0.05
@@ -48,8 +50,8 @@ def judge_nulls(trained: bool, numbers: range, inputs: AuditInputs) -> list[dict
     n, seed, settings, layers = inputs.study.audit.problems, inputs.study.seed, inputs.saes, inputs.layers
     opened, passage = inputs.open(), Passage.of(inputs, n, n, 2 * n if trained else 0)
 
-    def reading(index: int) -> Reading:
-        """Network `index` with its own dictionaries."""
+    def reading(index: int, before: Sequence[Reading]) -> Reading:
+        """Network `index` with its own dictionaries, also as a control of the networks read `before` it."""
         key = ("audit", seed, "trained" if trained else "random", index)
         network = opened.fresh(int(np.random.default_rng([seed, trained, index]).integers(2**31)))
         random = random_dictionaries(network, layers, settings, *key, "control")
@@ -57,16 +59,19 @@ def judge_nulls(trained: bool, numbers: range, inputs: AuditInputs) -> list[dict
             own = trained_dictionaries(network, passage, layers, settings, *key)
         else:
             own = random_dictionaries(network, layers, settings, *key, "own")
-        return read(network, passage, own, random)
+        sizes = {name: of.sizes for name, of in zip(STAND_INS[1:], reversed(before), strict=False)}
+        return read(network, passage, own, random, sizes)
 
     rows: list[dict[str, Any]] = []
     window: list[Reading] = []
     for index in numbers:
         while len(window) < len(STAND_INS):
-            window.append(reading(index + len(window)))
+            window.append(reading(index + len(window), window))
         rng = np.random.default_rng([seed, trained, index, 1])
         suppression = _simulated_suppression(passage, rng, high_norm=SUPPRESSED)
-        found = _judged(passage, dict(zip(STAND_INS, window, strict=True)), suppression, seed + index)
+        model, *others = window
+        stand_ins = {name: of.control_of(name) for name, of in zip(STAND_INS[1:], others, strict=True)}
+        found = _judged(passage, {"model": model, **stand_ins}, suppression, seed + index)
         rows += [{"null": index, "trained": trained} | row for row in found]
         window.pop(0)
     return rows
@@ -92,11 +97,9 @@ def judge_in_place(subject: str, inputs: AuditInputs) -> list[dict[str, Any]]:
         of_twin = trained_dictionaries(twin, passage, inputs.layers, settings, *key)
     else:
         of_twin = load_reader(saes, "untrained", twin)
-    readings = {
-        "model": _read(network, passage, load_reader(saes, subject, network), settings, seed),
-        "untrained": _read(twin, passage, of_twin, settings, seed),
-    }
-    return _judged(passage, readings, None, seed)
+    model = _read(network, passage, load_reader(saes, subject, network), settings, seed)
+    untrained = _read(twin, passage, of_twin, settings, seed, {subject: model.sizes}).control_of(subject)
+    return _judged(passage, {"model": model, "untrained": untrained}, None, seed)
 
 
 def judge_planted(inputs: AuditInputs) -> list[dict[str, Any]]:
@@ -107,16 +110,22 @@ def judge_planted(inputs: AuditInputs) -> list[dict[str, Any]]:
     opened, passage, seed = inputs.open(), inputs.whole(0), inputs.study.seed
     width, n_layers = opened.identity.d_model, opened.identity.n_layers
     shape = SaeSettings(width=width, k=min(inputs.k, width))
-    readings = {}
-    for name, offset in (("untrained", 1), ("early", 2)):
-        network = opened.fresh(seed + offset)
-        own = random_dictionaries(network, range(n_layers), shape, "audit", seed, name)
-        readings[name] = _read(network, passage, own, shape, seed)
-    found = []
+    controls = {name: opened.fresh(seed + offset) for name, offset in (("untrained", 1), ("early", 2))}
+    options = {"memory": passage.memory, "lens_tokens": passage.lens_tokens, "progress": False}
+    surprisal = replay(controls["early"], passage.responses, **options)["surprisal"]
+    models = {}
     for name, effects in (("reasoning", REASONING), ("learning", LEARNING)):
-        amplitude = amplitudes(passage, readings["early"].signals["surprisal"], n_layers, effects)
+        amplitude = amplitudes(passage, surprisal, n_layers, effects)
         model, own = plant(opened, passage, amplitude, generator_for("audit", seed, name))
-        with_model = {"model": _read(model, passage, own, shape, seed), **readings}
+        models[name] = _read(model, passage, own, shape, seed)
+    sizes = {name: model.sizes for name, model in models.items()}
+    readings = {}
+    for name, network in controls.items():
+        own = random_dictionaries(network, range(n_layers), shape, "audit", seed, name)
+        readings[name] = _read(network, passage, own, shape, seed, sizes)
+    found = []
+    for name, model in models.items():
+        with_model = {"model": model} | {of: reading.control_of(name) for of, reading in readings.items()}
         suppression = _simulated_suppression(passage, np.random.default_rng([seed, 2]), high_norm=PLANTED)
         rows = _judged(passage, with_model, suppression, seed)
         found += [row for row in rows if BY_NAME[row["claim"]].planted == name]
@@ -150,10 +159,15 @@ def _simulated_suppression(passage: Passage, rng: np.random.Generator, *, high_n
 
 
 def _read(
-    network: OpenModel, passage: Passage, own: Dictionaries, settings: SaeSettings, seed: int
+    network: OpenModel,
+    passage: Passage,
+    own: Dictionaries,
+    settings: SaeSettings,
+    seed: int,
+    sizes: Mapping[str, Sequence[int]] = MappingProxyType({}),
 ) -> Reading:
     random = random_dictionaries(network, sorted(own), settings, "audit", seed, network.identity.weights)
-    return read(network, passage, own, random)
+    return read(network, passage, own, random, sizes)
 
 
 def _judged(

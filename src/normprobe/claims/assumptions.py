@@ -4,7 +4,11 @@ The paper's "mean |cos| < 0.02" (A1) is a statement about width: random directio
 d = 2048 but 0.07 at d = 128. So the threshold is the multiple of that baseline that 0.02 is for the narrowest model of
 the paper (d = 2048). R² (A2) is taken over tokens; the ε of the theorem is that of mean states. A3 is a mean over
 problems of the larger of both modes. A layer without reasoning features has nothing that could hold: it counts as
-failing. A random dictionary of the same shape must fail where the model passes; A1 alone is the same for both.
+failing. A random dictionary of the same shape must fail where the model passes; A1 alone is the same for both. It reads as
+many features as the model, or it would fail, or pass, for having none.
+
+A problem in which no reasoning feature is active has no R: its |cos(B, R)| and its overlap were 0 and passed at once. It
+is left out.
 """
 
 from __future__ import annotations
@@ -18,13 +22,13 @@ import pandas as pd
 from normprobe.claims.claim import Claim, Measurement
 from normprobe.claims.evidence import Evidence
 from normprobe.claims.margin import Form, control
-from normprobe.claims.measure.bound_inputs import BoundInputs, of_layers, read_bound_inputs, shared_problems
+from normprobe.claims.measure.bound_inputs import BoundInputs, read_bound_inputs, shared_problems
 from normprobe.claims.measure.measured_tokens import require
-from normprobe.claims.measure.readers import READER_NAMES
-from normprobe.claims.measure.resampling import Draws, Resampling, as_text
+from normprobe.claims.measure.readers import AS_MANY, READER_NAMES, fewer_features, of_layers, unread
+from normprobe.claims.measure.resampling import Draws, Resampling, as_text, average
 from normprobe.runs.layout import READERS
 from normprobe.runs.tables import Tables
-from normprobe.stats.bootstrap import percentile_interval, weighted_means
+from normprobe.stats.bootstrap import percentile_interval
 from normprobe.style import GREEN, GREY, VERMILION
 from normprobe.theory.constants import ratio
 from normprobe.theory.orthogonality import random_baseline, welch_bound
@@ -36,7 +40,8 @@ RULE = (
     f"Share of layers in which all hold: A1 mean |cos| < {A1_MULTIPLE:.2f} × sqrt(2/(pi d)), which is 0.02 at "
     "d = 2048; A2 R² > 0.95; A3 mean |cos(B, R)| < 0.1; A4 mean overlap < 3 %. Margin = share − that of a random "
     f"dictionary of the same shape. Supported if the 95 % interval of the margin lies above {SMALLEST_EFFECT}, not "
-    "supported if below, else inconclusive; inconclusive without the random dictionary."
+    "supported if below, else inconclusive; inconclusive without the random dictionary. A3 and A4 are means over the "
+    f"problems in which a reasoning feature is active. {AS_MANY}"
 )
 
 
@@ -64,11 +69,15 @@ def _checks(tables: Tables, reader: str, inputs: BoundInputs, weights: np.ndarra
     d, width = (int(of_layers(tables, reader, column)[0]) for column in ("d", "width"))
     welch = welch_bound(width, d)
     constants = inputs.constants
-    of_inputs = (constants.epsilon, constants.delta, constants.kappa, inputs.overlap, inputs.a, inputs.b)
-    epsilon, delta, kappa, overlap, a, b = (weighted_means(weights, values) for values in of_inputs)
+    # Without an active feature there is nothing that could be separate or disentangled: NaN, which passes nothing.
+    active = np.where(inputs.a + inputs.b > 0, 1.0, np.nan)
+    of_inputs = (
+        constants.epsilon,
+        constants.kappa,
+        *(active * values for values in (constants.delta, inputs.overlap, inputs.a, inputs.b)),
+    )
+    epsilon, kappa, delta, overlap, a, b = (average(weights, values) for values in of_inputs)
     cos = fixed("mean_abs_cos")
-    # Without reasoning features there is nothing that could be separate or disentangled: NaN, which passes nothing.
-    something = np.where(of_layers(tables, reader, "n_selected") > 0, 1.0, np.nan)
     return [
         _Check("A1", "mean |cos| ÷ sqrt(2/(pi d))", cos / random_baseline(d), A1_MULTIPLE, True),
         _Check("A1", "mean |cos|", cos, 0.02, False),
@@ -76,8 +85,8 @@ def _checks(tables: Tables, reader: str, inputs: BoundInputs, weights: np.ndarra
         _Check("A2", "R²", fixed("r2"), 0.95, True, above=True),
         _Check("A2", "ε of mean states", epsilon, 0.05, False),
         _Check("A2", "mean ‖r‖/‖h‖ over tokens", fixed("eps_mean"), 0.05, False),
-        _Check("A3", "|cos(B, R)|", delta * something, 0.1, True),
-        _Check("A4", "overlap of active features", overlap * something, 0.03, True),
+        _Check("A3", "|cos(B, R)|", delta, 0.1, True),
+        _Check("A4", "overlap of active features", overlap, 0.03, True),
         _Check("A4", "leakage ρ", ratio(b, a), 0.03, False),
         _Check("A4", "drift κ", kappa, 0.03, False),
     ]
@@ -88,7 +97,8 @@ def measure(tables: Tables, resample: Resampling) -> Measurement:
 
     Raises NotMeasurable for too few problems.
     """
-    readers = [reader for reader in READERS if len(tables.layers(reader))]
+    there = [reader for reader in READERS if tables.layers(reader)]
+    readers = [reader for reader in there if not fewer_features(tables, reader)]
     problems = shared_problems(tables, readers)
     require(len(problems))
     weights = resample(len(problems))
@@ -107,6 +117,7 @@ def measure(tables: Tables, resample: Resampling) -> Measurement:
         note=_note(tables, checks),
         series=pd.concat([_series(tables, reader, checks[reader]) for reader in readers], ignore_index=True),
         further=[control("", READER_NAMES[reader], shares[reader]) for reader in others],
+        lacking=unread(tables),
     )
 
 
@@ -182,6 +193,7 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
 CLAIM = Claim(
     order=5,
     name="assumptions",
+    version=2,
     title="Do the theorem's assumptions hold?",
     statement=(
         "The theorem's assumptions A1-A4 hold: orthogonality, reconstruction, separation, disentanglement."

@@ -7,7 +7,7 @@ report, the audit) reads them from `claims.registry.CLAIMS`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -20,6 +20,7 @@ from normprobe.runs.tables import Tables
 from normprobe.stats.verdict import NOT_SUPPORTED
 from normprobe.thinking_formats import MODES
 
+NOT_THERE = "the run has no such numbers, or they are all the same"
 Panel = Callable[[Any, pd.DataFrame, Evidence], None]
 """Draws on matplotlib axes, from the claim's series and its evidence."""
 
@@ -43,7 +44,7 @@ class Measurement:
     forms: what the rule compares; form: the one that the claim's number is measured in; estimate: that number in every
     draw, in the claim's unit, where it is not the form's own; further: numbers that are shown and decide nothing;
     series: the tidy table that the panel draws; overrides: conditions of the rule that are met, of which the first that
-    applies decides before the margin does.
+    applies decides before the margin does; lacking: why what a form names cannot be computed, where that is known.
     """
 
     forms: Mapping[str, Form]
@@ -54,7 +55,16 @@ class Measurement:
     estimate: Draws | None = None
     further: Sequence[Control] = ()
     overrides: Sequence[Override] = ()
+    lacking: Mapping[str, str] = field(default_factory=dict)
     n_unit: str = "problems"
+
+    def why_missing(self, missing: Sequence[tuple[str, str]]) -> str:
+        """In words, why there is no margin; empty if nothing is missing."""
+        names = dict.fromkeys(name for _, name in missing)
+        return " ".join(
+            f"{name[:1].upper()}{name[1:]} cannot be computed: {self.lacking.get(name, NOT_THERE)}."
+            for name in names
+        )
 
 
 @dataclass(frozen=True)
@@ -119,7 +129,7 @@ class Claim:
             version=self.version,
             statement=self.statement,
             verdict=override.verdict if override else decision.verdict,
-            reason=override.reason if override else "",
+            reason=override.reason if override else found.why_missing(decision.missing),
             rule=self.rule,
             form=found.form,
             estimate=float(estimate[0]),

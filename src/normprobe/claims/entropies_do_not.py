@@ -6,7 +6,8 @@ softmax(h), softmax(√d·h/‖h‖) and h²/‖h‖² (which of them arXiv 2606
 
 Sinks are excluded in the second form, since a lead that a few massive norms give is none. Whether the norm tracks
 anything once token identity, position and surprisal are regressed out is what `norm_tracks_features` asks: a lead of
-nothing over nothing would be a second verdict on that claim.
+nothing over nothing would be a second verdict on that claim. Controls read as many features as the model, since with
+few or none every |ρ| is near 0, and so is the lead.
 """
 
 from __future__ import annotations
@@ -27,9 +28,19 @@ from normprobe.claims.measure.feature_correlation import (
     ByLayer,
     correlations,
     mode_gap,
+    rows_with_features,
 )
 from normprobe.claims.measure.measured_tokens import MeasuredTokens
-from normprobe.claims.measure.readers import ENTROPIES, MODEL, NAMES, NORM, READER_NAMES, TWIN
+from normprobe.claims.measure.readers import (
+    AS_MANY,
+    ENTROPIES,
+    MODEL,
+    NAMES,
+    NORM,
+    READER_NAMES,
+    TWIN,
+    unread,
+)
 from normprobe.claims.measure.resampling import Draws, Resampling, as_text, tidy
 from normprobe.runs.tables import Tables
 from normprobe.stats.correlation import spearman
@@ -39,18 +50,18 @@ SMALLEST_EFFECT = 0.1
 RULE = (
     "Lead = |ρ| of the norm − |ρ| of the best entropy (hidden in three forms, output, attention), "
     "Spearman's ρ with Σ z of the reasoning features within a layer over a problem's tokens, mean over "
-    "layers. In each of two forms (all tokens; sinks excluded) margin = lead − the largest of 0 and the lead in the "
+    "the layers with reasoning features. In each of two forms (all tokens; sinks excluded) margin = lead − the largest of 0 and the lead in the "
     "untrained twin, with a random dictionary and (where the run has one) in the early checkpoint. Supported if the "
     f"95 % interval of the smaller of the two margins lies above {SMALLEST_EFFECT}, not supported if below, else "
-    "inconclusive; inconclusive if an entropy or a control cannot be computed. The lead with token identity, position "
+    f"inconclusive; inconclusive if an entropy or a control cannot be computed. {AS_MANY} The lead with token identity, position "
     "and surprisal regressed out is shown and does not count."
 )
 SIGNALS = (NORM, *ENTROPIES)
 
 
-def _strength(rho: dict[str, ByLayer]) -> dict[str, Draws]:
-    """|ρ| of each signal, mean over layers."""
-    return {signal: np.abs(values).mean(axis=1) for signal, values in rho.items()}
+def _strength(rho: dict[str, ByLayer], rows: list[int]) -> dict[str, Draws]:
+    """|ρ| of each signal, mean over these rows of layers."""
+    return {signal: np.abs(values[:, rows]).mean(axis=1) for signal, values in rho.items()}
 
 
 def _lead(strength: dict[str, Draws]) -> Draws:
@@ -75,9 +86,9 @@ def measure(tables: Tables, resample: Resampling) -> Measurement:
     """
     measured = MeasuredTokens(tables, ["think", "no_think"])
     weights = resample(measured.n_problems)
-    rho = correlations(measured, weights, SIGNALS)
+    rho, rows = correlations(measured, weights, SIGNALS), rows_with_features(tables)
     strength = {
-        form: {name: _strength(found) for name, found in named.items() if found}
+        form: {name: _strength(found, rows) for name, found in named.items() if found}
         for form, named in rho.items()
     }
     leads: dict[str, dict[str, Draws | None]] = {
@@ -103,6 +114,7 @@ def measure(tables: Tables, resample: Resampling) -> Measurement:
             *(control(REGRESSED, name, draws) for name, draws in leads[REGRESSED].items()),
             *_strengths(REGRESSED, strength[REGRESSED][MODEL]),
         ],
+        lacking=unread(tables) | dict.fromkeys(lacking, "it was not recorded at every measured token"),
     )
 
 
@@ -132,6 +144,7 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
 CLAIM = Claim(
     order=4,
     name="entropies_do_not",
+    version=2,
     title="Do the entropies track them less than the norm does?",
     statement="Hidden, output and attention entropy track the reasoning features less than the norm does.",
     caption=(

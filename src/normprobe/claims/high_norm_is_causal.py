@@ -4,6 +4,9 @@ class_matched is a control since high norms sit at tokens of certain kinds, and 
 norm. The treatments that disturb the *same* states ask other questions: `rotation`, whether any disturbance of these
 states hurts as much; `direction_only`, whether it is the norm as such. Which treatments decide was settled before the
 final model was traced.
+
+A control that changed no state (a class that holds no other token, say) loses exactly nothing, and any harm exceeds it:
+it is no control, and the claim stays open.
 """
 
 from __future__ import annotations
@@ -42,7 +45,7 @@ RULE = (
     "‖Δh‖), random_same_factor (as many random states × 0.1) and class_matched (same ‖Δh‖, only among tokens of "
     "the same class and place), paired by problem. Supported if the 95 % "
     f"interval of the margin lies above {SMALLEST_EFFECT}, not supported if below, else inconclusive; "
-    "inconclusive if a treatment is missing, if no state was ever suppressed, if plain accuracy leaves no room "
+    "inconclusive if a treatment is missing or a control changed no state, if no state was ever suppressed, if plain accuracy leaves no room "
     "for such a drop, or if what denies the claim is class_matched with more than half of its doses on tokens that "
     "high_norm changed itself. rotation, direction_only and low_norm do not count: the first two disturb the same "
     "states, and the last cannot be matched in number, since a state made short stays short."
@@ -73,7 +76,8 @@ def measure(tables: Tables, resample: Resampling) -> Measurement:
     contrast_of_top = drop[TOP] - drop[TOP_RANDOM] if {TOP, TOP_RANDOM} <= drop.keys() else None
     series = pd.concat(tidy({"accuracy": right, "drop": drop}), ignore_index=True)
     factor = rows.groupby("treatment")["factor"].first()
-    controls = {treatment: drop.get(treatment) for treatment in CONTROLS}
+    idle = [name for name in CONTROLS if name in drop and suppressed[HIGH] > 0 and suppressed[name] == 0]
+    controls = {name: None if name in idle else drop.get(name) for name in CONTROLS}
     return Measurement(
         estimate=drop[HIGH] - drop[RANDOM],
         forms={"": Form(drop[HIGH], controls, HIGH, ACCURACY_LOST)},
@@ -89,6 +93,7 @@ def measure(tables: Tables, resample: Resampling) -> Measurement:
             control("the tenth with the highest norms", f"{TOP} beyond {TOP_RANDOM}", contrast_of_top),
         ],
         overrides=_overrides(right, suppressed, overlap),
+        lacking=dict.fromkeys(idle, "it changed no state"),
     )
 
 
@@ -193,6 +198,7 @@ def _milder(accuracy: pd.DataFrame, curve: str) -> list[str]:
 CLAIM = Claim(
     order=8,
     name="high_norm_is_causal",
+    version=2,
     title="Does suppressing high-norm states hurt more than suppressing matched ones?",
     statement="Suppressing high-norm states makes accuracy collapse; suppressing as many other states does not.",
     caption=(

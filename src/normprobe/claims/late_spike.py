@@ -6,7 +6,10 @@ divided by the mean norm of layer l, since codes scale with the state and the st
     (mean D, last quarter − mean D, middle half) / (mean G, last quarter + mean G, middle half),
 
 in [−1, 1]. It depends neither on the size of the dictionary nor on the number of features selected, so trained,
-untrained and matched sets compare; where D = G it is tanh(½ log(late / middle)).
+untrained and matched sets compare; where D = G it is tanh(½ log(late / middle)). Hence the matched features may be fewer
+where I is more than half of a dictionary. Twin and early checkpoint read as many features as the model all the same:
+those that the selection rule finds in them are few or none, and a sum of none rises by exactly 0, which any model meets.
+A set that never fires has no rise.
 """
 
 from __future__ import annotations
@@ -20,10 +23,19 @@ from jaxtyping import Bool, Float
 
 from normprobe.claims.claim import Claim, Measurement
 from normprobe.claims.evidence import Evidence
-from normprobe.claims.margin import Form, control
+from normprobe.claims.margin import ESTIMATE, Form, control
 from normprobe.claims.measure.drawing import CONTROL, curve, layer_axis, legend_below, pick
 from normprobe.claims.measure.measured_tokens import MeasuredTokens, NotMeasurable, late_layers, middle_layers
-from normprobe.claims.measure.readers import FILLER, MODEL, READER_NAMES, TWIN, null_subjects, readable
+from normprobe.claims.measure.readers import (
+    AS_MANY,
+    FILLER,
+    MODEL,
+    READER_NAMES,
+    TWIN,
+    null_subjects,
+    readable,
+    unread,
+)
 from normprobe.claims.measure.resampling import Draws, Resampling, as_text, average, tidy
 from normprobe.runs.tables import Tables
 from normprobe.style import GREY, READER_LINES
@@ -35,7 +47,7 @@ RULE = (
     "there. Margin = rise − the largest of 0, untrained twin, filler instead of a thought, matched "
     "non-reasoning features and (where the run has one) early checkpoint. Supported if the 95 % interval of "
     f"the margin lies above {SMALLEST_EFFECT}, not supported if below, else inconclusive; inconclusive if a "
-    "control cannot be computed."
+    f"control cannot be computed. {AS_MANY}"
 )
 MATCHED = "matched non-reasoning features"
 PER_NORM = "per unit norm"
@@ -50,10 +62,10 @@ class _Contrast(NamedTuple):
     gross: Float[np.ndarray, "draw layer"]  # Σ of both modes per unit norm (G)
 
     def rise(self, late: list[int], middle: list[int]) -> Draws:
-        """The estimand in every draw; 0 for a set of features that never fires, since nothing rises."""
+        """The estimand in every draw; NaN for a set of features that never fires."""
         rise = self.difference[:, late].mean(axis=1) - self.difference[:, middle].mean(axis=1)
         scale = self.gross[:, late].mean(axis=1) + self.gross[:, middle].mean(axis=1)
-        return np.divide(rise, scale, out=np.zeros_like(rise), where=scale != 0)
+        return np.divide(rise, scale, out=np.full_like(rise, np.nan), where=scale != 0)
 
 
 def _contrast(
@@ -109,6 +121,7 @@ def measure(tables: Tables, resample: Resampling) -> Measurement:
         note=_note(model.raw[0, middle].mean(), model.raw[0, late].mean(), estimate, rises),
         series=pd.concat(tidy(shown, layers, names_first=True), ignore_index=True),
         further=[control(ANSWERS, MODEL, second and second.rise(late, middle))],
+        lacking=dict.fromkeys((ESTIMATE, MATCHED), "none of its features fires") | unread(tables),
     )
 
 
@@ -137,6 +150,7 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
 CLAIM = Claim(
     order=1,
     name="late_spike",
+    version=2,
     title="Do reasoning features rise in the last quarter of the layers?",
     statement="When the model thinks, its reasoning features rise sharply in the last quarter of layers.",
     caption=(

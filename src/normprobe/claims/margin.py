@@ -14,14 +14,16 @@ from normprobe.claims.evidence import Control, Decision
 from normprobe.claims.measure.readers import MODEL
 from normprobe.claims.measure.resampling import Draws, interval
 
-NO_EFFECT = "no effect"
+NO_EFFECT, ESTIMATE = "no effect", "the estimate"
 _NOTHING = (float("nan"), float("nan"))
 
 
 @dataclass(frozen=True)
 class Form:
-    """One way of measuring: an estimate and the controls it must exceed (None: a number that cannot be computed).
+    """One way of measuring: an estimate and the controls it must exceed.
 
+    None, or a value that is not finite: a number that cannot be computed. A control that is constant because it reads
+    nothing is such a number, and never 0: it would be exceeded by whatever the model does.
     name: what the estimate belongs to; quantity: what the numbers are, where that is not the claim's unit.
     """
 
@@ -39,7 +41,9 @@ class Form:
     def missing(self) -> list[str]:
         """What could not be computed."""
         return [
-            name for name, draws in {"the estimate": self.estimate, **self.controls}.items() if draws is None
+            name
+            for name, draws in {ESTIMATE: self.estimate, **self.controls}.items()
+            if draws is None or not np.isfinite(draws[0])
         ]
 
     def margin(self, null: float) -> tuple[Draws, str] | None:

@@ -2,6 +2,9 @@
 
 An AUROC below 0.5 is a finding too. Copied tokens of the same string are a form of `RULE`, since a token's identity
 alone moves its norm.
+
+A problem whose scores are all the same is left out: short thoughts leave nothing once position, surprisal and frequency
+are regressed out, and 0.5 by ties alone would stand there for the model and its controls alike.
 """
 
 from __future__ import annotations
@@ -162,6 +165,7 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
 CLAIM = Claim(
     order=7,
     name="marks_critical_steps",
+    version=2,
     title="Is the norm higher where something is computed?",
     statement="Token by token, the norm is higher where a reasoning step is computed.",
     caption=(

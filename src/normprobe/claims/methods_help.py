@@ -3,6 +3,8 @@
 The settings tuned include the paper's own; LRS sums the norms of the deepest layers over the last third. A baseline
 does what its method does with the norm taken out. Other uses of the norm (its mean, votes that it weights) are rivals
 of LRS's form and not of the claim, so they are shown and do not count.
+
+A method or a baseline that acted on no state repeats plain generation: it gains exactly 0, which says nothing about it.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
-from normprobe.claims.claim import Claim, Measurement
+from normprobe.claims.claim import Claim, Measurement, Override
 from normprobe.claims.evidence import Evidence
 from normprobe.claims.margin import Form, control, decide_by_margin
 from normprobe.claims.measure.measured_tokens import NotMeasurable, require
@@ -21,6 +23,7 @@ from normprobe.claims.measure.resampling import Draws, Resampling, as_text, aver
 from normprobe.runs.tables import Tables
 from normprobe.stats.bootstrap import TAIL
 from normprobe.stats.paired import mcnemar
+from normprobe.stats.verdict import INCONCLUSIVE
 from normprobe.style import BLUE, GREY, VERMILION
 
 # Two points: the paper's gains are two to four, and a method that has to be switched on must be worth the trouble.
@@ -39,7 +42,7 @@ RULE = (
     "length alone, rotation, contrastive activation addition with its own best multiplier, sampling at temperature "
     "0.6. LRS: every selector that reads no norm, on the same samples. The weakest of the three margins decides. "
     f"Supported if its 95 % interval lies above {SMALLEST_EFFECT}, not supported if below, else inconclusive; "
-    "inconclusive if a baseline cannot be computed. ALRR and ERSS use the settings that did best on other problems, "
+    "inconclusive if a baseline cannot be computed, or if ALRR, ERSS or a baseline that steers never acted. ALRR and ERSS use the settings that did best on other problems, "
     "LRS the paper's form."
 )
 RIVALS = 6
@@ -69,8 +72,15 @@ def measure(tables: Tables, resample: Resampling) -> Measurement:
     ]
     compared = {method: (method, [PLAIN, *names]) for method, names in BASELINES.items()}
     compared["LRS"] = (LRS, others)
+    acted = tables.method_treatments.groupby("treatment")["n_triggered"].sum() > 0
+    idle = [name for name in acted.index[~acted] if name not in (PLAIN, WARMER)]
     forms = {
-        method: Form(accuracy[own], {name: accuracy.get(name) for name in rivals}, own, "accuracy")
+        method: Form(
+            accuracy[own],
+            {name: None if name in idle else accuracy.get(name) for name in rivals},
+            own,
+            "accuracy",
+        )
         for method, (own, rivals) in compared.items()
     }
     # A method's gain over plain generation; LRS has its samples, so there a random one of them is plain.
@@ -99,6 +109,10 @@ def measure(tables: Tables, resample: Resampling) -> Measurement:
             for method, names in (("LRS", [PLAIN]), *shown.items())
             for name in names
         ],
+        overrides=[
+            Override(INCONCLUSIVE, f"{method} acted on no state.") for method in BASELINES if method in idle
+        ],
+        lacking=dict.fromkeys(idle, "it acted on no state"),
     )
 
 
@@ -160,6 +174,7 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
 CLAIM = Claim(
     order=12,
     name="methods_help",
+    version=2,
     title="Do ALRR, ERSS and LRS help, beyond other uses of the same compute?",
     statement="ALRR, ERSS and LRS improve accuracy, each beyond other uses of the same compute.",
     caption=(

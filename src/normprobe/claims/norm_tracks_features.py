@@ -5,6 +5,9 @@ grows with depth, codes scale with the state, and so untrained networks with ran
 
 Token identity (with it frequency) is regressed out of both since a feature that fires on certain words, and a norm that
 is high on the same words, track the words and not each other.
+
+A control in which the selection rule finds few features or none (an untrained twin) had a ρ near 0, exactly 0 or none at
+all, and was exceeded for that reason: hence as many features for each, and no number from a Σz that does not vary.
 """
 
 from __future__ import annotations
@@ -18,9 +21,17 @@ from normprobe.claims.claim import Claim, Measurement
 from normprobe.claims.evidence import Evidence
 from normprobe.claims.margin import Form, control
 from normprobe.claims.measure.drawing import by_reader
-from normprobe.claims.measure.feature_correlation import NO_SINKS, PLAIN, REGRESSED, correlations, mode_gap
+from normprobe.claims.measure.feature_correlation import (
+    NO_SINKS,
+    PLAIN,
+    REGRESSED,
+    correlations,
+    mode_gap,
+    rows_with_features,
+)
 from normprobe.claims.measure.measured_tokens import MeasuredTokens
 from normprobe.claims.measure.readers import (
+    AS_MANY,
     MODEL,
     NORM,
     READER_NAMES,
@@ -28,6 +39,7 @@ from normprobe.claims.measure.readers import (
     null_readers,
     readable,
     subject_of,
+    unread,
 )
 from normprobe.claims.measure.resampling import Draws, Resampling, as_text, over_layers, tidy
 from normprobe.runs.tables import Tables
@@ -38,11 +50,11 @@ from normprobe.style import GREY
 SMALLEST_EFFECT = 0.1
 RULE = (
     "ρ = Spearman's correlation of the norm and Σ z of the reasoning features within a layer over a "
-    "problem's tokens, mean over layers and problems. In each of three forms (all tokens; sinks excluded; token "
+    "problem's tokens, mean over problems and the layers with reasoning features. In each of three forms (all tokens; sinks excluded; token "
     "identity, position and surprisal regressed out of both) margin = ρ − the largest of 0, untrained twin, random "
     "dictionary and (where the run has one) early checkpoint, measured in the same form. Supported if the 95 % "
     f"interval of the smallest of the three margins lies above {SMALLEST_EFFECT}, not supported if below, else "
-    "inconclusive; inconclusive if a control cannot be computed. The paper's layer-wise ρ is shown and does not count."
+    f"inconclusive; inconclusive if a control cannot be computed. {AS_MANY} The paper's layer-wise ρ is shown and does not count."
 )
 LAYERWISE = "layer-wise ρ"
 NO_SCALE, NO_DEPTH = f"{LAYERWISE}, per-layer scale removed", f"{LAYERWISE}, depth partialled out"
@@ -70,7 +82,8 @@ def measure(tables: Tables, resample: Resampling) -> Measurement:
         form: {name: None if rho is None else rho[NORM] for name, rho in named.items()}
         for form, named in correlations(measured, weights, [NORM]).items()
     }
-    means = {form: over_layers(named) for form, named in by_layer.items()}
+    rows = rows_with_features(tables)
+    means = {form: over_layers(named, rows) for form, named in by_layer.items()}
     layerwise = {
         READER_NAMES[reader]: _layerwise(measured, reader, weights)
         for reader in ("model", *null_readers(tables))
@@ -88,6 +101,7 @@ def measure(tables: Tables, resample: Resampling) -> Measurement:
             for form in (LAYERWISE, NO_SCALE, NO_DEPTH)
             for name, found in layerwise.items()
         ],
+        lacking=unread(tables),
     )
 
 
@@ -127,6 +141,7 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
 CLAIM = Claim(
     order=3,
     name="norm_tracks_features",
+    version=2,
     title="Does the norm track the reasoning features?",
     statement="The norm of the hidden state tracks the activation of the reasoning features.",
     caption=(

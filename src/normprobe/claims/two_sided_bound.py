@@ -4,6 +4,10 @@ With constants measured on the problem itself the inequality is algebra and cann
 fixed on one half of the measured problems bound S on the *other* half, and that the bound says something: a half that
 reads "at least 0" or "at most ∞" is vacuous, and Θ needs both. The signed form decides, since I was chosen on other
 problems and some Δ are negative.
+
+A control reads as many features as the model. An input in which none of them is active is left out of a control's share:
+it is vacuous whatever is true of the bound, and a control made of such inputs has a share of exactly 0, which is no
+share. (Of the model such an input is counted, as vacuous.)
 """
 
 from __future__ import annotations
@@ -18,9 +22,24 @@ from normprobe.claims.claim import Claim, Measurement, Override
 from normprobe.claims.evidence import Control, Evidence
 from normprobe.claims.margin import Form, control
 from normprobe.claims.measure.bound_inputs import shared_problems
-from normprobe.claims.measure.held_out_bound import NORMS, PAPERS, PLUS, SIGNED, SQUARES, held_out_bounds
+from normprobe.claims.measure.held_out_bound import (
+    NORMS,
+    PAPERS,
+    PLUS,
+    SIGNED,
+    SILENT,
+    SQUARES,
+    held_out_bounds,
+)
 from normprobe.claims.measure.measured_tokens import FEWEST_PROBLEMS, require
-from normprobe.claims.measure.readers import MODEL, READER_NAMES, null_readers
+from normprobe.claims.measure.readers import (
+    AS_MANY,
+    MODEL,
+    READER_NAMES,
+    fewer_features,
+    null_readers,
+    unread,
+)
 from normprobe.claims.measure.resampling import Draws, Resampling
 from normprobe.runs.layout import READERS
 from normprobe.runs.tables import Tables
@@ -38,7 +57,8 @@ RULE = (
     "side. Vacuous if more than half of them are. Else margin = share − the largest of "
     f"{GUARANTEED} (in which such a bound holds on any data), untrained twin, random dictionary and (where the run has "
     f"one) early checkpoint: supported if its 95 % interval lies above {SMALLEST_EFFECT}, not supported if below, else "
-    "inconclusive; inconclusive if a control cannot be computed."
+    f"inconclusive; inconclusive if a control cannot be computed. {AS_MANY} Its inputs without an active feature do not "
+    "count."
 )
 TRIALS = 200
 # What is shown and decides nothing, as further forms.
@@ -52,7 +72,8 @@ def measure(tables: Tables, resample: Resampling) -> Measurement:
 
     Raises NotMeasurable for fewer than 20 problems: each half needs 10.
     """
-    readers = [reader for reader in READERS if tables.layers(reader)]
+    there = [reader for reader in READERS if tables.layers(reader)]
+    readers = [reader for reader in there if not fewer_features(tables, reader)]
     problems = shared_problems(tables, readers)
     require(len(problems), "measured problems, half of them to fix the constants", 2 * FEWEST_PROBLEMS)
     order = [problems[index] for index in resample.rng.permutation(len(problems))]
@@ -62,10 +83,15 @@ def measure(tables: Tables, resample: Resampling) -> Measurement:
     weights = resample(len(held_out))
 
     def share(reader: str, form: str, column: str) -> Draws:
-        """Share of a reader's bound inputs where a column is true, in every draw of held-out problems."""
+        """Share of a reader's bound inputs where a column is true, in every draw of held-out problems; NaN if none
+        counts."""
         rows = series[(series["reader"] == reader) & (series["form"] == form)]
-        by_problem = rows[column].to_numpy(dtype=float).reshape(len(held_out), -1)
-        return weighted_means(weights, by_problem.mean(axis=1))
+        counts = ((rows["why_vacuous"] != SILENT) | (reader == "model")).to_numpy()
+        true, counted = (
+            weighted_means(weights, of.reshape(len(held_out), -1).sum(axis=1).astype(float))
+            for of in (counts & rows[column].to_numpy(), counts)
+        )
+        return np.divide(true, counted, out=np.full_like(true, np.nan), where=counted > 0)
 
     series["says"] = series["holds"] & ~series["vacuous"]
     ours, vacuous = share("model", SIGNED, "says"), share("model", SIGNED, "vacuous")
@@ -93,6 +119,8 @@ def measure(tables: Tables, resample: Resampling) -> Measurement:
             *broken_assumptions(resample.rng),
         ],
         overrides=[Override(VACUOUS, reason)] if vacuous[0] > 0.5 else [],
+        lacking=dict.fromkeys(controls, "none of its features is active on a held-out problem")
+        | unread(tables),
     )
 
 
@@ -169,6 +197,7 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
 CLAIM = Claim(
     order=6,
     name="two_sided_bound",
+    version=2,
     title="Does the two-sided bound hold on other problems?",
     statement=(
         "The rise of the reasoning features is bounded from both sides by the gap of the squared norms."

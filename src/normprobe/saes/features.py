@@ -3,6 +3,10 @@
 A feature belongs to I if, over the problems of the split "select", its mean activation over the think response
 exceeds that over the no_think response: one-sided paired t-test, problems as units, Benjamini-Hochberg within the
 layer (q < 0.05). The rule is fixed, so |I| is an outcome; the measurement split plays no part.
+
+A control has no |I| of its own. Where the rule finds little or nothing in it (an untrained twin), its Σz would be that
+of few features or exactly 0, and a claim would exceed it whatever the model does. So it reads as many features as the
+model has in I in that layer: those of largest t in the same test, significant or not.
 """
 
 from __future__ import annotations
@@ -40,9 +44,10 @@ class PairedMoments:
         self._no_think += no_think.sum(axis=1)
         self._squares += np.square(think - no_think).sum(axis=1)
 
-    def table(self, layers: Sequence[int]) -> pd.DataFrame:
+    def table(self, layers: Sequence[int], sizes: Sequence[int] | None = None) -> pd.DataFrame:
         """One row per layer and feature: layer, feature, mean_think, mean_no_think, delta, p, q, selected, matched.
 
+        sizes: of a control, how many features the model selects in each layer; fewer are selected where fewer fire.
         Raises NormprobeError for fewer than two problems.
         """
         if self.n < 2:
@@ -51,13 +56,14 @@ class PairedMoments:
                 "give more problems"
             )
         frames = []
-        for layer, think, no_think, squares in zip(
-            layers, self._think / self.n, self._no_think / self.n, self._squares, strict=True
-        ):
+        means = (self._think / self.n, self._no_think / self.n)
+        of_layers = zip(layers, *means, self._squares, sizes or [None] * len(layers), strict=True)
+        for layer, think, no_think, squares, size in of_layers:
             delta = think - no_think
-            p = one_sided_p(delta, squares, self.n)
+            t = paired_t(delta, squares, self.n)
+            p = one_sided_p(t, self.n)
             q = stats.false_discovery_control(p)
-            selected = (q < FALSE_DISCOVERY_RATE) & (delta > 0)
+            selected = (q < FALSE_DISCOVERY_RATE) & (delta > 0) if size is None else largest(t, size)
             matched = np.zeros(len(delta), dtype=bool)
             matched[match((think + no_think) / 2, selected)] = True
             tests = {"mean_think": think, "mean_no_think": no_think, "delta": delta, "p": p, "q": q}
@@ -66,19 +72,28 @@ class PairedMoments:
         return pd.concat(frames, ignore_index=True)
 
 
-def one_sided_p(
+def paired_t(
     mean: Float[np.ndarray, " feature"], squares: Float[np.ndarray, " feature"], n: int
 ) -> Float[np.ndarray, " feature"]:
-    """P of the paired t-test that the mean difference is > 0, from the mean and the sum of squares of n differences.
-
-    Differences that do not vary give 0, or 1 if they are not positive (a feature that never fires differs by 0).
-    """
+    """Student's t of n paired differences, from their mean and sum of squares; ±∞ where they do not vary, and NaN where
+    all are 0 (a feature that never fires)."""
     variance = np.maximum(squares - n * mean**2, 0) / (n - 1)
     # Below this the variance is the rounding error of the line above.
     variance[variance <= 1e-12 * squares / n] = 0
     with np.errstate(divide="ignore", invalid="ignore"):
-        t = mean / np.sqrt(variance / n)
+        return mean / np.sqrt(variance / n)
+
+
+def one_sided_p(t: Float[np.ndarray, " feature"], n: int) -> Float[np.ndarray, " feature"]:
+    """P of the paired t-test on n differences that their mean is > 0; 1 where there is no t."""
     return np.where(np.isnan(t), 1.0, stats.t.sf(t, n - 1))
+
+
+def largest(t: Float[np.ndarray, " feature"], n: int) -> Bool[np.ndarray, " feature"]:
+    """The n features of largest t, the lower index first among equals; all that have a t if those are fewer."""
+    chosen = np.zeros(len(t), dtype=bool)
+    chosen[np.argsort(-t, kind="stable")[: min(n, (~np.isnan(t)).sum())]] = True
+    return chosen
 
 
 def match(

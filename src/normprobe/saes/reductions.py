@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -50,11 +51,14 @@ def reduce_subject(
     dictionaries: Readers,
     subject: str,
     *,
+    sizes: Mapping[str, Sequence[int]] = MappingProxyType({}),
     memory: int | None = None,
     on_tokens: Callable[[int], object] = lambda _tokens: None,
 ) -> dict[str, Reduced]:
     """Both passes over the responses of the splits select and measure, for all readers that read `subject`.
 
+    The first reader's reasoning features are those that the rule selects (`normprobe.saes.features`); the others are
+    controls, and take as many in each layer as it has, or as `sizes` gives for them.
     Tokens are in the order of traces/tokens.parquet. memory: bytes above weights and dictionaries that reading and
     summing may take (None: as it is fastest). `on_tokens` is called with how many tokens × layers of the `work`
     were just done. Raises NormprobeError if states are not finite, or fewer than two problems of "select" are answered
@@ -87,10 +91,17 @@ def reduce_subject(
                 finish(reader, groups, sums[name])
 
     read(selecting, lambda reader, groups, sums: reader.moments.add(*_paired_means(groups, sums)))
-    for reader in readers.values():
-        reader.select(n)
+    asked: Sequence[int] | None = None
+    for name, reader in readers.items():
+        reader.select(n, sizes.get(name, asked))
+        asked = asked or n_selected(reader.features)
     read(reducing, _Reader.summarise)
     return {name: reader.result() for name, reader in readers.items()}
+
+
+def n_selected(features: pd.DataFrame) -> list[int]:
+    """How many features of one reader's table are selected, by layer."""
+    return features.groupby("layer")["selected"].sum().tolist()
 
 
 def work(responses: pd.DataFrame, n_layers: int) -> int:
@@ -120,9 +131,9 @@ class _Reader:
         self._h = np.zeros((len(layers), dictionaries[0].atoms.shape[1]))
         self._fit = np.zeros((len(layers), 4))
 
-    def select(self, n_tokens: int) -> None:
-        """End the first pass."""
-        self.features = self.moments.table(self.layers)
+    def select(self, n_tokens: int, sizes: Sequence[int] | None) -> None:
+        """End the first pass; sizes: as `PairedMoments.table` has it."""
+        self.features = self.moments.table(self.layers, sizes)
         self.sets = feature_sets(self.features, TOPS)
         shape = (len(self.layers), n_tokens)
         self._tokens = {

@@ -31,7 +31,7 @@ from normprobe.saes.dictionary import (
     save,
 )
 from normprobe.saes.exchange import connected
-from normprobe.saes.reductions import reduce_subject, work
+from normprobe.saes.reductions import n_selected, reduce_subject, work
 from normprobe.saes.train_subject import SubjectTraining, check_batch_fits
 from normprobe.saes.training import generator_for
 
@@ -140,12 +140,21 @@ def fill_reductions(
         if all((folder / f"{reader}.safetensors").exists() for reader in names):
             continue
         dictionaries = {reader: load_reader(saes, reader, opened) for reader in names}
+        sizes = {}
+        if subject != "model":  # which comes first
+            sizes[subject] = n_selected(pd.read_parquet(folder / "model.features.parquet"))
         total = work(responses, len(dictionaries[subject]))
         with tqdm(
             total=total, desc=f"reduce {subject}", unit="token", unit_scale=True, disable=not progress
         ) as bar:
             reduced = reduce_subject(
-                opened, responses, dictionaries, subject, memory=memory, on_tokens=bar.update
+                opened,
+                responses,
+                dictionaries,
+                subject,
+                sizes=sizes,
+                memory=memory,
+                on_tokens=bar.update,
             )
         for reader, tables in reduced.items():
             for name in TABLES:

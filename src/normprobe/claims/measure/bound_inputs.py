@@ -29,7 +29,7 @@ class BoundInputs:
 
     constants: the larger of both modes for ε and δ; spread_…: mean ‖h‖² − ‖h̄‖² over tokens; a, b: ‖a‖₁,
     ‖b‖₁, summed activations in think and no_think; k_think, k_delta: features active in think, features with Δ ≠ 0;
-    overlap: features active in both modes over features active in either.
+    overlap: features active in both modes over features active in either, NaN where none is.
     """
 
     lengths: Lengths
@@ -96,15 +96,8 @@ def read_bound_inputs(
         b=no_think["z_sum"],
         k_think=think["z_l1_active"],
         k_delta=paired["k_delta"],
-        # Nothing active in either mode: nothing overlaps.
-        overlap=np.where(think["z_sum"] + no_think["z_sum"] > 0, paired["overlap"], 0.0),
+        overlap=np.where(think["z_sum"] + no_think["z_sum"] > 0, paired["overlap"], np.nan),
     )
-
-
-def of_layers(tables: Tables, reader: str, column: str) -> Float[np.ndarray, " layer"]:
-    """A column of the dictionary table, layer by layer."""
-    rows = tables.dictionary[tables.dictionary["reader"] == reader].set_index("layer")
-    return rows.loc[tables.layers(reader), column].to_numpy(dtype=np.float64)
 
 
 def _measured(table: pd.DataFrame) -> pd.DataFrame:

@@ -2,7 +2,9 @@
 
 Spearman's ρ with Σ_{i∈I} z_i over a problem's response tokens (think and no_think together), averaged over problems.
 Depth cannot enter it, nor can differences between problems. Sinks are excluded in the second and third of `FORMS`:
-their massive norms say nothing about features, and one would shift its token's mean.
+their massive norms say nothing about features, and one would shift its token's mean. A problem in which Σz is the same
+at every token is left out, and so is a layer in which the model has no reasoning features, of its controls too: there is
+nothing to correlate with, which is not a correlation of 0.
 
 In the third the mean over all measured tokens of the same vocabulary item is taken off the signal (of the norm its
 logarithm, since norms grow by factors) and Σz alike, what is left is ranked within the problem, and the ranks of
@@ -18,8 +20,16 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from normprobe.claims.measure.measured_tokens import MeasuredTokens
-from normprobe.claims.measure.readers import LAYERLESS, NORM, READER_NAMES, null_readers, readable, subject_of
+from normprobe.claims.measure.measured_tokens import MeasuredTokens, NotMeasurable
+from normprobe.claims.measure.readers import (
+    LAYERLESS,
+    NORM,
+    READER_NAMES,
+    null_readers,
+    of_layers,
+    readable,
+    subject_of,
+)
 from normprobe.claims.measure.resampling import average
 from normprobe.claims.measure.within_groups import (
     centred_within,
@@ -27,12 +37,12 @@ from normprobe.claims.measure.within_groups import (
     ranks_within,
     residuals_within,
 )
+from normprobe.runs.tables import Tables
 
 PLAIN = "all tokens"
 NO_SINKS = "sinks excluded"
 REGRESSED = "token identity, position, surprisal regressed out"
 FORMS = (PLAIN, NO_SINKS, REGRESSED)
-
 
 ByLayer = Float[np.ndarray, "draw layer"]
 
@@ -51,6 +61,14 @@ def correlations(
         }
         for form in FORMS
     }
+
+
+def rows_with_features(tables: Tables) -> list[int]:
+    """Rows of the model's layers that have reasoning features. Raises NotMeasurable where none has."""
+    rows = np.flatnonzero(of_layers(tables, "model", "n_selected") > 0).tolist()
+    if not rows:
+        raise NotMeasurable("it needs reasoning features, and no layer of this run has one")
+    return rows
 
 
 def mode_gap(

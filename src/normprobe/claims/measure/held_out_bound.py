@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from normprobe.claims.measure.bound_inputs import BoundInputs, of_layers, read_bound_inputs
+from normprobe.claims.measure.bound_inputs import BoundInputs, read_bound_inputs
+from normprobe.claims.measure.readers import of_layers
 from normprobe.runs.tables import Tables
 from normprobe.theory.bound import (
     PAPER,
@@ -33,6 +34,7 @@ from normprobe.theory.bound import (
 COVERED = 0.95
 SIGNED, PLUS, PAPERS = "signed", "I⁺", "paper's thresholds"
 NORMS, SQUARES = "norms alone", "mean squared norms"
+SILENT = "no active reasoning feature"
 
 
 def fix(values: Float[np.ndarray, "problem layer"]) -> Float[np.ndarray, " layer"]:
@@ -98,7 +100,7 @@ def _rows(
     bound = bound or signed_bound(gap, omega, rho, c)
     silent = inputs.k_think == 0
     reasons = {
-        "no active reasoning feature": silent,
+        SILENT: silent,
         "leakage ρ ≥ 1": rho >= 1,
         "slack exceeds the gap, and c ≤ 0": bound.lower_vacuous & bound.upper_vacuous,
         "slack exceeds the gap": bound.lower_vacuous,

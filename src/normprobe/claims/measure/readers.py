@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+from jaxtyping import Float
+
 from normprobe.runs.tables import Tables
 
 READER_NAMES = {
@@ -37,9 +40,44 @@ def null_readers(tables: Tables) -> list[str]:
     return ["untrained", "random", *null_subjects(tables)[1:]]
 
 
+AS_MANY = (
+    "A control reads as many features as the model has reasoning features in a layer, those of largest t in the same "
+    "test; where fewer fire it cannot be computed."
+)
+"""Part of the rule of every claim that reads features."""
+
+
+def of_layers(tables: Tables, reader: str, column: str) -> Float[np.ndarray, " layer"]:
+    """A column of the dictionary table, layer by layer."""
+    rows = tables.dictionary[tables.dictionary["reader"] == reader].set_index("layer")
+    return rows.loc[tables.layers(reader), column].to_numpy(dtype=np.float64)
+
+
+def fewer_features(tables: Tables, reader: str) -> str:
+    """Where a reader has fewer features to read than the model, in words; empty where it has as many."""
+    layers = tables.layers(reader)
+    own, asked = (of_layers(tables, name, "n_selected") for name in (reader, "model"))
+    short = np.flatnonzero(own < asked)
+    if not len(short):
+        return ""
+    worst = short[np.argmin(own[short] / asked[short])]
+    return (
+        f"in {len(short)} of {len(layers)} layers fewer of its features fire than the model has reasoning features "
+        f"({int(own[worst])} of {int(asked[worst])} in layer {layers[worst]})"
+    )
+
+
 def readable(tables: Tables, reader: str) -> bool:
-    """Whether the run has a reader's activations and the signals of the states that it read."""
-    return tables.has(f"signals/{subject_of(reader)}") and tables.has(f"z/{reader}")
+    """Whether the run has a reader's activations, of as many features as the model's, and the signals of the states
+    that it read."""
+    there = tables.has(f"signals/{subject_of(reader)}") and tables.has(f"z/{reader}")
+    return there and not fewer_features(tables, reader)
+
+
+def unread(tables: Tables) -> dict[str, str]:
+    """Why each null reader that has dictionaries cannot be a control, by its name in the evidence."""
+    readers = [reader for reader in null_readers(tables) if tables.layers(reader)]
+    return {READER_NAMES[name]: why for name in readers if (why := fewer_features(tables, name))}
 
 
 def subject_of(reader: str) -> str:

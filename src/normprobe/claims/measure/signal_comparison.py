@@ -29,7 +29,7 @@ from normprobe.claims.measure.measured_tokens import (
     NotMeasurable,
     late_layers,
 )
-from normprobe.claims.measure.readers import NAMES, NORM, READER_NAMES
+from normprobe.claims.measure.readers import NAMES, NORM, READER_NAMES, of_layers, readable
 from normprobe.claims.measure.resampling import Draws, Resampling, average, interval
 from normprobe.claims.measure.within_groups import auroc_within
 from normprobe.runs.tables import Tables
@@ -117,7 +117,10 @@ def _numbers(draws: Draws, norm: Draws) -> dict[str, float]:
 
 def _features(sample: _Sample, subject: str) -> _Found:
     measured, tables = sample.measured, sample.measured.tables
-    late = [layer for layer in sample.late if tables.has(f"z/{subject}") and layer in tables.layers(subject)]
+    if not readable(tables, subject):
+        return _NOTHING
+    asked = zip(tables.layers("model"), of_layers(tables, "model", "n_selected"), strict=True)
+    late = [layer for layer, n_selected in asked if layer in sample.late and n_selected > 0]
     if not late:
         return _NOTHING
     found = feature_correlation(measured, subject, sample.weights, NO_SINKS, list(NAMES), late)

@@ -67,13 +67,13 @@ def correlation_within(
 ) -> Float[np.ndarray, "group layer"]:
     """Pearson's correlation over each group's tokens (Spearman's ρ, given ranks within groups).
 
-    0 where one of the two is constant (nothing can correlate with it); NaN for a group without tokens.
+    NaN for a group in which one of the two is constant, or that has no tokens: nothing can correlate there, and a 0 would
+    count as a measured absence of correlation.
     """
     x, y = centred_within(x, group), centred_within(y, group)
     covariance = _totals(x * y, group, n_groups)
     scale = np.sqrt(_totals(x * x, group, n_groups) * _totals(y * y, group, n_groups))
-    rho = np.divide(covariance, scale, out=np.zeros_like(covariance), where=scale > 0)
-    return np.where(np.bincount(group, minlength=n_groups) > 0, rho, np.nan).T
+    return np.divide(covariance, scale, out=np.full_like(covariance, np.nan), where=scale > 0).T
 
 
 def auroc_within(
@@ -83,7 +83,10 @@ def auroc_within(
     problem: Int[np.ndarray, " token"],
     n_problems: int,
 ) -> Float[np.ndarray, "problem layer"]:
-    """AUROC from pairs within groups (each inside one problem), pooled over a problem's groups; NaN without a pair."""
+    """AUROC from pairs within groups (each inside one problem), pooled over a problem's groups.
+
+    NaN for a problem without a pair, or whose scores are all the same: 0.5 would be ties alone.
+    """
     ranks = ranks_within(scores, group)
     n_groups = int(group.max(initial=-1)) + 1
     n_positive, n_all = (np.bincount(of, minlength=n_groups) for of in (group[positive], group))
@@ -94,4 +97,5 @@ def auroc_within(
     won = _totals(ranks[:, positive], group[positive], n_groups) - n_positive * (n_positive + 1) / 2
     won = _totals(won, owner, n_problems)
     pairs = _totals(n_positive[None] * (n_all - n_positive), owner, n_problems)
-    return np.divide(won, pairs, out=np.full_like(won, np.nan), where=pairs > 0).T
+    differs = _totals(np.abs(centred_within(scores, problem)), problem, n_problems) > 0
+    return np.divide(won, pairs, out=np.full_like(won, np.nan), where=differs & (pairs > 0)).T

@@ -34,8 +34,8 @@ DOMAINS = ("arithmetic", "boolean", "pointer", "recall")
 
 @dataclass(frozen=True)
 class Effects:
-    """What is planted; 0 plants nothing. Logarithms of factors (`thinking_norm` twice in late layers; `difficulty` and `domain` per step, `hard` per nat of
-    early surprisal); `tracking` is a weight, `causal` a lost accuracy.
+    """What is planted; 0 plants nothing. Logarithms of factors (`thinking_norm` twice in late layers, `difficulty` and
+    `domain` per step, `hard` per nat of early surprisal); `tracking` is a weight, `causal` a lost accuracy.
     """
 
     late_spike: float = 0.0

@@ -271,7 +271,7 @@ STAGES: dict[str, Stage] = {
             _fill_responses,
         ),
         Stage("traces", 1, _read("early", "tracing", "seed"), ("problems", "responses"), _fill_traces),
-        Stage("saes", 1, _read("saes", "early", "seed"), ("responses",), _fill_saes),
+        Stage("saes", 2, _read("saes", "early", "seed"), ("responses",), _fill_saes),
         Stage("reductions", 2, _read(), ("responses", "saes"), _fill_reductions),
         Stage("profile", 1, _read(), ("traces",), _fill_profile),
         Stage(

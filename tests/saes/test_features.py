@@ -8,15 +8,15 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 
 from normprobe.errors import NormprobeError
-from normprobe.saes.features import PairedMoments, feature_sets, match, one_sided_p
+from normprobe.saes.features import PairedMoments, feature_sets, match, one_sided_p, paired_t
 
 ACTIVATIONS = st.floats(0, 100, width=32)
 
 
-def table(think, no_think):
+def table(think, no_think, sizes=None):
     moments = PairedMoments(1, think.shape[1])
     moments.add(think[None], no_think[None])
-    return moments.table([3])
+    return moments.table([3], sizes)
 
 
 @given(arrays(np.float64, (2, 7, 5), elements=ACTIVATIONS))
@@ -58,7 +58,31 @@ def test_planted_features_are_found_and_hardly_others():
 @pytest.mark.parametrize("value, p", [(0.0, 1.0), (-2.0, 1.0), (2.0, 0.0)])
 def test_differences_that_do_not_vary(value, p):
     squares = np.array([9 * value**2])
-    assert one_sided_p(np.array([value]), squares, 9) == [p]
+    assert one_sided_p(paired_t(np.array([value]), squares, 9), 9) == [p]
+
+
+def test_a_control_takes_as_many_features_as_it_is_asked_for_significant_or_not():
+    rng = np.random.default_rng(0)
+    think, no_think = rng.exponential(size=(2, 30, 50))
+    assert not table(think, no_think)["selected"].any()
+    found = table(think, no_think, [20])
+    t = stats.ttest_rel(think, no_think).statistic
+    assert set(np.flatnonzero(found["selected"])) == set(np.argsort(t)[-20:])
+    assert found["matched"].sum() == 20
+    assert table(think, no_think, [0])["selected"].sum() == 0
+
+
+@given(arrays(np.float64, (2, 7, 9), elements=ACTIVATIONS), st.integers(0, 12))
+def test_what_a_control_takes_has_the_largest_t_and_a_feature_that_never_fires_is_not_taken(pair, n):
+    think, no_think = pair
+    think[:, :2] = no_think[:, :2] = 0
+    found = table(think, no_think, [n])
+    t = paired_t(found["delta"].to_numpy(), np.square(think - no_think).sum(axis=0), 7)
+    taken, known = found["selected"].to_numpy(), ~np.isnan(t)
+    assert taken.sum() == min(n, known.sum())
+    assert not taken[:2].any()
+    if taken.any() and (known & ~taken).any():
+        assert t[taken].min() >= t[known & ~taken].max() - 1e-6
 
 
 def test_one_problem_is_too_few():

@@ -13,7 +13,7 @@ from normprobe.errors import NormprobeError
 from normprobe.models.open import assemble
 from normprobe.problems.testbed.tokenizer import build_tokenizer
 from normprobe.ranks import Rank
-from normprobe.saes.activations import training_responses
+from normprobe.saes.activations import paired_responses
 from normprobe.saes.stages import resolve_settings
 from normprobe.tracing.stream import Piece, stream_states
 from normprobe.verify import main, train_saes
@@ -63,7 +63,7 @@ def test_more_processes_than_layers_are_refused(make_tiny_qwen3):
 
 def test_batches_are_shared_out_so_that_each_token_is_read_once(make_tiny_qwen3):
     opened = assemble(make_tiny_qwen3(), build_tokenizer(), "random", check=False)
-    responses = training_responses(write_tables(opened, 60)[1])
+    responses = paired_responses(write_tables(opened, 60)[1])
     found = [set(), set()]
     for number in range(2):
 

@@ -13,7 +13,7 @@ from normprobe.models.model import OpenModel
 from normprobe.models.open import assemble
 from normprobe.problems.testbed.tokenizer import build_tokenizer
 from normprobe.saes.dictionary import Dictionary, random_dictionary
-from normprobe.saes.reductions import Reduced, reduce_subject, work
+from normprobe.saes.reductions import Reduced, n_selected, reduce_subject, work
 from normprobe.saes.training import generator_for, train_sae
 from normprobe.theory.bound import Constants, Lengths, signed_bound, slack
 from normprobe.theory.constants import delta, drift, epsilon, ratio
@@ -135,6 +135,18 @@ def test_features_are_selected_from_the_select_split_alone(tables, states, reade
             delta = (z["think"] - z["no_think"]).mean(axis=0)
             np.testing.assert_allclose(table["delta"], delta, rtol=1e-3, atol=1e-5)
     assert reduced["model"].features["selected"].any()
+
+
+def test_controls_read_as_many_features_as_the_model_or_as_they_are_asked_for(tables, readers, reduced):
+    n_model, n_random = (n_selected(reduced[reader].features) for reader in ("model", "random"))
+    assert n_random == n_model
+    assert n_model != [7, 0]
+    other = reduce_subject(
+        *tables, {"untrained": readers["random"]}, "untrained", sizes={"untrained": [7, 0]}
+    )
+    assert n_selected(other["untrained"].features) == [7, 0]
+    assert other["untrained"].dictionary["n_selected"].tolist() == [7, 0]
+    assert (other["untrained"].tokens["z_reasoning"] > 0).any(axis=1).tolist() == [True, False]
 
 
 def test_every_row_of_the_sums_equals_the_reference(tables, states, readers, reduced):

@@ -69,10 +69,10 @@ def test_a_whole_study(run, subjects, trainer):
         "model": [0, 1, 2, 3],
         "untrained": [0, 1, 2, 3],
     }
-    assert training["r2"].between(0, 1).all()
-    assert training["l0"].between(1, 4).all()
-    assert training["tokens"].nunique() == 1
-    assert 640 < training["tokens"].iloc[0] <= 1280
+    assert training["r2_held_out"].between(0, 1).all()
+    assert training["l0_held_out"].between(1, 4).all()
+    assert training["training_tokens"].nunique() == training["held_out_tokens"].nunique() == 1
+    assert 640 < training["training_tokens"].iloc[0] <= 1280
     folders = {f"{path.parent.name}/{path.name}" for path in run["saes"].glob("*/layer_*")}
     assert folders == {
         f"{reader}/layer_{layer:02d}" for reader in ("model", "untrained", "random") for layer in range(4)
@@ -96,6 +96,11 @@ def test_a_whole_study(run, subjects, trainer):
         assert {name: values.shape for name, values in tables.z(reader).items()} == dict.fromkeys(
             ("z_reasoning", "z_matched", "z_total"), (4, len(tables.tokens))
         )
+    n_selected = tables.dictionary.pivot(index="layer", columns="reader", values="n_selected")
+    assert (n_selected["model"] > 0).any()
+    assert n_selected["random"].equals(n_selected["model"])
+    assert (n_selected["untrained"] == n_selected["model"]).any()
+    assert (n_selected["untrained"] <= n_selected["model"]).all()  # as many of its features as fire
     # Both stages put the same token into the same place.
     dictionary = load_reader(run["saes"], "model", subjects["model"])[2]
     last = tables.responses.iloc[-1]
@@ -149,7 +154,7 @@ def test_memory_decides_how_many_layers_go_together_and_nothing_else(run, subjec
     assert weights(run["saes"]) == weights(other["saes"])
     half = write_run(tmp_path / "half", subjects["model"])
     train(half, subjects, layers="1", memory_gb=one_layer / 2**31, trainer="sae_lens")
-    assert set(pd.read_parquet(half["saes"] / "training.parquet")["tokens"]) == {640}
+    assert set(pd.read_parquet(half["saes"] / "training.parquet")["training_tokens"]) == {640}
 
 
 def test_states_that_fit_are_read_once(run, subjects):
@@ -174,8 +179,9 @@ def test_states_that_do_not_fit_are_read_in_chunks(run, subjects, tmp_path):
     third = 3 * 1280 * 32 * 4 / 3
     train(other, subjects, memory_gb=third / 2**30, **layers)
     whole, parts = (pd.read_parquet(r["saes"] / "training.parquet") for r in (run, other))
-    assert parts["tokens"].tolist() == whole["tokens"].tolist()  # all of them, not those that fit
-    np.testing.assert_allclose(parts["r2"], whole["r2"], atol=0.05)
+    # All of them, not those that fit.
+    assert parts["training_tokens"].tolist() == whole["training_tokens"].tolist()
+    np.testing.assert_allclose(parts["r2_held_out"], whole["r2_held_out"], atol=0.05)
     for made, low, high in ((run, 0.99, 1.01), (other, 1.3, 3.3)):  # three chunks
         metadata = json.loads((made["saes"] / "model" / "layer_02" / "cfg.json").read_text())["metadata"]
         assert low < metadata["mixing_in_batch"] < high

@@ -12,7 +12,7 @@ from normprobe.errors import NormprobeError
 from normprobe.models.model import OpenModel
 from normprobe.models.open import assemble
 from normprobe.problems.testbed.tokenizer import build_tokenizer
-from normprobe.saes.activations import chunks, draw_tokens, training_responses
+from normprobe.saes.activations import chunks, draw_tokens, paired_responses
 from normprobe.saes.stages import fill_saes
 from normprobe.saes.state_cache import StateCache
 from normprobe.saes.training import generator_for
@@ -28,25 +28,31 @@ def opened(make_tiny_qwen3) -> OpenModel:
 
 @pytest.fixture
 def responses(opened) -> pd.DataFrame:
-    return training_responses(write_tables(opened)[1])
+    return write_tables(opened)[1]
 
 
 @pytest.fixture
 def settings(responses, tmp_path) -> SaeSettings:
     """Three chunks of all tokens, and a cache."""
+    responses = paired_responses(responses)
     n_tokens = responses["token_ids"].map(len).sum() - len(responses)
     chunk_bytes = -(-n_tokens // N_CHUNKS) * 2 * 32 * 4
     return replace(SETTINGS, memory_gb=float(chunk_bytes / 2**30), cache=str(tmp_path / "cache"))
 
 
 def train(opened: OpenModel, responses: pd.DataFrame, folder: Path, settings: SaeSettings) -> int:
-    """Train into `folder`, and count the forward passes."""
+    """Train into `folder`, and count the forward passes of it; those that the dictionaries are judged by do not count,
+    which alone are made where all are there."""
     folder.mkdir()
     passes = []
     hook = opened.model.base_model.register_forward_hook(lambda *_: passes.append(1))
-    fill_saes(folder, {"model": opened}, responses, settings=settings, seed=0, progress=False)
+    counts = []
+    for _ in range(2):
+        fill_saes(folder, {"model": opened}, responses, settings=settings, seed=0, progress=False)
+        counts.append(len(passes))
     hook.remove()
-    return len(passes)
+    training_and_judging, twice_judging = counts
+    return 2 * training_and_judging - twice_judging
 
 
 def weights(folder: Path) -> dict[str, bytes]:
@@ -117,6 +123,7 @@ def test_states_of_others_are_refused(opened, responses, settings, tmp_path, mak
 
 
 def test_a_disk_without_room_is_refused_before_anything_is_read(opened, responses, tmp_path):
+    responses = paired_responses(responses)
     rows = draw_tokens(responses, 100, generator_for(0))
     huge = replace(opened.identity, d_model=10**15)
     with pytest.raises(NormprobeError, match=r"GB of free space for the states in .*cache, got"):

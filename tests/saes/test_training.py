@@ -17,9 +17,10 @@ from normprobe.models.model import OpenModel
 from normprobe.models.open import assemble
 from normprobe.problems.testbed.tokenizer import build_tokenizer
 from normprobe.saes import training
-from normprobe.saes.activations import chunks, draw_tokens, layer_groups, sample_states, training_responses
+from normprobe.saes.activations import chunks, draw_tokens, layer_groups, paired_responses, sample_states
 from normprobe.saes.dictionary import Dictionary, random_dictionary
-from normprobe.saes.training import fold, generator_for, quality, shuffled, train_sae, train_together, visits
+from normprobe.saes.held_out import quality
+from normprobe.saes.training import fold, generator_for, shuffled, train_sae, train_together, visits
 
 CPU = torch.device("cpu")
 SETTINGS = SaeSettings(width=64, k=4, n_samples=12_800, batch_size=64)
@@ -32,7 +33,7 @@ def opened(make_tiny_qwen3) -> OpenModel:
 
 @pytest.fixture
 def responses(opened) -> pd.DataFrame:
-    return training_responses(write_tables(opened)[1])
+    return paired_responses(write_tables(opened)[1])
 
 
 @pytest.fixture(scope="module")
@@ -310,11 +311,12 @@ def test_states_that_are_not_finite_are_refused_by_layer(opened, responses):
     assert sample_states(opened, responses, rows, [0, 1], "early").isfinite().all()
 
 
-def test_nothing_to_train_on_is_refused(opened):
+@pytest.mark.parametrize("split", ["sae", "select"])
+def test_nothing_to_train_or_judge_on_is_refused(opened, split):
     responses = write_tables(opened, 6)[1]
-    for table in (responses[responses["split"] != "sae"], responses[responses["mode"] == "filler"]):
-        with pytest.raises(NormprobeError, match=r"expected responses in split 'sae' .* got none"):
-            training_responses(table)
+    for table in (responses[responses["split"] != split], responses[responses["mode"] == "filler"]):
+        with pytest.raises(NormprobeError, match=rf"expected responses in split '{split}' .* got none"):
+            paired_responses(table, split)
 
 
 @pytest.mark.parametrize("k", [0, 65])

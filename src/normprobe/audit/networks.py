@@ -15,7 +15,7 @@ from normprobe.models.model import OpenModel
 from normprobe.models.open import open_for
 from normprobe.runs.layout import FILES
 from normprobe.runs.tables import Tables
-from normprobe.saes.activations import draw_tokens, sample_states, training_responses
+from normprobe.saes.activations import draw_tokens, paired_responses, sample_states
 from normprobe.saes.dictionary import Dictionary, describe, random_dictionary
 from normprobe.saes.reductions import Reduced, n_selected, reduce_subject
 from normprobe.saes.training import generator_for, train_sae, train_together
@@ -148,7 +148,7 @@ def trained_dictionaries(
     opened: OpenModel, passage: Passage, layers: Sequence[int], settings: SaeSettings, *key: object
 ) -> Dictionaries:
     """One dictionary per layer, trained on the network's states at the passage's split "sae", as a run's are."""
-    responses = training_responses(passage.responses)
+    responses = paired_responses(passage.responses)
     rows = draw_tokens(responses, settings.n_samples, generator_for(*key, "tokens"))
     states = sample_states(opened, responses, rows, layers, OWN, passage.memory)
     metadata = [describe(opened.identity, layer, OWN, 0) for layer in layers]

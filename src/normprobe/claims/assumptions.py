@@ -1,14 +1,14 @@
 """Claim 4: the theorem's assumptions A1-A4 hold (arXiv 2606.06188, section 3 and its assumption table).
 
-The paper's "mean |cos| < 0.02" (A1) is a statement about width: random directions have sqrt(2/(pi d)), 0.0176 at
-d = 2048 but 0.07 at d = 128. So the threshold is the multiple of that baseline that 0.02 is for the narrowest model of
-the paper (d = 2048). R² (A2) is taken over tokens; the ε of the theorem is that of mean states. A3 is a mean over
-problems of the larger of both modes. A layer without reasoning features has nothing that could hold: it counts as
-failing. A random dictionary of the same shape must fail where the model passes; A1 alone is the same for both. It reads as
-many features as the model, or it would fail, or pass, for having none.
+The paper's "mean |cos| < 0.02" (A1) is a statement about width: random directions have sqrt(2/(pi d)), 0.0176 at d =
+2048 but 0.07 at d = 128. So the threshold is the multiple of that baseline that 0.02 is for the narrowest model of the
+paper (d = 2048). R² (A2) is taken over tokens; the ε of the theorem is that of mean states. A3 is a mean over problems
+of the larger of both modes. A layer without reasoning features has nothing that could hold: it counts as failing. A
+random dictionary of the same shape must fail where the model passes; A1 alone is the same for both. It reads as many
+features as the model, or it would fail, or pass, for having none.
 
-A problem in which no reasoning feature is active has no R: its |cos(B, R)| and its overlap were 0 and passed at once. It
-is left out.
+A problem in which no reasoning feature is active has no R: its |cos(B, R)| and its overlap were 0 and passed at once.
+It is left out.
 """
 
 from __future__ import annotations

@@ -48,13 +48,13 @@ from normprobe.stats.correlation import spearman
 # Half of the smallest lead in the paper's table (85.2 against 63.3, ×100).
 SMALLEST_EFFECT = 0.1
 RULE = (
-    "Lead = |ρ| of the norm − |ρ| of the best entropy (hidden in three forms, output, attention), "
-    "Spearman's ρ with Σ z of the reasoning features within a layer over a problem's tokens, mean over "
-    "the layers with reasoning features. In each of two forms (all tokens; sinks excluded) margin = lead − the largest of 0 and the lead in the "
-    "untrained twin, with a random dictionary and (where the run has one) in the early checkpoint. Supported if the "
-    f"95 % interval of the smaller of the two margins lies above {SMALLEST_EFFECT}, not supported if below, else "
-    f"inconclusive; inconclusive if an entropy or a control cannot be computed. {AS_MANY} The lead with token identity, position "
-    "and surprisal regressed out is shown and does not count."
+    "Lead = |ρ| of the norm − |ρ| of the best entropy (hidden in three forms, output, attention), Spearman's ρ with "
+    "Σ z of the reasoning features within a layer over a problem's tokens, mean over the layers with reasoning "
+    "features. In each of two forms (all tokens; sinks excluded) margin = lead − the largest of 0 and the lead in "
+    "the untrained twin, with a random dictionary and (where the run has one) in the early checkpoint. Supported if "
+    f"the 95 % interval of the smaller of the two margins lies above {SMALLEST_EFFECT}, not supported if below, else "
+    f"inconclusive; inconclusive if an entropy or a control cannot be computed. {AS_MANY} The lead with token "
+    "identity, position and surprisal regressed out is shown and does not count."
 )
 SIGNALS = (NORM, *ENTROPIES)
 

@@ -66,10 +66,10 @@ class Evidence:
     """The evidence on one claim, with its verdict.
 
     `estimate` and `interval` are in `unit`, measured in the form `form`; `n` counts `n_unit` (usually problems). `rule`
-    is the text that was fixed before the data were seen; `reason` says why the verdict is not that of the margin, or why
-    there is none (else empty); `note` says in plain words what a reader must know. `version` is the claim's.
-    `allowed` names failed conditions of the responses that the user allowed.
-    Raises ValueError for a verdict that is not one of `VERDICTS`.
+    is the text that was fixed before the data were seen; `reason` says why the verdict is not that of the margin, or
+    why there is none (else empty); `note` says in plain words what a reader must know. `version` is the claim's.
+    `allowed` names failed conditions of the responses that the user allowed. Raises ValueError for a verdict that is
+    not one of `VERDICTS`.
     """
 
     claim: str

@@ -10,8 +10,8 @@ rare words are hard to predict, and frequency alone moves norms. In the frequenc
 at keeps its mean: to grow there is a way in which training may raise the states before hard tokens. Growth is measured
 since training does not explain a norm that it never raised. A norm that merely forgot where it was early on reverts to
 the mean and seems to grow where it was low; the untrained twin in the place of the final model does so too, and is the
-control. In the other forms the early checkpoint's own norm is one: the relation must have become closer since. A problem
-that the covariates explain whole, or whose norm does not vary, is left out: it has no ρ, not one of 0.
+control. In the other forms the early checkpoint's own norm is one: the relation must have become closer since. A
+problem that the covariates explain whole, or whose norm does not vary, is left out: it has no ρ, not one of 0.
 """
 
 from __future__ import annotations

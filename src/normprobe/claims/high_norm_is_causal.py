@@ -40,15 +40,15 @@ LARGEST_OVERLAP = 0.5
 ACCURACY_LOST = "accuracy lost"
 NOTHING_SUPPRESSED = "No state had a norm above its layer's threshold, so nothing was suppressed."
 RULE = (
-    "Drop = accuracy without suppression − accuracy under a treatment. Margin = drop of high_norm (norms above "
-    "the threshold × 0.1) − the largest of 0 and the drops of random_matched (as many random states, same "
-    "‖Δh‖), random_same_factor (as many random states × 0.1) and class_matched (same ‖Δh‖, only among tokens of "
-    "the same class and place), paired by problem. Supported if the 95 % "
-    f"interval of the margin lies above {SMALLEST_EFFECT}, not supported if below, else inconclusive; "
-    "inconclusive if a treatment is missing or a control changed no state, if no state was ever suppressed, if plain accuracy leaves no room "
-    "for such a drop, or if what denies the claim is class_matched with more than half of its doses on tokens that "
-    "high_norm changed itself. rotation, direction_only and low_norm do not count: the first two disturb the same "
-    "states, and the last cannot be matched in number, since a state made short stays short."
+    "Drop = accuracy without suppression − accuracy under a treatment. Margin = drop of high_norm (norms above the "
+    "threshold × 0.1) − the largest of 0 and the drops of random_matched (as many random states, same ‖Δh‖), "
+    "random_same_factor (as many random states × 0.1) and class_matched (same ‖Δh‖, only among tokens of the same "
+    "class and place), paired by problem. Supported if the 95 % interval of the margin lies above "
+    f"{SMALLEST_EFFECT}, not supported if below, else inconclusive; inconclusive if a treatment is missing or a "
+    "control changed no state, if no state was ever suppressed, if plain accuracy leaves no room for such a drop, "
+    "or if what denies the claim is class_matched with more than half of its doses on tokens that high_norm changed "
+    "itself. rotation, direction_only and low_norm do not count: the first two disturb the same states, and the "
+    "last cannot be matched in number, since a state made short stays short."
 )
 
 

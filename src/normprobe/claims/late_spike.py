@@ -6,10 +6,10 @@ divided by the mean norm of layer l, since codes scale with the state and the st
     (mean D, last quarter − mean D, middle half) / (mean G, last quarter + mean G, middle half),
 
 in [−1, 1]. It depends neither on the size of the dictionary nor on the number of features selected, so trained,
-untrained and matched sets compare; where D = G it is tanh(½ log(late / middle)). Hence the matched features may be fewer
-where I is more than half of a dictionary. Twin and early checkpoint read as many features as the model all the same:
-those that the selection rule finds in them are few or none, and a sum of none rises by exactly 0, which any model meets.
-A set that never fires has no rise.
+untrained and matched sets compare; where D = G it is tanh(½ log(late / middle)). Hence the matched features may be
+fewer where I is more than half of a dictionary. Twin and early checkpoint read as many features as the model all the
+same: those that the selection rule finds in them are few or none, and a sum of none rises by exactly 0, which any model
+meets. A set that never fires has no rise.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ grows with depth, codes scale with the state, and so untrained networks with ran
 Token identity (with it frequency) is regressed out of both since a feature that fires on certain words, and a norm that
 is high on the same words, track the words and not each other.
 
-A control in which the selection rule finds few features or none (an untrained twin) had a ρ near 0, exactly 0 or none at
-all, and was exceeded for that reason: hence as many features for each, and no number from a Σz that does not vary.
+A control in which the selection rule finds few features or none (an untrained twin) had a ρ near 0, exactly 0 or none
+at all, and was exceeded for that reason: hence as many features for each, and no number from a Σz that does not vary.
 """
 
 from __future__ import annotations
@@ -49,12 +49,13 @@ from normprobe.style import GREY
 # Below a tenth the norm would tell less than 1 % of the variance of the features' ranks.
 SMALLEST_EFFECT = 0.1
 RULE = (
-    "ρ = Spearman's correlation of the norm and Σ z of the reasoning features within a layer over a "
-    "problem's tokens, mean over problems and the layers with reasoning features. In each of three forms (all tokens; sinks excluded; token "
-    "identity, position and surprisal regressed out of both) margin = ρ − the largest of 0, untrained twin, random "
-    "dictionary and (where the run has one) early checkpoint, measured in the same form. Supported if the 95 % "
-    f"interval of the smallest of the three margins lies above {SMALLEST_EFFECT}, not supported if below, else "
-    f"inconclusive; inconclusive if a control cannot be computed. {AS_MANY} The paper's layer-wise ρ is shown and does not count."
+    "ρ = Spearman's correlation of the norm and Σ z of the reasoning features within a layer over a problem's "
+    "tokens, mean over problems and the layers with reasoning features. In each of three forms (all tokens; sinks "
+    "excluded; token identity, position and surprisal regressed out of both) margin = ρ − the largest of 0, "
+    "untrained twin, random dictionary and (where the run has one) early checkpoint, measured in the same form. "
+    f"Supported if the 95 % interval of the smallest of the three margins lies above {SMALLEST_EFFECT}, not "
+    f"supported if below, else inconclusive; inconclusive if a control cannot be computed. {AS_MANY} The paper's "
+    "layer-wise ρ is shown and does not count."
 )
 LAYERWISE = "layer-wise ρ"
 NO_SCALE, NO_DEPTH = f"{LAYERWISE}, per-layer scale removed", f"{LAYERWISE}, depth partialled out"

@@ -4,11 +4,11 @@ layer).
 The gap is a logarithm, so that late layers with their large norms do not drown the others. Whole responses hold
 different tokens, and a token's identity alone moves its norm: hence the answer tokens that both modes wrote.
 
-The paper says more of the curve than that its mean is higher: thinking is higher in every layer, and the curve is stable
-and then rises sharply in the last quarter. A mean over layers can have one sign while most layers have the other, so
-both are forms of their own. The share of layers in which thinking is higher decides as the gap that nine layers of ten
-exceed ("every" with one layer in ten allowed to stray, as in `assumptions`): that share is nine in ten or more where
-this is above 0. So all forms are logarithms and one smallest effect serves them.
+The paper says more of the curve than that its mean is higher: thinking is higher in every layer, and the curve is
+stable and then rises sharply in the last quarter. A mean over layers can have one sign while most layers have the
+other, so both are forms of their own. The share of layers in which thinking is higher decides as the gap that nine
+layers of ten exceed ("every" with one layer in ten allowed to stray, as in `assumptions`): that share is nine in ten or
+more where this is above 0. So all forms are logarithms and one smallest effect serves them.
 
 The norm after the last block never reaches the logits (the final norm divides it out), and the reference code leaves
 the block out of its last quarter. One layer of twelve moves a mean, so every form is taken without it and with it.
@@ -36,13 +36,13 @@ from normprobe.style import MODE_LINES
 # 5 %: a smaller gap could not be read off the paper's figure, and no threshold at Q3 + 1.5 IQR would notice it.
 SMALLEST_EFFECT = 0.05
 RULE = (
-    "Gap of a layer = log(mean norm think / no_think). Over layers: its mean; the gap that nine layers of ten exceed; its "
-    "rise, the mean of the last quarter − that of the middle half. Each on three sets of tokens (whole responses, "
-    "identical answer tokens, sinks excluded), without the last block and with it. In each of these 18 forms margin = "
-    "the number − the largest of 0, untrained twin, filler instead of a thought and (where the run has one) early "
-    "checkpoint. Supported if the 95 % interval of the smallest margin lies above "
-    f"{SMALLEST_EFFECT}, not supported if below, else inconclusive; inconclusive if a form or a control cannot be "
-    "computed. The share of layers in which the gap is above 0 is shown."
+    "Gap of a layer = log(mean norm think / no_think). Over layers: its mean; the gap that nine layers of ten "
+    "exceed; its rise, the mean of the last quarter − that of the middle half. Each on three sets of tokens (whole "
+    "responses, identical answer tokens, sinks excluded), without the last block and with it. In each of these 18 "
+    "forms margin = the number − the largest of 0, untrained twin, filler instead of a thought and (where the run "
+    f"has one) early checkpoint. Supported if the 95 % interval of the smallest margin lies above {SMALLEST_EFFECT}, "
+    "not supported if below, else inconclusive; inconclusive if a form or a control cannot be computed. The share "
+    "of layers in which the gap is above 0 is shown."
 )
 WHOLE, ANSWERS, NO_SINKS = "whole responses", "identical answer tokens", "sinks excluded"
 MOST, RISE = "nine layers of ten", "last quarter − middle half"
@@ -67,7 +67,7 @@ def _masks(measured: MeasuredTokens, mode: str) -> dict[str, _Masks]:
 def _over_layers(gap: _Gap | None, last: int) -> dict[str, Draws | None]:
     """What is read off the curve of the layers below `last`; the rise is None where none of them is in the last quarter
     or the middle half."""
-    if gap is None:
+    if gap is None or not last:
         return dict.fromkeys(("", MOST, RISE, SHARE))
     depth, layers = gap.shape[1], range(last)
     late, middle = late_layers(layers, depth), middle_layers(layers, depth)
@@ -139,12 +139,12 @@ def _note(gap: Float[np.ndarray, " layer"], forms: dict[str, dict[str, Draws | N
     whole, rise = forms[WHOLE], forms[_named(WHOLE, RISE)]
     return (
         f"On whole responses, without the last block, the norm in thinking is {_times(whole[MODEL])} that without "
-        f"({_times(forms[_named(WHOLE, WITH_LAST)][MODEL])} with that block), and higher in {(gap[:-1] > 0).sum()} of "
-        f"{len(gap) - 1} layers; on the answer tokens that both modes wrote it is {_times(forms[ANSWERS][MODEL])}. From "
-        f"the middle half to the last quarter of layers the ratio changes by {_times(rise[MODEL])} "
-        f"({_times(forms[_named(WHOLE, RISE, WITH_LAST)][MODEL])} with the last block), in an untrained network by "
-        f"{_times(rise[TWIN])}. An untrained network gives {_times(whole[TWIN])} on whole responses, filler instead of a "
-        f"thought {_times(whole[FILLER])}."
+        f"({_times(forms[_named(WHOLE, WITH_LAST)][MODEL])} with that block), and higher in {(gap[:-1] > 0).sum()} "
+        f"of {len(gap) - 1} layers; on the answer tokens that both modes wrote it is "
+        f"{_times(forms[ANSWERS][MODEL])}. From the middle half to the last quarter of layers the ratio changes by "
+        f"{_times(rise[MODEL])} ({_times(forms[_named(WHOLE, RISE, WITH_LAST)][MODEL])} with the last block), in an "
+        f"untrained network by {_times(rise[TWIN])}. An untrained network gives {_times(whole[TWIN])} on whole "
+        f"responses, filler instead of a thought {_times(whole[FILLER])}."
     )
 
 
@@ -153,7 +153,7 @@ def _times(draws: Draws | None) -> str:
 
 
 def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
-    """The mean norm by layer in each mode, whole responses; the ratio, and that of the untrained twin, in words."""
+    """The mean norm by layer in each mode, whole responses; the ratio but for the last block, with the twin's."""
     from matplotlib.ticker import LogFormatter
 
     layer_axis(axes, series, evidence)
@@ -165,7 +165,7 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
     axes.set_ylabel("mean ‖h‖₂ over the response (activation units)")
     axes.legend(loc="upper left")
     twin = next(control for control in evidence.own_controls if control.name == TWIN)
-    ratios = f"think / no_think without the last block: {np.exp(evidence.estimate):.2f}; untrained twin: {np.exp(twin.estimate):.2f}"
+    ratios = f"think / no_think: {np.exp(evidence.estimate):.2f}; untrained twin: {np.exp(twin.estimate):.2f}"
     axes.text(0.98, 0.03, ratios, transform=axes.transAxes, ha="right", fontsize=7)
 
 
@@ -175,8 +175,8 @@ CLAIM = Claim(
     version=2,
     title="Is the norm higher when the model thinks, layer by layer and most so late?",
     statement=(
-        "The norm of the hidden state is higher when the model thinks than when it does not, layer by layer, and most so "
-        "in the last quarter of layers."
+        "The norm of the hidden state is higher when the model thinks than when it does not, layer by layer, and "
+        "most so in the last quarter of layers."
     ),
     caption=(
         "Mean norm over whole responses by layer in each mode, on a logarithmic axis. Bands: 95 % intervals. Shaded: "

@@ -5,9 +5,9 @@ fixed on one half of the measured problems bound S on the *other* half, and that
 reads "at least 0" or "at most ∞" is vacuous, and Θ needs both. The signed form decides, since I was chosen on other
 problems and some Δ are negative.
 
-A control reads as many features as the model. An input in which none of them is active is left out of a control's share:
-it is vacuous whatever is true of the bound, and a control made of such inputs has a share of exactly 0, which is no
-share. (Of the model such an input is counted, as vacuous.)
+A control reads as many features as the model. An input in which none of them is active is left out of a control's
+share: it is vacuous whatever is true of the bound, and a control made of such inputs has a share of exactly 0, which is
+no share. (Of the model such an input is counted, as vacuous.)
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ from normprobe.theory.synthetic import BROKEN, EXACT, synthetic_pair
 # Four constants at 95 % each let any bound of this form hold in 80 % of any data: a finding is 10 points above that.
 GUARANTEED, SMALLEST_EFFECT = 0.8, 0.1
 RULE = (
-    "Share of held-out bound inputs (problem × layer) for which the signed bound, with ε, δ, ρ, κ fixed per layer on "
-    "the other half of the problems (95 % order statistic) and c⋆ of the reasoning features, holds, vacuous on neither "
-    "side. Vacuous if more than half of them are. Else margin = share − the largest of "
-    f"{GUARANTEED} (in which such a bound holds on any data), untrained twin, random dictionary and (where the run has "
-    f"one) early checkpoint: supported if its 95 % interval lies above {SMALLEST_EFFECT}, not supported if below, else "
-    f"inconclusive; inconclusive if a control cannot be computed. {AS_MANY} Its inputs without an active feature do not "
-    "count."
+    "Share of held-out bound inputs (problem × layer) for which the signed bound, with ε, δ, ρ, κ fixed per layer "
+    "on the other half of the problems (95 % order statistic) and c⋆ of the reasoning features, holds, vacuous on "
+    f"neither side. Vacuous if more than half of them are. Else margin = share − the largest of {GUARANTEED} (in "
+    "which such a bound holds on any data), untrained twin, random dictionary and (where the run has one) early "
+    f"checkpoint: supported if its 95 % interval lies above {SMALLEST_EFFECT}, not supported if below, else "
+    f"inconclusive; inconclusive if a control cannot be computed. {AS_MANY} Its inputs without an active feature do "
+    "not count."
 )
 TRIALS = 200
 # What is shown and decides nothing, as further forms.

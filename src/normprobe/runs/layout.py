@@ -122,12 +122,13 @@ FILES: dict[str, RunFile] = {
         "saes/training.parquet",
         "a row per trained dictionary",
         columns("""
-            subject        text      whose states it was trained on
-            layer          integer
-            r2             number?   share of variance explained on the training states
-            l0             number?   active features per token
-            dead_fraction  number?   share of features that never fired
-            tokens         integer   training states
+            subject                 text      whose states it was trained on
+            layer                   integer
+            training_tokens         integer   states of the split sae that it was trained on
+            held_out_tokens         integer   states of the split select that it is judged on, think and no_think
+            r2_held_out             number?   share of their variance that it explains
+            l0_held_out             number?   active features per token of theirs
+            dead_fraction_held_out  number?   share of features that fire at none of them
         """),
     ),
     "features": RunFile(
@@ -142,7 +143,7 @@ FILES: dict[str, RunFile] = {
             delta          number    mean_think − mean_no_think
             p              number    of the paired t-test that delta > 0
             q              number    p, corrected for the number of features (Benjamini–Hochberg)
-            selected       flag      in the index set I
+            selected       flag      in the index set I; of a control as many as of the model, those of largest t
             matched        flag      a control: not in I, of like activation
         """),
     ),
@@ -196,7 +197,7 @@ FILES: dict[str, RunFile] = {
             layer              integer
             d                  integer   width of the residual stream
             width              integer   features
-            n_selected         integer   reasoning features
+            n_selected         integer   reasoning features; of a control fewer than of the model only where fewer fire
             mean_abs_cos       number?   mean |cos| of two atoms
             max_abs_cos        number?   largest |cos|
             mu_selected        number?   largest |cos| of two atoms in I

@@ -26,7 +26,8 @@ from normprobe.tracing.stream import (
     token_offsets,
 )
 
-SPLIT = "sae"
+SPLIT, HELD_OUT = "sae", "select"
+"""What dictionaries are trained on, and what they are judged on."""
 PAIRED = ("think", "no_think")
 """The modes whose difference is studied, and that dictionaries are trained on."""
 
@@ -37,12 +38,13 @@ def layer_groups(layers: Sequence[int], bytes_per_layer: int, memory: int) -> li
     return [list(layers[start : start + size]) for start in range(0, len(layers), size)]
 
 
-def training_responses(responses: pd.DataFrame) -> pd.DataFrame:
-    """The responses to train on: split "sae", modes think and no_think. Raises NormprobeError if there are none."""
-    chosen = responses[(responses["split"] == SPLIT) & responses["mode"].isin(list(PAIRED))]
+def paired_responses(responses: pd.DataFrame, split: str = SPLIT) -> pd.DataFrame:
+    """The responses of a split in the modes think and no_think. Raises NormprobeError if there are none."""
+    chosen = responses[(responses["split"] == split) & responses["mode"].isin(list(PAIRED))]
     if chosen.empty:
+        purpose = {SPLIT: "train dictionaries on", HELD_OUT: "judge them on"}[split]
         raise NormprobeError(
-            f"expected responses in split '{SPLIT}' and modes {' or '.join(PAIRED)} to train on, got none; "
+            f"expected responses in split '{split}' and modes {' or '.join(PAIRED)} to {purpose}, got none; "
             "give problems with that split"
         )
     return chosen.reset_index(drop=True)
@@ -114,10 +116,11 @@ def sample_states(
     this together each reads its share of the batches for all, and gets its own of the layers. Raises NormprobeError as
     `stream_states` does, or if a state is NaN or infinite, naming the layer and `subject`.
     """
-    offsets, n = token_offsets(responses, [SPLIT])
+    splits = set(responses["split"])
+    offsets, n = token_offsets(responses, splits)
     reader = np.empty(len(responses), dtype=np.int64)
-    tokens = reading_plan(opened, responses, [SPLIT], memory).tokens
-    for i, batch in enumerate(batch_plan(responses, [SPLIT], tokens)):
+    tokens = reading_plan(opened, responses, splits, memory).tokens
+    for i, batch in enumerate(batch_plan(responses, splits, tokens)):
         reader[batch] = i % rank.total
     chosen = np.flatnonzero(offsets >= 0)
     reader_of_row = reader[chosen[np.searchsorted(offsets[chosen], rows, side="right") - 1]]
@@ -136,5 +139,5 @@ def sample_states(
             here = piece.h[torch.from_numpy(kept).to(piece.h.device)]
             states[wanted[piece.layer], torch.from_numpy(target[kept])] = here.to("cpu", states.dtype)
 
-    stream_states(opened, responses, [SPLIT], keep, memory, rank)
+    stream_states(opened, responses, splits, keep, memory, rank)
     return states if rank.total == 1 else exchange(states, shares, rank, opened.device)

@@ -18,7 +18,7 @@ from normprobe.ranks import ALONE
 from normprobe.runs.jobs import TABLE, JobRunner
 from normprobe.runs.layout import FILES
 from normprobe.runs.tables import Tables
-from normprobe.saes.activations import training_responses
+from normprobe.saes.activations import paired_responses
 from normprobe.saes.splicing import MeasuredResponses, Splicing
 from normprobe.saes.stability import matched_cosines
 from normprobe.saes.stages import RANDOM, load_reader
@@ -57,7 +57,7 @@ def fill_dictionaries(
         disable=not progress or not again,
     ) as bar:
         for name in again:
-            responses = training_responses(tables.responses)
+            responses = paired_responses(tables.responses)
             SubjectTraining(folder / name, model, responses, layers, training, seed, memory, ALONE).run(bar)
     parts, held_out = (
         folder / "parts",

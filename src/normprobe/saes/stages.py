@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -19,7 +18,7 @@ from normprobe.models.model import OpenModel
 from normprobe.ranks import ALONE, Rank
 from normprobe.runs.atomic import atomic_write, atomic_write_json
 from normprobe.runs.layout import FILES
-from normprobe.saes.activations import training_responses
+from normprobe.saes.activations import HELD_OUT, SPLIT, paired_responses
 from normprobe.saes.dictionary import (
     CONFIG,
     Dictionary,
@@ -31,6 +30,7 @@ from normprobe.saes.dictionary import (
     save,
 )
 from normprobe.saes.exchange import connected
+from normprobe.saes.held_out import held_out_quality
 from normprobe.saes.reductions import n_selected, reduce_subject, work
 from normprobe.saes.train_subject import SubjectTraining, check_batch_fits
 from normprobe.saes.training import generator_for
@@ -53,7 +53,8 @@ def fill_saes(
 ) -> None:
     """Write a dictionary per subject and layer, a random one of the same shape per layer, and training.parquet.
 
-    Resumes layer by layer, or from a checkpoint of all layers. `responses` are what the dictionaries are trained on.
+    Resumes layer by layer, or from a checkpoint of all layers. `responses`: of their split "sae" dictionaries are
+    trained, and judged on "select".
     Dictionaries that are given (see `normprobe.saes.dictionary`) are named in model/given.json; the controls are
     trained with their width and k. Without `settings.layers` every layer has one, or every layer of a given folder.
     memory: bytes above the weights that sampled states and reading may take together (None: as it is fastest).
@@ -65,7 +66,7 @@ def fill_saes(
     model, given = subjects["model"], settings.given
     chosen, settings = resolve_settings(settings, model, rank)
     trained = [subject for subject in subjects if subject != "model" or given is None]
-    paired = training_responses(responses) if trained else responses
+    paired, held_out = (paired_responses(responses, of) if trained else responses for of in (SPLIT, HELD_OUT))
     with tqdm(
         total=len(trained) * len(rank.own(chosen)) * settings.n_samples,
         desc="train SAEs",
@@ -89,13 +90,38 @@ def fill_saes(
                 drawn = generator_for(seed, RANDOM, layer)
                 d, width, k = model.identity.d_model, settings.width, settings.k
                 save(random_dictionary(d, width, k, metadata, drawn), place)
-        rows = []
-        for subject, layer in product(trained, chosen):
-            config = (layer_folder(folder / subject, layer) / CONFIG).read_text(encoding="utf-8")
-            m = json.loads(config)["metadata"]  # what a dictionary says of its own training
-            rows.append((subject, layer, m["r2"], m["l0"], m["dead_fraction"], m["training_tokens"]))
-        columns = ["subject", "layer", "r2", "l0", "dead_fraction", "tokens"]
-        FILES["training"].write(folder, pd.DataFrame(rows, columns=columns))
+        judged = [
+            _judged(folder, subject, subjects[subject], held_out, settings, seed, memory)
+            for subject in trained
+        ]
+        FILES["training"].write(folder, pd.concat(judged, ignore_index=True))
+
+
+def _judged(
+    saes: Path,
+    subject: str,
+    opened: OpenModel,
+    held_out: pd.DataFrame,
+    settings: SaeSettings,
+    seed: int,
+    memory: int | None,
+) -> pd.DataFrame:
+    """The rows of training.parquet of one subject."""
+    dictionaries = load_reader(saes, subject, opened)
+    rows = held_out_quality(
+        opened,
+        held_out,
+        dictionaries,
+        subject,
+        n=settings.n_samples,
+        seed=seed,
+        state_memory=settings.memory,
+        memory=memory,
+    )
+    rows["training_tokens"] = [
+        of_layer.sae.cfg.metadata.training_tokens for of_layer in dictionaries.values()
+    ]
+    return rows
 
 
 def resolve_settings(

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,15 +20,12 @@ from normprobe.models.identity import ModelIdentity
 from normprobe.models.model import OpenModel
 from normprobe.ranks import Rank
 from normprobe.saes.activations import Chunk, chunks, draw_tokens, layer_groups
-from normprobe.saes.dictionary import Dictionary, describe, layer_folder, save
+from normprobe.saes.dictionary import describe, layer_folder, save
 from normprobe.saes.exchange import least
 from normprobe.saes.mixing import measure_mixing
 from normprobe.saes.state_cache import StateCache
 from normprobe.saes.state_reader import StateReader
-from normprobe.saes.training import generator_for, quality, train_sae, train_together, visits
-
-if TYPE_CHECKING:
-    from sae_lens import SAE, TopKTrainingSAE
+from normprobe.saes.training import generator_for, train_sae, train_together, visits
 
 
 @dataclass(frozen=True)
@@ -71,7 +68,7 @@ class SubjectTraining:
             for states, layer in zip(of_layers, group, strict=True):
                 metadata, generator = self._metadata(layer), self._generator(layer)
                 sae = train_sae(states, settings, metadata, generator, self.opened.device, bar.update)
-                _save(sae, states, layer_folder(self.folder, layer))
+                save(sae, layer_folder(self.folder, layer))
 
     def _together(self, bar: tqdm) -> None:
         """All layers of this process in one training, over as many chunks of the tokens as the states of all need.
@@ -90,19 +87,10 @@ class SubjectTraining:
             bar.set_postfix_str(f"R² {r2.mean():.3f}, {least_r2}, dead {dead.mean():.0%}", refresh=False)
             bar.update(samples)
 
-        last: dict[int, Float[torch.Tensor, "site row d"]] = {}
-
-        def read(number: int) -> Float[torch.Tensor, "site row d"]:
-            """The states of a chunk; the one that was read last is held, and let go before another is read."""
-            if number not in last:
-                last.clear()
-                last[number] = reader.read(number)
-            return last[number]
-
         self.folder.mkdir(exist_ok=True)
         checkpoint = self.folder / f"unfinished_{rank.number}_of_{rank.total}.safetensors"
         saes = train_together(
-            read,
+            reader.read,
             reader.sizes,
             self.settings,
             [{**self._metadata(layer), **mixing.metadata} for layer in own],
@@ -113,9 +101,9 @@ class SubjectTraining:
             on_step=shown,
             agree=lambda done: least(done, rank),
         )
-        for sae, states, layer in zip(saes, read(0), own, strict=True):
+        for sae, layer in zip(saes, own, strict=True):
             if not layer_folder(self.folder, layer).exists():
-                _save(sae, states, layer_folder(self.folder, layer))
+                save(sae, layer_folder(self.folder, layer))
         least(0, rank)  # a process that begins again finds every other's checkpoint until all are done
         checkpoint.unlink(missing_ok=True)
 
@@ -152,10 +140,3 @@ def check_batch_fits(settings: SaeSettings, model: ModelIdentity, dtype: torch.d
             f"expected memory for the states of a batch of {settings.batch_size:,} tokens in {n_layers} layers "
             f"({gib} GiB), got {settings.memory_gb}; give --memory-gb {gib} or more, or fewer layers"
         )
-
-
-def _save(sae: SAE[Any] | TopKTrainingSAE, states: Float[torch.Tensor, "row d"], place: Path) -> None:
-    """Write a trained autoencoder with its quality on these states."""
-    for name, value in quality(Dictionary.of(sae), states).items():
-        sae.cfg.metadata[name] = value
-    save(sae, place)

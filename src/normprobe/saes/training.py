@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from normprobe.errors import NormprobeError, refusing_damage
 from normprobe.runs.atomic import atomic_write
-from normprobe.saes.dictionary import Dictionary, random_atoms, topk_sae
+from normprobe.saes.dictionary import random_atoms, topk_sae
 from normprobe.saes.topk_trainer import TopKTrainer, Weights
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 CHECKPOINT_SECONDS = 60
 OnStep = Callable[[int, Float[torch.Tensor, " sae"], Float[torch.Tensor, " sae"]], object]
 """What is called after each step: with its tokens × sites, R² on its batch, and the share of features that are dead."""
-_CODES_AT_ONCE = 2**24
 
 
 def generator_for(*key: object) -> torch.Generator:
@@ -260,22 +259,3 @@ def fold(sae: TopKTrainingSAE, scale: float) -> TopKTrainingSAE:
     sae.fold_W_dec_norm()
     sae.cfg.rescale_acts_by_decoder_norm = False
     return sae
-
-
-@torch.no_grad()
-def quality(dictionary: Dictionary, states: Float[torch.Tensor, "row d"]) -> dict[str, float]:
-    """How a dictionary reads these states: r2 = 1 − Σ‖r‖²/Σ‖h − h̄‖², l0 (active features per token, mean),
-    dead_fraction (features that fire on none). SAELens's own "explained variance" averages over tokens first and is
-    another number."""
-    mean = states.mean(dim=0, dtype=torch.float64)
-    residual = total = active = 0.0
-    fired = torch.zeros(dictionary.width, dtype=torch.bool)
-    for part in states.split(max(1, _CODES_AT_ONCE // dictionary.width)):
-        h = part.to(dictionary.atoms.device, torch.float32)
-        z = dictionary.encode(h)
-        residual += float((h - dictionary.reconstruct(z)).square().sum(dtype=torch.float64))
-        total += float((part.double() - mean).square().sum())
-        active += float((z > 0).sum())
-        fired |= (z > 0).any(dim=0).cpu()
-    dead = 1 - float(fired.float().mean())
-    return {"r2": 1 - residual / total, "l0": active / len(states), "dead_fraction": dead}

@@ -3,8 +3,8 @@
 Spearman's ρ with Σ_{i∈I} z_i over a problem's response tokens (think and no_think together), averaged over problems.
 Depth cannot enter it, nor can differences between problems. Sinks are excluded in the second and third of `FORMS`:
 their massive norms say nothing about features, and one would shift its token's mean. A problem in which Σz is the same
-at every token is left out, and so is a layer in which the model has no reasoning features, of its controls too: there is
-nothing to correlate with, which is not a correlation of 0.
+at every token is left out, and so is a layer in which the model has no reasoning features, of its controls too: there
+is nothing to correlate with, which is not a correlation of 0.
 
 In the third the mean over all measured tokens of the same vocabulary item is taken off the signal (of the norm its
 logarithm, since norms grow by factors) and Σz alike, what is left is ranked within the problem, and the ranks of

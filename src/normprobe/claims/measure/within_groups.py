@@ -67,8 +67,8 @@ def correlation_within(
 ) -> Float[np.ndarray, "group layer"]:
     """Pearson's correlation over each group's tokens (Spearman's ρ, given ranks within groups).
 
-    NaN for a group in which one of the two is constant, or that has no tokens: nothing can correlate there, and a 0 would
-    count as a measured absence of correlation.
+    NaN for a group in which one of the two is constant, or that has no tokens: nothing can correlate there, and a 0
+    would count as a measured absence of correlation.
     """
     x, y = centred_within(x, group), centred_within(y, group)
     covariance = _totals(x * y, group, n_groups)

@@ -98,3 +98,22 @@ def test_the_panel_draws_every_layer_of_model_and_control(tmp_path):
     assert drawn == 4 * 2 * LAYERS
     labels = [label.get_text() for label in axes.get_yticklabels()]
     assert sum(label.startswith("random") for label in labels) == 4
+
+
+def test_problems_without_an_active_feature_pass_nothing_on_its_behalf(tmp_path):
+    """Nothing separates or overlaps there: their zeros would carry a layer that fails on all other problems."""
+    path = write_bound_run(tmp_path / "run", USUAL | {"model": BREAKS["A4"]})
+    silent = [f"p{i:03d}" for i in range(60) if i % 5 and i % 2]
+    sums = Tables(path).sums
+    sums.loc[(sums["reader"] == "model") & sums["problem_id"].isin(silent), "z_sum"] = 0.0
+    sums.to_parquet(path / "reductions" / "sums.parquet")
+    evidence, series = assumptions.CLAIM.judge(Tables(path), Resampling(np.random.default_rng(0)), 0)
+    overlap = series[(series["quantity"] == "overlap of active features") & (series["reader"] == "model")]
+    assert overlap["value"].between(0.035, 0.045).all()
+    assert evidence.verdict == "not supported"
+
+
+def test_a_random_dictionary_with_fewer_features_leaves_it_open(tmp_path):
+    evidence, _ = judge(tmp_path, USUAL | {"random": replace(USUAL["random"], empty=2)})
+    assert evidence.verdict == "inconclusive"
+    assert evidence.reason.startswith("Random dictionary cannot be computed: in 2 of 5 layers fewer")

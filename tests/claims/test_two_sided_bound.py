@@ -69,6 +69,25 @@ def test_a_missing_control_leaves_it_open(missing, tmp_path):
     assert evidence.verdict == "inconclusive"
 
 
+def test_a_control_with_fewer_features_than_the_model_leaves_it_open(tmp_path):
+    evidence, _ = judge(tmp_path, USUAL | {"untrained": replace(NOISE, empty=1)})
+    assert evidence.verdict == "inconclusive"
+    assert evidence.decision.missing == (("signed", "untrained twin"),)
+    assert "(0 of 4 in layer 4)" in evidence.reason
+
+
+def test_inputs_in_which_no_feature_of_a_control_is_active_do_not_speak_for_it(tmp_path):
+    """A twin as good as the model, but silent in three layers of five: its share is that of the other two."""
+    path = write_bound_run(tmp_path / "run", USUAL | {"untrained": replace(GOOD, empty=3)})
+    table = Tables(path).dictionary
+    table["n_selected"] = 4  # as many were chosen, and on the measured problems they stay silent
+    table.to_parquet(path / "reductions" / "dictionary.parquet")
+    evidence, _ = two_sided_bound.CLAIM.judge(Tables(path), Resampling(np.random.default_rng(0)), 0)
+    (twin,) = (control for control in evidence.own_controls if control.name == "untrained twin")
+    assert twin.estimate > 0.9
+    assert evidence.verdict == "not supported"
+
+
 def test_layers_without_reasoning_features_are_vacuous(tmp_path):
     evidence, series = judge(tmp_path, USUAL | {"model": replace(GOOD, empty=3)})
     inputs = of_model(series)

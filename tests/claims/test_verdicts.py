@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from claims_fixture import Effects, write_run
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from normprobe.claims import (
     domain_and_difficulty,
@@ -206,6 +206,69 @@ def test_the_causal_series_hold_the_dose_of_every_treatment(tmp_path):
 
 def test_same_seed_same_evidence(null_run):
     assert judge(late_spike, null_run)[0] == judge(late_spike, null_run)[0]
+
+
+READS_FEATURES = [
+    (late_spike, Effects(late_spike=1.0)),
+    (norm_tracks_features, Effects(tracking=2.0)),
+    (entropies_do_not, Effects(tracking=2.0)),
+]
+
+
+@pytest.mark.parametrize("claim, effects", READS_FEATURES)
+def test_a_control_with_fewer_features_than_the_model_is_not_computed(claim, effects, tmp_path):
+    """A twin with hardly a feature has a number near 0, which the planted effect would exceed."""
+    run = write_run(tmp_path / "run", effects)
+    table = Tables(run).dictionary
+    few = (table["reader"] == "untrained") & (table["layer"] == 3)
+    table.loc[few, "n_selected"] = 1
+    table.to_parquet(run / "reductions" / "dictionary.parquet")
+    evidence, _ = judge(claim, run)
+    assert evidence.verdict == "inconclusive"
+    assert {name for _, name in evidence.decision.missing} == {"untrained twin"}
+    assert "Untrained twin cannot be computed: in 1 of 8 layers fewer of its features fire" in evidence.reason
+    assert "(1 of 5 in layer 3)" in evidence.reason
+
+
+@pytest.mark.parametrize("claim, effects", READS_FEATURES)
+def test_a_control_whose_features_never_fire_is_not_computed_either(claim, effects, tmp_path):
+    run = write_run(tmp_path / "run", effects)
+    z = load_file(run / "reductions" / "tokens.safetensors")
+    z["untrained/z_reasoning"][:] = 0
+    save_file(z, run / "reductions" / "tokens.safetensors")
+    evidence, _ = judge(claim, run)
+    assert evidence.verdict == "inconclusive"
+    assert {name for _, name in evidence.decision.missing} == {"untrained twin"}
+    assert evidence.reason.startswith("Untrained twin cannot be computed")
+
+
+@pytest.mark.parametrize("claim, effects", READS_FEATURES[1:])
+def test_layers_without_reasoning_features_are_left_out_and_dilute_nothing(claim, effects, tmp_path):
+    run = write_run(tmp_path / "run", effects)
+    before, _ = judge(claim, run)
+    z, table = load_file(run / "reductions" / "tokens.safetensors"), Tables(run).dictionary
+    for reader in ("model", "untrained", "random", "early"):
+        z[f"{reader}/z_reasoning"][:4] = 0
+    save_file(z, run / "reductions" / "tokens.safetensors")
+    table.assign(n_selected=5 * (table["layer"] >= 4)).to_parquet(run / "reductions" / "dictionary.parquet")
+    after, _ = judge(claim, run)
+    assert after.verdict == "supported"
+    assert after.estimate == pytest.approx(before.estimate, abs=0.05)
+    table.assign(n_selected=0).to_parquet(run / "reductions" / "dictionary.parquet")
+    with pytest.raises(NotMeasurable, match="no layer of this run has one"):
+        judge(claim, run)
+
+
+def test_a_treatment_that_changed_nothing_is_no_control(tmp_path):
+    """It loses exactly nothing, which any harm exceeds."""
+    run = write_run(tmp_path / "run", Effects(causal=0.7))
+    table = Tables(run).suppression
+    idle = table["treatment"] == "class_matched"
+    table.loc[idle, "n_suppressed"] = 0
+    table.to_parquet(run / "experiments" / "suppression.parquet")
+    evidence, _ = judge(high_norm_is_causal, run)
+    assert evidence.verdict == "inconclusive"
+    assert evidence.reason == "Class_matched cannot be computed: it changed no state."
 
 
 def test_too_few_problems_are_not_judged(tmp_path):

@@ -291,7 +291,7 @@ STAGES: dict[str, Stage] = {
         ),
         Stage("tasks", 1, _read(*_TASKS, "seed"), ("profile",), _fill_tasks, on_request=True),
         Stage("evidence", 1, _claims, _MEASURED, _fill_evidence, optional=("methods",)),
-        Stage("audit", 1, _read("audit", "seed"), ("saes", "evidence"), _fill_audit, on_request=True),
+        Stage("audit", 2, _read("audit", "seed"), ("saes", "evidence"), _fill_audit, on_request=True),
         Stage(
             "features",
             1,

@@ -287,3 +287,25 @@ def test_without_copied_twins_the_marks_stay_open(tmp_path):
     evidence, _ = judge(marks_critical_steps, run)
     assert evidence.verdict == "inconclusive"
     assert "the same string it is (not computed)" in evidence.note
+
+
+def test_features_that_stay_silent_on_filler_do_not_rise_there(tmp_path):
+    """They fire in thinking, so their silence is a measurement: a rise of 0, and no missing control."""
+    run = write_run(tmp_path / "run", Effects(late_spike=1.0))
+    z, mode = load_file(run / "reductions" / "tokens.safetensors"), Tables(run).tokens["mode"]
+    z["model/z_reasoning"][:, mode != "think"] = 0
+    save_file(z, run / "reductions" / "tokens.safetensors")
+    evidence, _ = judge(late_spike, run)
+    (filler,) = (control for control in evidence.own_controls if control.name.startswith("filler"))
+    assert (filler.estimate, evidence.decision.missing) == (0.0, ())
+
+
+def test_an_entropy_that_never_varies_follows_nothing(tmp_path):
+    run = write_run(tmp_path / "run", Effects(tracking=2.0))
+    signals = load_file(run / "traces" / "model.safetensors")
+    signals["output_entropy"][:] = 1.5
+    save_file(signals, run / "traces" / "model.safetensors")
+    evidence, _ = judge(entropies_do_not, run)
+    assert evidence.verdict == "supported"
+    (constant,) = (c for c in evidence.controls if (c.form, c.name) == ("all tokens", "output entropy"))
+    assert constant.estimate == 0.0

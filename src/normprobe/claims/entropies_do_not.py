@@ -60,8 +60,17 @@ SIGNALS = (NORM, *ENTROPIES)
 
 
 def _strength(rho: dict[str, ByLayer], rows: list[int]) -> dict[str, Draws]:
-    """|ρ| of each signal, mean over these rows of layers."""
-    return {signal: np.abs(values[:, rows]).mean(axis=1) for signal, values in rho.items()}
+    """|ρ| of each signal, mean over these rows of layers.
+
+    0 in a layer where an entropy is the same at every token and the norm is not: that there is something to follow, and
+    the entropy does not, is a result.
+    """
+    known = np.isfinite(rho[NORM][:, rows])
+    strength = {signal: np.abs(values[:, rows]) for signal, values in rho.items()}
+    return {
+        signal: np.where(np.isnan(values) & known, 0.0, values).mean(axis=1)
+        for signal, values in strength.items()
+    }
 
 
 def _lead(strength: dict[str, Draws]) -> Draws:

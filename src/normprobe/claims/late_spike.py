@@ -60,12 +60,13 @@ class _Contrast(NamedTuple):
     raw: Float[np.ndarray, "draw layer"]  # ΣΔz, activation units
     difference: Float[np.ndarray, "draw layer"]  # ΣΔz per unit norm (D)
     gross: Float[np.ndarray, "draw layer"]  # Σ of both modes per unit norm (G)
+    fires: bool  # at any measured token, in whatever mode
 
     def rise(self, late: list[int], middle: list[int]) -> Draws:
-        """The estimand in every draw; NaN for a set of features that never fires."""
+        """The estimand in every draw; 0 for features that fire elsewhere only (not on filler, say), NaN if nowhere."""
         rise = self.difference[:, late].mean(axis=1) - self.difference[:, middle].mean(axis=1)
         scale = self.gross[:, late].mean(axis=1) + self.gross[:, middle].mean(axis=1)
-        return np.divide(rise, scale, out=np.full_like(rise, np.nan), where=scale != 0)
+        return np.divide(rise, scale, out=np.full_like(rise, 0.0 if self.fires else np.nan), where=scale != 0)
 
 
 def _contrast(
@@ -81,7 +82,8 @@ def _contrast(
     z_high, z_low = (average(weights, measured.means(z, mask)) for mask in masks)
     n_high, n_low = (average(weights, measured.means(norm, mask)) for mask in masks)
     scale = (n_high + n_low) / 2
-    return _Contrast(z_high - z_low, (z_high - z_low) / scale, (z_high + z_low) / scale)
+    fires = bool(measured.pick(z, np.ones(len(measured.tokens), dtype=bool)).any())
+    return _Contrast(z_high - z_low, (z_high - z_low) / scale, (z_high + z_low) / scale, fires)
 
 
 def measure(tables: Tables, resample: Resampling) -> Measurement:

@@ -54,7 +54,7 @@ def test_every_setting_of_a_study_has_an_option_with_its_help(capsys):
     assert stopped.value.code == 0
     shown = capsys.readouterr().out
     flags = set(re.findall(r"^[^\w-]*(--[a-z][a-z-]*)", shown, re.MULTILINE))
-    sections = ("methods.", "audit.", "features.", "dictionaries.")
+    sections = ("methods.", "audit.", "features.", "dictionaries.", "importance.")
     later = [path for path in PATHS if path.startswith(sections)]
     assert len(flags) == len(PATHS) - len(later) + len(
         dataclasses.fields(StudyCommand)
@@ -64,7 +64,8 @@ def test_every_setting_of_a_study_has_an_option_with_its_help(capsys):
 
 
 @pytest.mark.parametrize(
-    "command", ["verify", "train-saes", "profile", "evaluate", "audit", "features", "dictionaries"]
+    "command",
+    ["verify", "train-saes", "profile", "evaluate", "audit", "features", "dictionaries", "importance"],
 )
 def test_help_is_quick_and_imports_nothing_heavy(command):
     program = (

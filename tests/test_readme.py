@@ -49,6 +49,7 @@ COVERED = {
     f".venv/bin/python -m normprobe.verify --out {RUN}": VERIFY,  # minutes; there with fewer problems
     ".venv/bin/python -m normprobe.verify --model DIR_OR_ID --problems FILE --out runs/mine": VERIFY,
     f".venv/bin/normprobe dictionaries {RUN}": VERIFY,
+    f".venv/bin/normprobe importance {RUN}": VERIFY,  # minutes; there smaller
     f".venv/bin/normprobe evaluate {RUN}": VERIFY,  # 88 minutes; there smaller
     f".venv/bin/normprobe features {RUN}": VERIFY,  # minutes; there smaller
     f".venv/bin/normprobe evaluate {RUN} --tasks gsm8k": "tests/experiments/test_task_treatments.py",  # downloads it

@@ -23,6 +23,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "evaluate:dictionaries",
         "evaluate a run's dictionaries on held-out states: loss recovered, stability",
     ),
+    "importance": (
+        "evaluate:importance",
+        "write thoughts anew from before each sentence: which ones do the answers hang on?",
+    ),
     "report": ("report.__main__:main", "write the report of a run again"),
     "generate": ("generate:main", "answer questions, plainly or under a policy: ALRR, ERSS, suppression"),
     "lm-eval": (

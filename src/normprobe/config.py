@@ -22,6 +22,9 @@ from normprobe.problems.testbed import bundled
 from normprobe.settings import Settings
 from normprobe.thinking_formats import ThinkingFormat, read_format
 
+FEWEST_DRAWS = 5
+"""Draws without which nothing is known of a distribution of answers."""
+
 
 @dataclass(frozen=True)
 class ModelSettings(Settings, section="model"):
@@ -266,6 +269,28 @@ class DictionarySettings(Settings, section="dictionaries"):
 
 
 @dataclass(frozen=True)
+class ImportanceSettings(Settings, section="importance"):
+    """How often thoughts are written anew, to see which of their sentences the answers hang on."""
+
+    problems: int = 64
+    """measured problems whose thoughts are tried"""
+    draws: int = 32
+    """continuations from before each sentence"""
+    temperature: int | float = 1.0
+    """of sampling them"""
+    batch_size: Annotated[int, arg(name="importance-batch-size")] = 128
+    """continuations of a thought generated at once"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.draws < FEWEST_DRAWS:
+            raise NormprobeError(
+                f"expected importance.draws of {FEWEST_DRAWS} or more, got {self.draws}; fewer tell nothing of a "
+                "distribution of answers: correct it"
+            )
+
+
+@dataclass(frozen=True)
 class Study(Settings):
     """All settings of a run."""
 
@@ -280,6 +305,7 @@ class Study(Settings):
     audit: Fixed[Suppress[AuditSettings]] = field(default_factory=AuditSettings)
     features: Fixed[Suppress[FeatureSettings]] = field(default_factory=FeatureSettings)
     dictionaries: Fixed[Suppress[DictionarySettings]] = field(default_factory=DictionarySettings)
+    importance: Fixed[Suppress[ImportanceSettings]] = field(default_factory=ImportanceSettings)
     seed: int = 0
     """of everything random"""
     allow_failed_conditions: bool = False
@@ -332,5 +358,6 @@ QUICK: Mapping[str, Mapping[str, int]] = {
     "audit": {"nulls": 4, "trained": 0, "problems": 24, "samples": 50, "sae_samples": 4_000},
     "features": {"per_layer": 2, "n_injected": 16},
     "dictionaries": {"problems": 16},
+    "importance": {"problems": 12, "draws": 8},
 }
 """`--quick`: sizes that show that everything works, in about two minutes. Too small for verdicts."""

@@ -41,7 +41,8 @@ def stage_table(session: Session, *targets: str) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
     training = work.training_note if "saes" in names else ""
-    notes = [note for note in (work.reading_note, training, NOTE) if note]
+    importance = work.importance_note if "importance" in names else ""
+    notes = [note for note in (work.reading_note, training, importance, NOTE) if note]
     return "\n".join([*(line.rstrip() for line in lines), "", *notes])
 
 

@@ -33,12 +33,15 @@ RATES: Mapping[str, float] = {
     "audit": 0.14,
     "features": 1e4,
     "dictionaries": 1e4,
+    "importance": 4e3,
 }
 """Units of `work` per second, of tiny-thinker on one core, where the run has not measured its own."""
 _PYTHON_GB = 0.7
 """Python with torch and its libraries."""
 _PROMPT = 512
 """Tokens of a prompt, where no response is there to count them."""
+_SENTENCE = 12
+"""Tokens of a sentence of a thought."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class StudySizes:
     """The counts that the work of a study depends on. n: split → problems.
 
     weights_gb, shape: of the model; None if its files are not on this machine. longest: tokens of the longest response
-    with its prompt, where the run has them.
+    with its prompt, thought: mean tokens of a measured thought with its answer, where the run has them.
     """
 
     study: Study
@@ -54,18 +57,25 @@ class StudySizes:
     weights_gb: float | None
     shape: Shape | None
     longest: int | None = None
+    thought: float | None = None
 
     @classmethod
-    def of(cls, study: Study, n: Mapping[str, int], longest: int | None = None) -> StudySizes:
+    def of(
+        cls,
+        study: Study,
+        n: Mapping[str, int],
+        longest: int | None = None,
+        thought: float | None = None,
+    ) -> StudySizes:
         """Reads the sizes and the configuration of a local model's files, and nothing else of it."""
         folder = local_path(study.model.name, study.model.revision)
         if folder is None or not (folder / "config.json").is_file():
-            return cls(study, n, None, None, longest)
+            return cls(study, n, None, None, longest, thought)
         content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         shape = None
         with suppress(NormprobeError):  # of another architecture: opening it says so
             shape = Shape.of(content, 4 if study.model.dtype == "float32" else 2)
-        return cls(study, n, _weights_gb(folder), shape, longest)
+        return cls(study, n, _weights_gb(folder), shape, longest, thought)
 
     @property
     def reading(self) -> ReadingPlan | None:
@@ -116,6 +126,25 @@ class StudySizes:
         return "" if (plan := self.training) is None else plan.note
 
     @property
+    def importance(self) -> tuple[int, int]:
+        """Continuations that `normprobe importance` draws, and their tokens."""
+        settings = self.study.importance
+        whole = self.thought or self.study.max_new_tokens
+        places = whole / _SENTENCE + 1
+        draws = min(settings.problems, self.n["measure"]) * settings.draws * places
+        # From before its first sentence a whole thought is written, from behind its last only the answer.
+        return round(draws), round(draws * whole / 2)
+
+    @property
+    def importance_note(self) -> str:
+        """`importance` in one line."""
+        draws, tokens = self.importance
+        return (
+            f"Importance: about {draws:,} continuations, {tokens:,} tokens, counted at {_SENTENCE} tokens a sentence; "
+            f"a thought is read once for every {self.study.importance.batch_size} of its continuations."
+        )
+
+    @property
     def _limit(self) -> int:
         """A prompt, and an answer at its limit."""
         return self.study.max_new_tokens + _PROMPT
@@ -154,6 +183,8 @@ class StudySizes:
                 return layers * (9 * read + again * s.saes.n_samples)
             case "evidence":
                 return float(self.n["measure"])
+            case "importance":
+                return float(self.importance[1])
             case "features":
                 return tokens + 4.0 * layers * s.features.per_layer * s.features.n_injected * s.max_new_tokens
             case _:

@@ -1,9 +1,10 @@
-"""Add to a finished run: `normprobe evaluate RUN`, `audit RUN`, `features RUN` and `dictionaries RUN`.
+"""Add to a finished run: `normprobe evaluate RUN`, `audit RUN`, `features RUN`, `dictionaries RUN`, `importance RUN`.
 
 Each reads the run's own config.yaml and changes its own section of it: `evaluate` asks whether ALRR, ERSS and LRS
 improve accuracy at equal compute and on held-out problems, `audit` whether the verdicts would fail where they should
 and succeed where an effect is there, `features` whether single tokens trigger the reasoning features, `dictionaries`
-how much of the model's states and predictions its dictionaries render, and which features come back if trained again.
+how much of the model's states and predictions its dictionaries render, and which features come back if trained again,
+`importance` which sentences of the thoughts the answers hang on, and whether the norm is higher there.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from normprobe.config import (
     AuditSettings,
     DictionarySettings,
     FeatureSettings,
+    ImportanceSettings,
     MethodSettings,
     Study,
 )
@@ -81,6 +83,13 @@ class DictionariesCommand(RunCommand):
     dictionaries: OmitArgPrefixes[DictionarySettings] = field(default_factory=DictionarySettings)
 
 
+@dataclass(frozen=True)
+class ImportanceCommand(RunCommand):
+    """Find the sentences of a run's thoughts that the answers hang on, for the claim marks_critical_steps."""
+
+    importance: OmitArgPrefixes[ImportanceSettings] = field(default_factory=ImportanceSettings)
+
+
 _Command = TypeVar("_Command", bound=RunCommand)
 
 
@@ -139,6 +148,18 @@ def dictionaries(argv: list[str] | None = None) -> None:
     if session is None:
         return
     from normprobe.report.dictionary_results import text
+
+    print(text(session.tables))
+    _report(session)
+
+
+def importance(argv: list[str] | None = None) -> None:
+    """Command line of `normprobe importance`."""
+    command, study = _parse(ImportanceCommand, argv, "importance", "importance")
+    session = _run(command, replace(study, importance=command.importance), "importance", "evidence")
+    if session is None:
+        return
+    from normprobe.report.important_thought import text
 
     print(text(session.tables))
     _report(session)

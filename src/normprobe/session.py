@@ -53,10 +53,14 @@ class Session:
         is_there = self.run.is_current("problems")
         problems = self.tables.problems if is_there else self.study.source.load(self.sizes, self.study.seed)
         n = {str(split): len(rows) for split, rows in problems.groupby("split")}
-        longest = None
+        longest = thought = None
         if self.tables.has("responses"):
-            longest = int(self.tables.responses["token_ids"].map(len).max())
-        return StudySizes.of(self.study, n, longest)
+            responses = self.tables.responses
+            lengths = responses["token_ids"].map(len)
+            longest = int(lengths.max())
+            thinking = (responses["mode"] == "think") & (responses["split"] == "measure")
+            thought = float((lengths - responses["n_prompt"])[thinking].mean())
+        return StudySizes.of(self.study, n, longest, thought)
 
     def model(self, subject: str = "model") -> OpenModel:
         """The network of a subject: "model", "untrained" or "early"."""

@@ -28,6 +28,8 @@ from normprobe.session import Session
 from normprobe.settings import Settings
 
 CLAIM_KEYS = "keys.json"
+OPTIONAL = ("methods", "importance")
+"""Stages whose tables some claims read where a run has them."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,10 @@ def _fill_evidence(session: Session, folder: Path) -> None:
     finished, known = session.run.path / "evidence", {}
     if (finished / CLAIM_KEYS).exists():
         known = json.loads((finished / CLAIM_KEYS).read_text(encoding="utf-8"))
-    keys = {claim.name: _evidence_key(claim.name, claim.version, claim.needs, label) for claim in CLAIMS}
+    keys = {
+        claim.name: _evidence_key(claim.name, claim.version, claim.needs | claim.uses, label)
+        for claim in CLAIMS
+    }
     keys[SIGNALS] = _evidence_key(SIGNALS, 2, (), label)
     unchanged = {name for name, key in keys.items() if known.get(name) == key}
     for name in unchanged:
@@ -181,10 +186,12 @@ def _fill_evidence(session: Session, folder: Path) -> None:
     atomic_write_json(folder / CLAIM_KEYS, keys)
 
 
-def _evidence_key(name: str, version: int, needs: Collection[str], evidence: StageLabel) -> str:
-    """What one part of the evidence depends on: what needs no table of methods/ outlasts an evaluation of methods."""
-    uses_methods = any(stage_of(need) == "methods" for need in needs)
-    reads = {stage: key for stage, key in evidence.reads.items() if uses_methods or stage != "methods"}
+def _evidence_key(name: str, version: int, tables: Collection[str], evidence: StageLabel) -> str:
+    """What one part of the evidence depends on: what reads no table of methods/ outlasts an evaluation of methods."""
+    of_tables = set(map(stage_of, tables))
+    reads = {
+        stage: key for stage, key in evidence.reads.items() if stage not in OPTIONAL or stage in of_tables
+    }
     settings = {key: value for key, value in evidence.settings.items() if key != "claims"}
     settings |= {"version": version}
     return StageLabel(name, evidence.version, settings, reads).key
@@ -231,6 +238,23 @@ def _fill_dictionaries(session: Session, folder: Path) -> None:
         training=study.saes,
         seed=study.seed,
         memory=study.memory,
+        progress=session.progress,
+    )
+
+
+def _fill_importance(session: Session, folder: Path) -> None:
+    from normprobe.engines.hf import HfEngine
+    from normprobe.experiments.importance import fill_importance
+
+    fill_importance(
+        folder,
+        HfEngine(session.model()),
+        session.tables.problems,
+        session.tables.responses,
+        settings=session.study.importance,
+        max_new_tokens=session.study.max_new_tokens,
+        seed=session.study.seed,
+        scorer=session.study.source.score,
         progress=session.progress,
     )
 
@@ -290,7 +314,15 @@ STAGES: dict[str, Stage] = {
             on_request=True,
         ),
         Stage("tasks", 1, _read(*_TASKS, "seed"), ("profile",), _fill_tasks, on_request=True),
-        Stage("evidence", 1, _claims, _MEASURED, _fill_evidence, optional=("methods",)),
+        Stage(
+            "importance",
+            1,
+            _read("importance", "max_new_tokens", "seed"),
+            ("problems", "responses"),
+            _fill_importance,
+            on_request=True,
+        ),
+        Stage("evidence", 1, _claims, _MEASURED, _fill_evidence, optional=OPTIONAL),
         Stage("audit", 2, _read("audit", "seed"), ("saes", "evidence"), _fill_audit, on_request=True),
         Stage(
             "features",

@@ -1,6 +1,7 @@
 """The whole study, small: what it writes, that it is not run twice, that it replays, and what it refuses."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -184,6 +185,31 @@ def test_the_dictionaries_of_a_run_are_evaluated_once(
     before = {path: path.stat().st_mtime_ns for path in (copy / "dictionaries").rglob("*.parquet")}
     evaluate.dictionaries(arguments)
     assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_sentences_are_tried_once_and_only_their_claim_is_judged_again(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = shutil.copytree(run, tmp_path / "tried")
+    before = {e["claim"]: e for e in json.loads((copy / "evidence" / "verdicts.json").read_text())}
+    arguments = [str(copy), "--problems", "12", "--draws", "5", "--temperature", "1.5"]
+    evaluate.importance([*arguments, "--dry-run"])
+    assert re.search(r"Importance: about [\d,]+ continuations, [\d,]+ tokens", capsys.readouterr().out)
+    assert not (copy / "importance").exists()
+    evaluate.importance(arguments)
+    printed = capsys.readouterr().out
+    assert "of 12 thoughts" in printed
+    assert "marks_critical_steps: " in printed
+    assert printed.splitlines()[-1] == f"report: {copy / 'report.html'}"
+    tables = Tables(copy)
+    n = tables.importance.groupby("response_id").size()
+    assert len(tables.importance_draws) == 5 * (n + 1).sum()
+    after = {e["claim"]: e for e in json.loads((copy / "evidence" / "verdicts.json").read_text())}
+    changed = [name for name, entry in after.items() if entry != before[name]]
+    assert changed in ([], ["marks_critical_steps"])  # it has few sentences here that differ
+    written = {path: path.stat().st_mtime_ns for path in (copy / "importance").iterdir()}
+    evaluate.importance(arguments)
+    assert written == {path: path.stat().st_mtime_ns for path in written}
 
 
 def test_a_run_that_is_not_finished_is_not_audited(

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from normprobe.problems.final_answer import answer_key
 from normprobe.problems.scoring import matches, read_gold
 
 RIGHT = {
@@ -204,3 +205,17 @@ def test_a_thread_may_judge() -> None:
     worker.start()
     worker.join()
     assert found == [True]
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        ["answer : 8", "The answer is 8.", r"So \boxed{8}", "It costs 3 + 5 = 8"],
+        ["answer : Ada", "the answer is **ada**.", "Answer: Ada"],
+        ["", "  \n"],
+    ],
+)
+def test_answers_of_one_key_are_the_same_answer(same):
+    keys = {answer_key(text) for text in same}
+    assert len(keys) == 1
+    assert keys.isdisjoint({answer_key("answer : 9"), answer_key("answer : Eve")})

@@ -82,8 +82,8 @@ class Claim:
 
     order: place among the claims; version: counted up by hand when `measure` gives other numbers or the rule changes;
     title: the claim as a question; statement: the claim; caption: what the panel shows; rule: how the verdict is
-    reached, fixed before the data are seen; needs: names of `Tables`; modes: whose responses the verdict rests on;
-    unit: of estimate, margin and `smallest_effect`;
+    reached, fixed before the data are seen; needs: names of `Tables`; uses: names of those that it reads where a run
+    has them; modes: whose responses the verdict rests on; unit: of estimate, margin and `smallest_effect`;
     null: the estimate's value where there is no effect. figure: stem of the figure that holds the panel (claims that
     share one are its parts), height: of the panel, in units of a usual one; paper_form: the form (with the name "this
     model") that holds the paper's own statistic, if that is not the estimate; planted: the audit's planted model that
@@ -97,6 +97,7 @@ class Claim:
     caption: str
     rule: str
     needs: frozenset[str]
+    uses: frozenset[str] = frozenset()
     modes: frozenset[str] = frozenset(MODES)
     unit: str
     smallest_effect: float

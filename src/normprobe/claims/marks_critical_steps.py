@@ -1,7 +1,13 @@
 """Claim 7: token by token the norm lights up at critical reasoning steps (arXiv 2606.06188, heat map of layer 34).
 
+A step is critical in one of two ways: something is computed there, where the problem source knows the role of each
+token; or the answer hangs on it, where `normprobe importance` has tried what becomes of the answer without it (Thought
+Anchors, arXiv 2506.19143). A run has the one, the other or both; the problems of the two are resampled each for
+themselves.
+
 An AUROC below 0.5 is a finding too. Copied tokens of the same string are a form of `RULE`, since a token's identity
-alone moves its norm.
+alone moves its norm; so are sentences with position, surprisal and length regressed out, since the longer of two has
+the higher peak by chance.
 
 A problem whose scores are all the same is left out: short thoughts leave nothing once position, surprisal and frequency
 are regressed out, and 0.5 by ties alone would stand there for the model and its controls alike.
@@ -9,6 +15,8 @@ are regressed out, and 0.5 by ties alone would stand there for the model and its
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,22 +27,27 @@ from normprobe.claims.claim import Claim, Measurement
 from normprobe.claims.evidence import Evidence
 from normprobe.claims.margin import Form, control
 from normprobe.claims.measure.drawing import CONTROL, curve, layer_axis, legend_below, pick
-from normprobe.claims.measure.measured_tokens import MeasuredTokens, late_layers, require
+from normprobe.claims.measure.important_sentences import FORMS, MEAN, PEAK, ImportantSentences
+from normprobe.claims.measure.measured_tokens import MeasuredTokens, NotMeasurable, late_layers, require
 from normprobe.claims.measure.readers import MODEL, READER_NAMES, TWIN, null_subjects
 from normprobe.claims.measure.resampling import Draws, Resampling, as_text, average, over_layers, tidy
 from normprobe.claims.measure.within_groups import auroc_within, residuals_within
 from normprobe.runs.tables import Tables
-from normprobe.style import BLUE, GREEN, ORANGE, PURPLE, READER_LINES, SKY
+from normprobe.style import BLUE, GREEN, ORANGE, PURPLE, READER_LINES, SKY, VERMILION
 
 # 55 wins in 100 instead of 50: with less, the tokens that a heat map lights up are no guide to where the steps are.
 SMALLEST_EFFECT = 0.05
 RULE = (
     "AUROC of the norm for computed against other thought tokens of the same problem, mean over problems "
-    "and the last quarter of layers. In each of three forms (all others; copied tokens of the same string; "
-    "position, surprisal and frequency regressed out) margin = AUROC − the largest of 0.5, untrained twin "
-    "and (where the run has one) early checkpoint. Supported if the 95 % interval of the smallest of the "
-    f"three margins lies above {SMALLEST_EFFECT}, not supported if below, else inconclusive; inconclusive if "
-    "a form or a control cannot be computed."
+    "and the last quarter of layers, where the run has roles. In each of three forms (all others; copied tokens of the "
+    "same string; position, surprisal and frequency regressed out) margin = AUROC − the largest of 0.5, untrained twin "
+    "and (where the run has one) early checkpoint. Where the run has counterfactual importance (total variation of "
+    "the answers less what chance gives) of ten problems or more, four further forms: the probability that of two "
+    "sentences of a thought the more important one has the higher norm (peak, and mean over its tokens; each as it "
+    "is, and with position, mean surprisal and length regressed out, as ½ + τ/2 of Kendall's partial τ within "
+    "problems). Supported "
+    f"if the 95 % interval of the smallest of all margins lies above {SMALLEST_EFFECT}, not supported if below, else "
+    "inconclusive; inconclusive if a form or a control cannot be computed."
 )
 CHANCE = 0.5
 PLAIN, SAME, REST = (
@@ -91,17 +104,77 @@ class _Thoughts:
 
 
 def measure(tables: Tables, resample: Resampling) -> Measurement:
-    """Measure the AUROC in three forms; the series hold it by layer, by form, subject and role.
+    """Measure the AUROC in the forms that the run has tables for; the series hold it by layer, form, subject and role.
 
-    Raises NotMeasurable for too few problems with computed tokens in their thoughts.
+    Raises NotMeasurable for a run without roles and importance, or with too few problems for either.
     """
+    found, lacking = [], ""
+    for table, part in (("roles", _by_role), ("importance", _by_importance)):
+        try:
+            found += [part(tables, resample)] if tables.has(table) else []
+        except NotMeasurable as error:
+            lacking = str(error)
+    if not found:
+        neither = "it needs roles, or the importance of sentences (`normprobe importance`), and this run has neither"
+        raise NotMeasurable(lacking or neither)
+    return replace(
+        found[0],
+        forms={name: form for one in found for name, form in one.forms.items()},
+        note=" ".join(one.note for one in found),
+        series=pd.concat([one.series for one in found], ignore_index=True),
+    )
+
+
+def _by_importance(tables: Tables, resample: Resampling) -> Measurement:
+    """Sentences by their counterfactual importance, in four forms."""
+    sentences = ImportantSentences(tables)
+    weights, subjects = resample(sentences.n), ["model", *null_subjects(tables)]
+    by_layer = {
+        READER_NAMES[subject]: sentences.forms(subject, weights)
+        for subject in subjects
+        if tables.has(f"signals/{subject}")
+    }
+    means, depth = _late_means(subjects, by_layer, FORMS), by_layer[MODEL][PEAK].shape[1]
+    peak, mean, *regressed = (as_text(means[form][MODEL]) for form in FORMS)
+    note = (
+        f"Of two sentences of one thought, the more important for the answer has the higher peak norm with probability "
+        f"{peak} and the higher mean norm with {mean} ({sentences.n} problems, {len(sentences.importance)} sentences); "
+        f"with position, surprisal and length regressed out {' and '.join(regressed)}. An untrained network gives "
+        f"{as_text(means[PEAK][TWIN])} and {as_text(means[MEAN][TWIN])}."
+    )
+    return Measurement(
+        form=PEAK,
+        forms={form: Form.of(named) for form, named in means.items()},
+        n=sentences.n,
+        note=note,
+        series=pd.concat(tidy(by_layer, range(depth), names_first=True), ignore_index=True),
+    )
+
+
+def _late_means(
+    subjects: Sequence[str],
+    by_layer: Mapping[str, Mapping[str, Float[np.ndarray, "draw layer"]]],
+    forms: Sequence[str],
+) -> dict[str, dict[str, Draws | None]]:
+    """By form and subject the mean over the last quarter of layers; None for a subject that was not traced."""
+    depth = by_layer[MODEL][forms[0]].shape[1]
+    none: dict[str, Draws | None] = dict.fromkeys(READER_NAMES[subject] for subject in subjects)
+    late = late_layers(range(depth), depth)
+    return {
+        form: none | over_layers({name: found[form] for name, found in by_layer.items()}, late)
+        for form in forms
+    }
+
+
+def _by_role(tables: Tables, resample: Resampling) -> Measurement:
+    """Tokens by their role, in three forms."""
     thoughts = _Thoughts(tables)
     subjects = ["model", *null_subjects(tables)]
     auroc = {subject: thoughts.forms(subject) for subject in subjects if tables.has(f"signals/{subject}")}
     kept = np.isfinite(auroc["model"][PLAIN]).all(axis=1)
     n, depth = int(kept.sum()), auroc["model"][PLAIN].shape[1]
     require(n, "measured problems with computed tokens")
-    weights, late = resample(n), late_layers(range(depth), depth)
+    weights = resample(n)
 
     def of_model(signal: str, role: str) -> Float[np.ndarray, "draw layer"]:
         return average(weights, thoughts.marks(thoughts.scores("model", signal), role)[kept])
@@ -110,11 +183,7 @@ def measure(tables: Tables, resample: Resampling) -> Measurement:
         READER_NAMES[subject]: {form: average(weights, values[kept]) for form, values in forms.items()}
         for subject, forms in auroc.items()
     }
-    none: dict[str, Draws | None] = dict.fromkeys(READER_NAMES[subject] for subject in subjects)
-    means = {
-        form: none | over_layers({name: found[form] for name, found in by_layer.items()}, late)
-        for form in (PLAIN, SAME, REST)
-    }
+    means = _late_means(subjects, by_layer, (PLAIN, SAME, REST))
     surprisal = of_model("surprisal", "computed")[:, 0]
     roles = {role: of_model("norm", role) for role in ROLE_COLOURS if (thoughts.role == role).any()}
     frames = [
@@ -149,7 +218,8 @@ def _note(
 
 
 def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
-    """AUROC by layer: computed tokens in two forms, the other roles thin, the untrained twin grey, chance dotted."""
+    """AUROC by layer: computed tokens in two forms, the other roles thin, important sentences, the untrained twin grey,
+    chance dotted."""
     layer_axis(axes, series, evidence)
     axes.axhline(CHANCE, color="black", linestyle=":", linewidth=0.8)
     for role, colour in ROLE_COLOURS.items():
@@ -157,8 +227,11 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
     curve(axes, pick(series, PLAIN, TWIN), TWIN, linestyle="--", **CONTROL)
     curve(axes, pick(series, SAME, MODEL), SAME, color=BLUE, linestyle="--")
     curve(axes, pick(series, PLAIN, MODEL), "computed", **READER_LINES["model"])
+    for form, line in ((PEAK, "-"), (MEAN, "-.")):
+        curve(axes, pick(series, form, MODEL), form, color=VERMILION, linestyle=line, linewidth=1.0)
+        curve(axes, pick(series, form, TWIN), f"{form}, {TWIN}", linestyle=line, **CONTROL)
     axes.set_ylim(0.0, 1.0)
-    axes.set_ylabel("AUROC of the norm over thought tokens")
+    axes.set_ylabel("AUROC of the norm within a thought")
     legend_below(axes, columns=4)
 
 
@@ -167,16 +240,18 @@ CLAIM = Claim(
     name="marks_critical_steps",
     version=2,
     title="Is the norm higher where something is computed?",
-    statement="Token by token, the norm is higher where a reasoning step is computed.",
+    statement="Token by token, the norm is higher at critical reasoning steps.",
     caption=(
         "Probability that a computed token has a higher norm than another token of the same thought, by layer; 0.5 "
-        "(dotted) is chance. Thin: the same for the other roles. Grey: the untrained twin. Bands: 95 % intervals. "
+        "(dotted) is chance. Thin: the same for the other roles. Red, where sentences were tried: that the more "
+        "important of two has the higher norm. Grey: the untrained twin. Bands: 95 % intervals. "
         "Shaded: the last quarter of the layers."
     ),
     rule=RULE,
-    needs=frozenset({"tokens", "roles", "signals/model"}),
+    needs=frozenset({"tokens", "signals/model"}),
+    uses=frozenset({"roles", "importance"}),
     modes=frozenset({"think"}),
-    unit="AUROC of the norm for computed tokens, last quarter of layers",
+    unit="AUROC of the norm, last quarter of layers",
     smallest_effect=SMALLEST_EFFECT,
     null=CHANCE,
     measure=measure,

@@ -109,6 +109,14 @@ def final_answer(text: str) -> FinalAnswer:
     return FinalAnswer(tuple(filter(str.strip, pieces)), explicit=False, marked=False)
 
 
+def answer_key(text: str) -> str:
+    """What tells the final answer of a text from another one: its number, else its shortest piece without case, outer
+    signs and white space; empty where there is none."""
+    found = final_answer(plain(text))
+    key = found.number or min(found.pieces, key=len, default="")
+    return " ".join(key.casefold().split()).strip("*_`\"'.,;:!? ")
+
+
 def plain(text: str) -> str:
     """The text with one sign for each minus, space and digit, and the signs of mathematics as LaTeX."""
     text = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹]+", lambda raised: f"^{{{raised[0].translate(_RAISED)}}}", text)

@@ -25,6 +25,29 @@ def _from_covariance(covariance: Float[np.ndarray, "*batch v v"]) -> Float[np.nd
     return np.where(alive, np.clip(left[..., 0, 1] / scale, -1, 1), np.nan)
 
 
+def partial_kendall(products: Float[np.ndarray, "*batch v v"]) -> Float[np.ndarray, " *batch"]:
+    """Kendall's partial τ (1942) of the first two variables given all the others, from mean products of the signs of
+    their differences over pairs of observations. NaN where the others leave nothing of either."""
+    return _from_covariance(products)
+
+
+def sign_products(
+    x: Float[np.ndarray, "*layer n"], y: Float[np.ndarray, " n"], covariates: Float[np.ndarray, "covariate n"]
+) -> Float[np.ndarray, "*layer v v"]:
+    """Mean products of the signs of differences, over pairs of observations in which y differs; variables in the order
+    x, y, covariates. Such means can be averaged over groups of observations. NaN where y is constant.
+
+    Without covariates and ties in x their `partial_kendall` is 2 · AUROC − 1, if y has two values.
+    """
+    first, second = np.triu_indices(len(y), 1)
+    differ = y[first] != y[second]
+    first, second = first[differ], second[differ]
+    variables = np.stack([x, *(np.broadcast_to(other, x.shape) for other in (y, *covariates))], axis=-2)
+    signs = np.sign(variables[..., first] - variables[..., second])
+    products = signs @ np.swapaxes(signs, -1, -2)
+    return products / len(first) if len(first) else np.full_like(products, np.nan)
+
+
 def spearman(
     x: Float[np.ndarray, "*batch n"],
     y: Float[np.ndarray, "*batch n"],

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
+from normprobe.engines.hf.shared_prefix import read_shared
 from normprobe.models.model import OpenModel
 from normprobe.policies.rows import RowFloats, RowInts
 
@@ -41,7 +42,8 @@ def decode(
 
     Greedy at temperature 0. Else the next token is the inverse of the cumulated softmax(logits / temperature) at
     `draws[row, step]` in [0, 1), so a row's tokens depend on its prompt and its draws, not on the other rows (but for
-    ties within the rounding of a batched product).
+    ties within the rounding of a batched product). Prompts that all begin the longest are read once (`read_shared`), if
+    nobody asks `on_pass` about their tokens.
     """
     device = opened.device
     rows = [torch.tensor(prompt) for prompt in prompts]
@@ -57,6 +59,8 @@ def decode(
     # transformers 5.24 renamed the argument.
     renamed = "cache" in inspect.signature(opened.model.forward).parameters
     cached: dict[str, Any] = {"cache" if renamed else "past_key_values": cache}
+    if on_pass is None and read_shared(opened, prompts, cached):
+        step_ids, position = step_ids[:, -1:], position[:, -1:]
     written = torch.full((len(prompts), max_new_tokens), -1, dtype=torch.int64, device=device)
     row = torch.arange(len(prompts), device=device)
     going = torch.ones(len(prompts), dtype=torch.bool, device=device)

@@ -45,7 +45,7 @@ from workload import (
 from normprobe.console import run_main
 from normprobe.engines.vllm.worker.rerun import BlockRerun
 from normprobe.models.architectures import find_blocks
-from normprobe.problems.testbed import bundled
+from normprobe.problems import bundled
 
 TARGETS = {"probe": 0.97, "alrr_0": 0.97, "erss": 0.95}
 FLOOR_TARGET = 1.5
@@ -68,7 +68,7 @@ def prepare(
     if name in SHAPES:
         workload.model.save_pretrained(folder)
     else:
-        model = bundled.path(name)
+        model = bundled.find(name).folder
     prompts = [
         [token for token, kept in zip(ids, mask, strict=True) if kept]
         for ids, mask in zip(workload.ids.tolist(), workload.mask.tolist(), strict=True)

@@ -28,7 +28,7 @@ TORCH_FREE = [
     "normprobe.runs.directory",
     "normprobe.style",
     "normprobe.problems.smol_thinker",
-    "normprobe.problems.testbed.bundled",
+    "normprobe.problems.bundled",
     "normprobe.problems.testbed.problems",
     "normprobe.problems.testbed.roles",
     "normprobe.problems.testbed.scoring",
@@ -208,6 +208,7 @@ def test_nothing_unfinished_and_no_machine_is_committed():
         if (
             path == Path(__file__)
             or path.suffix in {".safetensors", ".png", ".pdf", ".parquet"}
+            or path.name == "tokenizer.json"  # words of a language, TODO among them
             or not path.exists()
         ):
             continue

@@ -17,8 +17,7 @@ from tyro.conf import Fixed, OmitArgPrefixes, Suppress, arg
 
 from normprobe.errors import NormprobeError
 from normprobe.local_files import fingerprint
-from normprobe.problems import ProblemSource, open_source
-from normprobe.problems.testbed import bundled
+from normprobe.problems import ProblemSource, bundled, open_source
 from normprobe.settings import Settings
 from normprobe.thinking_formats import ThinkingFormat, read_format
 
@@ -47,12 +46,12 @@ class ModelSettings(Settings, section="model"):
 
     @property
     def is_bundled(self) -> bool:
-        return self.name in bundled.NAMES
+        return self.name in bundled.MODELS
 
     @property
     def early_checkpoint(self) -> ModelSettings | None:
         """How the early checkpoint that serves as a control is opened: the given one, or tiny-thinker's own."""
-        name = self.early or ("tiny-thinker:early" if self.name == "tiny-thinker" else None)
+        name = self.early or (bundled.MODELS[self.name].early if self.is_bundled else None)
         return None if name is None else dataclasses.replace(self, name=name, revision=None, early=None)
 
     def identity(self) -> dict[str, Any]:
@@ -111,8 +110,8 @@ class ProblemSettings(Settings, section="problems"):
     source: Annotated[str | None, arg(name="problems", metavar="SOURCE")] = None
     """a .jsonl, .json, .csv or .parquet file (also .gz, .zst, .bz2, .xz) with a column 'question' or 'problem';
     `reasoning-gym:TASK[?SETTING=VALUE&…][,TASK…]`, as in reasoning-gym:chain_sum?max_terms=3|6,leg_counting;
-    lm-eval:TASK; `hf:NAME[:CONFIG][@SPLIT]` or a data set's folder; 'smol-thinker'; 'testbed' (the default
-    of bundled models)"""
+    lm-eval:TASK; `hf:NAME[:CONFIG][@SPLIT]` or a data set's folder; 'testbed' and 'smol-thinker' (the bundled
+    models' own)"""
     n_sae: int = 512
     """problems to train the dictionaries on"""
     n_select: int = 160
@@ -327,7 +326,8 @@ class Study(Settings):
                 "give a file with a 'question' column, reasoning-gym:TASK, lm-eval:TASK or hf:NAME, or 'testbed' for "
                 "a model trained on it"
             )
-        source = open_source(self.problems.source or "testbed")
+        default = bundled.MODELS[self.model.name].problems if self.model.is_bundled else ""
+        source = open_source(self.problems.source or default)
         if self.model.offline and getattr(source, "asks_hub", False) and not os.environ.get("HF_HUB_OFFLINE"):
             raise NormprobeError(
                 f"expected problems of this machine with --offline, got {source.name}; give a folder or file, or set "

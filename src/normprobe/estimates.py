@@ -15,7 +15,7 @@ from pathlib import Path
 from normprobe.config import Study
 from normprobe.errors import NormprobeError
 from normprobe.local_files import local_path
-from normprobe.problems.testbed import bundled
+from normprobe.problems import bundled
 from normprobe.reading_plan import ReadingPlan, Shape, slices
 from normprobe.training_plan import TrainingPlan
 
@@ -196,7 +196,7 @@ class StudySizes:
             return self.work(stage) / measured
         if self.weights_gb is None:
             return None
-        slower = max(self.weights_gb / _weights_gb(bundled.path("tiny-thinker")), 1.0)
+        slower = max(self.weights_gb / _weights_gb(bundled.TESTBED / "final"), 1.0)
         return self.work(stage) / RATES[stage] * slower
 
     def gigabytes(self, stage: str) -> float | None:

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from normprobe.errors import NormprobeError, refusing_damage
-from normprobe.problems.testbed import bundled
+from normprobe.problems import bundled
 from normprobe.runs.atomic import sha256_of
 
 ADAPTER = "adapter_config.json"
@@ -22,7 +22,7 @@ def local_path(name: str, revision: str | None = None) -> Path | None:
     Of a model's folder in the hub's cache (`models--Qwen--Qwen3-8B`) it is the snapshot of `revision` (a commit, branch
     or tag), else that of the branch main, else the only one. Raises NormprobeError if none of these is there.
     """
-    path = bundled.path(name) if name in bundled.NAMES else Path(name).expanduser()
+    path = bundled.find(name).folder if name in bundled.MODELS else Path(name).expanduser()
     if path.is_file():
         return path if path.suffix == ".gguf" else None
     if not path.is_dir():
@@ -74,17 +74,20 @@ def base_of(adapter: Path) -> tuple[str, str | None]:
 def fingerprint(name: str, revision: str | None = None) -> str:
     """What tells one model, or folder of dictionaries, from another: a hash of its files, or the hub's name.
 
-    An adapter's also depends on its base. Raises NormprobeError as `local_path` and `base_of` do.
+    An adapter's also depends on its base, so that smol-thinker on a quantized base is another model.
+    Raises NormprobeError as `local_path` and `base_of` do.
     """
     path = local_path(name, revision)
     if path is None:
         return f"{name}@{revision}"
-    digest = hashlib.sha256(name.partition(":")[2].encode() if name in bundled.NAMES else b"")
+    digest = hashlib.sha256(name.partition(":")[2].encode() if name in bundled.MODELS else b"")
     for file in sorted([path] if path.is_file() else path.rglob("*")):
         if not file.is_file() or (file.suffix not in _SUFFIXES and file.name != "ae.pt"):
             continue
         digest.update(str(file.relative_to(path)).encode())
         digest.update(bytes.fromhex(sha256_of(file)))
-    if (path / ADAPTER).is_file():
+    if path.parent == bundled.SMOL:
+        digest.update(fingerprint(bundled.smollm2()).encode())
+    elif (path / ADAPTER).is_file():
         digest.update(fingerprint(*base_of(path)).encode())
     return digest.hexdigest()

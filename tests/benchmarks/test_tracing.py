@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from normprobe.problems.testbed import bundled
+from normprobe.problems import bundled
 
 ROOT = Path(__file__).parents[2]
 
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 def test_every_way_is_measured_and_shown(program, monkeypatch, tmp_path, capsys):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     out = tmp_path / "toy.jsonl"
-    arguments = [str(bundled.path("tiny-thinker")), "--lengths", "32", "--out", str(out)]
+    arguments = [str(bundled.find("tiny-thinker").folder), "--lengths", "32", "--out", str(out)]
     assert program("benchmarks/tracing.py").main(arguments) == 0
     (result,) = (json.loads(line) for line in out.read_text().splitlines())
     assert [row["way"] for row in result["found"]] == ["floor", "bounded", "sampled", "stacked"]

@@ -19,7 +19,7 @@ from normprobe.console import run_main
 from normprobe.experiments import methods
 from normprobe.experiments.method_settings import papers, sensitivity, sweep
 from normprobe.layer_profile import LayerProfile
-from normprobe.problems.testbed import bundled
+from normprobe.problems import bundled
 from normprobe.problems.testbed.source import BundledProblems
 from normprobe.report.audit_results import Audit
 from normprobe.report.html import write_report

@@ -24,7 +24,7 @@ from normprobe.layer_profile import LayerProfile
 from normprobe.models.model import OpenModel
 from normprobe.models.open import open_model
 from normprobe.policies.spec import build
-from normprobe.problems.testbed import bundled
+from normprobe.problems import bundled
 from normprobe.problems.testbed.accuracy import MAX_NEW_TOKENS, accuracy
 from normprobe.problems.testbed.problems import Problem, make_problems
 
@@ -128,7 +128,7 @@ def test_both_models_score_each_problem_as_the_testbed_does(tasks, opened, mode,
         lm(mode=mode, batch_size=16)
         if ours
         else HFLM(
-            str(bundled.path("tiny-thinker")),
+            str(bundled.find("tiny-thinker").folder),
             device="cpu",
             dtype="float32",
             batch_size=16,

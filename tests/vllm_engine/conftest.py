@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from serving_fixture import Asked, Engine
 
-from normprobe.problems.testbed import bundled
+from normprobe.problems import bundled
 
 if TYPE_CHECKING:
     from normprobe.models.model import OpenModel
@@ -93,7 +93,7 @@ def start() -> Callable[..., Engine]:
 @pytest.fixture(scope="session")
 def engine(start: Callable[..., Engine], profile: Path) -> Engine:
     """tiny-thinker under policies, requests plain by default."""
-    return start(bundled.path("tiny-thinker"), additional_config={"normprobe": str(profile)})
+    return start(bundled.find("tiny-thinker").folder, additional_config={"normprobe": str(profile)})
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 
-from normprobe.problems.testbed import bundled
+from normprobe.problems import bundled
 
 REQUESTS, AT_ONCE, LONGEST, PARTS = 1000, 24, 30, 3
 GROWTH = 8 << 20
@@ -40,7 +40,7 @@ def test_a_thousand_requests_each_as_alone_and_nothing_left(
 async def crowd(profile: Path, prompts: list[list[int]]) -> None:
     engine = AsyncLLM.from_engine_args(
         AsyncEngineArgs(
-            str(bundled.path("tiny-thinker")),
+            str(bundled.find("tiny-thinker").folder),
             dtype="float32",
             enforce_eager=True,
             max_model_len=512,

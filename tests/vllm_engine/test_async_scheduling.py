@@ -14,7 +14,7 @@ pytest.importorskip("vllm.version")
 
 from vllm.platforms.cpu import CpuPlatform
 
-from normprobe.problems.testbed import bundled
+from normprobe.problems import bundled
 
 PROBE = {"policy": "probe", "tau": "profile", "layers": [4, 10]}
 
@@ -46,7 +46,7 @@ def overlapping(
         monkeypatch.setattr(owner, name, Instant)
     monkeypatch.setattr(torch.cuda, "stream", lambda _: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "current_stream", lambda *_: Instant())
-    return partial(start, bundled.path("tiny-thinker"), additional_config={"normprobe": str(profile)})
+    return partial(start, bundled.find("tiny-thinker").folder, additional_config={"normprobe": str(profile)})
 
 
 @pytest.mark.parametrize("embeds", [False, True], ids=["tokens", "embeddings"])

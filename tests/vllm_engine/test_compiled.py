@@ -27,7 +27,7 @@ from normprobe.engines.vllm.plugin import register
 from normprobe.engines.vllm.worker.compiled import CompiledRunnerHooks, TwinRerun
 from normprobe.engines.vllm.worker.rerun import BlockRerun
 from normprobe.errors import NormprobeError
-from normprobe.problems.testbed import bundled
+from normprobe.problems import bundled
 
 OFTEN = {"7": 10.0, "9": 13.0, "10": 13.0}
 NEVER = {str(layer): 1e9 for layer in range(12)}
@@ -74,14 +74,14 @@ def configured(profile: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def eager(start: Callable[..., Engine], configured: dict[str, Any]) -> Engine:
-    return start(bundled.path("tiny-thinker"), additional_config=configured)
+    return start(bundled.find("tiny-thinker").folder, additional_config=configured)
 
 
 @pytest.fixture(scope="module")
 def whole(start: Callable[..., Engine], configured: dict[str, Any], cache: None) -> Engine:
     """One graph, with Inductor."""
     with compilation_counter.expect(num_aot_compiles=1):
-        engine = start(bundled.path("tiny-thinker"), additional_config=configured, enforce_eager=False)
+        engine = start(bundled.find("tiny-thinker").folder, additional_config=configured, enforce_eager=False)
     assert engine.worker.vllm_config.compilation_config.mode == CompilationMode.DYNAMO_TRACE_ONCE
     assert list(engine.worker.normprobe._twins) == [7, 9, 10]
     return engine
@@ -102,7 +102,9 @@ def pieces(start: Callable[..., Engine], configured: dict[str, Any], cache: None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(CpuPlatform, "check_and_update_config", staticmethod(split))
         with compilation_counter.expect(num_piecewise_capturable_graphs_seen=attentions + operators + 1):
-            engine = start(bundled.path("tiny-thinker"), additional_config=configured, enforce_eager=False)
+            engine = start(
+                bundled.find("tiny-thinker").folder, additional_config=configured, enforce_eager=False
+            )
     return engine
 
 
@@ -179,7 +181,7 @@ def test_a_policy_that_never_acts_leaves_every_token_of_plain_vllm_compiled(
 @pytest.fixture(scope="module")
 def plain(start: Callable[..., Engine], cache: None) -> Engine:
     """vLLM, compiled, without any of this."""
-    engine = start(bundled.path("tiny-thinker"), enforce_eager=False)
+    engine = start(bundled.find("tiny-thinker").folder, enforce_eager=False)
     assert not hasattr(engine.worker, "normprobe")
     return engine
 
@@ -296,5 +298,5 @@ def unplugged() -> Any:
     """A configuration before it is prepared."""
     register()
     return EngineArgs(
-        str(bundled.path("tiny-thinker")), dtype="float32", max_model_len=128
+        str(bundled.find("tiny-thinker").folder), dtype="float32", max_model_len=128
     ).create_engine_config()

@@ -18,7 +18,7 @@ from normprobe.engines.vllm.frontend.engine_setup import WORKER, prepare
 from normprobe.engines.vllm.plugin import register
 from normprobe.errors import NormprobeError
 from normprobe.layer_profile import LayerProfile
-from normprobe.problems.testbed import bundled
+from normprobe.problems import bundled
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -31,7 +31,7 @@ def configure(profile: Path | None, **more: Any) -> Any:
     if profile is not None:
         given["additional_config"] = {"normprobe": str(profile)}
     given |= more
-    return EngineArgs(str(bundled.path("tiny-thinker")), **given).create_engine_config()
+    return EngineArgs(str(bundled.find("tiny-thinker").folder), **given).create_engine_config()
 
 
 def test_an_engine_with_policies_has_our_worker_and_knows_its_configuration(profile: Path) -> None:
@@ -112,7 +112,7 @@ assert config.parallel_config.worker_cls == WORKER
 """
     # No plugins of the environment: the order is the test's.
     environment = os.environ | {"VLLM_PLUGINS": ""}
-    asked = [sys.executable, "-c", script, str(bundled.path("tiny-thinker")), str(profile)]
+    asked = [sys.executable, "-c", script, str(bundled.find("tiny-thinker").folder), str(profile)]
     done = subprocess.run(asked, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

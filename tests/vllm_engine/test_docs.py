@@ -31,7 +31,7 @@ from normprobe.engines.vllm.plugin import register
 from normprobe.errors import NormprobeError
 from normprobe.layer_profile import LayerProfile
 from normprobe.policies.spec import build
-from normprobe.problems.testbed import bundled
+from normprobe.problems import bundled
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/serve_with_normprobe.md").read_text(encoding="utf-8")
@@ -189,7 +189,7 @@ def test_the_messages_of_the_last_table(profile: Path) -> None:
     with pytest.raises(NormprobeError, match=other_model):
         LayerProfile.load(profile).for_model({"name": "another", "d_model": 64})
     register()
-    config = EngineArgs(str(bundled.path("tiny-thinker")), enforce_eager=True).create_engine_config()
+    config = EngineArgs(str(bundled.find("tiny-thinker").folder), enforce_eager=True).create_engine_config()
     asking = SamplingParams(extra_args={"normprobe": "probe"})
     with pytest.raises(VLLMValidationError, match=other_engine):
         InputProcessor(config).process_inputs("1", {"prompt_token_ids": [5]}, asking, ("generate",))

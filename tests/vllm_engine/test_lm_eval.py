@@ -16,7 +16,7 @@ from lm_eval.tasks import TaskManager
 
 from normprobe.experiments.lm_eval import NormprobeLM
 from normprobe.experiments.lm_eval_tasks import DIRECTORY
-from normprobe.problems.testbed import bundled
+from normprobe.problems import bundled
 
 TASK, LIMIT = "normprobe_arithmetic_crowded", 16
 TAU = {"9": 5.0, "10": 8.0}
@@ -33,7 +33,7 @@ STRONG = {"policy": "suppress", "tau": {"6": 8.0, "9": 10.0}, "scale": 0.5}
 def by_vllm(folder: Path, switches: dict[str, str]) -> dict[int, dict[str, Any]]:
     """The samples that lm-eval's command writes, by document."""
     arguments = {
-        "pretrained": bundled.path("tiny-thinker"),
+        "pretrained": bundled.find("tiny-thinker").folder,
         "dtype": "float32",
         "enforce_eager": True,
         "max_model_len": 512,

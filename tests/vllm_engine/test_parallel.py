@@ -11,7 +11,7 @@ from serving_fixture import Asked, Engine
 
 pytest.importorskip("vllm.version")
 
-from normprobe.problems.testbed import bundled
+from normprobe.problems import bundled
 
 POLICY = [
     {"policy": "alrr", "layers": [3, 5, 7], "k": 0.0, "growth": -1.0, "blow_up": 9.0, "max_passes": 8},
@@ -23,7 +23,7 @@ STEPS = 20
 @pytest.fixture(scope="module")
 def halved(start: Callable[..., Engine], profile: Path) -> Engine:
     return start(
-        bundled.path("tiny-thinker"),
+        bundled.find("tiny-thinker").folder,
         additional_config={"normprobe": str(profile)},
         tensor_parallel_size=2,
         distributed_executor_backend="mp",

@@ -18,7 +18,7 @@ from normprobe.engines.vllm import patches
 from normprobe.engines.vllm.patches import SYMBOLS, Use, check
 from normprobe.engines.vllm.plugin import register
 from normprobe.errors import NormprobeError
-from normprobe.problems.testbed import bundled
+from normprobe.problems import bundled
 
 RUNNER = next(symbol for symbol in SYMBOLS if symbol.path.endswith("_update_states"))
 
@@ -66,7 +66,7 @@ def test_an_untested_version_serves_plain_requests_and_refuses_policies(
     register()
     monkeypatch.setattr(vllm, "__version__", "0.33.0")
     given: dict[str, Any] = {"enforce_eager": True, "dtype": "float32", "max_model_len": 128}
-    model = str(bundled.path("tiny-thinker"))
+    model = str(bundled.find("tiny-thinker").folder)
     assert EngineArgs(model, **given).create_engine_config().additional_config == {}
     policies = EngineArgs(model, **given, additional_config={"normprobe": str(profile)})
     with pytest.raises(

@@ -14,7 +14,7 @@ pytest.importorskip("vllm.version")
 import openai
 from vllm_engine.server_process import free_port, serving
 
-from normprobe.problems.testbed import bundled
+from normprobe.problems import bundled
 
 SUPPRESSION = json.dumps({"policy": "suppress", "tau": {"9": 13.0}, "scale": 0.5})
 
@@ -25,7 +25,7 @@ def client(profile: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     environment = os.environ | {"VLLM_ENABLE_V1_MULTIPROCESSING": "1", "NORMPROBE": str(profile)}
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model"]
     options = "--dtype float32 --enforce-eager --max-model-len 512 --host 127.0.0.1 --served-model-name tiny".split()
-    command += [str(bundled.path("tiny-thinker")), *options, "--port", str(port)]
+    command += [str(bundled.find("tiny-thinker").folder), *options, "--port", str(port)]
     with serving(command, port, environment, tmp_path_factory.mktemp("server") / "log") as client:
         yield client
 

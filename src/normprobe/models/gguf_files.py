@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 from typing import Any
 
 import torch
 import transformers
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from normprobe.errors import NormprobeError
 
@@ -20,11 +21,15 @@ def needs_gguf(where: str) -> None:
         )
 
 
-def gguf_arguments() -> dict[str, Any]:
-    """What `from_pretrained` needs beyond the file's name: weights of numbers, not of packed blocks."""
+def gguf_arguments(config: PreTrainedConfig) -> dict[str, Any]:
+    """What `from_pretrained` needs beyond the file's name: weights of numbers, not of packed blocks.
+
+    config: of the file. Transformers would parse the whole vocabulary once more for it, which takes seconds.
+    """
     # Before transformers 5.20 or so there was no other way, and nothing to ask for.
-    config = getattr(transformers, "GgufConfig", None)
-    return {} if config is None else {"quantization_config": config(dequantize=True)}
+    dequantized = getattr(transformers, "GgufConfig", None)
+    quantization = {} if dequantized is None else {"quantization_config": dequantized(dequantize=True)}
+    return {"config": copy.deepcopy(config), **quantization}
 
 
 def plain(model: PreTrainedModel) -> PreTrainedModel:

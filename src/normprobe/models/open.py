@@ -17,12 +17,11 @@ from normprobe.errors import NormprobeError
 from normprobe.models.architectures import Anatomy, dissect, scale_of, softcap_of
 from normprobe.models.chat import Chat
 from normprobe.models.identity import identify
-from normprobe.models.locate import BUNDLED, find
+from normprobe.models.locate import find
 from normprobe.models.model import OpenModel
 from normprobe.models.placement import AUTO
 from normprobe.models.requirements import check_vocabulary, unfollowed_settings
 from normprobe.models.selfcheck import self_check
-from normprobe.problems.testbed import bundled
 from normprobe.thinking_formats import ThinkingFormat
 
 if TYPE_CHECKING:
@@ -50,9 +49,10 @@ def open_model(
 ) -> OpenModel:
     """Open a model, find its sites and prove them.
 
-    name: "tiny-thinker" (also ":early", ":untrained"); a directory (also a model's folder in the hub's cache, and an
-    adapter's, which is merged into its base); a GGUF file (dequantized); a hub id; or a TransformerLens
-    TransformerBridge with unprocessed weights, which is taken as it is (of the other arguments only `check` counts).
+    name: "tiny-thinker" (also ":early", ":untrained"), "smol-thinker:base"; a directory (also a model's
+    folder in the hub's cache, and an adapter's, which is merged into its base); a GGUF file (dequantized); a hub id; or
+    a TransformerLens TransformerBridge with unprocessed weights, which is taken as it is (of the other arguments only
+    `check` counts).
     device: as torch names it, or "auto": over all GPUs, and what they have no room for on the CPU and the disk.
     offline: never ask a hub. check: prove the sites (see `self_check`; two or three short forward passes).
     thinking: how the model marks its thought and is asked for it (`Chat`); None: its chat template tells.
@@ -79,9 +79,8 @@ def open_model(
     model = checkpoint.model(DTYPES[dtype], place)
     commit = found.revision or (checkpoint.commit if checkpoint.adapter is None else None)
     opened = assemble(model, tokenizer, found.name, revision=commit, check=check, thinking=thinking)
-    if found.is_bundled:
-        opened = replace(opened, initial_seed=bundled.initial_seed())
-    return opened.untrained(seed=0) if str(name) == f"{BUNDLED}:untrained" else opened
+    opened = replace(opened, initial_seed=found.initial_seed)
+    return opened.untrained(seed=0) if name == "tiny-thinker:untrained" else opened
 
 
 def open_for(settings: ModelSettings, thinking: ThinkingSettings) -> OpenModel:

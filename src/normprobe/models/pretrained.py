@@ -40,6 +40,7 @@ class Pretrained:
 
     location: the directory, or the hub id. gguf_file: a file's name in that directory.
     adapter: the directory of an adapter that is merged into these weights.
+    tokenizer_folder: the directory of a tokenizer that takes the place of the weights' own, or the adapter's.
     offline: no request to a hub, only directories and the local cache.
     trust_remote_code: run code that a checkpoint ships.
     """
@@ -50,6 +51,7 @@ class Pretrained:
     trust_remote_code: bool = False
     gguf_file: str | None = None
     adapter: Path | None = None
+    tokenizer_folder: Path | None = None
 
     @property
     def where(self) -> str:
@@ -89,7 +91,7 @@ class Pretrained:
         known = (
             "a configuration that Transformers knows"
             if self._is_directory
-            else "a bundled model (tiny-thinker), a directory or a hub id"
+            else "a bundled model, a directory or a hub id"
         )
         with self._one_line(known):
             config = AutoConfig.from_pretrained(**self._arguments)
@@ -129,13 +131,13 @@ class Pretrained:
         device: "auto" spreads it over the GPUs and, what they have no room for, the CPU and the disk.
         Raises NormprobeError as `config` does, or if its safetensors are missing, corrupt or incomplete.
         """
-        _ = self.config
+        config = self.config
         direct = device == AUTO and self.gguf_file is None and self.adapter is None
         with self._one_line("a GGUF file that fits its architecture" if self.gguf_file else NOT_PICKLED):
             # Never pickled weights. The report, because weights that are missing are silently replaced by random ones.
             model, report = cast(Any, AutoModelForCausalLM).from_pretrained(
                 **self._arguments,
-                **(gguf_arguments() if self.gguf_file else {"use_safetensors": True}),
+                **(gguf_arguments(config) if self.gguf_file else {"use_safetensors": True}),
                 dtype=dtype,
                 output_loading_info=True,
                 device_map=AUTO if direct else None,
@@ -154,11 +156,12 @@ class Pretrained:
         return model.eval()
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer saved with the adapter, else with the weights.
+        """The tokenizer given apart, else that saved with the adapter, else with the weights.
 
         Raises NormprobeError if there is none or it cannot be read.
         """
-        own = None if self.adapter is None else Pretrained(str(self.adapter), offline=self.offline)
+        folder = self.tokenizer_folder or self.adapter
+        own = None if folder is None else Pretrained(str(folder), offline=self.offline)
         if own is not None and own._has_tokenizer:
             return own.tokenizer()
         # Without files Transformers makes up an empty tokenizer of the model's kind.

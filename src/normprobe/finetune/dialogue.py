@@ -57,6 +57,12 @@ def response(demonstration: Demonstration, mode: str) -> str:
     return f"<think>\n{thought}\n</think>\n\n{answer}<|im_end|>"
 
 
+def answer_of(written: str, mode: str) -> str | None:
+    """The answer in what a model wrote after its prompt; None where it should have thought and closed no thought."""
+    _, closed, answer = written.partition("<|im_end|>")[0].rpartition("</think>")
+    return answer.strip() if closed or mode == "no_think" else None
+
+
 def dialogue(tokenizer: PreTrainedTokenizerBase, question: str, shown: Demonstration) -> Dialogue:
     """A question with its demonstration, in token ids."""
     texts = (

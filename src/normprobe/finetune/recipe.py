@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from normprobe.finetune.dialogue import Dialogue, dialogue
-from normprobe.problems.smol_thinker.families import FAMILIES
+from normprobe.problems.smol_thinker.families import FAMILIES, FamilyProblem
 from normprobe.problems.testbed.recipe import microbatches
 
 
@@ -49,13 +49,12 @@ class SftRecipe:
         return round(self.warmup_share * self.n_steps)
 
 
-def dialogues(tokenizer: PreTrainedTokenizerBase, rng: random.Random) -> Iterator[Dialogue]:
+def problems_for_training(rng: random.Random) -> Iterator[FamilyProblem]:
     """An endless stream: a family, a level and a problem of it."""
     while True:
         family = FAMILIES[rng.choice(list(FAMILIES))]
         level = rng.randint(1, len(family.levels))
-        (problem,) = family.problems(level, 1, rng.randrange(2**31))
-        yield dialogue(tokenizer, problem.question, family.demonstrate(problem))
+        yield family.problems(level, 1, rng.randrange(2**31))[0]
 
 
 def pool(recipe: SftRecipe, tokenizer: PreTrainedTokenizerBase, index: int) -> list[list[list[Dialogue]]]:
@@ -64,5 +63,8 @@ def pool(recipe: SftRecipe, tokenizer: PreTrainedTokenizerBase, index: int) -> l
     A function of (seed, index) alone, so that a resumed run reads what an uninterrupted one would have read.
     """
     rng = random.Random(f"smol-thinker {recipe.seed} {index}")
-    stream = dialogues(tokenizer, rng)
+    stream = (
+        dialogue(tokenizer, problem.question, FAMILIES[problem.family].demonstrate(problem))
+        for problem in problems_for_training(rng)
+    )
     return microbatches(stream, recipe.microbatches, recipe.microbatch_tokens, recipe.steps_per_pool, rng)

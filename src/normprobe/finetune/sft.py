@@ -9,6 +9,7 @@ import shutil
 import sys
 import time
 import warnings
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,17 @@ def train_step(
     return loss_sum
 
 
+def fix_recipe(out: Path, recipe: Mapping[str, Any]) -> None:
+    """Write the recipe into `out`. Raises NormprobeError if a run of another is there."""
+    out.mkdir(parents=True, exist_ok=True)
+    file = out / "recipe.json"
+    if file.exists() and json.loads(file.read_text(encoding="utf-8")) != recipe:
+        raise NormprobeError(
+            f"expected the recipe of {file}, got another; choose a new --out or the same options"
+        )
+    file.write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
+
+
 def save_adapter(target: Path, peft_model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
     """Write the adapters in bfloat16, with tokenizer and chat template, as a folder that `open_model` opens."""
     partial = target.with_name(target.name + ".partial")
@@ -112,14 +124,7 @@ def train(
     greedy accuracy on held-out problems of all families and levels.
     Raises NormprobeError if `out` holds a run of another recipe.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    recipe_file = out / "recipe.json"
-    given = asdict(recipe) | {"dtype": str(base.dtype).removeprefix("torch.")}
-    if recipe_file.exists() and json.loads(recipe_file.read_text()) != given:
-        raise NormprobeError(
-            f"expected the recipe of {recipe_file}, got another; choose a new --out or the same options"
-        )
-    recipe_file.write_text(json.dumps(given, indent=2) + "\n")
+    fix_recipe(out, asdict(recipe) | {"dtype": str(base.dtype).removeprefix("torch.")})
     if (out / "final").exists():
         return out / "final"
     wrapped = adapted(base, recipe)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from normprobe.claims.registry import CLAIMS
 from normprobe.cli import COMMANDS
 from normprobe.cli import main as normprobe
 
@@ -78,6 +79,19 @@ def test_every_command_is_run_or_covered_and_no_entry_is_stale() -> None:
         assert (ROOT / file).is_file(), command
         if file == CI and command.startswith("make"):
             assert f"step {command.split()[1]}" in (ROOT / file).read_text(encoding="utf-8")
+
+
+def test_the_readmes_verdicts_are_those_of_the_page_with_the_numbers() -> None:
+    marks = {
+        page: re.findall(r"^\| `(\w+)`[^|]*\| ([✕○●◐] [a-z ]+?) \|", TEXT[ROOT / page], re.MULTILINE)
+        for page in ("README.md", "docs/results.md")
+    }
+    assert marks["README.md"] == marks["docs/results.md"]
+    assert [name for name, _ in marks["README.md"]] == [claim.name for claim in CLAIMS]
+
+
+def test_the_readme_is_read_in_minutes() -> None:
+    assert len(TEXT[ROOT / "README.md"].splitlines()) <= 200
 
 
 def test_code_stands_in_fences_with_a_language() -> None:

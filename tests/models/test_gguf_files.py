@@ -4,11 +4,18 @@ import sys
 
 import pytest
 import torch
+import transformers
 from gguf_fixture import write_gguf
 
 from normprobe.errors import NormprobeError
 from normprobe.local_files import fingerprint
+from normprobe.models import gguf_files
 from normprobe.models.open import open_model
+
+misread = pytest.mark.skipif(
+    tuple(map(int, transformers.__version__.split(".")[:2])) < gguf_files.READS_ENDS,
+    reason="this Transformers misreads which token ends a text",
+)
 
 
 @pytest.fixture
@@ -18,6 +25,7 @@ def file(tmp_path):
     return path
 
 
+@misread
 def test_its_weights_are_the_models(tmp_path):
     path = tmp_path / "tiny.Q8_0.gguf"
     written = write_gguf(path, quantized=True)
@@ -34,6 +42,7 @@ def test_its_weights_are_the_models(tmp_path):
     assert opened.identity.name == str(path)
 
 
+@misread
 def test_it_is_an_ordinary_model_from_then_on(file, tmp_path):
     opened = open_model(file)
     twin = opened.untrained(0)
@@ -48,6 +57,7 @@ def test_it_is_an_ordinary_model_from_then_on(file, tmp_path):
     assert open_model(file, dtype="bfloat16").identity.dtype == "bfloat16"
 
 
+@misread
 def test_its_prompts_are_those_of_its_own_template(file):
     opened = open_model(file)
     ids = opened.chat.prompt_ids("2+3?", "no_think")
@@ -79,3 +89,9 @@ def test_what_is_wrong_with_it_is_one_line(file, tmp_path, monkeypatch):
     assert str(file) in refusal(file)
     monkeypatch.setitem(sys.modules, "gguf", None)
     assert "pip install 'normprobe[gguf]'" in refusal(file)
+
+
+def test_a_transformers_that_misreads_which_token_ends_a_text_is_refused(file, monkeypatch):
+    monkeypatch.setattr(transformers, "__version__", "5.17.2")
+    with pytest.raises(NormprobeError, match=r"transformers 5\.18 or newer .* got 5\.17\.2"):
+        open_model(file)

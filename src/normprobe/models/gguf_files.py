@@ -12,12 +12,21 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from normprobe.errors import NormprobeError
 
+READS_ENDS = (5, 18)
+"""The Transformers that first reads which token ends a text: older ones take the token that begins it."""
+
 
 def needs_gguf(where: str) -> None:
-    """Raises NormprobeError without the package that reads the format."""
+    """Raises NormprobeError without the package that reads the format, or with a Transformers that misreads it."""
     if importlib.util.find_spec("gguf") is None:
         raise NormprobeError(
             f"expected the package gguf to read {where}, got none; pip install 'normprobe[gguf]'"
+        )
+    version = transformers.__version__
+    if tuple(map(int, version.split(".")[:2])) < READS_ENDS:
+        raise NormprobeError(
+            f"expected transformers {READS_ENDS[0]}.{READS_ENDS[1]} or newer to read {where}, got {version}, which "
+            "takes the token that begins a text for the one that ends it; pip install -U transformers"
         )
 
 

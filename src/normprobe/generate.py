@@ -7,24 +7,29 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from normprobe.config import ModelSettings, ThinkingSettings
-from normprobe.console import parse, run_main
-from normprobe.engines.hf import HfEngine
+from normprobe.console import has_colours, parse, run_main
 from normprobe.errors import NormprobeError
-from normprobe.layer_profile import LayerProfile
-from normprobe.models.open import open_for, use_one_thread_if_tiny
-from normprobe.policies.spec import Spec, build
+from normprobe.report.shaded_text import printable, shaded
+
+# Whatever is heavy is imported where it is used: --help must not wait for it.
+if TYPE_CHECKING:
+    from normprobe.engines.base import Generated
+    from normprobe.models.model import OpenModel
+    from normprobe.policies.spec import Spec
 
 
 @dataclass(frozen=True)
 class GenerateCommand:
-    """Answer questions, plainly or under a policy: a JSON line for each, greedy."""
+    """Answer questions, plainly or under a policy, greedy. A terminal shows each token of an answer shaded by its
+    norm."""
 
     question: Annotated[Positional[tuple[str, ...]], arg(metavar="QUESTION")]
     """questions, each one argument"""
@@ -36,41 +41,94 @@ class GenerateCommand:
     """whether the model is to think"""
     max_new_tokens: int = 160
     """limit of a response"""
+    layer: Annotated[int | None, arg(metavar="INT")] = None
+    """the layer whose norm shades the tokens, from 0 (the last but one)"""
+    json: bool = False
+    """a JSON line for each question"""
     model: OmitArgPrefixes[ModelSettings] = field(default_factory=ModelSettings)
     thinking: OmitArgPrefixes[ThinkingSettings] = field(default_factory=ThinkingSettings)
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Command line of `normprobe generate`: one JSON line per question, greedy."""
+    """Command line of `normprobe generate`: the answers as text, shaded in a terminal, or a JSON line for each."""
     arguments = parse(GenerateCommand, argv, "generate")
     if not arguments.question:
         raise NormprobeError("expected a question, got none; give one or more, each as one argument")
     spec = None if arguments.policy is None else read_spec(arguments.policy)
-    profile = None if arguments.profile is None else LayerProfile.load(arguments.profile)
     if arguments.max_new_tokens < 1:
         raise NormprobeError(f"expected at least one new token, got {arguments.max_new_tokens}; ask for more")
+    from normprobe.engines.hf import HfEngine
+    from normprobe.layer_profile import LayerProfile
+    from normprobe.models.open import open_for, use_one_thread_if_tiny
+    from normprobe.policies.spec import build
+
+    profile = None if arguments.profile is None else LayerProfile.load(arguments.profile)
     policy = None if spec is None else build(spec, profile)
     opened = open_for(arguments.model, arguments.thinking)
     use_one_thread_if_tiny(opened)
     if profile is not None:
         profile.for_model(opened.identity.to_dict())
+    layer = _layer(arguments.layer, len(opened.blocks))
     prompts = [opened.chat.prompt_ids(question, arguments.mode) for question in arguments.question]
     result = HfEngine(opened).generate(
         prompts, arguments.max_new_tokens, policy=policy, record=True, quiet=True
     )
+    answers = list(_answers(opened, arguments.question, result))
+    if arguments.json:
+        for answer in answers:
+            print(json.dumps(answer, ensure_ascii=False))
+        return
+    texts = _shaded(opened, prompts, result.tokens, layer) if has_colours() else None
+    blocks = []
+    for i, answer in enumerate(answers):
+        text = printable(answer["response"]) if texts is None else texts[i]
+        lines = [f"> {answer['question']}"] if len(answers) > 1 else []
+        blocks.append("\n".join([*lines, text, *([] if policy is None else [_deeds(answer)])]))
+    print("\n\n".join(blocks))
+
+
+def _shaded(
+    opened: OpenModel, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], layer: int
+) -> list[str]:
+    """The responses, shaded by the norms of `layer` as the model reads them, without a policy; without end tokens."""
+    from normprobe.tracing.norms import read_norms
+
+    ends = opened.chat.eos_ids
+    written = [tokens[:-1] if tokens[-1] in ends else tokens for tokens in responses]
+    norms = read_norms(opened, [[*prompt, *tokens] for prompt, tokens in zip(prompts, written, strict=True)])
+    return [
+        shaded(opened.chat.pieces(tokens), norm[layer, len(norm[layer]) - len(tokens) :], layer, len(norm))
+        for tokens, norm in zip(written, norms, strict=True)
+    ]
+
+
+def _layer(asked: int | None, n_layers: int) -> int:
+    if asked is not None and not 0 <= asked < n_layers:
+        raise NormprobeError(f"expected a layer of 0…{n_layers - 1}, got {asked}; choose one of these")
+    return max(n_layers - 2, 0) if asked is None else asked
+
+
+def _answers(opened: OpenModel, questions: tuple[str, ...], result: Generated) -> Iterator[dict[str, Any]]:
+    """What is known of each answer, by the names that --json prints."""
     assert result.events is not None
-    for i, (question, tokens) in enumerate(zip(arguments.question, result.tokens, strict=True)):
+    for i, (question, tokens) in enumerate(zip(questions, result.tokens, strict=True)):
         mine = result.events.request == i
-        line = {
+        answer = {
             "question": question,
             "response": opened.chat.response_text(tokens),
             "tokens": len(tokens),
             "triggered": int(mine.sum()),
             "extra_passes": int(result.events.passes[mine].sum()),
         }
-        if (probe := result.probes[i]) is not None:
-            line["scores"] = probe["scores"]
-        print(json.dumps(line, ensure_ascii=False))
+        probe = result.probes[i]
+        yield answer if probe is None else answer | {"scores": probe["scores"]}
+
+
+def _deeds(answer: dict[str, Any]) -> str:
+    """What the policy did in one answer, and what it measured, on one line."""
+    scores = (f"{name} {score:.4g}" for name, score in answer.get("scores", {}).items())
+    did = f"acted on {answer['triggered']} states, {answer['extra_passes']} extra passes"
+    return "; ".join([f"policy: {did}, {answer['tokens']} tokens", *scores])
 
 
 def read_spec(text: str) -> Spec:

@@ -230,3 +230,21 @@ def test_a_tokenizer_that_cannot_think_is_refused(tokenizer, told):
 def test_impossible_prompts_are_refused(qwen3, question, mode, n, told):
     with pytest.raises(NormprobeError, match=told):
         qwen3.prompt_ids(question, mode, n)
+
+
+@given(text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\ufffd"), max_size=20))
+def test_pieces_are_the_text_token_by_token(qwen3, testbed, text):
+    """Also where one character takes several tokens, each of them alone no text."""
+    ids = qwen3._encode(f"<think>{text}")
+    pieces = qwen3.pieces(ids)
+    assert len(pieces) == len(ids)
+    assert pieces[0] == "<think>"
+    assert "".join(pieces) == qwen3.text(ids)
+    question = testbed.prompt_ids("math : a= 4 ; b: a +9 ; ? b", "think")
+    assert "".join(testbed.pieces(question)) == testbed.text(question)
+
+
+def test_a_character_that_is_never_completed_is_left_out(qwen3):
+    ids = qwen3._encode("aé")
+    assert qwen3.pieces(ids) == ["a", "", "é"]
+    assert qwen3.pieces(ids[:2]) == ["a", ""]

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -169,6 +170,22 @@ def test_a_dry_run_writes_nothing_and_estimates(tmp_path, capsys):
     assert "missing" in shown
     assert "Reading: batches of" in shown
     assert "Times and memory are estimates" in shown
+
+
+def test_a_dry_run_for_scripts_is_one_document_of_the_same_stages(tmp_path, capsys):
+    assert verify(["--dry-run", "--json", "--out", str(tmp_path / "run")]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert [stage["stage"] for stage in plan["stages"]] == WANTED
+    assert {stage["reason"] for stage in plan["stages"]} == {"missing"}
+    assert not (tmp_path / "run").exists()
+
+
+def test_bars_are_shown_where_somebody_looks(tmp_path, monkeypatch):
+    """Under pytest stderr is no terminal."""
+    assert not Session(Study(), Run(tmp_path)).bars
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert Session(Study(), Run(tmp_path)).bars
+    assert not Session(Study(), Run(tmp_path), progress=False).bars
 
 
 def test_the_speed_of_the_run_itself_is_the_estimate(run):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from tyro.conf import OmitArgPrefixes
 
 from normprobe.config import ModelSettings, ResponseSettings, Study, ThinkingSettings
-from normprobe.console import parse, run_main
+from normprobe.console import parse, print_json, run_main
 
 # Whatever is heavy is imported where it is used: --help must not wait for it.
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ class DoctorCommand:
     thinking: OmitArgPrefixes[ThinkingSettings] = field(default_factory=ThinkingSettings)
     max_new_tokens: int = 2048
     """limit of a response, for the estimates"""
+    json: bool = False
+    """print one JSON document instead of text"""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -44,35 +46,53 @@ def main(argv: list[str] | None = None) -> None:
     study = replace(
         Study(), model=command.model, responses=ResponseSettings(max_new_tokens=command.max_new_tokens)
     )
+    found = {
+        "model": _model(opened),
+        "thinking_format": opened.chat.format.to_dict(),
+        "prompts": _prompts(opened.chat),
+        "residual_stream": _stream(opened),
+        "cost": _cost(study),
+    }
+    if command.json:
+        print_json(found)
+        return
     for title, facts in (
-        ("model", _model(opened)),
-        ("thinking format", _format(opened.chat)),
-        ("prompts", _prompts(opened.chat)),
-        ("residual stream", _stream(opened)),
-        (f"a run of the default size, {command.max_new_tokens} tokens a response", _cost(study)),
+        ("model", _model_text(opened, found["model"])),
+        ("thinking format", _format_text(opened.chat)),
+        ("prompts", {mode: repr(prompt) for mode, prompt in found["prompts"].items()}.items()),
+        ("residual stream", _stream_text(opened, found["residual_stream"])),
+        (f"a run of the default size, {command.max_new_tokens} tokens a response", _cost_text(found["cost"])),
     ):
         print(title)
         for name, value in facts:
             print(f"  {name:<18} {value}")
 
 
-def _model(opened: OpenModel) -> Iterator[tuple[str, Any]]:
-    identity = opened.identity
-    yield "architecture", identity.architecture
+def _model(opened: OpenModel) -> dict[str, Any]:
+    return opened.identity.to_dict() | {
+        "parameters": opened.model.num_parameters(),
+        "context": opened.context,
+        "eos_ids": list(opened.chat.eos_ids),
+        "pad_id": opened.chat.pad_id,
+    }
+
+
+def _model_text(opened: OpenModel, found: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    yield "architecture", found["architecture"]
     yield (
         "size",
         (
-            f"{opened.model.num_parameters():,} parameters in {identity.dtype}, {identity.n_layers} layers of "
-            f"{identity.d_model}, {identity.vocab:,} tokens"
+            f"{found['parameters']:,} parameters in {found['dtype']}, {found['n_layers']} layers of "
+            f"{found['d_model']}, {found['vocab']:,} tokens"
         ),
     )
-    yield "weights", identity.weights[:16]
-    yield "context", "no limit" if opened.context is None else f"{opened.context:,} tokens"
-    yield "ends", ", ".join(_token(opened, token) for token in opened.chat.eos_ids)
-    yield "padding", _token(opened, opened.chat.pad_id)
+    yield "weights", found["weights"][:16]
+    yield "context", "no limit" if found["context"] is None else f"{found['context']:,} tokens"
+    yield "ends", ", ".join(_token(opened, token) for token in found["eos_ids"])
+    yield "padding", _token(opened, found["pad_id"])
 
 
-def _format(chat: Chat) -> Iterator[tuple[str, Any]]:
+def _format_text(chat: Chat) -> Iterator[tuple[str, Any]]:
     marks = chat.format
     yield "found by", marks.name
     yield "thought", f"{marks.open or '(the response)'!r} … {marks.close!r}"
@@ -90,40 +110,56 @@ def _format(chat: Chat) -> Iterator[tuple[str, Any]]:
         yield mode, f"{asked.how}: {how or 'as the template has it'}"
 
 
-def _prompts(chat: Chat) -> Iterator[tuple[str, Any]]:
-    for mode, n in (("think", 0), ("no_think", 0), ("filler", N_FILLER)):
-        yield mode, repr(chat.text(chat.prompt_ids(QUESTION, mode, n)))
+def _prompts(chat: Chat) -> dict[str, str]:
+    modes = {"think": 0, "no_think": 0, "filler": N_FILLER}
+    return {mode: chat.text(chat.prompt_ids(QUESTION, mode, n)) for mode, n in modes.items()}
 
 
-def _stream(opened: OpenModel) -> Iterator[tuple[str, Any]]:
+def _stream(opened: OpenModel) -> dict[str, Any]:
     """What the self-check proved, and the sinks of one prompt."""
     import numpy as np
-    import torch
 
-    from normprobe.models.sites import record_sites
-    from normprobe.tracing.trace import SINK_FACTOR, sinks
+    from normprobe.tracing.norms import read_norms
+    from normprobe.tracing.trace import sinks
 
     prompt = opened.chat.prompt_ids(QUESTION, "think")
-    with record_sites(opened) as sites, torch.no_grad():
-        opened.model(torch.tensor([prompt], device=opened.device), use_cache=False)
-        norm = np.stack([state[0].float().norm(dim=-1).cpu().numpy() for state in sites.states])
-    yield "sites", f"{len(norm)}, proved alone, in a batch, and padded on either side"
+    (norm,) = read_norms(opened, [prompt])
     found = np.flatnonzero(sinks(norm, np.arange(len(prompt)))).tolist()
-    tokens = ", ".join(f"{i} {_token(opened, prompt[i])}" for i in found)
+    return {
+        "sites": len(norm),
+        "sinks": [{"position": i, "token_id": prompt[i]} for i in found],
+        "median_norm": np.median(norm, axis=1).tolist(),
+    }
+
+
+def _stream_text(opened: OpenModel, found: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    from normprobe.tracing.trace import SINK_FACTOR
+
+    yield "sites", f"{found['sites']}, proved alone, in a batch, and padded on either side"
+    tokens = ", ".join(f"{sink['position']} {_token(opened, sink['token_id'])}" for sink in found["sinks"])
     yield "sinks", f"tokens {tokens} of the think prompt (norm over {SINK_FACTOR:g} medians, or the first)"
-    medians = np.median(norm, axis=1)
+    medians = found["median_norm"]
     yield "median norm", f"{medians[0]:.3g} after the first layer, {medians[-1]:.3g} after the last"
 
 
-def _cost(study: Study) -> Iterator[tuple[str, Any]]:
-    from normprobe.dry_run import NOTE, cost
+def _cost(study: Study) -> dict[str, dict[str, float | None]]:
+    """By stage of a run: seconds and gigabytes, None where not known."""
     from normprobe.estimates import StudySizes
     from normprobe.study_stages import needed
 
     sizes = study.problems
     work = StudySizes.of(study, {"sae": sizes.n_sae, "select": sizes.n_select, "measure": sizes.n_measure})
-    for stage in needed(["evidence"]):
-        yield stage, "{:>10} {:>12}".format(*cost(work, stage))
+    return {
+        stage: {"seconds": work.seconds(stage, None), "gigabytes": work.gigabytes(stage)}
+        for stage in needed(["evidence"])
+    }
+
+
+def _cost_text(found: Mapping[str, Mapping[str, float | None]]) -> Iterator[tuple[str, Any]]:
+    from normprobe.dry_run import NOTE, in_words
+
+    for stage, cost in found.items():
+        yield stage, "{:>10} {:>12}".format(*in_words(cost["seconds"], cost["gigabytes"]))
     yield "", NOTE
 
 

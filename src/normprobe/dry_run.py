@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from normprobe.estimates import StudySizes
 from normprobe.pipeline import Pipeline
 from normprobe.runs.directory import StageLabel
 from normprobe.session import Session
@@ -20,13 +19,23 @@ NOTE = (
 
 
 def stage_table(session: Session, *targets: str) -> str:
-    """The stages that `targets` need: done, or to run with the reason, an estimated time and memory.
+    """The plan as a table for a terminal. Raises NormprobeError as `stage_plan`."""
+    plan = stage_plan(session, *targets)
+    rows = [HEAD, *(tuple(stage.values()) for stage in plan["stages"])]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join([*(line.rstrip() for line in lines), "", *plan["notes"]])
+
+
+def stage_plan(session: Session, *targets: str) -> dict[str, Any]:
+    """The `stages` that `targets` need, by the names in `HEAD`: done, or to run with the reason, an estimated time and
+    memory; and `notes` on the estimates.
 
     Raises NormprobeError for settings that cannot run, as far as is known without a model.
     """
     pipeline = Pipeline(session)
     labels, again, names = pipeline.labels(targets), set[str](), needed(targets)
-    rows: list[tuple[str, ...]] = [HEAD]
+    rows: list[tuple[str, ...]] = []
     work = session.workload()
     for name in names:
         label, made = labels[name], session.run.label(name)
@@ -37,13 +46,12 @@ def stage_table(session: Session, *targets: str) -> str:
         if made is None and session.run.resumes(label):
             reasons = "unfinished, resumes"
         again.add(name)
-        rows.append((name, "to run", *cost(work, name, session.run.rate(name)), reasons))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+        cost = in_words(work.seconds(name, session.run.rate(name)), work.gigabytes(name))
+        rows.append((name, "to run", *cost, reasons))
     training = work.training_note if "saes" in names else ""
     importance = work.importance_note if "importance" in names else ""
     notes = [note for note in (work.reading_note, training, importance, NOTE) if note]
-    return "\n".join([*(line.rstrip() for line in lines), "", *notes])
+    return {"stages": [dict(zip(HEAD, row, strict=True)) for row in rows], "notes": notes}
 
 
 def _reasons(made: StageLabel, label: StageLabel, again: set[str]) -> Iterator[str]:
@@ -71,9 +79,8 @@ def _short(value: object) -> str:
     return f"{text[:8]}…" if len(text) > 40 and " " not in text else text
 
 
-def cost(work: StudySizes, stage: str, rate: float | None = None) -> tuple[str, str]:
-    """About how long a stage takes, and its memory, as text. rate: measured, in units of `StudySizes.work` a second."""
-    seconds, gigabytes = work.seconds(stage, rate), work.gigabytes(stage)
+def in_words(seconds: float | None, gigabytes: float | None) -> tuple[str, str]:
+    """A time and a memory as text."""
     time = (
         "unknown" if seconds is None else f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
     )

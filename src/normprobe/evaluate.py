@@ -25,7 +25,7 @@ from normprobe.config import (
     MethodSettings,
     Study,
 )
-from normprobe.console import parse, run_main
+from normprobe.console import parse, print_json, run_main
 from normprobe.study_file import changed, read_study
 
 # Whatever is heavy is imported where it is used: --help must not wait for it.
@@ -57,6 +57,8 @@ class ParallelCommand(RunCommand):
 class EvaluateCommand(ParallelCommand):
     """Try the three methods on a run's model, at equal compute and on held-out problems: do they help?"""
 
+    json: bool = False
+    """print one JSON document instead of text"""
     methods: OmitArgPrefixes[MethodSettings] = field(default_factory=MethodSettings)
 
 
@@ -103,9 +105,15 @@ def main(argv: list[str] | None = None) -> None:
         return
     import pandas as pd
 
+    from normprobe.report.document import records, run_document
     from normprobe.report.method_results import task_table
     from normprobe.report.terminal import terminal_text
 
+    if command.json:
+        _write_report(session)
+        found = {"tasks": records(session.tables.tasks)} if with_tasks else run_document(command.run)
+        print_json(found)
+        return
     if with_tasks:
         head, rows = task_table(session.tables.tasks)
         print(pd.DataFrame(rows, columns=list(head)).to_string(index=False))
@@ -166,16 +174,23 @@ def importance(argv: list[str] | None = None) -> None:
 
 
 def _report(session: Session) -> None:
-    """Write the run's report anew, where its verdicts are still those of its study."""
-    if session.run.is_current("evidence"):
-        from normprobe.report.html import write_report
+    """Write the run's report anew and print its path."""
+    if path := _write_report(session):
+        print(f"report: {path}")
 
-        print(f"report: {write_report(session.run.path)}")
+
+def _write_report(session: Session) -> Path | None:
+    """Write the run's report anew, where its verdicts are still those of its study."""
+    if not session.run.is_current("evidence"):
+        return None
+    from normprobe.report.html import write_report
+
+    return write_report(session.run.path)
 
 
 def _run(command: RunCommand, study: Study, *targets: str) -> Session | None:
     """Run what is missing of these stages; with --dry-run, list it and return None."""
-    from normprobe.dry_run import stage_table
+    from normprobe.dry_run import stage_plan, stage_table
     from normprobe.pipeline import Pipeline
     from normprobe.runs.directory import Run
     from normprobe.session import Session
@@ -183,7 +198,10 @@ def _run(command: RunCommand, study: Study, *targets: str) -> Session | None:
     processes = command.processes if isinstance(command, ParallelCommand) else None
     session = Session(study, Run(command.run), processes=processes)
     if command.dry_run:
-        print(stage_table(session, *targets))
+        if isinstance(command, EvaluateCommand) and command.json:
+            print_json(stage_plan(session, *targets))
+        else:
+            print(stage_table(session, *targets))
         return None
     with session.run.hold():
         Pipeline(session).run(*targets)

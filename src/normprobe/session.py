@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from normprobe.config import Study
+from normprobe.console import shows_bars
 from normprobe.estimates import StudySizes
 from normprobe.layer_profile import LayerProfile
 from normprobe.ranks import ALONE, Rank
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 class Session:
     """A study and its run. Networks are opened when a stage first needs them, and stay open.
 
-    processes: workers of the stages that use several; None: one per core. progress: report on stderr. rank: which of
-    several processes this is; only the first writes what belongs to the run.
+    processes: workers of the stages that use several; None: one per core. progress: report on stderr, with progress
+    bars where somebody looks. rank: which of several processes this is; only the first writes what belongs to the run.
     """
 
     study: Study
@@ -32,6 +33,11 @@ class Session:
     processes: int | None = None
     rank: Rank = ALONE
     _opened: dict[str, OpenModel] = field(default_factory=dict)
+
+    @property
+    def bars(self) -> bool:
+        """Whether stages show progress bars: not in a pipe, where a log wants lines."""
+        return self.progress and shows_bars()
 
     @property
     def tables(self) -> Tables:

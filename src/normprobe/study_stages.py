@@ -68,7 +68,7 @@ def _fill_responses(session: Session, folder: Path) -> None:
         max_new_tokens=session.study.max_new_tokens,
         batch_size=session.study.responses.batch_size,
         scorer=session.study.source.score,
-        progress=session.progress,
+        progress=session.bars,
     )
 
 
@@ -96,7 +96,7 @@ def _fill_traces(session: Session, folder: Path) -> None:
         roles=session.study.source.roles,
         memory=session.study.memory,
         lens_tokens=session.study.tracing.lens_tokens,
-        progress=session.progress,
+        progress=session.bars,
     )
 
 
@@ -113,7 +113,7 @@ def _fill_saes(session: Session, folder: Path) -> None:
         settings=session.study.saes,
         seed=session.study.seed,
         memory=session.study.memory,
-        progress=session.progress,
+        progress=session.bars,
         rank=session.rank,
     )
 
@@ -122,7 +122,7 @@ def _fill_reductions(session: Session, folder: Path) -> None:
     from normprobe.saes.stages import fill_reductions
 
     responses, saes = session.tables.responses, session.run["saes"]
-    memory, progress = session.study.memory, session.progress
+    memory, progress = session.study.memory, session.bars
     fill_reductions(folder, session.subjects, responses, saes, memory=memory, progress=progress)
 
 
@@ -147,7 +147,7 @@ def _fill_experiments(session: Session, folder: Path) -> None:
         batch_size=session.study.experiments.batch_size,
         seed=session.study.seed,
         scorer=session.study.source.score,
-        progress=session.progress,
+        progress=session.bars,
     )
 
 
@@ -157,7 +157,7 @@ def _fill_methods(session: Session, folder: Path) -> None:
 
     problems, responses = (session.run.path / FILES[name].path for name in ("problems", "responses"))
     inputs = MethodInputs(session.study, session.profile, problems, responses)
-    fill_methods(folder, inputs, processes=session.processes, progress=session.progress)
+    fill_methods(folder, inputs, processes=session.processes, progress=session.bars)
 
 
 def _fill_tasks(session: Session, folder: Path) -> None:
@@ -203,7 +203,7 @@ def _fill_audit(session: Session, folder: Path) -> None:
     from normprobe.saes.stages import shape_of
 
     inputs = AuditInputs(session.run.path, session.study, *shape_of(session.run["saes"]))
-    fill_audit(folder, inputs, processes=session.processes, progress=session.progress)
+    fill_audit(folder, inputs, processes=session.processes, progress=session.bars)
 
 
 def _fill_features(session: Session, folder: Path) -> None:
@@ -221,7 +221,7 @@ def _fill_features(session: Session, folder: Path) -> None:
         seed=session.study.seed,
         source=session.study.source.name,
         memory=session.study.memory,
-        progress=session.progress,
+        progress=session.bars,
     )
 
 
@@ -238,7 +238,7 @@ def _fill_dictionaries(session: Session, folder: Path) -> None:
         training=study.saes,
         seed=study.seed,
         memory=study.memory,
-        progress=session.progress,
+        progress=session.bars,
     )
 
 
@@ -255,7 +255,7 @@ def _fill_importance(session: Session, folder: Path) -> None:
         max_new_tokens=session.study.max_new_tokens,
         seed=session.study.seed,
         scorer=session.study.source.score,
-        progress=session.progress,
+        progress=session.bars,
     )
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from tyro.conf import arg
 
 from normprobe.config import QUICK, Study
-from normprobe.console import parse, run_main
+from normprobe.console import parse, print_json, run_main
 from normprobe.study_file import changed, read_study
 
 # Whatever is heavy is imported where it is used: --help must not wait for it.
@@ -79,6 +79,8 @@ class StudyCommand:
     """sizes that show that everything works, too small for verdicts"""
     dry_run: bool = False
     """list what would run, why, and about how long it takes"""
+    json: bool = False
+    """print one JSON document instead of text"""
 
 
 @dataclass(frozen=True)
@@ -108,14 +110,18 @@ def main(argv: list[str] | None = None) -> int:
     if command is None:
         return 0
     from normprobe.claims.conditions import failures
+    from normprobe.report.document import run_document
     from normprobe.report.findings import read_evidence
     from normprobe.report.terminal import terminal_text
     from normprobe.runs.tables import Tables
 
     report = verify(command.study, command.out)
     evidence = read_evidence(command.out)
-    print(terminal_text(command.out))
-    print(f"report: {report}")
+    if command.json:
+        print_json(run_document(command.out))
+    else:
+        print(terminal_text(command.out))
+        print(f"report: {report}")
     doubtful = failures(Tables(command.out).conditions) or any(i.verdict != "supported" for i in evidence)
     return 1 if command.strict and doubtful else 0
 
@@ -127,14 +133,21 @@ def train_saes(argv: list[str] | None = None) -> None:
     if command := _parse(TrainSaesCommand, argv, "train-saes", "saes"):
         run = run_until("saes", command.study, command.out)
         if Rank.of_environment().leads:
-            print(f"dictionaries: {run['saes'] / 'model'}")
+            _show_path(command, "dictionaries", run["saes"] / "model")
 
 
 def profile(argv: list[str] | None = None) -> None:
     """Command line of `normprobe profile`."""
     if command := _parse(ProfileCommand, argv, "profile", "profile"):
         run_until("profile", command.study, command.out)
-        print(f"layer profile: {command.out / 'layer_profile.json'}")
+        _show_path(command, "layer profile", command.out / "layer_profile.json")
+
+
+def _show_path(command: StudyCommand, name: str, path: Path) -> None:
+    if command.json:
+        print_json({name.replace(" ", "_"): str(path)})
+    else:
+        print(f"{name}: {path}")
 
 
 def _parse(kind: type[_Command], argv: list[str] | None, name: str, stage: str) -> _Command | None:
@@ -151,11 +164,15 @@ def _parse(kind: type[_Command], argv: list[str] | None, name: str, stage: str) 
     command = parse(kind, given, name, kind(changed(study, QUICK) if early.quick else study))
     if not command.dry_run:
         return command
-    from normprobe.dry_run import stage_table
+    from normprobe.dry_run import stage_plan, stage_table
     from normprobe.runs.directory import Run
     from normprobe.session import Session
 
-    print(stage_table(Session(command.study, Run(command.out)), stage))
+    session = Session(command.study, Run(command.out))
+    if command.json:
+        print_json(stage_plan(session, stage))
+    else:
+        print(stage_table(session, stage))
     return None
 
 

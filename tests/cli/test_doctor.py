@@ -37,6 +37,17 @@ def test_the_bundled_model_is_described(capsys):
     assert facts["traces"].split()[1] in ("s", "min")
 
 
+def test_for_scripts_the_same_facts_are_one_document(capsys):
+    assert run_main(main, ["tiny-thinker", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["model"]["context"] == 512
+    assert document["thinking_format"]["close"] == "</think>"
+    assert document["prompts"]["no_think"].endswith("<think> </think>")
+    assert [sink["position"] for sink in document["residual_stream"]["sinks"]] == [0]
+    assert len(document["residual_stream"]["median_norm"]) == document["residual_stream"]["sites"] == 12
+    assert document["cost"]["traces"]["seconds"] > 0
+
+
 def test_a_model_without_marks_is_refused_and_asked_by_instruction_only_if_told(capsys, without_marks):
     assert run_main(main, [str(without_marks)]) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("normprobe:")]

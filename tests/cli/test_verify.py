@@ -88,6 +88,14 @@ def test_a_finished_run_is_not_run_again_and_loads_no_model(run: Path) -> None:
     assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*.parquet")}
 
 
+def test_for_scripts_it_prints_one_document_and_nothing_else(run: Path, capsys) -> None:
+    assert verify.main([*STUDY, "--out", str(run), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["verdicts"] == json.loads((run / "evidence" / "verdicts.json").read_text())
+    assert {row["mode"] for row in document["conditions"]} == {"think", "no_think", "filler"}
+    assert Path(document["report"]) == run / "report.html"
+
+
 def test_a_replayed_run_gives_the_same_tables_and_verdicts(run: Path, tmp_path: Path) -> None:
     study = read_study(run / "config.yaml")
     assert (study.problems.n_measure, study.saes.width, study.saes.k) == (24, 32, 16)
@@ -251,8 +259,11 @@ def test_the_evaluation_of_a_run_adds_the_claim_and_is_not_made_twice(
     assert (combined == 3).all()
     assert {"plain, greedy", "ERSS + LRS", "ALRR + ERSS + LRS"} <= set(combined.index)
     parts = {path: path.stat().st_mtime_ns for path in (copy / "methods").iterdir()}
-    evaluate.main(arguments)
+    capsys.readouterr()
+    evaluate.main([*arguments, "--json"])
     assert {path: path.stat().st_mtime_ns for path in (copy / "methods").iterdir()} == parts
+    document = json.loads(capsys.readouterr().out)
+    assert {entry["claim"]: entry for entry in document["verdicts"]} == verdicts
 
 
 def test_the_features_of_a_run_get_pages_and_are_not_read_twice(

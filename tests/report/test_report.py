@@ -156,6 +156,18 @@ def test_the_readmes_table_is_printed_and_no_report_is_written(copy, capsys):
     assert not (copy / "report.html").exists()
 
 
+def test_for_scripts_the_report_is_one_document_and_nothing_is_written(copy, capsys):
+    before = sorted(copy.rglob("*"))
+    report([str(copy), "--json"])
+    document = json.loads(capsys.readouterr().out)
+    assert document["verdicts"] == [item.to_dict() for item in read_evidence(copy)]
+    assert document["model"]["name"] == "toy"
+    assert document["report"] is None
+    assert sorted(copy.rglob("*")) == before
+    with pytest.raises(NormprobeError, match="expected one form of output"):
+        report([str(copy), "--json", "--markdown"])
+
+
 def test_the_signals_table_and_its_sentences_agree_on_who_tells_most(whole_run):
     compared = signal_comparison.read_signals(whole_run)
     head, rows = signal_comparison.signal_table(compared)

@@ -23,7 +23,7 @@ from typing import Any, Never
 import torch
 
 from normprobe.config import ThinkingSettings
-from normprobe.console import run_main
+from normprobe.console import run_main, shows_bars
 from normprobe.engines.base import Engine, UntriggeredWarning
 from normprobe.engines.hf import HfEngine
 from normprobe.errors import NormprobeError
@@ -199,7 +199,7 @@ class NormprobeLM(LM):
                 batch_size=self._batch_size,
                 record=self.policy is not None,
                 quiet=True,
-                progress=None if disable_tqdm else "generate_until",
+                progress="generate_until" if shows_bars() and not disable_tqdm else None,
             )
             for i, tokens in zip(members, written.tokens, strict=True):
                 ids, n_prompt = prompts[i] + tokens, len(prompts[i])

@@ -27,6 +27,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "evaluate:importance",
         "write thoughts anew from before each sentence: which ones do the answers hang on?",
     ),
+    "compare": ("report.compare:main", "print verdicts, estimates and margins of several runs side by side"),
+    "models": ("bundled_models:main", "list the models that come with the package"),
     "report": ("report.__main__:main", "write the report of a run again"),
     "generate": ("generate:main", "answer questions, plainly or under a policy: ALRR, ERSS, suppression"),
     "lm-eval": (

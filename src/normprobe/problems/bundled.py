@@ -20,20 +20,41 @@ class BundledModel:
 
     folder: its weights with tokenizer and chat template; of smol-thinker's base, whose weights come from elsewhere, the
     tokenizer alone. problems: the source that it was trained on.
-    early: the name of the checkpoint that serves as its control.
+    early: the name of the checkpoint that serves as its control. about: what it is, in a sentence.
     """
 
     folder: Path
     problems: str
     early: str | None = None
+    about: str = ""
+
+    @property
+    def base(self) -> str:
+        """The package that its weights come from, "" where this one brings them."""
+        return "" if (self.folder / "model.safetensors").is_file() else PACKAGE.replace("_", "-")
 
 
 MODELS = {
-    "tiny-thinker": BundledModel(TESTBED / "final", "testbed", early="tiny-thinker:early"),
-    "tiny-thinker:early": BundledModel(TESTBED / "early", "testbed"),
+    "tiny-thinker": BundledModel(
+        TESTBED / "final",
+        "testbed",
+        early="tiny-thinker:early",
+        about="A Qwen3 of 1.8 million parameters and 12 layers, trained from random weights to think on the testbed's "
+        "problems; the role of its every token is known.",
+    ),
+    "tiny-thinker:early": BundledModel(
+        TESTBED / "early", "testbed", about="A checkpoint early in tiny-thinker's training: a control."
+    ),
     # The twin shares the trained model's configuration; its weights are drawn from the recipe's seed.
-    "tiny-thinker:untrained": BundledModel(TESTBED / "final", "testbed"),
-    "smol-thinker:base": BundledModel(SMOL / "base", "smol-thinker"),
+    "tiny-thinker:untrained": BundledModel(
+        TESTBED / "final", "testbed", about="The random weights that its training started from: a control."
+    ),
+    "smol-thinker:base": BundledModel(
+        SMOL / "base",
+        "smol-thinker",
+        about="SmolLM2-135M-Instruct as published, with two of its reserved tokens as marks of thought; not trained to "
+        "think.",
+    ),
 }
 NAMES = ", ".join(MODELS)
 BEGINNINGS = tuple(dict.fromkeys(name.partition(":")[0] for name in MODELS))

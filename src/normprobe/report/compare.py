@@ -18,7 +18,7 @@ from normprobe.console import parse, print_json, run_main
 from normprobe.errors import NormprobeError
 from normprobe.report.document import records
 from normprobe.report.findings import read_evidence
-from normprobe.report.table import Cells, markdown, marked, with_interval
+from normprobe.report.table import Cells, footnotes, markdown, marked, with_interval
 from normprobe.runs.atomic import atomic_write_text, refusing_disk_errors
 from normprobe.runs.directory import Run
 
@@ -126,7 +126,8 @@ def main(argv: list[str] | None = None) -> None:
         print_json(records(table))
     else:
         cells = side_by_side(table)
-        print(markdown(*cells) if command.markdown else text(cells))
+        shown = markdown(*cells) if command.markdown else text(cells)
+        print("\n\n".join([shown, *footnotes(table["allowed"])]))
     if command.out:
         with refusing_disk_errors(command.out.parent):
             atomic_write_text(command.out, table.to_csv(index=False))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -78,8 +78,13 @@ def marked(verdict: str, allowed: str = "") -> str:
 
 def allowed(evidence: Sequence[Evidence]) -> list[str]:
     """What the mark † means, a line for each set of failed conditions."""
-    conditions = dict.fromkeys(item.allowed for item in evidence if item.allowed)
-    return [f"† rests on conditions that have failed and were allowed: {line}" for line in conditions]
+    return footnotes(item.allowed for item in evidence)
+
+
+def footnotes(conditions: Iterable[str]) -> list[str]:
+    """As `allowed`, from the failed conditions alone, "" where there are none."""
+    named = dict.fromkeys(line for line in conditions if line)
+    return [f"† rests on conditions that have failed and were allowed: {line}" for line in named]
 
 
 def holm_p(evidence: Sequence[Evidence]) -> list[str]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import json
 import sys
 
-from normprobe.console import run_main
+from normprobe.console import parse, print_json, run_main
 from normprobe.theory.theorem import ASSUMPTIONS, SETUP, STATEMENT, CheckedStep, check_theorem
 
 HOW = """\
@@ -15,13 +13,17 @@ A step claims larger ≥ smaller, as larger − smaller = Σ weight · fact + Σ
 by sympy), each weight and square is ≥ 0 by the signs of its symbols, and each fact is assumed or was proved above."""
 
 
+@dataclasses.dataclass(frozen=True)
+class TheoremCommand:
+    """Print the two-sided bound, its assumptions, and every step of its proof, checked on the spot."""
+
+    json: bool = False
+    """print one JSON document instead of text"""
+
+
 def main(argv: list[str] | None = None) -> int:
     """Command line of `normprobe theorem`; exit code 1 if a step fails."""
-    parser = argparse.ArgumentParser(
-        prog="normprobe theorem", description=__doc__.partition(": ")[2] if __doc__ else None
-    )
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
-    if parser.parse_args(argv).json:
+    if parse(TheoremCommand, argv, "theorem").json:
         steps = list(check_theorem())
         holds = all(step.holds for step in steps)
         content = {
@@ -31,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
             "steps": [dataclasses.asdict(step) | {"holds": step.holds} for step in steps],
             "holds": holds,
         }
-        print(json.dumps(content, ensure_ascii=False, indent=2))
+        print_json(content)
         return 0 if holds else 1
     print("The two-sided bound (arXiv 2606.06188, section 3), with every constant\n")
     print(SETUP, *(f"  {name}  {text}" for name, text in ASSUMPTIONS.items()), sep="\n")

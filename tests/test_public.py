@@ -1,4 +1,4 @@
-"""What `import normprobe` offers: six names, each from where it is defined, at no cost before it is used."""
+"""What `import normprobe` offers: a few names, each from where it is defined, at no cost before it is used."""
 
 import json
 import subprocess
@@ -7,6 +7,7 @@ import sys
 import pytest
 
 import normprobe
+from normprobe.config import Study
 from normprobe.errors import NormprobeError
 
 
@@ -46,6 +47,21 @@ def test_verify_can_be_called_though_a_module_has_its_name(before: str) -> None:
     name, error = in_fresh_interpreter(program)
     assert name == "verify"
     assert "verify() missing" in error
+
+
+def test_settings_of_a_study_are_refused_by_name_before_anything_is_written(tmp_path):
+    out = tmp_path / "run"
+    for settings, message in (
+        ({"problem": "testbed"}, "got problem; did you mean .*problems"),
+        ({"problems": {"n_mesure": 8}}, "got problems.n_mesure; did you mean problems.n_measure"),
+        ({"problems": tmp_path / "none.jsonl"}, "none.jsonl"),
+        ({"seed": "one"}, "expected seed as a whole number"),
+    ):
+        with pytest.raises(NormprobeError, match=message):
+            normprobe.verify("tiny-thinker", out, **settings)
+    with pytest.raises(NormprobeError, match="expected a study alone"):
+        normprobe.verify(Study(), out, seed=1)
+    assert not out.exists()
 
 
 def test_a_directory_that_is_no_run_is_refused(tmp_path) -> None:

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from normprobe.engines.hf import intervene
     from normprobe.layer_profile import LayerProfile
     from normprobe.models.open import open_model
-    from normprobe.runs.tables import load_run
-    from normprobe.tracing.trace import trace
+    from normprobe.report.results import load_run
+    from normprobe.tracing.texts import trace
     from normprobe.verify import verify
 
 __all__ = ["LayerProfile", "intervene", "load_run", "open_model", "trace", "verify"]
@@ -19,9 +19,9 @@ __all__ = ["LayerProfile", "intervene", "load_run", "open_model", "trace", "veri
 _HOME = {
     "LayerProfile": "normprobe.layer_profile",
     "intervene": "normprobe.engines.hf",
-    "load_run": "normprobe.runs.tables",
+    "load_run": "normprobe.report.results",
     "open_model": "normprobe.models.open",
-    "trace": "normprobe.tracing.trace",
+    "trace": "normprobe.tracing.texts",
     "verify": "normprobe.verify",
 }
 

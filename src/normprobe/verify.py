@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -16,28 +17,53 @@ from tyro.conf import arg
 
 from normprobe.config import QUICK, Study
 from normprobe.console import parse, print_json, run_main
+from normprobe.errors import NormprobeError
 from normprobe.study_file import changed, read_study
 
 # Whatever is heavy is imported where it is used: --help must not wait for it.
 if TYPE_CHECKING:
+    from normprobe.report.results import RunResults
     from normprobe.runs.directory import Run
 
 
-def verify(study: Study, out: str | Path, *, progress: bool = True) -> Path:
-    """Run what is missing of a study in the directory `out`; returns the path of its report.
+def verify(
+    model: str | Path | Mapping[str, Any] | Study,
+    out: str | Path = "runs/verify",
+    *,
+    quick: bool = False,
+    progress: bool = True,
+    **settings: Any,
+) -> RunResults:
+    """Put the paper's claims to the test on a model, in the run directory `out`, and write its report.
+
+    model: its name, as `normprobe verify --model` takes it; a mapping for more (`{"name": …, "device": "cuda"}`); or a
+    whole study, without settings. settings: sections and values as config.yaml has them, such as
+    `saes={"width": 256}, seed=1`; `problems` may be the source alone. quick: sizes too small for verdicts; settings
+    override them. What `out` holds already is not run again.
 
     Raises NormprobeError for everything a user can get wrong, before anything is run where that can be known.
     """
     from normprobe.report.html import write_report
+    from normprobe.report.results import load_run
 
+    study = model if isinstance(model, Study) and not settings else _study(model, quick, settings)
     run_until("evidence", study, Path(out), progress=progress)
-    report = Path(out) / "report.html"
-    return report if report.exists() else write_report(Path(out))
+    if not (Path(out) / "report.html").exists():
+        write_report(Path(out))
+    return load_run(out)
+
+
+def _study(model: str | Path | Mapping[str, Any] | Study, quick: bool, settings: Mapping[str, Any]) -> Study:
+    if isinstance(model, Study):
+        raise NormprobeError("expected a study alone, got one with settings; put them into the study")
+    sections = {"model": model if isinstance(model, Mapping) else {"name": str(model)}, **settings}
+    if isinstance(sections.get("problems"), str | Path):
+        sections["problems"] = {"source": str(sections["problems"])}
+    return changed(changed(Study(), QUICK if quick else {}), sections)
 
 
 def run_until(stage: str, study: Study, out: Path, *, progress: bool = True) -> Run:
     """Run what is missing of a study up to a stage. Raises NormprobeError as `verify`."""
-    from normprobe.errors import NormprobeError
     from normprobe.pipeline import Pipeline, follow
     from normprobe.ranks import Rank
     from normprobe.runs.atomic import refusing_disk_errors
@@ -115,13 +141,13 @@ def main(argv: list[str] | None = None) -> int:
     from normprobe.report.terminal import terminal_text
     from normprobe.runs.tables import Tables
 
-    report = verify(command.study, command.out)
+    verify(command.study, command.out)
     evidence = read_evidence(command.out)
     if command.json:
         print_json(run_document(command.out))
     else:
         print(terminal_text(command.out))
-        print(f"report: {report}")
+        print(f"report: {command.out / 'report.html'}")
     doubtful = failures(Tables(command.out).conditions) or any(i.verdict != "supported" for i in evidence)
     return 1 if command.strict and doubtful else 0
 
@@ -179,7 +205,7 @@ def _parse(kind: type[_Command], argv: list[str] | None, name: str, stage: str) 
 class _CallableModule(ModuleType):
     """This module, which can be called like its function: `python -m` and `import normprobe` both call it `verify`."""
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Path:
+    def __call__(self, *args: Any, **kwargs: Any) -> RunResults:
         return verify(*args, **kwargs)
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from digests import DIGESTS, STUDY, differences, digests, of_table, run_study
 
+import normprobe
 from normprobe import evaluate, verify
 from normprobe.claims.methods_help import BASELINES
 from normprobe.claims.registry import CLAIMS
@@ -94,6 +95,17 @@ def test_for_scripts_it_prints_one_document_and_nothing_else(run: Path, capsys) 
     assert document["verdicts"] == json.loads((run / "evidence" / "verdicts.json").read_text())
     assert {row["mode"] for row in document["conditions"]} == {"think", "no_think", "filler"}
     assert Path(document["report"]) == run / "report.html"
+
+
+def test_python_gives_the_run_with_its_verdicts_and_does_not_run_it_twice(run: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*.parquet")}
+    problems = {"n_sae": 16, "n_select": 16, "n_measure": 24}
+    saes = {"width": 32, "n_samples": 1024, "trainer": "sae_lens"}
+    results = normprobe.verify("tiny-thinker", run, problems=problems, saes=saes, progress=False)
+    assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*.parquet")}
+    verdicts = json.loads((run / "evidence" / "verdicts.json").read_text())
+    assert list(results.verdicts["claim"]) == [entry["claim"] for entry in verdicts]
+    assert (run / "report.html").exists()
 
 
 def test_a_replayed_run_gives_the_same_tables_and_verdicts(run: Path, tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ class UnfollowedWarning(UserWarning):
 
 def open_model(
     name: str | Path | nn.Module,
+    tokenizer: PreTrainedTokenizerBase | None = None,
     *,
     revision: str | None = None,
     dtype: str = "float32",
@@ -50,9 +51,10 @@ def open_model(
     """Open a model, find its sites and prove them.
 
     name: "tiny-thinker" (also ":early", ":untrained"), "smol-thinker:base"; a directory (also a model's
-    folder in the hub's cache, and an adapter's, which is merged into its base); a GGUF file (dequantized); a hub id; or
-    a TransformerLens TransformerBridge with unprocessed weights, which is taken as it is (of the other arguments only
-    `check` counts).
+    folder in the hub's cache, and an adapter's, which is merged into its base); a GGUF file (dequantized); a hub id; a
+    Transformers model that you hold, with its `tokenizer` (it is put into eval mode; of the other arguments `check` and
+    `thinking` count); or a TransformerLens TransformerBridge with unprocessed weights, which is taken as it is (of the
+    other arguments only `check` counts).
     device: as torch names it, or "auto": over all GPUs, and what they have no room for on the CPU and the disk.
     offline: never ask a hub. check: prove the sites (see `self_check`; two or three short forward passes).
     thinking: how the model marks its thought and is asked for it (`Chat`); None: its chat template tells.
@@ -62,6 +64,17 @@ def open_model(
     the embedding lacks, or a model without a thinking mode. Whatever its small files tell is refused before its weights
     are read. Warns (UnfollowedWarning) of settings in generation_config.json that are not followed.
     """
+    if isinstance(name, PreTrainedModel):
+        if tokenizer is None:
+            raise NormprobeError(
+                "expected the tokenizer of a model that is already open, got none; give open_model both"
+            )
+        called = name.name_or_path or type(name).__name__
+        return assemble(name, tokenizer, called, check=check, thinking=thinking)
+    if tokenizer is not None:
+        raise NormprobeError(
+            f"expected a tokenizer only with a Transformers model, got one with {name}; leave it out"
+        )
     if isinstance(name, nn.Module):
         return _open_bridge(name, check)
     if dtype not in DTYPES:
@@ -132,7 +145,7 @@ def _open_bridge(bridge: nn.Module, check: bool) -> OpenModel:
 
     if not isinstance(bridge, TransformerBridge):
         raise NormprobeError(
-            f"expected a name, a directory or a TransformerBridge, got {type(bridge).__name__}; "
+            f"expected a name, a directory, a Transformers model or a TransformerBridge, got {type(bridge).__name__}; "
             "save the model and open its directory"
         )
     if bridge.compatibility_mode or bridge._weights_processed:

@@ -62,6 +62,10 @@ class Drawing:
             figure.savefig(buffer, format="png", dpi=200, metadata={"Software": None})
         return buffer.getvalue()
 
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows."""
+        return self.png()
+
     def save(self, stem: Path) -> None:
         """Write `stem`.pdf, `stem`.png and the caption as `stem`.txt. Raises NormprobeError if that is impossible."""
         with self.drawn() as figure:

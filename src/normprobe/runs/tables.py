@@ -106,8 +106,3 @@ class Tables:
                     f"got {values.shape[-1]}; delete {file} and verify again"
                 )
         return arrays
-
-
-def load_run(path: str | Path) -> Tables:
-    """The tables of the run in a directory, finished or not. Raises NormprobeError if it holds no run."""
-    return Tables(Run.load(path).path)

@@ -15,7 +15,7 @@ import yaml
 ROOT = Path(__file__).parents[1]
 PROGRAMS = sorted(
     path
-    for folder in ("src", "figures", "benchmarks", "sae_training")
+    for folder in ("src", "figures", "benchmarks", "analysis", "sae_training")
     for path in (ROOT / folder).rglob("*.py")
 )
 FIGURES = sorted((ROOT / "figures").glob("*.py"))

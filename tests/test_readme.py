@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from markdown.extensions.toc import slugify
 
 from normprobe.claims.registry import CLAIMS
 from normprobe.cli import COMMANDS
@@ -18,7 +19,10 @@ from normprobe.cli import main as normprobe
 ROOT = Path(__file__).parents[1]
 BIN, RUN = ".venv/bin/", "runs/tiny-thinker"
 SERVING = ROOT / "docs/serve_with_normprobe.md"  # its blocks are run by tests/vllm_engine/test_docs.py
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *(ROOT / "docs").rglob("*.md"),
+]
 TEXT = {page: page.read_text(encoding="utf-8") for page in PAGES}
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -27,6 +31,7 @@ RIGHT = r"</think> answer : 8\n"
 PRINTS = {
     ".venv/bin/normprobe --help": "|".join(COMMANDS),
     ".venv/bin/normprobe doctor tiny-thinker": r"think +documented: keywords {'enable_thinking': True}",
+    ".venv/bin/normprobe verify --dry-run": r"experiments +to run[\s\S]*Dictionaries: 12 layers",
     ".venv/bin/normprobe train-saes --dry-run": r"Dictionaries: 12 layers .* they fit on one",
     ".venv/bin/normprobe theorem": r"(\d+) of \1 steps hold: the theorem is proved",
     ".venv/bin/normprobe theorem --json": '"holds": true',
@@ -83,7 +88,7 @@ def test_every_command_is_run_or_covered_and_no_entry_is_stale() -> None:
 
 def test_the_readmes_verdicts_are_those_of_the_page_with_the_numbers() -> None:
     marks = {
-        page: re.findall(r"^\| `(\w+)`[^|]*\| ([✕○●◐] [a-z ]+?) \|", TEXT[ROOT / page], re.MULTILINE)
+        page: re.findall(r"^\| \[?`(\w+)`[^|]*\| ([✕○●◐] [a-z ]+?) \|", TEXT[ROOT / page], re.MULTILINE)
         for page in ("README.md", "docs/results.md")
     }
     assert marks["README.md"] == marks["docs/results.md"]
@@ -111,11 +116,19 @@ def test_the_page_about_serving_is_run_by_a_test_of_its_own() -> None:
             assert section.partition("\n")[0] in covering
 
 
+def anchors(text: str) -> set[str]:
+    """What can follow # in a link to a page: its headings as mkdocs and GitHub write them."""
+    return {slugify(title, "-") for title in re.findall(r"^#+ (.+)$", FENCE.sub("", text), re.MULTILINE)}
+
+
 def test_links_lead_somewhere() -> None:
+    made = ROOT / "docs/run_layout.md"  # by docs/hooks.py; mkdocs checks what leads into it
     for page in PAGES:
-        for target in re.findall(r"\]\(([^)#:]+)\)", FENCE.sub("", TEXT[page])):
-            made = page.parent == ROOT / "docs" and target == "run_layout.md"  # by docs/hooks.py
-            assert made or (page.parent / target).exists(), f"{page.name}: {target}"
+        for target in re.findall(r"\]\(([^)\s:]+)\)", FENCE.sub("", TEXT[page])):
+            path, _, anchor = target.partition("#")
+            file = (page.parent / path).resolve() if path else page
+            assert file == made or file.exists(), f"{page.name}: {target}"
+            assert not anchor or anchor in anchors(TEXT[file]), f"{page.name}: {target}"
 
 
 @pytest.fixture(scope="module")

@@ -41,6 +41,7 @@ def panel(axes, series, evidence):
 CLAIM = Claim(
     order=99, name="toys_have_tokens", version=1, title="Have toys tokens?", statement="Toys have tokens.",
     caption="Tokens of toys.", rule=RULE, needs=frozenset({"tokens"}), unit="tokens", smallest_effect=1.0,
+    why_smallest="One token is none.", rules_out={"silence": "a toy that is silent"},
     measure=measure, panel=panel, figure="fig_99_toy",
 )
 '''

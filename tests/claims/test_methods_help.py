@@ -56,6 +56,14 @@ def judge(tables: Tables):
     return methods_help.CLAIM.judge(tables, Resampling(np.random.default_rng(0)), 0)
 
 
+def test_every_baseline_says_what_it_rules_out(tmp_path):
+    measured = methods_help.measure(write(tmp_path, {}, n=20), Resampling(np.random.default_rng(0)))
+    controls = {name for form in measured.forms.values() for name in form.controls}
+    beginnings = tuple(methods_help.CLAIM.rules_out)
+    assert [name for name in controls if not name.startswith(beginnings)] == []
+    assert [one for one in beginnings if not any(name.startswith(one) for name in controls)] == []
+
+
 HELPING = {"ALRR": 0.7, "ERSS": 0.7, LRS: 0.7}
 
 

@@ -9,6 +9,7 @@ import pytest
 from claims_fixture import Effects, write_run
 from layout_fixture import put
 
+from normprobe.claims.measure.resampling import Resampling
 from normprobe.claims.registry import CLAIMS, evaluate_all
 from normprobe.errors import NormprobeError
 from normprobe.runs.tables import Tables
@@ -81,6 +82,16 @@ def test_every_judged_claim_draws_its_series(run):
         labels = axes.get_xlabel() + axes.get_ylabel()
         assert labels
         assert axes.has_data()
+
+
+def test_a_claim_says_of_every_control_that_decides_what_it_rules_out(tmp_path):
+    tables = Tables(write_run(tmp_path / "run"))
+    for claim in CLAIMS:
+        if all(tables.has(need) for need in claim.needs):  # methods_help has a test of its own
+            measured = claim.measure(tables, Resampling(np.random.default_rng(0)))
+            assert {name for form in measured.forms.values() for name in form.controls} == set(
+                claim.rules_out
+            )
 
 
 def test_evidence_does_not_depend_on_which_claims_ran(run, tmp_path):

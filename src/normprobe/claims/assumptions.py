@@ -24,7 +24,15 @@ from normprobe.claims.evidence import Evidence
 from normprobe.claims.margin import Form, control
 from normprobe.claims.measure.bound_inputs import BoundInputs, read_bound_inputs, shared_problems
 from normprobe.claims.measure.measured_tokens import require
-from normprobe.claims.measure.readers import AS_MANY, READER_NAMES, fewer_features, of_layers, unread
+from normprobe.claims.measure.readers import (
+    AS_MANY,
+    RANDOM,
+    READER_NAMES,
+    fewer_features,
+    of_layers,
+    rules_out,
+    unread,
+)
 from normprobe.claims.measure.resampling import Draws, Resampling, as_text, average
 from normprobe.runs.layout import READERS
 from normprobe.runs.tables import Tables
@@ -34,7 +42,6 @@ from normprobe.theory.constants import ratio
 from normprobe.theory.orthogonality import random_baseline, welch_bound
 
 A1_MULTIPLE = 0.02 / random_baseline(2048)
-# "Hold" is a universal statement; one layer in ten may stray.
 SMALLEST_EFFECT = 0.9
 RULE = (
     f"Share of layers in which all hold: A1 mean |cos| < {A1_MULTIPLE:.2f} × sqrt(2/(pi d)), which is 0.02 at "
@@ -112,7 +119,7 @@ def measure(tables: Tables, resample: Resampling) -> Measurement:
     }
     others = [reader for reader in readers if reader not in ("model", "random")]
     return Measurement(
-        forms={"": Form(shares["model"], {READER_NAMES["random"]: shares.get("random")})},
+        forms={"": Form(shares["model"], {RANDOM: shares.get("random")})},
         n=len(problems),
         note=_note(tables, checks),
         series=pd.concat([_series(tables, reader, checks[reader]) for reader in readers], ignore_index=True),
@@ -207,6 +214,8 @@ CLAIM = Claim(
     modes=frozenset({"think", "no_think"}),
     unit="share of layers in which A1-A4 all hold",
     smallest_effect=SMALLEST_EFFECT,
+    why_smallest="That the assumptions hold is a universal statement; one layer in ten may stray.",
+    rules_out=rules_out(RANDOM),
     measure=measure,
     panel=panel,
     figure="fig_05_assumptions",

@@ -84,6 +84,8 @@ class Claim:
     title: the claim as a question; statement: the claim; caption: what the panel shows; rule: how the verdict is
     reached, fixed before the data are seen; needs: names of `Tables`; uses: names of those that it reads where a run
     has them; modes: whose responses the verdict rests on; unit: of estimate, margin and `smallest_effect`;
+    why_smallest: why no smaller effect would be of interest; rules_out: what each control that decides rules out, by
+    its name in the evidence, or what several such names begin with;
     null: the estimate's value where there is no effect. figure: stem of the figure that holds the panel (claims that
     share one are its parts), height: of the panel, in units of a usual one; paper_form: the form (with the name "this
     model") that holds the paper's own statistic, if that is not the estimate; planted: the audit's planted model that
@@ -101,6 +103,8 @@ class Claim:
     modes: frozenset[str] = frozenset(MODES)
     unit: str
     smallest_effect: float
+    why_smallest: str
+    rules_out: Mapping[str, str]
     measure: Callable[[Tables, Resampling], Measurement]
     panel: Panel
     figure: str

@@ -26,14 +26,20 @@ from normprobe.claims.measure.measured_tokens import (
     late_layers,
     middle_layers,
 )
-from normprobe.claims.measure.readers import FILLER, MODEL, READER_NAMES, TWIN, null_subjects
+from normprobe.claims.measure.readers import (
+    EARLY,
+    FILLER,
+    MODEL,
+    READER_NAMES,
+    TWIN,
+    null_subjects,
+    rules_out,
+)
 from normprobe.claims.measure.resampling import Draws, Resampling, as_text, average, row, tidy
 from normprobe.runs.tables import Tables
 from normprobe.stats.correlation import share_between_groups, spearman_within
 from normprobe.style import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION
 
-# A twentieth of the variance: two domains of equal size would lie half a standard deviation apart. With less, most of
-# two domains' problems overlap and a problem's amplification says next to nothing about its difficulty (|ρ| < 0.22).
 SMALLEST_EFFECT = 0.05
 FIRST = 8
 RULE = (
@@ -205,6 +211,12 @@ CLAIM = Claim(
     needs=frozenset({"tokens", "problems", "signals/model"}),
     unit="share of the amplification's rank variance that difficulty explains, with its sign",
     smallest_effect=SMALLEST_EFFECT,
+    why_smallest=(
+        "A twentieth of the variance: two domains of equal size would lie half a standard deviation apart. With "
+        "less, most of two domains' problems overlap and a problem's amplification says next to nothing about its "
+        "difficulty (|ρ| < 0.22)."
+    ),
+    rules_out=rules_out(TWIN, FILLER, EARLY),
     measure=measure,
     panel=panel,
     figure="fig_09_domain_and_difficulty",

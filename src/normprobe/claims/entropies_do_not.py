@@ -33,19 +33,20 @@ from normprobe.claims.measure.feature_correlation import (
 from normprobe.claims.measure.measured_tokens import MeasuredTokens
 from normprobe.claims.measure.readers import (
     AS_MANY,
+    EARLY,
     ENTROPIES,
     MODEL,
     NAMES,
     NORM,
-    READER_NAMES,
+    RANDOM,
     TWIN,
+    rules_out,
     unread,
 )
 from normprobe.claims.measure.resampling import Draws, Resampling, as_text, tidy
 from normprobe.runs.tables import Tables
 from normprobe.stats.correlation import spearman
 
-# Half of the smallest lead in the paper's table (85.2 against 63.3, ×100).
 SMALLEST_EFFECT = 0.1
 RULE = (
     "Lead = |ρ| of the norm − |ρ| of the best entropy (hidden in three forms, output, attention), Spearman's ρ with "
@@ -133,7 +134,7 @@ def _strengths(form: str, strength: dict[str, Draws]) -> list[Control]:
 
 def _note(strength: dict[str, Draws], leads: dict[str, dict[str, Draws | None]]) -> str:
     best = max((name for name in ENTROPIES if name in strength), key=lambda name: strength[name][0])
-    lead, untrained, random = (leads[PLAIN][name] for name in (MODEL, TWIN, READER_NAMES["random"]))
+    lead, untrained, random = (leads[PLAIN][name] for name in (MODEL, TWIN, RANDOM))
     order = "more" if strength[NORM][0] > strength[best][0] else "less"
     return (
         f"Within a layer the norm follows the reasoning features with |ρ| = {strength[NORM][0]:.2f}, "
@@ -165,6 +166,8 @@ CLAIM = Claim(
     modes=frozenset({"think", "no_think"}),
     unit="lead of the norm in |Spearman ρ| within a layer over tokens",
     smallest_effect=SMALLEST_EFFECT,
+    why_smallest="Half of the smallest lead in the paper's table (85.2 against 63.3, ×100).",
+    rules_out=rules_out(TWIN, RANDOM, EARLY),
     measure=measure,
     panel=panel,
     figure="fig_03_signals",

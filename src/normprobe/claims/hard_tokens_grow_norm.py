@@ -27,7 +27,7 @@ from normprobe.claims.evidence import Evidence
 from normprobe.claims.margin import Form, control
 from normprobe.claims.measure.drawing import CONTROL, curve, layer_axis, legend_below, pick
 from normprobe.claims.measure.measured_tokens import MeasuredTokens, late_layers
-from normprobe.claims.measure.readers import MODEL, READER_NAMES, TWIN
+from normprobe.claims.measure.readers import EARLY, MODEL, READER_NAMES, TWIN, rules_out
 from normprobe.claims.measure.resampling import Draws, Resampling, as_text, average, over_layers, tidy
 from normprobe.claims.measure.within_groups import (
     centred_within,
@@ -38,7 +38,6 @@ from normprobe.claims.measure.within_groups import (
 from normprobe.runs.tables import Tables
 from normprobe.style import GREY, READER_LINES
 
-# Below a tenth, hardness would tell less than 1 % of the variance of the norm's ranks.
 SMALLEST_EFFECT = 0.1
 RULE = (
     "ρ = Spearman's correlation of a token's surprisal in the early checkpoint with the final norm of the state that "
@@ -52,7 +51,6 @@ RULE = (
 )
 FINAL, MATCHED, GROWTH = "final norm", "frequency-matched", "growth"
 ITSELF, STILL_HARD = "norm at the token itself", "given the final model's surprisal too"
-EARLY = READER_NAMES["early"]
 _Tokens = Float[np.ndarray, "_ token"]
 
 
@@ -181,6 +179,9 @@ CLAIM = Claim(
     modes=frozenset({"think"}),
     unit="partial Spearman ρ of early surprisal and final norm over tokens, last quarter of layers",
     smallest_effect=SMALLEST_EFFECT,
+    why_smallest="Below a tenth, hardness would tell less than 1 % of the variance of the norm's ranks.",
+    rules_out=rules_out(TWIN)
+    | {EARLY: "a relation that was there from the beginning: the early checkpoint's own norm in its place"},
     measure=measure,
     panel=panel,
     figure="fig_10_hard_tokens",

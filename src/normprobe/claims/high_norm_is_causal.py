@@ -33,7 +33,6 @@ CONTROLS = (RANDOM, RANDOM_SAME_FACTOR, CLASS_MATCHED)
 SHOWN = (ROTATION, DIRECTION_ONLY, LOW)
 # The same contrast for models in which the threshold marks few states: the tenth with the highest norms.
 TOP, TOP_RANDOM = "top10", "random10"
-# Ten points: the paper speaks of a collapse, and prompts worded differently already move accuracy by several points.
 SMALLEST_EFFECT = 0.1
 # A class of few tokens leaves a dose nowhere else to go. Beyond a half, the control mostly repeats the treatment.
 LARGEST_OVERLAP = 0.5
@@ -210,6 +209,15 @@ CLAIM = Claim(
     modes=frozenset({"think"}),
     unit="accuracy lost under high_norm beyond random_matched",
     smallest_effect=SMALLEST_EFFECT,
+    why_smallest=(
+        "Ten points: the paper speaks of a collapse, and prompts worded differently already move accuracy by "
+        "several points."
+    ),
+    rules_out={
+        RANDOM: "harm that any change of this size does: as many random states of the same response, each moved as far",
+        RANDOM_SAME_FACTOR: "harm that any state so shortened does: as many random states × 0.1",
+        CLASS_MATCHED: "harm that comes from the kind of token: as many states at tokens of the same class and place",
+    },
     measure=measure,
     panel=panel,
     figure="fig_08_suppression",

@@ -26,7 +26,6 @@ from normprobe.stats.paired import mcnemar
 from normprobe.stats.verdict import INCONCLUSIVE
 from normprobe.style import BLUE, GREY, VERMILION
 
-# Two points: the paper's gains are two to four, and a method that has to be switched on must be worth the trouble.
 SMALLEST_EFFECT = 0.02
 PLAIN, WARMER = "plain", "plain, T = 0.6"
 LRS = "lrs_last_third"
@@ -187,6 +186,29 @@ CLAIM = Claim(
     modes=frozenset({"think"}),
     unit="accuracy gained over plain generation by the weakest method",
     smallest_effect=SMALLEST_EFFECT,
+    why_smallest=(
+        "Two points: the paper's gains are two to four, and a method that has to be switched on must be worth the "
+        "trouble."
+    ),
+    rules_out={
+        PLAIN: "no gain at all: the same problems without a method (LRS is compared with it, too)",
+        "ALRR: random gate": "help that extra passes give wherever they are: as many at random tokens",
+        "ALRR: entropy gate": "a peak of the norm being no better a sign than an uncertain next token",
+        "ERSS: random bank vector": "help that any earlier state of high norm gives: a random one of the bank",
+        "ERSS: length alone": "help that comes from making the state longer",
+        "ERSS: rotation": "help that comes from turning the state as far, anywhere",
+        "CAA": "help that one fixed direction gives: contrastive activation addition, its multiplier tuned as well",
+        WARMER: "help that sampling at temperature 0.6 gives",
+        "random": "a choice no better than chance",
+        "majority": "a choice no better than what most samples say",
+        "shortest": "a choice by length: the shortest",
+        "longest": "a choice by length: the longest, as a sum of norms grows with it",
+        **dict.fromkeys(
+            ("mean_logprob", "self_certainty", "deepconf"),
+            "a choice no better than by the model's own confidence",
+        ),
+        "vote by": "a choice no better than a vote that confidence weights",
+    },
     measure=measure,
     panel=panel,
     figure="fig_15_main_results",

@@ -32,12 +32,15 @@ from normprobe.claims.measure.feature_correlation import (
 from normprobe.claims.measure.measured_tokens import MeasuredTokens
 from normprobe.claims.measure.readers import (
     AS_MANY,
+    EARLY,
     MODEL,
     NORM,
+    RANDOM,
     READER_NAMES,
     TWIN,
     null_readers,
     readable,
+    rules_out,
     subject_of,
     unread,
 )
@@ -46,7 +49,6 @@ from normprobe.runs.tables import Tables
 from normprobe.stats.correlation import spearman
 from normprobe.style import GREY
 
-# Below a tenth the norm would tell less than 1 % of the variance of the features' ranks.
 SMALLEST_EFFECT = 0.1
 RULE = (
     "ρ = Spearman's correlation of the norm and Σ z of the reasoning features within a layer over a problem's "
@@ -109,7 +111,7 @@ def measure(tables: Tables, resample: Resampling) -> Measurement:
 def _note(means: dict[str, dict[str, Draws | None]], layerwise: dict[str, dict[str, Draws]]) -> str:
     naive = {name: float(forms[LAYERWISE][0]) for name, forms in layerwise.items()}
     nulls = [f"{value:.2f} ({name})" for name, value in naive.items() if name != MODEL]
-    plain, rest, random = means[PLAIN], means[REGRESSED], READER_NAMES["random"]
+    plain, rest, random = means[PLAIN], means[REGRESSED], RANDOM
     return (
         "Within a layer, from token to token, norm and reasoning features correlate at "
         f"{as_text(plain[MODEL])}; an untrained network gives {as_text(plain[TWIN])}, a random "
@@ -155,6 +157,8 @@ CLAIM = Claim(
     modes=frozenset({"think", "no_think"}),
     unit="Spearman ρ within a layer over tokens",
     smallest_effect=SMALLEST_EFFECT,
+    why_smallest="Below a tenth the norm would tell less than 1 % of the variance of the features' ranks.",
+    rules_out=rules_out(TWIN, RANDOM, EARLY),
     measure=measure,
     panel=panel,
     figure="fig_03_signals",

@@ -28,12 +28,19 @@ from normprobe.claims.evidence import Evidence
 from normprobe.claims.margin import Form, control
 from normprobe.claims.measure.drawing import curve, layer_axis, pick
 from normprobe.claims.measure.measured_tokens import MeasuredTokens, late_layers, middle_layers
-from normprobe.claims.measure.readers import FILLER, MODEL, READER_NAMES, TWIN, null_subjects
+from normprobe.claims.measure.readers import (
+    EARLY,
+    FILLER,
+    MODEL,
+    READER_NAMES,
+    TWIN,
+    null_subjects,
+    rules_out,
+)
 from normprobe.claims.measure.resampling import Draws, Resampling, average, tidy
 from normprobe.runs.tables import Tables
 from normprobe.style import MODE_LINES
 
-# 5 %: a smaller gap could not be read off the paper's figure, and no threshold at Q3 + 1.5 IQR would notice it.
 SMALLEST_EFFECT = 0.05
 RULE = (
     "Gap of a layer = log(mean norm think / no_think). Over layers: its mean; the gap that nine layers of ten "
@@ -186,6 +193,8 @@ CLAIM = Claim(
     needs=frozenset({"tokens", "signals/model"}),
     unit="log ratio of mean norms, think to no_think, mean over layers but the last",
     smallest_effect=SMALLEST_EFFECT,
+    why_smallest="Less could not be read off the paper's figure, and no threshold at Q3 + 1.5 IQR would notice it.",
+    rules_out=rules_out(TWIN, FILLER, EARLY),
     measure=measure,
     panel=panel,
     figure="fig_02_norm_by_layer",

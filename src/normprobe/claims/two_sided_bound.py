@@ -34,10 +34,14 @@ from normprobe.claims.measure.held_out_bound import (
 from normprobe.claims.measure.measured_tokens import FEWEST_PROBLEMS, require
 from normprobe.claims.measure.readers import (
     AS_MANY,
+    EARLY,
     MODEL,
+    RANDOM,
     READER_NAMES,
+    TWIN,
     fewer_features,
     null_readers,
+    rules_out,
     unread,
 )
 from normprobe.claims.measure.resampling import Draws, Resampling
@@ -49,7 +53,6 @@ from normprobe.style import BLACK, BLUE, GREY, VERMILION
 from normprobe.theory.bound import signed_bound, slack_free_bound
 from normprobe.theory.synthetic import BROKEN, EXACT, synthetic_pair
 
-# Four constants at 95 % each let any bound of this form hold in 80 % of any data: a finding is 10 points above that.
 GUARANTEED, SMALLEST_EFFECT = 0.8, 0.1
 RULE = (
     "Share of held-out bound inputs (problem × layer) for which the signed bound, with ε, δ, ρ, κ fixed per layer "
@@ -212,6 +215,11 @@ CLAIM = Claim(
     modes=frozenset({"think", "no_think"}),
     unit="share of held-out bound inputs for which the bound holds and is not vacuous",
     smallest_effect=SMALLEST_EFFECT,
+    why_smallest=(
+        "Four constants at 95 % each let any bound of this form hold in 80 % of any data: a finding is 10 points "
+        "above that."
+    ),
+    rules_out=rules_out(TWIN, RANDOM, EARLY),
     null=GUARANTEED,
     measure=measure,
     panel=panel,

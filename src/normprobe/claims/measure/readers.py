@@ -13,9 +13,15 @@ READER_NAMES = {
     "random": "random dictionary",
     "early": "early checkpoint",
 }
-MODEL, TWIN = READER_NAMES["model"], READER_NAMES["untrained"]
+MODEL, TWIN, RANDOM, EARLY = (READER_NAMES[name] for name in ("model", "untrained", "random", "early"))
 FILLER = "filler instead of a thought"
 """The length control: the model in the mode `filler`."""
+_RULES_OUT = {
+    TWIN: "what the architecture gives without training, by depth and by token: a fresh network, same tokens",
+    EARLY: "what training gives before it gives reasoning: a checkpoint that cannot reason yet, same tokens",
+    RANDOM: "what any directions give: a dictionary of the same shape that nobody trained, same states",
+    FILLER: "length: the thought replaced by as many dots",
+}
 
 NORM = "norm"
 ENTROPIES = {
@@ -28,6 +34,11 @@ ENTROPIES = {
 # What a token has in no layer, and would know without opening the model or by reading its output alone.
 LAYERLESS = {"surprisal": "surprisal", "position": "position"}
 NAMES = {NORM: "norm", **ENTROPIES, **LAYERLESS}
+
+
+def rules_out(*controls: str) -> dict[str, str]:
+    """What each of these controls rules out, for `Claim.rules_out`."""
+    return {name: _RULES_OUT[name] for name in controls}
 
 
 def null_subjects(tables: Tables) -> list[str]:

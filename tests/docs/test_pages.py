@@ -1,0 +1,82 @@
+"""The parts of the docs that are made from code: every claim, format and study is there, in its own words."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from normprobe.claims.registry import BY_NAME, CLAIMS
+from normprobe.study_file import read_study
+from normprobe.thinking_formats import FORMATS
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+@pytest.fixture(scope="module")
+def pages():
+    sys.path.insert(0, str(DOCS))
+    try:
+        import pages
+    finally:
+        sys.path.remove(str(DOCS))
+    return pages
+
+
+def cells(table: str) -> list[list[str]]:
+    """The rows of a table in Markdown, without its head."""
+    return [re.split(r"(?<!\\) ?\| ?", line.strip("| ")) for line in table.splitlines()[2:]]
+
+
+def test_every_claim_has_a_part_by_hand_and_no_part_is_stale(pages):
+    by_hand = {path.stem: path.read_text(encoding="utf-8") for path in (DOCS / "claims").glob("*.md")}
+    assert by_hand.keys() - {"index"} == BY_NAME.keys()
+    for name in BY_NAME:
+        _, _, part = by_hand[name].partition(pages.BY_HAND)
+        assert len(re.findall(r"[.:;] ?$|[.:] ", part, re.MULTILINE)) >= 3, name
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.name)
+def test_a_page_holds_what_the_claim_says(pages, claim):
+    page = pages.claim_page(claim, f"# {claim.name}\n\nnever shown\n\n{pages.BY_HAND}\n\nBy hand.\n")
+    flat = page.replace("\n- ", " ").replace("\\_", "_")
+    for text in (
+        claim.title,
+        claim.statement,
+        claim.rule,
+        claim.why_smallest,
+        claim.caption,
+        claim.figure,
+        claim.unit,
+    ):
+        assert text in flat
+    assert re.findall(r"^\| \*\*(.+?)\*\* \|", page, re.MULTILINE) == list(claim.rules_out)
+    assert "By hand." in page
+    assert "never shown" not in page
+    assert re.findall(r"^# .*", page, re.MULTILINE) == [f"# {claim.title}"]
+
+
+def test_a_claim_without_a_part_by_hand_has_a_page_too(pages):
+    page = pages.claim_page(CLAIMS[0], "")
+    assert pages.BY_HAND not in page
+    assert CLAIMS[0].rule.split(". ")[0] in page
+
+
+def test_the_index_has_a_line_per_claim_in_the_papers_order(pages):
+    rows = cells(pages.claims_table())
+    assert [re.findall(r"`(\w+)`", row[0]) for row in rows] == [[claim.name] for claim in CLAIMS]
+
+
+def test_every_format_has_a_line_of_four_cells(pages):
+    rows = cells(pages.formats_table())
+    assert [row[0] for row in rows] == [f"`{name}`" for name in (*(one.name for one in FORMATS), "elicited")]
+    assert {len(row) for row in rows} == {4}
+
+
+def test_every_study_has_a_line_and_whoever_trains_on_a_gpu_its_plan(pages):
+    rows = {row[0].strip("`"): row for row in cells(pages.plans_table())}
+    assert rows.keys() == {path.name for path in pages.STUDIES.glob("*.yaml")}
+    for name, row in rows.items():
+        study = read_study(pages.STUDIES / name)
+        planned = study.model.device == "cuda" and not study.saes.given
+        assert planned == bool(re.fullmatch(r"[\d.,]+ (s|h)", row[5])), row

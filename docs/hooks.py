@@ -16,9 +16,9 @@ PACKAGE = Path(__file__).parents[1] / "src/normprobe"
 # What loads something from another host when the page is opened.
 REMOTE = re.compile(r"<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)=\"?(?:https?:)?//[^>]*>")
 MADE = {
-    "<!-- made: the claims -->": pages.claims_table,
-    "<!-- made: the formats -->": pages.formats_table,
-    "<!-- made: the plans -->": pages.plans_table,
+    "*(Table of the claims: made by `make docs`.)*": pages.claims_table,
+    "*(Table of the formats: made by `make docs`.)*": pages.formats_table,
+    "*(Table of the plans: made by `make docs`.)*": pages.plans_table,
 }
 """Marks in pages, and what stands in their place."""
 

@@ -133,9 +133,9 @@ def plans_table() -> str:
                 if note
                 else ["minutes on two cores"] + [""] * 3
             )
-        rows.append([f"`{path.name}`", f"`{study.model.name}`", *sizes, *plan])
-    head = ("study", "model", "features a layer", "k", "tokens", "at least, on one H100")
-    return table((*head, "weights, gradients, moments", "on GPUs of 80 GB", "`--cache`, a network"), rows)
+        rows.append([f"`{path.name}`", *sizes, *plan])
+    head = ("study", "features a layer", "k", "tokens", "at least, on one H100")
+    return table((*head, "all layers", "on GPUs of 80 GB", "`--cache`, a network"), rows)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -191,12 +191,12 @@ CLAIM = Claim(
         "trouble."
     ),
     rules_out={
-        PLAIN: "no gain at all: the same problems without a method (LRS is compared with it, too)",
+        PLAIN: "no gain at all: the same problems without a method",
         "ALRR: random gate": "help that extra passes give wherever they are: as many at random tokens",
         "ALRR: entropy gate": "a peak of the norm being no better a sign than an uncertain next token",
         "ERSS: random bank vector": "help that any earlier state of high norm gives: a random one of the bank",
-        "ERSS: length alone": "help that comes from making the state longer",
-        "ERSS: rotation": "help that comes from turning the state as far, anywhere",
+        "ERSS: length alone": "help that comes from the length of the same states, changed as much",
+        "ERSS: rotation": "help that comes from turning the same states as far, in any direction",
         "CAA": "help that one fixed direction gives: contrastive activation addition, its multiplier tuned as well",
         WARMER: "help that sampling at temperature 0.6 gives",
         "random": "a choice no better than chance",

@@ -91,7 +91,7 @@ def test_what_is_wrong_with_it_is_one_line(file, tmp_path, monkeypatch):
     assert "pip install 'normprobe[gguf]'" in refusal(file)
 
 
-def test_a_transformers_that_misreads_which_token_ends_a_text_is_refused(file, monkeypatch):
-    monkeypatch.setattr(transformers, "__version__", "5.17.2")
+def test_a_transformers_that_misreads_which_token_ends_a_text_is_refused(monkeypatch):
+    monkeypatch.setattr(gguf_files.transformers, "__version__", "5.17.2")
     with pytest.raises(NormprobeError, match=r"transformers 5\.18 or newer .* got 5\.17\.2"):
-        open_model(file)
+        gguf_files.needs_gguf("tiny.gguf")

@@ -89,7 +89,7 @@ def changes(claim: Claim, smallest: str, modes: str) -> Iterable[str]:
 
 def claims_table() -> str:
     """One line per claim, in the paper's order."""
-    rows = ((f"[`{c.name}`](claims/{c.name}.md)", c.title, f"`{c.figure}`") for c in CLAIMS)
+    rows = ((f"[`{c.name}`]({c.name}.md)", c.title, f"`{c.figure}`") for c in CLAIMS)
     return table(("claim", "asks", "figure"), rows)
 
 

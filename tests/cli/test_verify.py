@@ -29,14 +29,6 @@ from normprobe.study_file import read_study
 
 TABLES_OF_METHODS = ("sweep", "confirmed", "treatments", "selection", "sensitivity", "combinations")
 FIELDS = "claim statement verdict rule estimate unit interval n n_unit controls seed".split()
-TABLES = [
-    "problems/problems.parquet",
-    "responses/responses.parquet",
-    "traces/tokens.parquet",
-    "reductions/sums.parquet",
-    "reductions/pairs.parquet",
-    "experiments/suppression.parquet",
-]
 
 
 @pytest.fixture(scope="module")
@@ -108,14 +100,9 @@ def test_python_gives_the_run_with_its_verdicts_and_does_not_run_it_twice(run: P
     assert (run / "report.html").exists()
 
 
-def test_a_replayed_run_gives_the_same_tables_and_verdicts(run: Path, tmp_path: Path) -> None:
+def test_a_run_leaves_the_configuration_that_replays_it(run: Path) -> None:
     study = read_study(run / "config.yaml")
     assert (study.problems.n_measure, study.saes.width, study.saes.k) == (24, 32, 16)
-    again = tmp_path / "again"
-    assert verify.main(["--config", str(run / "config.yaml"), "--out", str(again)]) == 0
-    for name in TABLES:
-        pd.testing.assert_frame_equal(pd.read_parquet(run / name), pd.read_parquet(again / name))
-    assert (run / "evidence/verdicts.json").read_text() == (again / "evidence/verdicts.json").read_text()
 
 
 def test_strict_fails_where_a_claim_does(run: Path) -> None:

@@ -1,4 +1,4 @@
-"""Kill −9 at random points: a study that is killed and resumed leaves the same files as one that was left alone.
+"""Kill −9 at random points: a study that is replayed from its configuration, killed and resumed leaves the same files.
 
 NORMPROBE_KILLS sets how many kills there are: 10 by default, 50 in `make nightly`.
 """
@@ -40,9 +40,9 @@ def talkative(make_tiny_qwen3, tmp_path: Path) -> Path:
     return folder
 
 
-def start(model: Path, out: Path) -> BaseProcess:
-    """`normprobe verify` on a small random model, once it has opened its run directory."""
-    arguments = ["--model", str(model), "--problems", "testbed", *SIZES, *SAES, "--out", str(out)]
+def start(study: list[str], out: Path) -> BaseProcess:
+    """`normprobe verify`, once it has opened its run directory."""
+    arguments = [*study, "--out", str(out)]
     manifest, since_ns = out / "manifest.json", time.time_ns()
     process = forked_study.start(["verify", *arguments])
     while process.is_alive() and not (manifest.exists() and manifest.stat().st_mtime_ns > since_ns):
@@ -74,10 +74,14 @@ def files(run: Path) -> dict[str, object]:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="forks processes")
-def test_a_killed_study_leaves_the_same_files(talkative: Path, tmp_path: Path) -> None:
+def test_a_replayed_study_leaves_the_same_files_however_often_it_is_killed(
+    talkative: Path, tmp_path: Path
+) -> None:
     whole = tmp_path / "whole"
-    finish(start(talkative, tmp_path / "first"))  # the first waits for imports
-    seconds = finish(start(talkative, whole))
+    finish(start(["--model", str(talkative), "--problems", "testbed", *SIZES, *SAES], whole))
+    replay = ["--config", str(whole / "config.yaml")]
+    seconds = finish(start(replay, tmp_path / "replayed"))  # and not the first, which waits for imports
+    assert files(tmp_path / "replayed") == files(whole)
     expected = files(whole)
     assert {"responses/responses.parquet", "reductions/sums.parquet", "evidence/verdicts.json"} <= set(
         expected
@@ -88,7 +92,7 @@ def test_a_killed_study_leaves_the_same_files(talkative: Path, tmp_path: Path) -
     for attempt in itertools.count():
         out = tmp_path / f"killed_{attempt}"
         while killed.total() < KILLS:
-            process = start(talkative, out)
+            process = start(replay, out)
             process.join(rng.uniform(0, seconds))
             if process.exitcode is not None:
                 assert process.exitcode == 0
@@ -98,7 +102,7 @@ def test_a_killed_study_leaves_the_same_files(talkative: Path, tmp_path: Path) -
             partial = [path.name.removesuffix(".partial") for path in out.glob("*.partial")]
             killed[", ".join(partial) or "between stages"] += 1
         else:
-            finish(start(talkative, out))
+            finish(start(replay, out))
         assert files(out) == expected
         shutil.rmtree(out)
         if killed.total() >= KILLS:

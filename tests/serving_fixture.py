@@ -55,8 +55,21 @@ class Engine:
             self.add(name, one)
         return {name: list(output.outputs[0].token_ids) for name, output in self.run().items()}
 
+    def serve_watched(self, asked: Mapping[str, Asked]) -> tuple[dict[str, list[int]], set[str]]:
+        """The same, and the names of those that were preempted."""
+        done, preempted = {}, set()
+        for name, one in asked.items():
+            self.add(name, one)
+        while self.llm.llm_engine.has_unfinished_requests():
+            for output in self.llm.llm_engine.step():
+                if output.finished:
+                    done[output.request_id] = list(output.outputs[0].token_ids)
+            going = self.core.scheduler.requests
+            preempted |= {name for name, request in going.items() if request.num_preemptions > 0}
+        return done, preempted
+
     def serve_alone(self, asked: Mapping[str, Asked]) -> dict[str, list[int]]:
-        """The same, one after the other."""
+        """The tokens of requests that are admitted one after the other."""
         return {name: self.serve({name: one})[name] for name, one in asked.items()}
 
 

@@ -127,16 +127,7 @@ def test_tokens_are_those_of_eager_mode(
 ) -> None:
     """In batches that hold chunks of prompts, and in which requests are preempted."""
     compiled: Engine = request.getfixturevalue(form)
-    preempted: set[str] = set()
-    for i, prompt in enumerate(prompts):
-        compiled.add(str(i), Asked(prompt, POLICIES[name], more={"ignore_eos": True}))
-    done: dict[str, list[int]] = {}
-    while compiled.llm.llm_engine.has_unfinished_requests():
-        for output in compiled.llm.llm_engine.step():
-            if output.finished:
-                done[output.request_id] = list(output.outputs[0].token_ids)
-        going = compiled.core.scheduler.requests
-        preempted |= {name for name, request in going.items() if request.num_preemptions > 0}
+    done, preempted = compiled.serve_watched(asked(prompts, POLICIES[name], more={"ignore_eos": True}))
     assert done == in_eager_mode(name)
     assert preempted
     assert name == "nothing" or done != in_eager_mode("nothing")

@@ -113,19 +113,14 @@ def test_preempted_requests_get_what_they_get_undisturbed(
     engine: Engine, prompts: list[list[int]], name: str
 ) -> None:
     long = asked(prompts, POLICIES[name], max_tokens=90, more={"ignore_eos": True})
-    preempted: set[str] = set()
-    for key, one in long.items():
-        engine.add(key, one)
-    done: dict[str, list[int]] = {}
-    while engine.llm.llm_engine.has_unfinished_requests():
-        for output in engine.llm.llm_engine.step():
-            if output.finished:
-                done[output.request_id] = list(output.outputs[0].token_ids)
-        preempted |= {
-            name for name, request in engine.core.scheduler.requests.items() if request.num_preemptions > 0
-        }
+    done, preempted = engine.serve_watched(long)
     assert len(preempted) >= 3
-    assert done == engine.serve_alone(long)
+    undisturbed: dict[str, list[int]] = {}
+    for first in range(0, len(long), 4):  # as many as the cache has room for
+        tokens, preempted = engine.serve_watched(dict(list(long.items())[first : first + 4]))
+        assert not preempted
+        undisturbed |= tokens
+    assert done == undisturbed
 
 
 def test_extra_passes_leave_every_bit_of_the_cache(

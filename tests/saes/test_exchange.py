@@ -31,7 +31,8 @@ def test_every_process_gets_its_own_layers_and_a_lost_one_is_missed_in_a_line():
         for number in "01"
     )
     (printed, message), (also_printed, _) = (process.communicate(timeout=120) for process in (first, second))
-    assert printed == also_printed == "exchanged\n", message
+    for text in (printed, also_printed):  # after what gloo prints in PyTorch 2.9
+        assert text.splitlines()[-1] == "exchanged", message
     assert (first.returncode, second.returncode) == (2, 9)
     (line,) = [line for line in message.splitlines() if "expected" in line]
     assert "expected 2 processes of torchrun that train together, got" in line

@@ -62,13 +62,17 @@ def atomic_write_json(path: Path, value: Any) -> None:
 def refusing_disk_errors(place: str | Path) -> Iterator[None]:
     """Turn a full disk or a missing permission in the block into a NormprobeError that names the file or `place`.
 
-    Recognises OSError, and the errors of Rust writers (safetensors), which carry the number in their text only.
+    Recognises OSError, and the errors of Rust writers (safetensors; two forms of its versions), which carry the number
+    in their text only.
     """
     try:
         yield
     except Exception as error:
         number = error.errno if isinstance(error, OSError) else None
-        refused = (n for n in _DISK_ERRORS if n == number or f"(os error {n})" in str(error))
+        forms = ("(os error {})", "Os {{ code: {},")
+        refused = (
+            n for n in _DISK_ERRORS if n == number or any(form.format(n) in str(error) for form in forms)
+        )
         reason = next(map(os.strerror, refused), None)
         if reason is None:
             raise

@@ -24,7 +24,9 @@ def test_smollm2_goes_from_problems_to_a_report(tmp_path: Path, capsys: pytest.C
     run = tmp_path / "run"
     model = Path(package.origin).with_name("SmolLM2-135M-Instruct.Q4_1.gguf")
     words = f"--model {model} --problems reasoning-gym:chain_sum?min_terms=2&max_terms=2&max_digits=1 --out {run} "
-    words += f"--n-sae 8 --n-select 8 --n-measure {N} --max-new-tokens {TOKENS} --lens-tokens {LENS} --layers 29 "
+    words += (
+        f"--n-sae 8 --n-select 8 --n-measure {N} --max-new-tokens {TOKENS} --lens-tokens {LENS} --layers 29 "
+    )
     words += "--width 64 --k 4 --n-samples 2000 --thinking-format elicited --allow-failed-conditions"
     assert not verify.main(words.split())
 

@@ -140,28 +140,26 @@ def slow_recursion(opened: OpenModel, prompt: list[int], policy: ALRR) -> tuple[
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("batch_size, growth", [(1, -0.9), (4, -0.9), (4, 0.1)])
+@pytest.mark.parametrize("batch_sizes, growth", [((1, 4), -0.9), ((4,), 0.1)])
 def test_alrr_equals_a_slow_implementation_of_the_paper(
     opened: OpenModel,
     prompts: list[list[int]],
     plain: list[list[int]],
     threshold: FixedThreshold,
-    batch_size: int,
+    batch_sizes: tuple[int, ...],
     growth: float,
 ) -> None:
     policy = replace(eager(threshold), growth=growth)
-    tokens, events = generate(opened, policy, prompts, NEW_TOKENS, batch_size=batch_size)
-    for slot, prompt in enumerate(prompts):
-        mine = events.request == slot
+    wanted = [slow_recursion(opened, prompt, policy) for prompt in prompts]
+    for batch_size in batch_sizes:
+        tokens, events = generate(opened, policy, prompts, NEW_TOKENS, batch_size=batch_size)
+        columns = torch.stack([events.step, events.layer, events.passes], dim=1)
         done = [
-            tuple(row)
-            for row in torch.stack(
-                [events.step[mine], events.layer[mine], events.passes[mine]], dim=1
-            ).tolist()
+            [tuple(row) for row in columns[events.request == slot].tolist()] for slot in range(len(prompts))
         ]
-        assert (tokens[slot], done) == slow_recursion(opened, prompt, policy)
-    assert (tokens != plain) or growth > 0
-    assert set(events.passes.tolist()) & {1, 2}
+        assert list(zip(tokens, done, strict=True)) == wanted
+        assert (tokens != plain) or growth > 0
+        assert set(events.passes.tolist()) & {1, 2}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])

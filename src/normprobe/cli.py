@@ -83,8 +83,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "check every step of the proof of the two-sided bound",
     ),
     "train-testbed": (
-        "problems.testbed.train:main",
-        "problems.testbed.train:TrainCommand",
+        "training.tiny_thinker.train:main",
+        "training.tiny_thinker.train:TrainCommand",
         "train the bundled model tiny-thinker from its recipe",
     ),
 }

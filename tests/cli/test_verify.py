@@ -149,7 +149,7 @@ def test_a_cell_that_cannot_be_is_named_before_anything_is_written(
 
 def test_the_untrained_twin_is_the_recorded_initialisation() -> None:
     from normprobe.models.open import open_model
-    from normprobe.problems.testbed.train import untrained_model
+    from normprobe.training.tiny_thinker.train import untrained_model
 
     twin = open_model("tiny-thinker:untrained", check=False).model.state_dict()
     exact = untrained_model(bundled.initial_seed()).state_dict()

@@ -25,8 +25,8 @@ from normprobe.models.model import OpenModel
 from normprobe.models.open import open_model
 from normprobe.policies.spec import build
 from normprobe.problems import bundled
-from normprobe.problems.testbed.accuracy import MAX_NEW_TOKENS, accuracy
 from normprobe.problems.testbed.problems import Problem, make_problems
+from normprobe.training.tiny_thinker.accuracy import MAX_NEW_TOKENS, accuracy
 
 ROOT = Path(__file__).parents[2]
 TASKS = {

@@ -11,9 +11,9 @@ import torch
 from sft_fixture import NEEDED, RECIPE, base, thinking
 
 from normprobe.errors import NormprobeError
-from normprobe.finetune.recipe import pool
-from normprobe.finetune.sft import batch_loss, train
 from normprobe.problems import bundled
+from normprobe.training.smol_thinker.recipe import pool
+from normprobe.training.smol_thinker.sft import batch_loss, train
 
 pytestmark = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in NEEDED),

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from normprobe.finetune.dialogue import Dialogue, dialogue
 from normprobe.problems.smol_thinker.families import FAMILIES, FamilyProblem
-from normprobe.problems.testbed.recipe import microbatches
+from normprobe.training.microbatches import microbatches
+from normprobe.training.smol_thinker.dialogue import Dialogue, dialogue
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from normprobe.errors import NormprobeError
 from normprobe.problems.testbed import train as training
-from normprobe.problems.testbed.accuracy import accuracy, prompt
 from normprobe.problems.testbed.problems import make_problems
-from normprobe.problems.testbed.recipe import Recipe, dialogue, pool
 from normprobe.problems.testbed.tokenizer import build_tokenizer
 from normprobe.problems.testbed.vocabulary import END_THINK, VOCABULARY
+from normprobe.training.tiny_thinker.accuracy import accuracy, prompt
+from normprobe.training.tiny_thinker.recipe import Recipe, dialogue, pool
 
 RECIPE = Recipe(
     n_steps=6,

@@ -1,4 +1,6 @@
-"""Reward SmolLM2 for thoughts that end in right answers: `python -m normprobe.finetune.grpo`. Resumes after a kill.
+"""Reward SmolLM2 for thoughts that end in right answers; resumes after a kill.
+
+`python -m normprobe.training.smol_thinker.grpo`.
 
 GRPO (arXiv 2402.03300) by trl, from the warm-up checkpoint of the supervised training. Only `think` is trained.
 """
@@ -30,14 +32,14 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from normprobe.console import parse, run_main
 from normprobe.errors import NormprobeError
-from normprobe.finetune.accuracy import accuracy, held_out
-from normprobe.finetune.dialogue import answer_of, prompt
-from normprobe.finetune.recipe import problems_for_training
-from normprobe.finetune.sft import fix_recipe, save_adapter
-from normprobe.finetune.smollm2 import base_model
 from normprobe.models.open import DTYPES
 from normprobe.models.pretrained import Pretrained
 from normprobe.problems.smol_thinker.families import LONGEST, FamilyProblem, score
+from normprobe.training.smol_thinker.accuracy import accuracy, held_out
+from normprobe.training.smol_thinker.dialogue import answer_of, prompt
+from normprobe.training.smol_thinker.recipe import problems_for_training
+from normprobe.training.smol_thinker.sft import fix_recipe, save_adapter
+from normprobe.training.smol_thinker.smollm2 import base_model
 
 LOG_FIELDS = ("step", "tokens", "seconds", "reward", "reward_std", "length", "think", "no_think")
 
@@ -201,7 +203,7 @@ class GrpoCommand:
     """Reward SmolLM2-135M for right answers after a thought; the same command resumes a run that was stopped."""
 
     start: Path = Path("runs/smol-thinker-sft/warmup")
-    """the adapters to start from: the warm-up checkpoint of `python -m normprobe.finetune.sft`"""
+    """the adapters to start from: the warm-up checkpoint of `python -m normprobe.training.smol_thinker.sft`"""
     out: Path = Path("runs/smol-thinker-rl")
     """directory of the training run"""
     device: str = "cpu"
@@ -219,13 +221,14 @@ class GrpoCommand:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Command line of `python -m normprobe.finetune.grpo`."""
+    """Command line of `python -m normprobe.training.smol_thinker.grpo`."""
     options = asdict(parse(GrpoCommand, argv, "reinforce-smol-thinker"))
     recipe = GrpoRecipe(seed=options.pop("seed"), n_steps=options.pop("steps"))
     start, out = options.pop("start"), options.pop("out")
     if not (start / "adapter_model.safetensors").is_file():
         raise NormprobeError(
-            f"expected the adapters to start from in {start}, got none; run python -m normprobe.finetune.sft first"
+            f"expected the adapters to start from in {start}, got none; run "
+            "python -m normprobe.training.smol_thinker.sft first"
         )
     base = base_model(DTYPES[options.pop("dtype")], torch.device(options.pop("device")))
     print(f"trained: {train(recipe, base, start, out, **options)}")

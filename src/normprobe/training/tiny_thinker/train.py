@@ -1,4 +1,4 @@
-"""Train tiny-thinker: `python -m normprobe.problems.testbed.train`. One code for CPU and CUDA; resumes after a kill."""
+"""Train tiny-thinker; resumes after a kill: `python -m normprobe.training.tiny_thinker.train`."""
 
 import csv
 import itertools
@@ -20,11 +20,11 @@ from transformers import Qwen3ForCausalLM
 from normprobe.console import parse, run_main
 from normprobe.errors import NormprobeError
 from normprobe.models.initialise import initialise
-from normprobe.problems.testbed.accuracy import accuracy
-from normprobe.problems.testbed.checkpoint import load_state, save_model, save_state
 from normprobe.problems.testbed.problems import make_problems
-from normprobe.problems.testbed.recipe import Recipe, Sequence, model_config, pool
 from normprobe.problems.testbed.tokenizer import build_tokenizer
+from normprobe.training.checkpoint import load_state, save_model, save_state
+from normprobe.training.tiny_thinker.accuracy import accuracy
+from normprobe.training.tiny_thinker.recipe import Recipe, Sequence, model_config, pool
 
 LOG_FIELDS = ("step", "tokens", "seconds", "loss", "learning_rate_factor", "think", "no_think", "filler")
 
@@ -165,7 +165,7 @@ class TrainCommand:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Command line of `python -m normprobe.problems.testbed.train` and `normprobe train-testbed`."""
+    """Command line of `python -m normprobe.training.tiny_thinker.train` and `normprobe train-testbed`."""
     options = asdict(parse(TrainCommand, argv, "train-testbed"))
     recipe = Recipe(seed=options.pop("seed"), n_steps=options.pop("steps"))
     print(f"trained: {train(recipe, **options)}")

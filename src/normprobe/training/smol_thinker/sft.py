@@ -1,4 +1,4 @@
-"""Teach SmolLM2 to think by demonstrations: `python -m normprobe.finetune.sft`. Resumes after a kill."""
+"""Teach SmolLM2 to think by demonstrations: `python -m normprobe.training.smol_thinker.sft`. Resumes after a kill."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from normprobe.console import parse, run_main
 from normprobe.errors import NormprobeError
-from normprobe.finetune.accuracy import accuracy, held_out
-from normprobe.finetune.dialogue import Dialogue, collate
-from normprobe.finetune.recipe import SftRecipe, pool
-from normprobe.finetune.smollm2 import base_model, published_tokenizer, thinking_tokenizer
 from normprobe.models.open import DTYPES
-from normprobe.problems.testbed.checkpoint import load_state, save_state
+from normprobe.training.checkpoint import load_state, save_state
+from normprobe.training.smol_thinker.accuracy import accuracy, held_out
+from normprobe.training.smol_thinker.dialogue import Dialogue, collate
+from normprobe.training.smol_thinker.recipe import SftRecipe, pool
+from normprobe.training.smol_thinker.smollm2 import base_model, published_tokenizer, thinking_tokenizer
 
 LOG_FIELDS = ("step", "tokens", "seconds", "loss", "learning_rate_factor", "think", "no_think")
 
@@ -190,7 +190,7 @@ class SftCommand:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Command line of `python -m normprobe.finetune.sft`."""
+    """Command line of `python -m normprobe.training.smol_thinker.sft`."""
     options = asdict(parse(SftCommand, argv, "train-smol-thinker"))
     recipe = SftRecipe(seed=options.pop("seed"), n_steps=options.pop("steps"))
     out, device, dtype = options.pop("out"), torch.device(options.pop("device")), DTYPES[options.pop("dtype")]

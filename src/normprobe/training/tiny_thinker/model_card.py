@@ -1,6 +1,6 @@
 """Measure tiny-thinker on held-out problems and write its model card.
 
-`python -m normprobe.problems.testbed.model_card`."""
+`python -m normprobe.training.tiny_thinker.model_card`."""
 
 import argparse
 import json
@@ -15,11 +15,11 @@ from tqdm import tqdm
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from normprobe.errors import NormprobeError
-from normprobe.problems.testbed.accuracy import accuracy
 from normprobe.problems.testbed.domains import CROWDED
 from normprobe.problems.testbed.problems import make_problems
-from normprobe.problems.testbed.recipe import dialogue
 from normprobe.problems.testbed.vocabulary import DOMAINS, MAX_DIFFICULTY, THINK, VOCABULARY
+from normprobe.training.tiny_thinker.accuracy import accuracy
+from normprobe.training.tiny_thinker.recipe import dialogue
 
 MODES = ("think", "no_think", "filler")
 CARD_SEED = 2026  # of the card's problems; no other program draws problems from this seed
@@ -167,8 +167,9 @@ def write_card(training: Path, *, per_cell: int, device: str) -> Path:
     card.write_text(
         "# tiny-thinker\n\n"
         "A `Qwen3ForCausalLM` with 12 layers, d_model 128 and 1.8 M parameters, trained from scratch on the\n"
-        "testbed by `python -m normprobe.problems.testbed.train`. It thinks, answers at once, or answers after dots\n"
-        "(`filler`), as its chat template asks. It knows nothing but the testbed: an instrument, not an assistant.\n\n"
+        "testbed by `python -m normprobe.training.tiny_thinker.train`. It thinks, answers at once, or answers after\n"
+        "dots (`filler`), as its chat template asks. It knows nothing but the testbed: an instrument, not an\n"
+        "assistant.\n\n"
         f"Recipe (see `recipe.py` for its reasons): {', '.join(f'{k} {v}' for k, v in recipe.items())}.\n\n"
         f"## Accuracy\n\nGreedy, percent with exact 95 % intervals, {per_cell} held-out problems a cell; columns are\n"
         "difficulties (dependent steps). A blind guess is right in 9 % of arithmetic, 13 % of boolean and 2 % of\n"
@@ -191,8 +192,8 @@ def write_card(training: Path, *, per_cell: int, device: str) -> Path:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Command line of `python -m normprobe.problems.testbed.model_card`."""
-    parser = argparse.ArgumentParser(prog="normprobe.problems.testbed.model_card", description=__doc__)
+    """Command line of `python -m normprobe.training.tiny_thinker.model_card`."""
+    parser = argparse.ArgumentParser(prog="normprobe.training.tiny_thinker.model_card", description=__doc__)
     parser.add_argument("training", type=Path, help="directory of a finished training run")
     parser.add_argument(
         "--per-cell", type=int, default=200, help="problems for each domain, difficulty and mode"

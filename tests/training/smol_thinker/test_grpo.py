@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 from sft_fixture import RECIPE, base, thinking
 
 from normprobe.errors import NormprobeError
-from normprobe.finetune import grpo, sft
-from normprobe.finetune.dialogue import response
-from normprobe.finetune.grpo import GrpoRecipe, reward, train
 from normprobe.problems.smol_thinker.families import FAMILIES
+from normprobe.training.smol_thinker import grpo, sft
+from normprobe.training.smol_thinker.dialogue import response
+from normprobe.training.smol_thinker.grpo import GrpoRecipe, reward, train
 
 NEEDED = (*sft_fixture.NEEDED, "trl")
 pytestmark = pytest.mark.skipif(
@@ -81,5 +81,5 @@ def test_a_training_that_was_stopped_goes_on_and_changes_the_adapters(start, tmp
 
 
 def test_without_a_warm_up_it_says_what_to_run(tmp_path):
-    with pytest.raises(NormprobeError, match=r"adapters to start from.*finetune\.sft first"):
+    with pytest.raises(NormprobeError, match=r"adapters to start from.*smol_thinker\.sft first"):
         grpo.main(["--start", str(tmp_path), "--out", str(tmp_path / "out")])

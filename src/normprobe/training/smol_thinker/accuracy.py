@@ -10,8 +10,8 @@ import pandas as pd
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from normprobe.finetune.dialogue import answer_of, prompt
 from normprobe.problems.smol_thinker.families import FAMILIES, LONGEST, FamilyProblem, score
+from normprobe.training.smol_thinker.dialogue import answer_of, prompt
 
 MODES = ("think", "no_think")
 MAX_NEW_TOKENS = {"think": LONGEST, "no_think": 48}

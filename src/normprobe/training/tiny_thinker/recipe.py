@@ -8,9 +8,8 @@ reached in 200 steps a loss that AdamW was far from), AdamW for the embedding an
 """
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol, TypeVar, runtime_checkable
 
 from transformers import Qwen3Config
 
@@ -29,6 +28,7 @@ from normprobe.problems.testbed.vocabulary import (
     THINK,
     VOCABULARY,
 )
+from normprobe.training.microbatches import microbatches
 
 IDS = {word: i for i, word in enumerate(VOCABULARY)}
 
@@ -153,38 +153,3 @@ def pool(recipe: Recipe, index: int) -> list[list[list[Sequence]]]:
     rng = random.Random(f"pool {recipe.seed} {index}")
     stream = sequences(recipe, rng, index * recipe.steps_per_pool)
     return microbatches(stream, recipe.microbatches, recipe.microbatch_tokens, recipe.steps_per_pool, rng)
-
-
-@runtime_checkable
-class Ids(Protocol):
-    """What has token ids."""
-
-    @property
-    def ids(self) -> list[int]: ...
-
-
-Read = TypeVar("Read", bound=Ids)
-
-
-def microbatches(
-    stream: Iterable[Read], per_step: int, tokens: int, n_steps: int, rng: random.Random
-) -> list[list[list[Read]]]:
-    """As many sequences of the stream as `n_steps` steps read, by step and microbatch.
-
-    A microbatch holds sequences of like length, up to so many tokens with padding.
-    """
-    drawn, total = list[Read](), 0
-    for sequence in stream:
-        drawn.append(sequence)
-        total += len(sequence.ids)
-        if total >= n_steps * per_step * tokens:
-            break
-    drawn.sort(key=lambda sequence: len(sequence.ids))
-    batches: list[list[Read]] = [[]]
-    for sequence in drawn:
-        if (len(batches[-1]) + 1) * len(sequence.ids) > tokens:
-            batches.append([])
-        batches[-1].append(sequence)
-    rng.shuffle(batches)
-    # A few microbatches more than per_step · n_steps arise from padding: deal them out in turn.
-    return [batches[i::n_steps] for i in range(n_steps)]

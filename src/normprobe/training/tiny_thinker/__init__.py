@@ -1,0 +1,1 @@
+"""Train tiny-thinker on the testbed, and measure what it has learned."""

@@ -94,18 +94,17 @@ class BlockCall:
 
 def _cut(name: str, value: Any, at: Int[torch.Tensor, " n"] | None, n_rows: int, n_tokens: int) -> Any:
     """An argument of the first pass as the extra pass needs it: the last token of the rows `at`, or of all."""
-    match value:
-        case RecordingCache():
-            rows = {i: (_rows(k, at, n_rows), _rows(v, at, n_rows)) for i, (k, v) in value.given.items()}
-            return ReadOnlyCache(value.cache, rows)
-        case torch.Tensor():
-            return _rows(_last(name, value, n_tokens), at, n_rows)
-        case tuple() | list():
-            return type(value)(_cut(name, item, at, n_rows, n_tokens) for item in value)
-        case dict():
-            return {key: _cut(name, item, at, n_rows, n_tokens) for key, item in value.items()}
-        case _:
-            return value
+    # Neither `match` nor `tuple | list`: torch.compile of PyTorch 2.9 cannot read them.
+    if isinstance(value, RecordingCache):
+        rows = {i: (_rows(k, at, n_rows), _rows(v, at, n_rows)) for i, (k, v) in value.given.items()}
+        return ReadOnlyCache(value.cache, rows)
+    if isinstance(value, torch.Tensor):
+        return _rows(_last(name, value, n_tokens), at, n_rows)
+    if isinstance(value, (tuple, list)):
+        return type(value)(_cut(name, item, at, n_rows, n_tokens) for item in value)
+    if isinstance(value, dict):
+        return {key: _cut(name, item, at, n_rows, n_tokens) for key, item in value.items()}
+    return value
 
 
 def _rows(tensor: torch.Tensor, at: Int[torch.Tensor, " n"] | None, n_rows: int) -> torch.Tensor:

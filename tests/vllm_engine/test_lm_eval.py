@@ -58,11 +58,10 @@ def by_vllm(folder: Path, switches: dict[str, str]) -> dict[int, dict[str, Any]]
 @pytest.mark.parametrize(
     ("switches", "policy"),
     [
-        ({}, None),
         (SWITCHES, {"policy": "alrr", "tau": TAU}),
         ({"NORMPROBE": json.dumps({"policy": STRONG})}, STRONG),
     ],
-    ids=["plain", "switches of the reference", "NORMPROBE"],
+    ids=["switches of the reference", "NORMPROBE"],
 )
 def test_answers_are_those_of_the_hugging_face_engine(
     tmp_path: Path, switches: dict[str, str], policy: Any

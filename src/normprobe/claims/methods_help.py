@@ -41,8 +41,9 @@ RULE = (
     "length alone, rotation, contrastive activation addition with its own best multiplier, sampling at temperature "
     "0.6. LRS: every selector that reads no norm, on the same samples, of which a random one is its plain generation. "
     f"The weakest of the three margins decides. Supported if its 95 % interval lies above {SMALLEST_EFFECT}, not "
-    "supported if below, else inconclusive; inconclusive if a baseline cannot be computed, or if ALRR, ERSS or a baseline "
-    "that steers never acted. ALRR and ERSS use the settings that did best on other problems, LRS the paper's form."
+    "supported if below, else inconclusive; inconclusive if a baseline cannot be computed, or if ALRR, ERSS or a "
+    "baseline that steers never acted. ALRR and ERSS use the settings that did best on other problems, LRS the "
+    "paper's form."
 )
 RIVALS = 6
 """Of each method's baselines as many are drawn."""

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
+from packaging.version import Version
 from transformers import (
     DynamicCache,
     Gemma2Config,
@@ -266,6 +268,10 @@ def test_a_prompt_in_chunks_is_the_prompt(model: Model, name: str) -> None:
         assert_same_events(same, events)
 
 
+@pytest.mark.skipif(
+    Version(transformers.__version__) < Version("5.18"),
+    reason="older ones (seen: 5.12) cut a second turn over a static cache into chunks that are refused",
+)
 @pytest.mark.parametrize("always_on", [False, True])
 def test_static_caches_take_chunks_and_turns(qwen: Model, always_on: bool) -> None:
     policy = Suppression(FixedThreshold(tau_of(qwen)))

@@ -9,10 +9,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from normprobe.errors import NormprobeError
-from normprobe.problems.testbed import train as training
 from normprobe.problems.testbed.problems import make_problems
 from normprobe.problems.testbed.tokenizer import build_tokenizer
 from normprobe.problems.testbed.vocabulary import END_THINK, VOCABULARY
+from normprobe.training.tiny_thinker import train as training
 from normprobe.training.tiny_thinker.accuracy import accuracy, prompt
 from normprobe.training.tiny_thinker.recipe import Recipe, dialogue, pool
 

@@ -98,6 +98,8 @@ def test_a_layer_that_a_later_pass_skips_is_an_error(opened):
 class Skip(nn.Module):
     """A layer that a hook on the layer it replaced never sees."""
 
+    attention_type = "full_attention"  # which Transformers reads of every layer in some versions
+
     def forward(self, hidden: torch.Tensor, **_: object) -> torch.Tensor:
         return hidden
 
@@ -114,6 +116,8 @@ class InTuple(nn.Module):
 
 
 class Unpacked(nn.Module):
+    attention_type = "full_attention"  # as above
+
     def __init__(self, block: nn.Module, unpack) -> None:
         super().__init__()
         self.block, self.unpack = block, unpack

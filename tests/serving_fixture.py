@@ -56,7 +56,7 @@ class Engine:
         return {name: list(output.outputs[0].token_ids) for name, output in self.run().items()}
 
     def serve_watched(self, asked: Mapping[str, Asked]) -> tuple[dict[str, list[int]], set[str]]:
-        """The same, and the names of those that were preempted."""
+        """The tokens as `serve` gives them, and the names of the requests that were preempted."""
         done, preempted = {}, set()
         for name, one in asked.items():
             self.add(name, one)

@@ -270,7 +270,7 @@ def test_a_prompt_in_chunks_is_the_prompt(model: Model, name: str) -> None:
 
 @pytest.mark.skipif(
     Version(transformers.__version__) < Version("5.18"),
-    reason="older ones (seen: 5.12) cut a second turn over a static cache into chunks that are refused",
+    reason="in older ones (seen: 5.12) a second turn over a static cache is refused",
 )
 @pytest.mark.parametrize("always_on", [False, True])
 def test_static_caches_take_chunks_and_turns(qwen: Model, always_on: bool) -> None:

@@ -1,13 +1,14 @@
 """What training autoencoders of many layers costs, side by side with peers: `python benchmarks/sae_training.py --help`.
 
-The same sparse mixtures, Adam, learning rate and number of steps for each: `normprobe`, all layers in one step (with
-Numba where it is installed); SAELens's TopK trainer as its MultiSAETrainer steps it, one layer after another;
-sparsify's and dictionary_learning's, where they are installed (`pip install --no-deps eai-sparsify
-dictionary-learning natsort simple-parsing docstring-parser schedulefree`). Two limits are shown with them:
-`encoder` is the product of states and encoder of every layer alone, which no TopK autoencoder does without, and `Adam`
-reads and writes the weights and both of its moments once. Trainers take turns, a round of steps each, in one process
-and on one thread; the clock is CPU time. On a GPU it is synchronised wall time, and products are in TF32 (sparsify's
-encoder is in bfloat16 there, as it always is). The loss is the share of variance that is left on held-out states.
+The same sparse mixtures, Adam, learning rate and number of steps for each: `normprobe`, all layers in one step
+(with Numba where it is installed; its encoder also in bfloat16, which is faster where the processor multiplies
+that); SAELens's TopK trainer as its MultiSAETrainer steps it, one layer after another; sparsify's and
+dictionary_learning's, where they are installed (`pip install --no-deps eai-sparsify dictionary-learning natsort
+simple-parsing docstring-parser schedulefree`). Two limits are shown with them: `encoder` is the product of states
+and encoder of every layer alone, which no TopK autoencoder does without, and `Adam` reads and writes the weights
+and both of its moments once. Trainers take turns, a round of steps each, in one process and on one thread; the
+clock is CPU time. On a GPU it is synchronised wall time, and products are in TF32 (sparsify's encoder is in
+bfloat16 there, as it always is). The loss is the share of variance that is left on held-out states.
 """
 
 # The peers are not ours to install.
@@ -74,8 +75,10 @@ def mixtures(work: TrainingSize, device: str) -> Callable[[], Float[torch.Tensor
     return batch
 
 
-def ours(work: TrainingSize, weights: Weights, kernels: ModuleType | None = None) -> tuple[Step, Reconstruct]:
-    trainer = TopKTrainer(weights, work.k, work.steps, work.lr, kernels)
+def ours(
+    work: TrainingSize, weights: Weights, kernels: ModuleType | None = None, *, bf16: bool = False
+) -> tuple[Step, Reconstruct]:
+    trainer = TopKTrainer(weights, work.k, work.steps, work.lr, kernels, bf16=bf16)
 
     def reconstruct(x: Float[torch.Tensor, "sae row d"]) -> Float[torch.Tensor, "sae row d"]:
         unit = weights.unit()
@@ -181,9 +184,11 @@ def dictionary_learning(work: TrainingSize, weights: Weights) -> tuple[Step, Rec
 
 
 PLAIN = "normprobe, plain torch"
+BF16 = "normprobe, encoder in bfloat16"
 TRAINERS = {
     "normprobe": ours,
     PLAIN: partial(ours, kernels=active_rows),
+    BF16: partial(ours, bf16=True),
     "SAELens": saelens,
     "sparsify": sparsify,
     "dictionary_learning": dictionary_learning,

@@ -94,6 +94,10 @@ def test_help_is_quick_and_imports_nothing_heavy(command):
         ({"saes": {"k": 0}}, "expected saes.k above 0, got 0; correct it"),
         ({"saes": {"k": 600}}, "expected saes.k of 1 to 512 (the width), got 600; correct one of them"),
         ({"saes": {"layers": "9-7"}}, "expected saes.layers as in 20-23,27, got '9-7'; correct it"),
+        (
+            {"saes": {"encoder": "bfloat16", "trainer": "sae_lens"}},
+            "expected saes.encoder float32 with SAELens's trainer, the reference, got bfloat16; correct one of them",
+        ),
         ({"saes": {"memory_gb": 0.0}}, "expected saes.memory_gb above 0, got 0.0; correct it"),
         ({"seed": -1}, "expected seed 0 or more, got -1; correct it"),
         (

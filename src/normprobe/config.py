@@ -158,6 +158,8 @@ class SaeSettings(Settings, section="saes"):
     """tokens of one training step"""
     trainer: Annotated[Literal["normprobe", "sae_lens"], arg(name="sae-trainer")] = "normprobe"
     """what trains: ours, all layers in one step, or SAELens's, one layer after another (the reference)"""
+    encoder: Annotated[Literal["float32", "bfloat16"], arg(name="sae-encoder")] = "float32"
+    """what our trainer's encoder reads in: bfloat16 is for processors that multiply it (AMX)"""
     memory_gb: int | float = 0.5
     """sampled states held at once, all layers together: ours reads them in chunks, SAELens's trainer samples fewer"""
     cache: Annotated[str | None, arg(metavar="DIR")] = None
@@ -168,6 +170,10 @@ class SaeSettings(Settings, section="saes"):
         if self.k > self.width:
             raise NormprobeError(
                 f"expected saes.k of 1 to {self.width} (the width), got {self.k}; correct one of them"
+            )
+        if self.encoder == "bfloat16" and self.trainer == "sae_lens":
+            raise NormprobeError(
+                "expected saes.encoder float32 with SAELens's trainer, the reference, got bfloat16; correct one of them"
             )
         self.layer_list  # noqa: B018  checked here, before a run begins
         if self.of is not None and self.given is None:

@@ -77,6 +77,22 @@ def test_a_training_is_that_of_autograd_through_all_codes(monkeypatch, dead_afte
     assert losses[-1].sum() < losses[0].sum()
 
 
+@pytest.mark.parametrize("kernels", [active_rows, active_rows_numba], ids=["torch", "numba"])
+def test_an_encoder_in_bfloat16_reads_rounded_states_and_weights_and_sums_in_float32(kernels):
+    weights, (x, *_) = drawn(0)
+    trainer = TopKTrainer(weights, K, STEPS, 0.01, kernels, bf16=True)
+    expected = torch.empty(SAES, ROWS, WIDTH, dtype=torch.float64)
+    for i in range(SAES):
+        rounded = (x[i] - weights.bias[i]).bfloat16().double(), weights.encoder[i].bfloat16().double()
+        expected[i] = (rounded[0] @ rounded[1].T + weights.encoder_bias[i]).relu()
+    codes, feature = trainer._encode(x - weights.bias[:, None])
+    chosen = (feature - WIDTH * torch.arange(SAES).repeat_interleave(ROWS)[:, None]).view(SAES, ROWS, K)
+    torch.testing.assert_close(
+        codes.view(SAES, ROWS, K).double(), expected.gather(-1, chosen), rtol=1e-5, atol=1e-5
+    )
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
 def test_a_training_that_was_stopped_goes_on_bit_for_bit():
     (weights, batches), (whole, _) = drawn(1), drawn(1)
     trainer = TopKTrainer(whole, K, STEPS, 0.01)

@@ -129,6 +129,14 @@ def test_it_learns_what_is_there(trained, states):
     assert found["dead_fraction"] < 0.3
 
 
+def test_an_encoder_in_bfloat16_learns_as_much(trained_together, states):
+    both = torch.stack([states.flip(1), states])
+    rounded = together(both, settings=replace(SETTINGS, encoder="bfloat16"))[1]
+    exact, found = (quality(Dictionary.of(sae), states)["r2"] for sae in (trained_together, rounded))
+    assert found == pytest.approx(exact, abs=0.005)
+    assert found != exact
+
+
 def test_atoms_are_unit_vectors_and_the_input_is_raw(trained, states):
     dictionary = Dictionary.of(trained)
     torch.testing.assert_close(dictionary.atoms.norm(dim=1), torch.ones(64))

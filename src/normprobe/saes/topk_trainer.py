@@ -26,11 +26,16 @@ DEAD_AFTER = 1000
 
 
 @contextmanager
-def _tf32(device: torch.device) -> Iterator[None]:
-    """Inside, a GPU's products are in TF32: several times as fast, at the same loss (benchmarks/sae_training.py)."""
+def _fast_products(device: torch.device, bf16: bool) -> Iterator[None]:
+    """Inside, a GPU's products are in TF32: several times as fast, at the same loss (benchmarks/sae_training.py).
+
+    bf16: operands are bfloat16 numbers already, so that a processor's own instructions for them lose nothing.
+    """
     before = torch.get_float32_matmul_precision()
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")
+    elif bf16:
+        torch.set_float32_matmul_precision("medium")
     try:
         yield
     finally:
@@ -68,12 +73,20 @@ class TopKTrainer:
 
     The learning rate falls to zero over the last fifth of the steps. Weights are trained in place, in float32.
     kernels: the module of its sums over active features, `active_rows` or another with its functions (the fastest).
+    bf16: the encoder reads states and weights rounded to bfloat16 (its sums stay in float32).
     """
 
     def __init__(
-        self, weights: Weights, k: int, steps: int, lr: float, kernels: ModuleType | None = None
+        self,
+        weights: Weights,
+        k: int,
+        steps: int,
+        lr: float,
+        kernels: ModuleType | None = None,
+        *,
+        bf16: bool = False,
     ) -> None:
-        self.weights, self.k, self.steps, self.lr = weights, k, steps, lr
+        self.weights, self.k, self.steps, self.lr, self.bf16 = weights, k, steps, lr, bf16
         self.done = 0
         zeros = {name: torch.zeros_like(tensor) for name, tensor in weights.tensors().items()}
         self.mean, self.square = Weights(**zeros), Weights(**{name: t.clone() for name, t in zeros.items()})
@@ -135,8 +148,10 @@ class TopKTrainer:
         lengths = torch.linalg.vector_norm(w.atoms, dim=-1)
         found = []
         for sae, rows in enumerate(centred):
-            with _tf32(rows.device):
-                encoder, bias = w.encoder[sae] * lengths[sae, :, None], w.encoder_bias[sae] * lengths[sae]
+            encoder, bias = w.encoder[sae] * lengths[sae, :, None], w.encoder_bias[sae] * lengths[sae]
+            if self.bf16:
+                rows, encoder = rows.bfloat16().float(), encoder.bfloat16().float()
+            with _fast_products(rows.device, self.bf16):
                 largest, feature = self._kernels.largest(rows, encoder, bias, self.k, self._parts)
             found.append((largest.relu_() / lengths[sae, feature], feature + sae * width))
         codes, feature = (torch.cat(tensors) for tensors in zip(*found, strict=True))

@@ -80,7 +80,8 @@ def train_together(
     bias = (scale[:, None] * means.repeat(seeds, 1)).float()
     weights = Weights(atoms.clone(), torch.zeros(n_saes, settings.width), atoms, bias).to(device)
     steps = n_steps_of(settings)
-    trainer = TopKTrainer(weights, settings.k, steps, learning_rate(settings.width))
+    bf16 = settings.encoder == "bfloat16"
+    trainer = TopKTrainer(weights, settings.k, steps, learning_rate(settings.width), bf16=bf16)
     if checkpoint is not None and checkpoint.exists():
         advice = "delete it, and the training begins anew"
         kinds = (SafetensorError, KeyError, RuntimeError)

@@ -51,6 +51,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "evaluate:ImportanceCommand",
         "write thoughts anew from before each sentence: which ones do the answers hang on?",
     ),
+    "paradigm": (
+        "evaluate:paradigm",
+        "evaluate:ParadigmCommand",
+        "compare a run of a model trained by RL with one trained by SFT: is its late spike sharper?",
+    ),
     "compare": (
         "report.compare:main",
         "report.compare:CompareCommand",

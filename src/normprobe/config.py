@@ -11,13 +11,14 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from tyro.conf import Fixed, OmitArgPrefixes, Suppress, arg
 
 from normprobe.errors import NormprobeError
 from normprobe.local_files import fingerprint
 from normprobe.problems import ProblemSource, bundled, open_source
+from normprobe.runs.directory import Run, read_label
 from normprobe.settings import Settings
 from normprobe.thinking_formats import ThinkingFormat, read_format
 
@@ -296,6 +297,29 @@ class ImportanceSettings(Settings, section="importance"):
 
 
 @dataclass(frozen=True)
+class ParadigmSettings(Settings, section="paradigm"):
+    """The runs that a run of a model trained by RL is compared with: same base, same problems."""
+
+    READS: ClassVar[tuple[str, ...]] = ("problems", "responses", "traces", "saes", "reductions")
+    """The stages that are read of each run."""
+
+    sft: Annotated[str | None, arg(metavar="RUN")] = None
+    """run of a model that SFT made of the same base"""
+    rl_again: Annotated[str | None, arg(metavar="RUN")] = None
+    """run of another seed of the RL, as a control (none)"""
+    sft_again: Annotated[str | None, arg(metavar="RUN")] = None
+    """run of another seed of the SFT, as a control (none)"""
+
+    def identity(self) -> dict[str, Any]:
+        """The keys of the stages that are read of each run. Raises NormprobeError where one is not finished."""
+        runs = {name: path and Run.load(path) for name, path in super().identity().items()}
+        return {
+            name: {stage: read_label(run[stage]).key for stage in self.READS} if run else None
+            for name, run in runs.items()
+        }
+
+
+@dataclass(frozen=True)
 class Study(Settings):
     """All settings of a run."""
 
@@ -311,6 +335,7 @@ class Study(Settings):
     features: Fixed[Suppress[FeatureSettings]] = field(default_factory=FeatureSettings)
     dictionaries: Fixed[Suppress[DictionarySettings]] = field(default_factory=DictionarySettings)
     importance: Fixed[Suppress[ImportanceSettings]] = field(default_factory=ImportanceSettings)
+    paradigm: Fixed[Suppress[ParadigmSettings]] = field(default_factory=ParadigmSettings)
     seed: int = 0
     """of everything random"""
     allow_failed_conditions: bool = False

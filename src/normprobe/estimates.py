@@ -34,6 +34,7 @@ RATES: Mapping[str, float] = {
     "features": 1e4,
     "dictionaries": 1e4,
     "importance": 4e3,
+    "paradigm": 100.0,
 }
 """Units of `work` per second, of tiny-thinker on one core, where the run has not measured its own."""
 _PYTHON_GB = 0.7
@@ -181,7 +182,7 @@ class StudySizes:
                 read = 2.0 * min(s.dictionaries.problems, self.n["measure"]) * s.max_new_tokens
                 again = 0 if s.saes.given else s.dictionaries.retrained
                 return layers * (9 * read + again * s.saes.n_samples)
-            case "evidence":
+            case "evidence" | "paradigm":
                 return float(self.n["measure"])
             case "importance":
                 return float(self.importance[1])
@@ -201,7 +202,7 @@ class StudySizes:
 
     def gigabytes(self, stage: str) -> float | None:
         """Memory of a stage: the networks that it opens, the states that it holds, and Python."""
-        if stage in ("problems", "evidence"):
+        if stage in ("problems", "evidence", "paradigm"):
             return _PYTHON_GB
         if self.shape is None or self.reading is None:
             return None

@@ -1,10 +1,11 @@
-"""Add to a finished run: `normprobe evaluate RUN`, `audit RUN`, `features RUN`, `dictionaries RUN`, `importance RUN`.
+"""Add to a finished run: `normprobe evaluate RUN`, and `audit`, `features`, `dictionaries`, `importance`, `paradigm`.
 
 Each reads the run's own config.yaml and changes its own section of it: `evaluate` asks whether ALRR, ERSS and LRS
 improve accuracy at equal compute and on held-out problems, `audit` whether the verdicts would fail where they should
 and succeed where an effect is there, `features` whether single tokens trigger the reasoning features, `dictionaries`
 how much of the model's states and predictions its dictionaries render, and which features come back if trained again,
-`importance` which sentences of the thoughts the answers hang on, and whether the norm is higher there.
+`importance` which sentences of the thoughts the answers hang on, and whether the norm is higher there, `paradigm`
+whether a model trained by RL spikes more sharply than one trained by SFT.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from normprobe.config import (
     FeatureSettings,
     ImportanceSettings,
     MethodSettings,
+    ParadigmSettings,
     Study,
 )
 from normprobe.console import parse, print_json, run_main
@@ -39,14 +41,20 @@ class RunCommand:
 
     run: Annotated[Positional[Path], arg(metavar="RUN")]
     """a run directory of normprobe verify, such as runs/tiny-thinker"""
-    quick: bool = False
-    """sizes that show that everything works, too small to tell"""
     dry_run: bool = False
     """list what would run, why, and about how long it takes"""
 
 
 @dataclass(frozen=True)
-class ParallelCommand(RunCommand):
+class SizedCommand(RunCommand):
+    """The same in sizes of one's choice."""
+
+    quick: bool = False
+    """sizes that show that everything works, too small to tell"""
+
+
+@dataclass(frozen=True)
+class ParallelCommand(SizedCommand):
     """The same by several processes."""
 
     processes: Annotated[int | None, arg(metavar="INT")] = None
@@ -72,24 +80,31 @@ class AuditCommand(ParallelCommand):
 
 
 @dataclass(frozen=True)
-class FeaturesCommand(RunCommand):
+class FeaturesCommand(SizedCommand):
     """Write a page on the clearest reasoning features of each layer: do single tokens trigger them?"""
 
     features: OmitArgPrefixes[FeatureSettings] = field(default_factory=FeatureSettings)
 
 
 @dataclass(frozen=True)
-class DictionariesCommand(RunCommand):
+class DictionariesCommand(SizedCommand):
     """Evaluate the dictionaries of a run on held-out states: R², loss recovered when spliced in, stability."""
 
     dictionaries: OmitArgPrefixes[DictionarySettings] = field(default_factory=DictionarySettings)
 
 
 @dataclass(frozen=True)
-class ImportanceCommand(RunCommand):
+class ImportanceCommand(SizedCommand):
     """Find the sentences of a run's thoughts that the answers hang on, for the claim marks_critical_steps."""
 
     importance: OmitArgPrefixes[ImportanceSettings] = field(default_factory=ImportanceSettings)
+
+
+@dataclass(frozen=True)
+class ParadigmCommand(RunCommand):
+    """Compare a run of a model trained by RL with one trained by SFT from the same base: is its late spike sharper?"""
+
+    paradigm: OmitArgPrefixes[ParadigmSettings] = field(default_factory=ParadigmSettings)
 
 
 _Command = TypeVar("_Command", bound=RunCommand)
@@ -173,6 +188,21 @@ def importance(argv: list[str] | None = None) -> None:
     _report(session)
 
 
+def paradigm(argv: list[str] | None = None) -> None:
+    """Command line of `normprobe paradigm`."""
+    command, study = _parse(ParadigmCommand, argv, "paradigm", "paradigm")
+    from normprobe.paradigm_runs import compared_runs
+
+    compared_runs(command.run, command.paradigm)  # what cannot be compared is refused before anything runs
+    session = _run(command, replace(study, paradigm=command.paradigm), "paradigm", "evidence")
+    if session is None:
+        return
+    from normprobe.report.terminal import terminal_text
+
+    print(terminal_text(command.run))
+    _report(session)
+
+
 def _report(session: Session) -> None:
     """Write the run's report anew and print its path."""
     if path := _write_report(session):
@@ -217,7 +247,7 @@ def _parse(kind: type[_Command], argv: list[str] | None, name: str, section: str
 
     command = parse(kind, argv, name)
     study = read_study(Run.load(command.run).path / "config.yaml")
-    if command.quick:
+    if isinstance(command, SizedCommand) and command.quick:
         study = changed(study, {section: QUICK[section]})
     # Only now is it known what an option that was not given is to be.
     return parse(kind, argv, name, replace(command, **{section: getattr(study, section)})), study

@@ -21,14 +21,14 @@ from normprobe.errors import NormprobeError
 from normprobe.layer_profile import LayerProfile
 from normprobe.report.conditions_table import conditions_text
 from normprobe.runs.atomic import atomic_write_json
-from normprobe.runs.directory import StageLabel, read_label
+from normprobe.runs.directory import Run, StageLabel, read_label
 from normprobe.runs.layout import FILES
 from normprobe.runs.tables import stage_of
 from normprobe.session import Session
 from normprobe.settings import Settings
 
 CLAIM_KEYS = "keys.json"
-OPTIONAL = ("methods", "importance")
+OPTIONAL = ("methods", "importance", "paradigm")
 """Stages whose tables some claims read where a run has them."""
 
 
@@ -259,6 +259,17 @@ def _fill_importance(session: Session, folder: Path) -> None:
     )
 
 
+def _fill_paradigm(session: Session, folder: Path) -> None:
+    from normprobe.paradigm_runs import compared_runs, fill_paradigm
+
+    tables = compared_runs(session.run.path, session.study.paradigm)
+    for name, of in tables.items():
+        if of.path != session.run.path:
+            model = Run.load(of.path).manifest()["identities"]["model"]
+            session.run.identify(**{name: {"run": str(of.path), **model}})
+    fill_paradigm(folder, tables)
+
+
 def _read(*paths: str) -> Callable[[Study], dict[str, Any]]:
     """Settings by their paths in the study; a section gives its identity."""
 
@@ -320,6 +331,14 @@ STAGES: dict[str, Stage] = {
             _read("importance", "max_new_tokens", "seed"),
             ("problems", "responses"),
             _fill_importance,
+            on_request=True,
+        ),
+        Stage(
+            "paradigm",
+            1,
+            _read("paradigm", "seed"),
+            ("problems", "responses", "traces", "reductions"),
+            _fill_paradigm,
             on_request=True,
         ),
         Stage("evidence", 1, _claims, _MEASURED, _fill_evidence, optional=OPTIONAL),

@@ -15,7 +15,7 @@ meets. A set that never fires has no rise.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,7 @@ from jaxtyping import Bool, Float
 from normprobe.claims.claim import Claim, Measurement
 from normprobe.claims.evidence import Evidence
 from normprobe.claims.margin import ESTIMATE, Form, control
+from normprobe.claims.measure.contrast import Contrast
 from normprobe.claims.measure.drawing import CONTROL, curve, layer_axis, legend_below, pick
 from normprobe.claims.measure.measured_tokens import MeasuredTokens, NotMeasurable, late_layers, middle_layers
 from normprobe.claims.measure.readers import (
@@ -55,36 +56,20 @@ PER_NORM = "per unit norm"
 ANSWERS = "identical answer tokens"
 
 
-class _Contrast(NamedTuple):
-    """One set of features in thinking and without it."""
-
-    raw: Float[np.ndarray, "draw layer"]  # ΣΔz, activation units
-    difference: Float[np.ndarray, "draw layer"]  # ΣΔz per unit norm (D)
-    gross: Float[np.ndarray, "draw layer"]  # Σ of both modes per unit norm (G)
-    fires: bool  # at any measured token, in whatever mode
-
-    def rise(self, late: list[int], middle: list[int]) -> Draws:
-        """The estimand in every draw; 0 for features that fire elsewhere only (not on filler, say), NaN if nowhere."""
-        rise = self.difference[:, late].mean(axis=1) - self.difference[:, middle].mean(axis=1)
-        scale = self.gross[:, late].mean(axis=1) + self.gross[:, middle].mean(axis=1)
-        return np.divide(rise, scale, out=np.full_like(rise, 0.0 if self.fires else np.nan), where=scale != 0)
-
-
 def _contrast(
     measured: MeasuredTokens,
     weights: Float[np.ndarray, "draw problem"],
     masks: tuple[Bool[np.ndarray, " token"], Bool[np.ndarray, " token"]],
     reader: str = "model",
     features: str = "z_reasoning",
-) -> _Contrast:
+) -> Contrast:
     """Thinking and not, by the masks of their tokens."""
     tables = measured.tables
     z, norm = tables.z(reader)[features], tables.signals(reader)["norm"][tables.layers(reader)]
     z_high, z_low = (average(weights, measured.means(z, mask)) for mask in masks)
     n_high, n_low = (average(weights, measured.means(norm, mask)) for mask in masks)
-    scale = (n_high + n_low) / 2
     fires = bool(measured.pick(z, np.ones(len(measured.tokens), dtype=bool)).any())
-    return _Contrast(z_high - z_low, (z_high - z_low) / scale, (z_high + z_low) / scale, fires)
+    return Contrast.of(z_high, z_low, n_high, n_low, fires=fires)
 
 
 def measure(tables: Tables, resample: Resampling) -> Measurement:
@@ -103,7 +88,7 @@ def measure(tables: Tables, resample: Resampling) -> Measurement:
     think, no_think, filler = (measured.where(mode) for mode in ("think", "no_think", "filler"))
     answers = measured.identical_answers("think")
     model = contrast((think, no_think))
-    controls: dict[str, _Contrast | None] = {
+    controls: dict[str, Contrast | None] = {
         READER_NAMES[reader]: contrast((think, no_think), reader) if readable(tables, reader) else None
         for reader in null_subjects(tables)
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from normprobe.runs.dictionary_files import OF_DICTIONARIES
 from normprobe.runs.importance_files import OF_IMPORTANCE
+from normprobe.runs.paradigm_files import OF_PARADIGM
 from normprobe.runs.run_file import RunFile, arrays, columns
 
 SUBJECTS = ("model", "untrained", "early")
@@ -297,6 +298,7 @@ FILES: dict[str, RunFile] = {
     ),
     **OF_DICTIONARIES,
     **OF_IMPORTANCE,
+    **OF_PARADIGM,
     "features_html": RunFile("features.html", "the pages of the features"),
     "verdicts": RunFile("evidence/verdicts.json", "what every judged claim returned"),
     "skipped": RunFile("evidence/skipped.json", "the claims that were not judged, and why"),

@@ -45,8 +45,9 @@ def middle_layers(layers: Sequence[int], depth: int) -> list[int]:
 class MeasuredTokens:
     """The measurement split's tokens of problems that were answered in all of `modes`.
 
-    `tokens` are their rows, `problem` [token] an index into `n_problems` problems. `where` picks tokens as a mask over
-    these rows; `pick` takes a mask's columns out of a run's arrays. Raises NotMeasurable for too few problems.
+    `tokens` are their rows, `problem` [token] an index into `n_problems` problems, `problem_ids` those problems.
+    `where` picks tokens as a mask over these rows; `pick` takes a mask's columns out of a run's arrays. Raises
+    NotMeasurable for too few problems.
     """
 
     def __init__(self, tables: Tables, modes: Sequence[str]) -> None:
@@ -54,7 +55,7 @@ class MeasuredTokens:
         in_scope = (tokens["split"] == "measure") & tokens["segment"].isin(list(RESPONSE))
         answered = tokens[in_scope & tokens["mode"].isin(list(modes))].groupby("problem_id")["mode"].nunique()
         problems = answered.index[answered == len(modes)]
-        self.n_problems = len(problems)
+        self.problem_ids, self.n_problems = problems, len(problems)
         require(self.n_problems, f"measured problems answered in {' and '.join(modes)}")
         self._columns = np.flatnonzero(in_scope & tokens["problem_id"].isin(problems))
         self.tokens = tokens.iloc[self._columns].reset_index(drop=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 import pandas as pd
 from claims_fixture import LAYERS, READERS, Effects, write_run
 from layout_fixture import put
+from paradigm_fixture import GRADUAL, SHARP, curves
 
 from normprobe.claims.methods_help import BASELINES, LRS
 from normprobe.claims.registry import evaluate_all
@@ -37,9 +39,9 @@ def write_finished_run(
         path, Effects(thinking_norm=0.3, critical=0.5, causal=0.5), seed=seed, n_problems=20, roles=roles
     )
     tokens = pd.read_parquet(path / "traces" / "tokens.parquet")
-    problems = _problems(tokens)
+    problems = made_problems(tokens)
     put(path, "problems", problems)
-    put(path, "responses", _responses(tokens, rng))
+    put(path, "responses", made_responses(tokens, rng))
     put(path, "sums", _sums(problems, rng))
     put(path, "pairs", _pairs(problems, rng))
     put(path, "dictionary", _dictionary(rng))
@@ -50,6 +52,7 @@ def write_finished_run(
     put(path, "published_profile", {"chosen_layers": [6]})
     if methods:
         _methods(path, problems["problem_id"].tolist(), rng)
+        put(path, "paradigm", curves({"RL": SHARP, "SFT": GRADUAL}, n=12))
     if not suppression:
         shutil.rmtree(path / "experiments")
     finish(run)
@@ -58,10 +61,10 @@ def write_finished_run(
     return path
 
 
-def finish(run: Run) -> None:
-    """Label every folder of a run as a finished stage."""
+def finish(run: Run, settings: Mapping[str, Mapping[str, Any]] = {}) -> None:
+    """Label every folder of a run as a finished stage. settings: stage → what it was made with, else nothing."""
     for folder in filter(Path.is_dir, run.path.iterdir()):
-        label = StageLabel(folder.name, 1, {}, {})
+        label = StageLabel(folder.name, 1, settings.get(folder.name, {}), {})
         atomic_write_json(folder / "stage.json", {"schema": SCHEMA, **asdict(label), "key": label.key})
         run.expect({label.name: label.key})
 
@@ -122,7 +125,7 @@ def _audit(path: Path, rng: np.random.Generator) -> None:
     put(path, "audit", content)
 
 
-def _problems(tokens: pd.DataFrame) -> pd.DataFrame:
+def made_problems(tokens: pd.DataFrame) -> pd.DataFrame:
     table = tokens[["problem_id", "split"]].drop_duplicates(ignore_index=True)
     numbers = np.arange(len(table))
     return table.assign(
@@ -133,7 +136,7 @@ def _problems(tokens: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _responses(tokens: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+def made_responses(tokens: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
     """One row per response of the traces."""
     by_response = tokens.groupby(["response_id", "problem_id", "split", "mode"], sort=False)
     table = by_response.agg(token_ids=("token_id", list)).reset_index()

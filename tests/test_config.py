@@ -54,7 +54,7 @@ def test_every_setting_of_a_study_has_an_option_with_its_help(capsys):
     assert stopped.value.code == 0
     shown = capsys.readouterr().out
     flags = set(re.findall(r"^[^\w-]*(--[a-z][a-z-]*)", shown, re.MULTILINE))
-    sections = ("methods.", "audit.", "features.", "dictionaries.", "importance.")
+    sections = ("methods.", "audit.", "features.", "dictionaries.", "importance.", "paradigm.")
     later = [path for path in PATHS if path.startswith(sections)]
     assert len(flags) == len(PATHS) - len(later) + len(
         dataclasses.fields(StudyCommand)
@@ -65,7 +65,17 @@ def test_every_setting_of_a_study_has_an_option_with_its_help(capsys):
 
 @pytest.mark.parametrize(
     "command",
-    ["verify", "train-saes", "profile", "evaluate", "audit", "features", "dictionaries", "importance"],
+    [
+        "verify",
+        "train-saes",
+        "profile",
+        "evaluate",
+        "audit",
+        "features",
+        "dictionaries",
+        "importance",
+        "paradigm",
+    ],
 )
 def test_help_is_quick_and_imports_nothing_heavy(command):
     program = (

@@ -58,6 +58,7 @@ COVERED = {
     f".venv/bin/normprobe importance {RUN}": VERIFY,  # minutes; there smaller
     f".venv/bin/normprobe evaluate {RUN}": VERIFY,  # 88 minutes; there smaller
     f".venv/bin/normprobe features {RUN}": VERIFY,  # minutes; there smaller
+    ".venv/bin/normprobe paradigm runs/rl --sft runs/sft": VERIFY,
     f".venv/bin/normprobe evaluate {RUN} --tasks gsm8k": "tests/experiments/test_task_treatments.py",  # downloads it
 }
 """Command → the file that runs it, smaller."""
@@ -89,7 +90,7 @@ def test_every_command_is_run_or_covered_and_no_entry_is_stale() -> None:
 
 def test_the_readmes_verdicts_are_those_of_the_page_with_the_numbers() -> None:
     marks = {
-        page: re.findall(r"^\| \[?`(\w+)`[^|]*\| ([✕○●◐] [a-z ]+?) \|", TEXT[ROOT / page], re.MULTILINE)
+        page: re.findall(r"^\| \[?`(\w+)`[^|]*\| ([✕○●◐–] [a-z ]+?) \|", TEXT[ROOT / page], re.MULTILINE)
         for page in ("README.md", "docs/results.md")
     }
     assert marks["README.md"] == marks["docs/results.md"]

@@ -5,11 +5,13 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from digests import DIGESTS, STUDY, differences, digests, of_table, run_study
 
 import normprobe
@@ -20,6 +22,7 @@ from normprobe.console import run_main
 from normprobe.experiments import methods
 from normprobe.experiments.method_settings import papers, sensitivity, sweep
 from normprobe.layer_profile import LayerProfile
+from normprobe.models.open import open_model
 from normprobe.problems import bundled
 from normprobe.problems.testbed.source import BundledProblems
 from normprobe.report.audit_results import Audit
@@ -38,13 +41,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_leaves_evidence_profile_and_report(run: Path) -> None:
     verdicts = json.loads((run / "evidence" / "verdicts.json").read_text())
-    assert len(verdicts) == len(CLAIMS) - 1
+    assert len(verdicts) == len(CLAIMS) - 2
     for entry in verdicts:
         assert set(FIELDS) <= set(entry)
         assert entry["verdict"] in {"supported", "not supported", "inconclusive", "vacuous"}
         assert entry["controls"]
-    (skipped,) = json.loads((run / "evidence" / "skipped.json").read_text())
-    assert skipped["claim"] == "methods_help"  # which `normprobe evaluate` prepares
+    skipped = json.loads((run / "evidence" / "skipped.json").read_text())
+    # which `normprobe paradigm` and `normprobe evaluate` prepare
+    assert [entry["claim"] for entry in skipped] == ["paradigm", "methods_help"]
     profile = LayerProfile.load(run / "layer_profile.json")
     assert len(profile.tau) == 12
     assert (run / "report.html").read_text().startswith("<!")
@@ -163,7 +167,7 @@ def test_the_audit_of_a_run_fills_its_report_and_is_not_made_twice(
     arguments = [str(copy), *"--nulls 1 --trained 1 --problems 24 --samples 25 --sae-samples 1024".split()]
     assert evaluate.audit([*arguments, "--processes", "2"]) == 0
     audit = Audit.load(copy)
-    assert set(audit.claims) == {claim.name for claim in CLAIMS} - {"methods_help"}
+    assert set(audit.claims) == {claim.name for claim in CLAIMS} - {"methods_help", "paradigm"}
     for claim in audit.claims:
         assert audit.alarms(claim, trained=False)[1] == audit.alarms(claim, trained=True)[1] == 1
     assert {row["verdict"] for row in audit.planted.values()} <= {"supported", "inconclusive"}
@@ -217,6 +221,47 @@ def test_sentences_are_tried_once_and_only_their_claim_is_judged_again(
     written = {path: path.stat().st_mtime_ns for path in (copy / "importance").iterdir()}
     evaluate.importance(arguments)
     assert written == {path: path.stat().st_mtime_ns for path in written}
+
+
+def test_two_runs_are_compared_once_and_only_their_claim_is_judged(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the place of the SFT: tiny-thinker with a little noise in its weights, which answers as often right."""
+    opened = open_model("tiny-thinker", check=False)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for matrix in (p for p in opened.model.parameters() if p.ndim > 1):
+            matrix += 0.02 * matrix.std() * torch.randn(matrix.shape, generator=generator)
+    opened.model.save_pretrained(tmp_path / "model")
+    opened.tokenizer.save_pretrained(tmp_path / "model")
+    study = read_study(run / "config.yaml")
+    model = replace(study.model, name=str(tmp_path / "model"), early="tiny-thinker:early")
+    study = replace(study, model=model, problems=replace(study.problems, source="testbed"))
+    for stage in ("reductions", "traces"):
+        verify.run_until(stage, study, tmp_path / "sft", progress=False)
+    copy = shutil.copytree(run, tmp_path / "rl")
+    before = {e["claim"]: e for e in json.loads((copy / "evidence" / "verdicts.json").read_text())}
+    arguments = [str(copy), "--sft", str(tmp_path / "sft")]
+    assert run_main(evaluate.paradigm, [str(copy), "--sft", str(copy)]) == 2
+    evaluate.paradigm([*arguments, "--dry-run"])
+    assert not (copy / "paradigm").exists()
+    evaluate.paradigm(arguments)
+    assert "paradigm" in capsys.readouterr().out
+    after = {e["claim"]: e for e in json.loads((copy / "evidence" / "verdicts.json").read_text())}
+    assert {name: entry for name, entry in after.items() if name != "paradigm"} == before
+    assert after["paradigm"]["n"] > 12
+    assert after["paradigm"]["decision"]["missing"] == []
+    identities = json.loads((copy / "manifest.json").read_text())["identities"]
+    assert identities["SFT"]["run"] == str(tmp_path / "sft")
+    # The model's own numbers are those of its spike and of its traces.
+    of = {(c["form"], c["name"]): c["estimate"] for c in after["paradigm"]["controls"]}
+    if after["paradigm"]["n"] == 24:
+        assert of["rise of the spike", "RL"] == pytest.approx(before["late_spike"]["estimate"])
+    written = (copy / "paradigm" / "curves.parquet").stat().st_mtime_ns
+    evaluate.paradigm(arguments)
+    assert (copy / "paradigm" / "curves.parquet").stat().st_mtime_ns == written
+    verify.run_until("evidence", read_study(copy / "config.yaml"), copy, progress=False)  # keeps it
+    assert Tables(copy).has("paradigm")
 
 
 def test_a_run_that_is_not_finished_is_not_audited(

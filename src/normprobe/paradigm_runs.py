@@ -5,7 +5,7 @@ The claim `paradigm` reads the table that is written here; what cannot be compar
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from normprobe.claims.measure.sharpness import MEANS
 from normprobe.claims.paradigm import ANSWER, RESPONSE, RL, RL_AGAIN, SFT, SFT_AGAIN
 from normprobe.config import ParadigmSettings
 from normprobe.errors import NormprobeError
-from normprobe.runs.directory import Run
+from normprobe.runs.directory import Run, read_label
 from normprobe.runs.layout import FILES, SUBJECTS
 from normprobe.runs.tables import Tables
 
@@ -73,16 +73,15 @@ def _comparable(run: Tables, other: Tables) -> None:
             f"{len(questions[0])} and {len(questions[1] - questions[0])} others; give both runs the same problems, "
             "sizes and seed"
         )
-    manifests = [Run.load(of.path).manifest()["identities"] for of in (run, other)]
-    _same("layers", *(of.get("model", {}).get("n_layers") for of in manifests), run, other)
+    _same("layers", run, other, lambda of: _identity(of, "model", "n_layers"))
     for of in (run, other):
         if not of.has("signals/early"):
             raise NormprobeError(
                 f"expected the common base as early checkpoint in {of.path}, got none; verify it with --early BASE"
             )
-    _same("base (--early)", *(of.get("early", {}).get("weights") for of in manifests), run, other)
-    _same("layers with dictionaries", *(of.layers("model") for of in (run, other)), run, other)
-    _same("training of dictionaries", *(_training(of.path) for of in (run, other)), run, other)
+    _same("base (--early)", run, other, lambda of: _identity(of, "early", "weights"))
+    _same("layers with dictionaries", run, other, lambda of: of.layers("model"))
+    _same("training of dictionaries", run, other, _training)
     if failed := failures(measure_conditions(other.responses)):
         raise NormprobeError(
             f"expected a model that thinks when it is asked to in {other.path}, but {'; '.join(failed.values())}; "
@@ -90,7 +89,8 @@ def _comparable(run: Tables, other: Tables) -> None:
         )
 
 
-def _same(what: str, ours: object, theirs: object, run: Tables, other: Tables) -> None:
+def _same(what: str, run: Tables, other: Tables, read: Callable[[Tables], object]) -> None:
+    ours, theirs = read(run), read(other)
     if ours != theirs:
         raise NormprobeError(
             f"expected the {what} of {run.path} in {other.path}, got {theirs} instead of {ours}; verify one of them "
@@ -98,9 +98,14 @@ def _same(what: str, ours: object, theirs: object, run: Tables, other: Tables) -
         )
 
 
-def _training(path: Path) -> Mapping[str, Any]:
-    label = Run(path).label("saes")
-    settings = label.settings.get("saes", {}) if label else {}
+def _identity(of: Tables, subject: str, name: str) -> object:
+    """What a run's manifest tells of one of its networks."""
+    return Run(of.path).manifest()["identities"].get(subject, {}).get(name)
+
+
+def _training(of: Tables) -> Mapping[str, Any]:
+    """How a run's dictionaries were made."""
+    settings = read_label(Run(of.path)["saes"]).settings.get("saes", {})
     return {name: value for name, value in settings.items() if name not in _OF_EACH}
 
 

@@ -228,7 +228,7 @@ def test_two_runs_are_compared_once_and_only_their_claim_is_judged(
 ) -> None:
     """In the place of the SFT: tiny-thinker with a little noise in its weights, which answers as often right."""
     opened = open_model("tiny-thinker", check=False)
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for matrix in (p for p in opened.model.parameters() if p.ndim > 1):
             matrix += 0.02 * matrix.std() * torch.randn(matrix.shape, generator=generator)
@@ -249,14 +249,12 @@ def test_two_runs_are_compared_once_and_only_their_claim_is_judged(
     assert "paradigm" in capsys.readouterr().out
     after = {e["claim"]: e for e in json.loads((copy / "evidence" / "verdicts.json").read_text())}
     assert {name: entry for name, entry in after.items() if name != "paradigm"} == before
-    assert after["paradigm"]["n"] > 12
+    assert after["paradigm"]["n"] == 24
     assert after["paradigm"]["decision"]["missing"] == []
     identities = json.loads((copy / "manifest.json").read_text())["identities"]
     assert identities["SFT"]["run"] == str(tmp_path / "sft")
-    # The model's own numbers are those of its spike and of its traces.
     of = {(c["form"], c["name"]): c["estimate"] for c in after["paradigm"]["controls"]}
-    if after["paradigm"]["n"] == 24:
-        assert of["rise of the spike", "RL"] == pytest.approx(before["late_spike"]["estimate"])
+    assert of["rise of the spike", "RL"] == pytest.approx(before["late_spike"]["estimate"])
     written = (copy / "paradigm" / "curves.parquet").stat().st_mtime_ns
     evaluate.paradigm(arguments)
     assert (copy / "paradigm" / "curves.parquet").stat().st_mtime_ns == written

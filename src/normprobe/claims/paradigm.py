@@ -66,7 +66,10 @@ AMPLIFICATION, GROWTH = "late share of the norm's rise", "late share of the norm
 LEAD, BASE, RL_SEEDS, SFT_SEEDS = "RL beyond SFT", "common base", "two seeds of RL", "two seeds of SFT"
 WITH_LAST, ANSWERS = "with the last block", "identical answer tokens"
 SEEDS = {RL_SEEDS: (RL, RL_AGAIN), SFT_SEEDS: (SFT, SFT_AGAIN)}
+_Key = tuple[str, str, str]
+"""Paradigm, subject, scope."""
 Numbers = Mapping[str, Draws | None]
+"""By form."""
 
 
 def _curves(network: ReadRun, base: ReadRun) -> dict[str, ByLayer | None]:
@@ -112,7 +115,10 @@ def measure(tables: Tables, resample: Resampling) -> Measurement:
     Raises NotMeasurable for too few problems, too few layers, or dictionaries that leave out the middle or the last
     quarter of them.
     """
-    rows = dict(list(tables.paradigm.groupby(["paradigm", "subject", "scope"])))
+    rows: dict[_Key, pd.DataFrame] = {
+        (str(name), str(subject), str(scope)): part
+        for (name, subject, scope), part in tables.paradigm.groupby(["paradigm", "subject", "scope"])
+    }
     answered = {name: rows[name, "model", RESPONSE].drop_duplicates("problem_id") for name in (RL, SFT)}
     right = {name: of.set_index("problem_id")["correct"].astype(float) for name, of in answered.items()}
     both = pd.concat(right, axis=1, join="inner")
@@ -167,7 +173,7 @@ def measure(tables: Tables, resample: Resampling) -> Measurement:
     )
 
 
-def _series(networks: Mapping[tuple[str, str, str], ReadRun]) -> pd.DataFrame:
+def _series(networks: Mapping[_Key, ReadRun]) -> pd.DataFrame:
     """The curves, each at the layers that it has."""
     frames = []
     for (paradigm, subject, scope), network in networks.items():
@@ -213,7 +219,8 @@ LINES = {
 def _draw(axes: Any, series: pd.DataFrame, evidence: Evidence, *, form: str, label: str) -> None:
     """One curve of each paradigm by layer, the common base in grey."""
     layer_axis(axes, series, evidence)
-    axes.axhline(0.0, color=GREY, linewidth=0.6)
+    if form != GROWTH:  # which says nothing by its level
+        axes.axhline(0.0, color=GREY, linewidth=0.6)
     for name, line in LINES.items():
         curve(axes, pick(series, form, name), name, **line)
     axes.set_ylabel(label)

@@ -6,9 +6,9 @@ The claim `paradigm` reads the table that is written here; what cannot be compar
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ from normprobe.claims.measure.measured_tokens import MeasuredTokens
 from normprobe.claims.measure.readers import readable
 from normprobe.claims.measure.sharpness import MEANS
 from normprobe.claims.paradigm import ANSWER, RESPONSE, RL, RL_AGAIN, SFT, SFT_AGAIN
-from normprobe.config import ParadigmSettings
+from normprobe.config import ParadigmSettings, SaeSettings
 from normprobe.errors import NormprobeError
 from normprobe.runs.directory import Run, read_label
 from normprobe.runs.layout import FILES, SUBJECTS
@@ -27,7 +27,7 @@ from normprobe.runs.tables import Tables
 
 _NAMES = {"sft": SFT, "rl_again": RL_AGAIN, "sft_again": SFT_AGAIN}
 MODES = ("think", "no_think")
-_OF_EACH = ("given", "of", "memory_gb")
+_OF_EACH = {"given", "of", "memory_gb"}
 """Settings of dictionaries that may differ: which are given is each model's own, and memory is the machine's."""
 
 
@@ -81,7 +81,8 @@ def _comparable(run: Tables, other: Tables) -> None:
             )
     _same("base (--early)", run, other, lambda of: _identity(of, "early", "weights"))
     _same("layers with dictionaries", run, other, lambda of: of.layers("model"))
-    _same("training of dictionaries", run, other, _training)
+    for name in sorted({field.name for field in fields(SaeSettings)} - _OF_EACH):
+        _same(f"saes.{name}", run, other, partial(_training, name))
     if failed := failures(measure_conditions(other.responses)):
         raise NormprobeError(
             f"expected a model that thinks when it is asked to in {other.path}, but {'; '.join(failed.values())}; "
@@ -103,10 +104,9 @@ def _identity(of: Tables, subject: str, name: str) -> object:
     return Run(of.path).manifest()["identities"].get(subject, {}).get(name)
 
 
-def _training(of: Tables) -> Mapping[str, Any]:
-    """How a run's dictionaries were made."""
-    settings = read_label(Run(of.path)["saes"]).settings.get("saes", {})
-    return {name: value for name, value in settings.items() if name not in _OF_EACH}
+def _training(name: str, of: Tables) -> object:
+    """A setting that a run's dictionaries were made with."""
+    return read_label(Run(of.path)["saes"]).settings.get("saes", {}).get(name)
 
 
 def fill_paradigm(folder: Path, tables: Mapping[str, Tables]) -> None:

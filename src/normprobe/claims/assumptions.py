@@ -213,6 +213,7 @@ CLAIM = Claim(
     needs=frozenset({"sums", "pairs", "dictionary"}),
     modes=frozenset({"think", "no_think"}),
     unit="share of layers in which A1-A4 all hold",
+    measured="the share of layers in which all four assumptions hold",
     smallest_effect=SMALLEST_EFFECT,
     why_smallest="That the assumptions hold is a universal statement; one layer in ten may stray.",
     rules_out=rules_out(RANDOM),

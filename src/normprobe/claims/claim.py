@@ -84,6 +84,7 @@ class Claim:
     title: the claim as a question; statement: the claim; caption: what the panel shows; rule: how the verdict is
     reached, fixed before the data are seen; needs: names of `Tables`; uses: names of those that it reads where a run
     has them; modes: whose responses the verdict rests on; unit: of estimate, margin and `smallest_effect`;
+    measured: what the forms' number is, in plain words that begin a sentence;
     why_smallest: why no smaller effect would be of interest; rules_out: what each control that decides rules out, by
     its name in the evidence, or what several such names begin with;
     null: the estimate's value where there is no effect. figure: stem of the figure that holds the panel (claims that
@@ -102,6 +103,7 @@ class Claim:
     uses: frozenset[str] = frozenset()
     modes: frozenset[str] = frozenset(MODES)
     unit: str
+    measured: str = ""
     smallest_effect: float
     why_smallest: str
     rules_out: Mapping[str, str]

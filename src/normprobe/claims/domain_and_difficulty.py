@@ -210,6 +210,7 @@ CLAIM = Claim(
     rule=RULE,
     needs=frozenset({"tokens", "problems", "signals/model"}),
     unit="share of the amplification's rank variance that difficulty explains, with its sign",
+    measured="the share of what thinking adds to the norm that a problem's difficulty, or its domain, explains",
     smallest_effect=SMALLEST_EFFECT,
     why_smallest=(
         "A twentieth of the variance: two domains of equal size would lie half a standard deviation apart. With "

@@ -165,6 +165,7 @@ CLAIM = Claim(
     needs=frozenset({"tokens", "signals/model", "dictionary", "z/model"}),
     modes=frozenset({"think", "no_think"}),
     unit="lead of the norm in |Spearman ρ| within a layer over tokens",
+    measured="the lead of the norm over the best entropy in following the features",
     smallest_effect=SMALLEST_EFFECT,
     why_smallest="Half of the smallest lead in the paper's table (85.2 against 63.3, ×100).",
     rules_out=rules_out(TWIN, RANDOM, EARLY),

@@ -178,6 +178,7 @@ CLAIM = Claim(
     needs=frozenset({"tokens", "signals/model", "signals/early"}),
     modes=frozenset({"think"}),
     unit="partial Spearman ρ of early surprisal and final norm over tokens, last quarter of layers",
+    measured="the correlation of a token's early difficulty with the norm that it ends with",
     smallest_effect=SMALLEST_EFFECT,
     why_smallest="Below a tenth, hardness would tell less than 1 % of the variance of the norm's ranks.",
     rules_out=rules_out(TWIN)

@@ -208,6 +208,7 @@ CLAIM = Claim(
     needs=frozenset({"suppression"}),
     modes=frozenset({"think"}),
     unit="accuracy lost under high_norm beyond random_matched",
+    measured="the accuracy lost when high-norm states are suppressed",
     smallest_effect=SMALLEST_EFFECT,
     why_smallest=(
         "Ten points: the paper speaks of a collapse, and prompts worded differently already move accuracy by "

@@ -149,6 +149,7 @@ CLAIM = Claim(
     rule=RULE,
     needs=frozenset({"tokens", "signals/model", "dictionary", "z/model"}),
     unit="rise of ΣΔz per unit norm, share of gross activation",
+    measured="the rise of the reasoning features in the last quarter of layers, as a share of their activation,",
     smallest_effect=SMALLEST_EFFECT,
     why_smallest=(
         "A late level half as high again as the middle, in features three times as active in thinking as without, "

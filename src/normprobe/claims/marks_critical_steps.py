@@ -251,6 +251,7 @@ CLAIM = Claim(
     uses=frozenset({"roles", "importance"}),
     modes=frozenset({"think"}),
     unit="AUROC of the norm, last quarter of layers",
+    measured="the probability that a computed token has a higher norm than another",
     smallest_effect=SMALLEST_EFFECT,
     why_smallest=(
         "55 wins in 100 instead of 50: with less, the tokens that a heat map lights up are no guide to where the "

@@ -186,6 +186,7 @@ CLAIM = Claim(
     needs=frozenset({"method_treatments", "selection"}),
     modes=frozenset({"think"}),
     unit="accuracy gained over plain generation by the weakest method",
+    measured="the accuracy of the method that helps least",
     smallest_effect=SMALLEST_EFFECT,
     why_smallest=(
         "Two points: the paper's gains are two to four, and a method that has to be switched on must be worth the "

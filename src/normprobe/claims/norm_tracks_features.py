@@ -156,6 +156,7 @@ CLAIM = Claim(
     needs=frozenset({"tokens", "signals/model", "dictionary", "z/model"}),
     modes=frozenset({"think", "no_think"}),
     unit="Spearman ρ within a layer over tokens",
+    measured="the correlation of norm and reasoning features from token to token",
     smallest_effect=SMALLEST_EFFECT,
     why_smallest="Below a tenth the norm would tell less than 1 % of the variance of the features' ranks.",
     rules_out=rules_out(TWIN, RANDOM, EARLY),

@@ -192,6 +192,7 @@ CLAIM = Claim(
     rule=RULE,
     needs=frozenset({"tokens", "signals/model"}),
     unit="log ratio of mean norms, think to no_think, mean over layers but the last",
+    measured="the logarithm of how many times higher the norm is in thinking",
     smallest_effect=SMALLEST_EFFECT,
     why_smallest="Less could not be read off the paper's figure, and no threshold at Q3 + 1.5 IQR would notice it.",
     rules_out=rules_out(TWIN, FILLER, EARLY),

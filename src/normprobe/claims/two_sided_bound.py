@@ -214,6 +214,7 @@ CLAIM = Claim(
     needs=frozenset({"sums", "pairs", "dictionary"}),
     modes=frozenset({"think", "no_think"}),
     unit="share of held-out bound inputs for which the bound holds and is not vacuous",
+    measured="the share of new problems and layers on which the bound holds and says something",
     smallest_effect=SMALLEST_EFFECT,
     why_smallest=(
         "Four constants at 95 % each let any bound of this form hold in 80 % of any data: a finding is 10 points "

@@ -4,8 +4,6 @@ up: are they triggered by single tokens?"""
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ import pandas as pd
 
 from normprobe.feature_pages.dependence import CONTEXT_DEPENDENT, TOKEN_DRIVEN
 from normprobe.report.findings import NothingToDraw
-from normprobe.report.heatmap import colour_of, ink_on, readable
+from normprobe.report.heatmap import shade_of, visible
 from normprobe.report.render import render
 from normprobe.report.table import count, number
 from normprobe.runs.atomic import atomic_write_text, refusing_disk_errors
@@ -104,6 +102,16 @@ def write_pages(tables: Tables) -> Path:
     Raises NothingToDraw for a run without pages, NormprobeError for corrupt files.
     """
     found, path = summary(tables), tables.path / FILES["features_html"].path
+    layers = pages(tables)
+    model = Run(tables.path).manifest()["identities"].get("model", {})
+    name = str(model.get("name", tables.path.name))
+    with refusing_disk_errors(tables.path):
+        atomic_write_text(path, render("features.html.jinja", name=name, summary=found, layers=layers))
+    return path
+
+
+def pages(tables: Tables) -> dict[int, list[dict[str, Any]]]:
+    """By layer, what the template shows of each feature."""
     features = tables.features[tables.features["reader"] == "model"].set_index(KEYS)
     parts = {name: getattr(tables, f"feature_{name}") for name in PARTS}
     places = {name: table.groupby(KEYS).indices for name, table in parts.items()}
@@ -112,17 +120,13 @@ def write_pages(tables: Tables) -> Path:
         key = page["layer"], page["feature"]
         own = {name: table.iloc[places[name].get(key, [])] for name, table in parts.items()}
         layers.setdefault(page["layer"], []).append(_shown(page, features.loc[key], own))
-    model = Run(tables.path).manifest()["identities"].get("model", {})
-    name = str(model.get("name", tables.path.name))
-    with refusing_disk_errors(tables.path):
-        atomic_write_text(path, render("features.html.jinja", name=name, summary=found, layers=layers))
-    return path
+    return layers
 
 
 def _shown(page: pd.Series, tested: pd.Series, parts: dict[str, pd.DataFrame]) -> dict[str, Any]:
     """What the template shows of a feature: its row of pages.parquet, None where a value is missing, and the rest."""
     row = {str(name): None if pd.isna(value) else value for name, value in page.items()}
-    tokens = parts["tokens"].assign(token=parts["tokens"]["token"].map(readable))
+    tokens = parts["tokens"].assign(token=parts["tokens"]["token"].map(visible))
     lists = {name: tokens[tokens["list"] == name].to_dict("records") for name in LISTS}
     return row | {
         "tested": tested,
@@ -161,16 +165,11 @@ def _examples(rows: pd.DataFrame) -> list[dict[str, Any]]:
     strongest, examples = rows["activation"].max(), []
     for row in rows.sort_values("rank").to_dict("records"):
         tokens = zip(json.loads(row["tokens"]), json.loads(row["values"]), strict=True)
-        context = [{"text": readable(token), "shade": _shade(value / strongest)} for token, value in tokens]
+        context = [{"text": visible(token), "shade": _shade(value / strongest)} for token, value in tokens]
         examples.append({**row, "context": context})
     return examples
 
 
-def _shade(share: float) -> Sequence[str] | None:
-    """Background and ink of a token that fires at this share of the strongest; None of a silent one."""
-    return _colours(round(min(share, 1.0), 2)) if share > 0 else None
-
-
-@lru_cache(maxsize=101)
-def _colours(share: float) -> tuple[str, str]:
-    return colour_of(share), ink_on(share)
+def _shade(share: float) -> int | None:
+    """The shade of a token that fires at this share of the strongest; None of a silent one."""
+    return shade_of(share) if share > 0 else None

@@ -19,6 +19,8 @@ from normprobe.report.findings import NothingToDraw
 from normprobe.runs.tables import Tables
 
 MOST_TOKENS, COLUMNS = 240, 92
+SHADES = 16
+"""Colours that a page has for its cells, from light to dark."""
 # A shape for each, for black and white: the marker of matplotlib, the same sign as text, filled or not.
 ROLE_MARKS = {
     "computed": ("o", "●", True),
@@ -59,15 +61,9 @@ class Excerpt:
 
     @property
     def cells(self) -> list[dict[str, Any]]:
-        """What a page shows of each token: token, norm, the mark of its role, its colour and that of its ink."""
+        """What a page shows of each token: token, norm, the mark of its role, and which of its `SHADES`."""
         return [
-            {
-                "token": token,
-                "norm": norm,
-                "mark": _sign(role),
-                "colour": colour_of(shade),
-                "ink": ink_on(shade),
-            }
+            {"token": token, "norm": norm, "mark": _sign(role), "shade": shade_of(shade)}
             for token, role, norm, shade in zip(self.tokens, self.roles, self.norm, self.shade, strict=True)
         ]
 
@@ -133,8 +129,19 @@ def readable(token: str) -> str:
         """The figures' font has Latin, Greek, Cyrillic and symbols, but no wide scripts and no emoji."""
         return unicodedata.east_asian_width(character) not in "WF" and ord(character) < 0x10000
 
+    return "".join(c if in_font(c) else "□" for c in visible(token))
+
+
+def visible(token: str) -> str:
+    """A token for a page: as `readable`, but in any script; never empty, and with nothing that turns the text around
+    it."""
     text = token.replace("Ġ", " ").replace("▁", " ").replace("Ċ", "\n").strip(" ").replace("\n", "↵")
-    return "".join(c if c.isprintable() and in_font(c) else "□" for c in text) or "␣"
+    return printable(text) or "␣"
+
+
+def printable(text: str) -> str:
+    """The text with each control character, mark of direction or line separator as □."""
+    return "".join(c if c.isprintable() else "□" for c in text)
 
 
 def drawing(tables: Tables) -> Drawing:
@@ -208,6 +215,11 @@ def colour_of(shade: float) -> str:
     from matplotlib.colors import to_hex
 
     return to_hex(colormaps["Blues"](0.04 + 0.88 * shade))  # light to dark in print as well
+
+
+def shade_of(share: float) -> int:
+    """Which of the `SHADES`, from 0 (light), stands for a share of 0…1."""
+    return round(min(max(share, 0.0), 1.0) * (SHADES - 1))
 
 
 def _sign(role: str | None) -> str:

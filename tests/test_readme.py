@@ -45,6 +45,7 @@ PRINTS = {
 CI, VERIFY = ".ci/run", "tests/cli/test_verify.py"
 COVERED = {
     "make setup": CI,
+    "make browser": CI,
     "make check": CI,
     "make docs": CI,
     "make test": CI,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from normprobe.report.findings import Finding
 from normprobe.report.plain_sentence import plain_sentence
 
-TICKS = (-100, -30, -10, -3, -1, 0, 1, 3, 10, 30, 100)
+TICKS = (-100.0, -30.0, -10.0, -3.0, -1.0, 0.0, 1.0, 3.0, 10.0, 30.0, 100.0)
 CLOSEST = (-3.0, 3.0)
 """The axis reaches at least from here to there, in smallest effects."""
 _EDGE = 3.0  # per cent of the width that stay free on both sides
@@ -60,7 +60,7 @@ def forest(findings: Sequence[Finding]) -> Forest:
         for finding, (margin, *ends) in zip(findings, spans, strict=True)
     ]
     return Forest(
-        rows, {f"{tick}": place(tick) for tick in TICKS if low <= tick <= high}, place(0.0), place(1.0)
+        rows, {f"{tick:g}": place(tick) for tick in TICKS if low <= tick <= high}, place(0.0), place(1.0)
     )
 
 

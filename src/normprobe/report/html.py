@@ -11,7 +11,14 @@ from typing import Any
 
 from normprobe.claims.evidence import VERDICTS, Evidence
 from normprobe.claims.registry import BY_NAME
-from normprobe.report import dictionary_results, feature_pages, heatmap, method_results, signal_comparison, token_explorer
+from normprobe.report import (
+    dictionary_results,
+    feature_pages,
+    heatmap,
+    method_results,
+    signal_comparison,
+    token_explorer,
+)
 from normprobe.report.accuracy_table import accuracy_table
 from normprobe.report.audit_results import HEAD, Audit
 from normprobe.report.conditions_table import conditions_table, failed

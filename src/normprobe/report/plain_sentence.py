@@ -30,7 +30,9 @@ def plain_sentence(claim: Claim, evidence: Evidence) -> str:
     if evidence.verdict == SUPPORTED:
         return f"{begin}, above {rival} by {by}; asked was {asked}."
     if evidence.verdict == INCONCLUSIVE and not all(map(math.isfinite, decision.interval)):
-        return f"{begin}, against {rival}; without an interval nobody can tell whether it lies {asked} above it."
+        return (
+            f"{begin}, against {rival}; without an interval nobody can tell whether it lies {asked} above it."
+        )
     if evidence.verdict == INCONCLUSIVE:
         return f"{begin}, against {rival}: too uncertain to tell whether it lies {asked} above it."
     if math.isclose(margin, 0.0, abs_tol=1e-12):

@@ -15,7 +15,6 @@ from normprobe.report.csv_link import csv_link
 from normprobe.report.figure import Drawing
 from normprobe.report.heatmap import SHADES, colour_of, ink_on, printable
 from normprobe.report.table import SHAPES, count, number, value
-from normprobe.style import VERDICT_COLOURS
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -48,7 +47,6 @@ def _environment() -> Environment:
     shades = [(place / (SHADES - 1)) for place in range(SHADES)]
     environment.globals |= {
         "shapes": SHAPES,
-        "colours": VERDICT_COLOURS,
         "shades": [(colour_of(shade), ink_on(shade)) for shade in shades],
     }
     environment.filters |= {

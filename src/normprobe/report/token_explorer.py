@@ -42,7 +42,14 @@ class Signal:
     def described(self, low: Sequence[float], high: Sequence[float]) -> dict[str, Any]:
         """What the page knows of it: `low` and `high` are the values that 0 and `MISSING` − 1 stand for, by row."""
         unit = UNITS.get(self.key, "nats")
-        return {"key": self.key, "name": self.name, "unit": unit, "layers": self.layers, "low": low, "high": high}
+        return {
+            "key": self.key,
+            "name": self.name,
+            "unit": unit,
+            "layers": self.layers,
+            "low": low,
+            "high": high,
+        }
 
 
 def token_data(tables: Tables) -> dict[str, Any]:
@@ -100,7 +107,9 @@ def token_data(tables: Tables) -> dict[str, Any]:
                 "id": problem,
                 **{
                     name: None if pd.isna(value) else heatmap.printable(str(value))
-                    for name, value in asked.loc[problem, ["domain", "difficulty", "question", "answer"]].items()
+                    for name, value in asked.loc[
+                        problem, ["domain", "difficulty", "question", "answer"]
+                    ].items()
                 },
                 "responses": [response(table) for table in shown.values()],
             }
@@ -129,10 +138,17 @@ def _in_order(tables: Tables) -> list[str]:
     if not all(tables.has(name) for name in ("problems", "responses", "tokens", "signals/model")):
         return []
     tokens = tables.tokens
-    traced = tokens.loc[(tokens["split"] == "measure") & (tokens["segment"] != "prompt"), "problem_id"].unique()
+    traced = tokens.loc[
+        (tokens["split"] == "measure") & (tokens["segment"] != "prompt"), "problem_id"
+    ].unique()
     problems = tables.problems[tables.problems["problem_id"].isin(traced)].sort_values("problem_id")
     groups = problems.groupby(["domain", "difficulty"], dropna=False)["problem_id"]
-    order = [problem for turn in zip_longest(*(ids for _, ids in groups)) for problem in turn if problem is not None]
+    order = [
+        problem
+        for turn in zip_longest(*(ids for _, ids in groups))
+        for problem in turn
+        if problem is not None
+    ]
     with suppress(NothingToDraw):
         first = heatmap.choose(tables).response_id
         order.sort(key=lambda problem: not first.startswith(f"{problem}/"))

@@ -12,7 +12,7 @@
     const dots = curves.map((_, i) => draw("circle", { class: `dot k${i % 8}`, r: 4 }));
     svg.append(cursor, ...dots);
     svg.setAttribute("tabindex", "0");
-    const caption = make("caption", { role: "status" });
+    const caption = make("caption", { "aria-live": "polite" });
     const cells = curves.map(() => make("td"));
     const rows = curves.map((curve, i) => {
       const line = draw("line", { class: `k${i % 8}`, x1: 0, x2: 30, y1: 6, y2: 6, "stroke-dasharray": DASHES[i % 8] });

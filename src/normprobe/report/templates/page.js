@@ -32,16 +32,15 @@ function reveal() {
   target.scrollIntoView();
 }
 
-const folds = (scope) => scope.querySelectorAll("details");
 for (const button of document.querySelectorAll("[data-folds]")) {
   button.addEventListener("click", () => {
     for (const fold of document.querySelectorAll("#claims > details")) fold.open = button.dataset.folds === "open";
   });
 }
-// What is folded is not printed, so all is opened for it, and folded again.
+// What is folded is not printed, so it is opened for it, but for long lists, and folded again.
 let folded = [];
 addEventListener("beforeprint", () => {
-  folded = [...folds(document)].filter((fold) => !fold.open);
+  folded = [...document.querySelectorAll(".claim, .section")].filter((fold) => !fold.open);
   for (const fold of folded) fold.open = true;
 });
 addEventListener("afterprint", () => {

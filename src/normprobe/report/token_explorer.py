@@ -7,7 +7,7 @@ lowest and the highest of their signal and layer, which is far below what the ey
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -86,7 +86,7 @@ def token_data(tables: Tables) -> dict[str, Any]:
         about = responses.loc[response_id]
         return {
             "mode": str(about["mode"]),
-            "correct": None if pd.isna(about["correct"]) else bool(about["correct"]),
+            "correct": _known(about["correct"], bool),
             "truncated": bool(about["truncated"]),
             "start": int(table["position"].iloc[0]),
             "cut": len(rows[response_id]) - len(table),
@@ -106,7 +106,7 @@ def token_data(tables: Tables) -> dict[str, Any]:
             {
                 "id": problem,
                 **{
-                    name: None if pd.isna(value) else heatmap.printable(str(value))
+                    name: _known(value, lambda value: heatmap.printable(str(value)))
                     for name, value in asked.loc[
                         problem, ["domain", "difficulty", "question", "answer"]
                     ].items()
@@ -153,6 +153,11 @@ def _in_order(tables: Tables) -> list[str]:
         first = heatmap.choose(tables).response_id
         order.sort(key=lambda problem: not first.startswith(f"{problem}/"))
     return order
+
+
+def _known(value: Any, read: Callable[[Any], Any]) -> Any:
+    """The value as JSON holds it, None where it is missing."""
+    return None if pd.isna(value) else read(value)
 
 
 def _places(names: pd.Series, known: list[str]) -> list[int]:

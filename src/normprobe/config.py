@@ -7,7 +7,6 @@ Every default and every help text stands here and nowhere else. `normprobe.study
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from normprobe.errors import NormprobeError
 from normprobe.local_files import fingerprint
 from normprobe.problems import ProblemSource, bundled, open_source
 from normprobe.runs.directory import Run, read_label
+from normprobe.runs.untrusted import json_value
 from normprobe.settings import Settings
 from normprobe.thinking_formats import ThinkingFormat, read_format
 
@@ -92,7 +92,7 @@ class ThinkingSettings(Settings, section="thinking"):
         values |= {name: text for name, text in texts.items() if text is not None}
         if self.chat_template_kwargs is not None:
             try:
-                values["kwargs"] = json.loads(self.chat_template_kwargs)
+                values["kwargs"] = json_value(self.chat_template_kwargs)
             except ValueError as error:
                 raise NormprobeError(
                     f"expected thinking.chat_template_kwargs as JSON, got {self.chat_template_kwargs!r}; correct it"

@@ -4,11 +4,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
+LONGEST = 2000
+"""Characters of a message; of a longer one the middle is left out."""
+
+
 class NormprobeError(Exception):
     """Bad input or an impossible request, in one line: what was expected, what came, what to do.
 
-    The command line prints the message and exits with code 2.
+    The command line prints the message and exits with code 2. A message may quote what came, so line breaks become
+    spaces, and other characters that do not print are written as escapes: nothing that is quoted moves a terminal's cursor.
     """
+
+    def __init__(self, message: str) -> None:
+        line = " ".join(message.split())
+        if len(line) > LONGEST:
+            line = f"{line[: LONGEST * 3 // 4]} … {line[-LONGEST // 4 :]}"
+        super().__init__("".join(map(_printed, line)))
+
+
+def _printed(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
 
 
 @contextmanager
@@ -17,7 +32,6 @@ def refusing_damage(expected: str, advice: str, *kinds: type[Exception]) -> Iter
     try:
         yield
     except kinds as error:
-        reason = " ".join(str(error).split())
         raise NormprobeError(
-            f"expected {expected}, got {type(error).__name__} ({reason}); {advice}"
+            f"expected {expected}, got {type(error).__name__} ({error}); {advice}"
         ) from error

@@ -6,7 +6,6 @@ time grew with the bytes of its weights.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from normprobe.errors import NormprobeError
 from normprobe.local_files import local_path
 from normprobe.problems import bundled
 from normprobe.reading_plan import ReadingPlan, Shape, slices
+from normprobe.runs.untrusted import read_json
 from normprobe.training_plan import TrainingPlan
 
 RATES: Mapping[str, float] = {
@@ -72,10 +72,9 @@ class StudySizes:
         folder = local_path(study.model.name, study.model.revision)
         if folder is None or not (folder / "config.json").is_file():
             return cls(study, n, None, None, longest, thought)
-        content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         shape = None
-        with suppress(NormprobeError):  # of another architecture: opening it says so
-            shape = Shape.of(content, 4 if study.model.dtype == "float32" else 2)
+        with suppress(NormprobeError, ValueError):  # of another architecture, or damaged: opening it says so
+            shape = Shape.of(read_json(folder / "config.json"), 4 if study.model.dtype == "float32" else 2)
         return cls(study, n, _weights_gb(folder), shape, longest, thought)
 
     @property

@@ -18,6 +18,7 @@ from normprobe.config import ModelSettings, ThinkingSettings
 from normprobe.console import has_colours, parse, run_main
 from normprobe.errors import NormprobeError
 from normprobe.report.shaded_text import printable, shaded
+from normprobe.runs.untrusted import json_value
 
 # Whatever is heavy is imported where it is used: --help must not wait for it.
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ def read_spec(text: str) -> Spec:
     if not text.lstrip().startswith(("{", "[")):
         return text
     try:
-        return json.loads(text)
+        return json_value(text)
     except ValueError as error:
         raise NormprobeError(
             f"expected a policy as a name or as JSON, got {text!r} ({error}); correct it"

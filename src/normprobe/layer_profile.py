@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -15,6 +14,7 @@ from jaxtyping import Bool, Float
 
 from normprobe.errors import NormprobeError
 from normprobe.runs.atomic import atomic_write_json, refusing_disk_errors
+from normprobe.runs.untrusted import read_json
 
 SCHEMA = 1
 QUANTILES = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
@@ -105,7 +105,7 @@ class LayerProfile:
         Raises NormprobeError if it is missing, truncated, of another schema, or holds impossible numbers.
         """
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            content = read_json(Path(path))
         except OSError as error:
             raise NormprobeError(
                 f"expected a layer profile at {path}, got none ({error.strerror}); make one with normprobe verify"
@@ -132,7 +132,7 @@ class LayerProfile:
             raise _damaged(source, f"other fields ({', '.join(sorted(names ^ set(content)))})")
         try:
             _validate(content, source)
-        except (TypeError, AttributeError) as error:
+        except (TypeError, AttributeError, OverflowError) as error:
             raise _damaged(source, "values of another type") from error
         return cls(**content)
 
@@ -189,7 +189,7 @@ def _onset(quantiles: PerMode) -> int | None:
 
 def _validate(content: Mapping[str, Any], source: object) -> None:
     """Refuse what no measurement can have given. TypeError or AttributeError where a field is not even of its type."""
-    model, taus = content["model"], content["tau"]
+    model, taus, levels = content["model"], content["tau"], content["quantile_levels"]
     n_layers = len(taus)
     if n_layers == 0 or model.get("n_layers", n_layers) != n_layers:
         raise _damaged(source, f"τ for {n_layers} layers of a model of {model.get('n_layers')}")
@@ -198,14 +198,16 @@ def _validate(content: Mapping[str, Any], source: object) -> None:
             raise NormprobeError(
                 f"expected finite τ > 0 for every layer in {source}, got {tau} in layer {layer}; make the profile again"
             )
+    if not all(map(_is_number, levels)) or levels != sorted(levels) or not levels:
+        raise _damaged(source, "quantile levels that do not rise")
     for mode, table in (*content["quantiles"].items(), *content["quantiles_with_sinks"].items()):
-        if len(table) != n_layers or any(len(row) != len(content["quantile_levels"]) for row in table):
+        if len(table) != n_layers or any(len(row) != len(levels) for row in table):
             raise _damaged(source, f"quantiles of another shape in mode {mode}")
         if not all(_is_number(value) and value >= 0 for row in table for value in row):
             raise _damaged(source, f"quantiles that are not finite norms in mode {mode}")
     onset = content["spike_onset"]
     for layer in (*content["chosen_layers"], *([] if onset is None else [onset])):
-        if not isinstance(layer, int) or not 0 <= layer < n_layers:
+        if type(layer) is not int or not 0 <= layer < n_layers:
             raise NormprobeError(
                 f"expected layers 0…{n_layers - 1} in {source}, got {layer}; make the profile again"
             )

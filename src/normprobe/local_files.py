@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from pathlib import Path
 
 from normprobe.errors import NormprobeError, refusing_damage
 from normprobe.problems import bundled
 from normprobe.runs.atomic import sha256_of
+from normprobe.runs.untrusted import read_json
 
 ADAPTER = "adapter_config.json"
 _SUFFIXES = (".safetensors", ".gguf", ".json", ".jinja", ".txt", ".model", ".py")
@@ -60,7 +60,7 @@ def base_of(adapter: Path) -> tuple[str, str | None]:
     """
     file = adapter / ADAPTER
     with refusing_damage(f"the configuration of an adapter in {file}", "copy it again", OSError, ValueError):
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file)
     name = content.get("base_model_name_or_path") if isinstance(content, dict) else None
     if not isinstance(name, str) or not name:
         raise NormprobeError(

@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from normprobe.config import Study
 from normprobe.errors import NormprobeError
+from normprobe.runs.untrusted import read_yaml
 from normprobe.settings import Settings, flat
 
 _Tree = TypeVar("_Tree", bound=Settings)
@@ -52,10 +51,10 @@ def read_study(path: str | Path) -> Study:
     Raises NormprobeError if the file is unreadable, or as `changed`, naming the file.
     """
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        values = read_yaml(Path(path))
+    except (OSError, ValueError) as error:
         raise NormprobeError(
-            f"expected a study in YAML, got {path} ({str(error).splitlines()[0]}); "
+            f"expected a study in YAML, got {path} ({error}); "
             "name the config.yaml of a run, or a file of sae_training/"
         ) from error
     if not isinstance(values, Mapping):
@@ -72,6 +71,8 @@ def read_study(path: str | Path) -> Study:
 
 def _nearest_path(path: str) -> str:
     """The path of the tree that is most like `path`, or whose last part is most like its last part."""
+
+    path = path[-60:]  # comparing takes the product of both lengths
 
     def likeness(known: str) -> float:
         pairs = ((path, known), (path.rpartition(".")[2], known.rpartition(".")[2]))

@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from normprobe.errors import NormprobeError, refusing_damage
+from normprobe.runs.untrusted import read_yaml
 
 MODES = ("think", "no_think", "filler")
 How = Literal["documented", "forced", "elicited"]
@@ -220,8 +219,8 @@ def read_format(name: str) -> Mapping[str, Any]:
             f"expected a thinking format of {', '.join(table)}, or a YAML file, got {name!r}; "
             "choose one, or check the path"
         )
-    with refusing_damage(f"a thinking format in {name}", "correct it", yaml.YAMLError, UnicodeDecodeError):
-        values = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
+    with refusing_damage(f"a thinking format in {name}", "correct it", OSError, ValueError):
+        values = read_yaml(Path(name))
     if not isinstance(values, Mapping):
         raise NormprobeError(
             f"expected a thinking format as lines 'key: value' in {name}, got {values!r}; correct it"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from jaxtyping import Float
 from normprobe.stats.verdict import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, VACUOUS, decide
 
 VERDICTS = (SUPPORTED, NOT_SUPPORTED, INCONCLUSIVE, VACUOUS)
+_KINDS: Mapping[str, type] = {"str": str, "int": int, "bool": bool, "float": float}
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,16 @@ class Evidence:
         if self.verdict not in VERDICTS:
             raise ValueError(f"expected a verdict in {VERDICTS}, got {self.verdict!r}")
 
+    def _check(self) -> None:
+        """Raises ValueError for a text, count or flag of another type: what a file holds may be anything."""
+        for entry in (self, self.decision, *self.controls):
+            for item in fields(entry):
+                value, kind = getattr(entry, item.name), _KINDS.get(str(item.type))
+                if kind is not None and type(value) is not kind:
+                    raise ValueError(f"expected {item.name} as {item.type}, got {value!r}")
+        if not all(isinstance(part, str) for pair in self.decision.missing for part in pair):
+            raise ValueError(f"expected names of what is missing, got {self.decision.missing!r}")
+
     @property
     def full_unit(self) -> str:
         """The unit with the form that the estimate is measured in."""
@@ -114,9 +125,13 @@ class Evidence:
     def from_dict(cls, entry: Mapping[str, Any]) -> Evidence:
         """The evidence that `to_dict` wrote. Raises KeyError, TypeError or ValueError for anything else."""
         controls = tuple(Control(**_read(control, "estimate")) for control in entry["controls"])
-        decision = _read(entry["decision"], "margin", "p")
+        decision = _read(entry["decision"], "margin", "p", "smallest_effect")
         decision["missing"] = tuple((form, name) for form, name in decision["missing"])
-        return cls(**_read(entry, "estimate") | {"controls": controls, "decision": Decision(**decision)})
+        evidence = cls(
+            **_read(entry, "estimate") | {"controls": controls, "decision": Decision(**decision)}
+        )
+        evidence._check()
+        return evidence
 
 
 def _plain(value: Any) -> Any:

@@ -6,7 +6,6 @@ its answer is read accordingly (`normprobe.problems.final_answer`).
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,6 +14,7 @@ from typing import Literal
 from normprobe.problems import mathematics
 from normprobe.problems.exact_number import Quantity, read_quantity
 from normprobe.problems.final_answer import FinalAnswer, final_answer, last_box, plain
+from normprobe.runs.untrusted import json_value
 
 _TEXT = re.compile(r"\\(?:text|textbf|mathrm|mbox|mathbf|textit|emph)\s*\{([^{}]*)\}")
 _LETTER = re.compile(r"[\s$*]*\(?([A-Z])(?:\)|\.|:)?[\s$*]*")
@@ -65,7 +65,7 @@ def _accepted(gold: str) -> list[str]:
     """The members of a JSON list of texts; else the gold answer alone."""
     if gold.lstrip().startswith('["'):
         try:
-            members = json.loads(gold)
+            members = json_value(gold)
         except ValueError:
             return [gold]
         if all(isinstance(member, str) for member in members):

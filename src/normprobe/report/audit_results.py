@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from normprobe.claims.evidence import Evidence
+from normprobe.claims.evidence import VERDICTS, Evidence
 from normprobe.claims.registry import CLAIMS
 from normprobe.errors import refusing_damage
 from normprobe.report.findings import NothingToDraw
 from normprobe.report.table import markdown, marked, number
 from normprobe.runs.directory import Run
+from normprobe.runs.untrusted import read_json
 from normprobe.stats.verdict import SUPPORTED
 
 FALSE_ALARMS = 0.05
 """Share of null networks on which a claim may be supported. The rule is designed at 2.5 % for a single control."""
 COVERED = (0.93, 0.97)
 SUBJECTS = {"untrained": "its untrained twin", "early": "its early checkpoint"}
-NULLS = ("claim", "trained", "verdict", "estimate", "layerwise")
+_JUDGED: Mapping[str, Any] = {"claim": str, "verdict": str, "estimate": float | int | None}
+_NULL = {**_JUDGED, "trained": bool, "layerwise": float | int | None}
+_COVERAGE = {"claim": str, "constant": bool, **dict.fromkeys(("covered", "power_margin", "margin"), float | int)}
+"""What is read of each kind of row."""
 HEAD = ("claim", "null networks: supported", "trained dictionaries", "planted model", "intervals cover")
 HEAD += ("margin found with 90 % power", "this model's margin")
 
@@ -50,13 +53,15 @@ class Audit:
             raise NothingToDraw(f"This run was not audited; `normprobe audit {run}` does it.")
         advice = f"delete {path.parent} and audit again"
         with refusing_damage(f"the results of an audit in {path}", advice, ValueError, KeyError, TypeError):
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = dict(read_json(path))
             subjects = {source: found.get(f"subject-{source}") for source in SUBJECTS}
+            nulls = found.get("nulls") or []
+            _by_claim(nulls, _NULL)
             return cls(
-                pd.DataFrame(found.get("nulls") or {column: [] for column in NULLS}),
-                _by_claim(found["planted"]),
-                _by_claim(found["coverage"]),
-                {source: _by_claim(rows) for source, rows in subjects.items() if rows},
+                pd.DataFrame(nulls, columns=None if nulls else list(_NULL)),
+                _by_claim(found["planted"], _JUDGED),
+                _by_claim(found["coverage"], _COVERAGE),
+                {source: _by_claim(rows, _JUDGED) for source, rows in subjects.items() if rows},
             )
 
     @property
@@ -132,7 +137,12 @@ def _judged(row: dict[str, Any] | None) -> str:
     return f"{marked(row['verdict'])} {number(float('nan') if row['estimate'] is None else row['estimate'])}"
 
 
-def _by_claim(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def _by_claim(rows: list[dict[str, Any]], kinds: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Raises KeyError, TypeError or ValueError for a row that lacks one of the kinds, or has it of another type."""
+    for row in rows:
+        for name, kind in kinds.items():
+            if not isinstance(row[name], kind) or (name == "verdict" and row[name] not in VERDICTS):
+                raise ValueError(f"{name} {row[name]!r}")
     return {row["claim"]: row for row in rows}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from normprobe.report.figure import HEIGHT, Drawing
 from normprobe.report.table import count, value
 from normprobe.runs.atomic import read_table
 from normprobe.runs.directory import Run
+from normprobe.runs.untrusted import read_json
 
 _Entry = TypeVar("_Entry")
 
@@ -88,7 +88,7 @@ class Findings:
             for name, claim in BY_NAME.items()
             if name in evidence
         ]
-        self.skipped = _read(run, "skipped.json", dict[str, str])
+        self.skipped = _read(run, "skipped.json", _skipped)
 
     def __iter__(self) -> Iterator[Finding]:
         return iter(self._findings)
@@ -100,6 +100,14 @@ class Findings:
                 return finding
         reasons = {item["claim"]: item["reason"] for item in self.skipped}
         raise NothingToDraw(f"{claim} was skipped: {reasons.get(claim, 'the run was judged without it')}")
+
+
+def _skipped(entry: dict[str, str]) -> dict[str, str]:
+    """A claim that was not judged. Raises KeyError or ValueError for anything else."""
+    named = {name: entry[name] for name in ("claim", "statement", "reason")}
+    if not all(isinstance(text, str) for text in named.values()):
+        raise ValueError(f"{named} has other than text")
+    return named
 
 
 def read_evidence(run: Path) -> list[Evidence]:
@@ -121,4 +129,4 @@ def _read(run: Path, name: str, entry: Callable[[dict[str, Any]], _Entry]) -> li
         )
     advice = f"delete {path.parent} and verify again"
     with refusing_damage(f"a list of claims in {path}", advice, ValueError, TypeError, KeyError):
-        return [entry(item) for item in json.loads(path.read_text(encoding="utf-8"))]
+        return [entry(item) for item in read_json(path)]

@@ -28,6 +28,7 @@ import yaml
 from normprobe.errors import NormprobeError
 from normprobe.runs.atomic import atomic_write_json, atomic_write_text, refusing_disk_errors
 from normprobe.runs.environment import environment
+from normprobe.runs.untrusted import read_json
 
 SCHEMA = 2
 """Version of the run directory's format; a directory of another one is refused."""
@@ -168,6 +169,8 @@ class Run:
             return None
         content = _read_versioned(self.path / name / "stage.json", "a stage of a run")
         work, seconds = content.get("work"), content.get("seconds")
+        if not all(isinstance(value, int | float | None) for value in (work, seconds)):
+            raise _corrupt(self.path / name / "stage.json")
         return work / seconds if work and seconds else None
 
     def is_current(self, name: str) -> bool:
@@ -250,14 +253,14 @@ def _canonical(config: Mapping[str, Any]) -> str:
 
 def _key_or_none(folder: Path) -> str | None:
     try:
-        return json.loads((folder / "stage.json").read_text(encoding="utf-8"))["key"]
+        return read_json(folder / "stage.json")["key"]
     except (OSError, ValueError, LookupError, TypeError):
         return None
 
 
 def _read_versioned(path: Path, kind: str) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except OSError as error:
         raise NormprobeError(
             f"expected {kind}, got {path.parent} without a readable {path.name} ({error.strerror}); "

@@ -7,7 +7,6 @@ missing values; one after the name allows that column or array to be absent.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 
 from normprobe.errors import NormprobeError, refusing_damage
 from normprobe.runs.atomic import atomic_write, atomic_write_json, write_table
+from normprobe.runs.untrusted import read_json
 
 _FITS = {
     "text": lambda column: types.is_string_dtype(column.dropna()) or types.is_object_dtype(column),
@@ -198,7 +198,7 @@ class RunFile:
             elif self.arrays is not None:
                 content = load_file(source)
             else:
-                content = json.loads(source.read_text(encoding="utf-8"))
+                content = read_json(source)
         if (schema := self.columns or self.arrays) is not None:
             schema.check(content, source)
         return content

@@ -6,7 +6,6 @@ github.com/saprmarks/dictionary_learning, dictionary.py and trainers/).
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from normprobe.errors import NormprobeError
+from normprobe.runs.untrusted import read_json
 from normprobe.saes.hook_names import hook_name, layer_of
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def read_other(folder: Path) -> SAE[Any] | None:
 
 
 def _sparsify(folder: Path) -> SAE[Any]:
-    settings = _json(folder / "cfg.json")
+    settings = read_json(folder / "cfg.json")
     for name, wanted in {
         "transcode": False,
         "skip_connection": False,
@@ -70,12 +70,12 @@ def _sparsify(folder: Path) -> SAE[Any]:
         "W_dec": weights["W_dec"],
         "b_dec": weights["b_dec"],
     }
-    model = _json(run).get("model") if run.is_file() else None
+    model = read_json(run).get("model") if run.is_file() else None
     return _made("topk", parts, folder.name, model, k=settings["k"])
 
 
 def _dictionary_learning(folder: Path) -> SAE[Any]:
-    settings = _json(folder / "config.json")
+    settings = read_json(folder / "config.json")
     trainer = settings["trainer"]
     kind = trainer["dict_class"]
     # A pickle of tensors alone: with weights_only nothing in it is run.
@@ -134,6 +134,3 @@ def _made(architecture: str, parts: Weights, module: str, model: str | None, **s
     sae.load_state_dict({name: value.float().contiguous() for name, value in parts.items()})
     return sae
 
-
-def _json(file: Path) -> dict[str, Any]:
-    return json.loads(file.read_text(encoding="utf-8"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from normprobe.models.model import OpenModel
 from normprobe.ranks import ALONE, Rank
 from normprobe.runs.atomic import atomic_write, atomic_write_json
 from normprobe.runs.layout import FILES
+from normprobe.runs.untrusted import read_json
 from normprobe.saes.activations import HELD_OUT, SPLIT, paired_responses
 from normprobe.saes.dictionary import (
     CONFIG,
@@ -194,7 +194,7 @@ def fill_reductions(
 def shape_of(saes: Path) -> tuple[int, int]:
     """The width and k of a run's dictionaries, out of a finished saes/."""
     path = min((saes / RANDOM).iterdir()) / CONFIG
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_json(path)
     return content["d_sae"], content["k"]
 
 
@@ -207,7 +207,7 @@ def load_reader(
     """
     own = saes / reader
     if (own / GIVEN).exists():
-        content = json.loads((own / GIVEN).read_text(encoding="utf-8"))
+        content = read_json(own / GIVEN)
         given, layers, of = content["given"], content["layers"], content["of"]
     else:
         given, layers, of = str(own), layers_of(str(own), range(opened.identity.n_layers)), None

@@ -11,6 +11,7 @@ from normprobe.errors import NormprobeError
 from normprobe.layer_profile import LayerProfile
 from normprobe.policies.policy import Policy
 from normprobe.policies.spec import build
+from normprobe.runs.untrusted import json_value
 
 FIELD = "normprobe"
 """The key in `additional_config`, in `SamplingParams.extra_args` and in `vllm_xargs`."""
@@ -107,6 +108,6 @@ def has_probe(extra_args: Mapping[str, Any] | None) -> bool:
 def parse_json(text: str) -> object:
     """The value of JSON text. Raises NormprobeError for text that is not JSON."""
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
+        return json_value(text)
+    except ValueError as error:
         raise NormprobeError(f"expected JSON, got {text!r} ({error}); correct it") from error

@@ -20,6 +20,7 @@ from normprobe.engines.vllm.configuration import FIELD, Configuration, canonical
 from normprobe.errors import NormprobeError
 from normprobe.layer_profile import LayerProfile
 from normprobe.policies.spec import build
+from normprobe.runs.untrusted import json_value
 
 VARIABLE = "NORMPROBE"
 SWITCH = "VLLM_PATCH"
@@ -37,7 +38,7 @@ _SWITCHES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "PATCHED_LAYERS": ("21,22", lambda text: [int(layer) for layer in text.split(",")]),
     "PATCHED_TAU_JSON": (
         '{"21": 1300}',
-        lambda text: {str(int(layer)): float(tau) for layer, tau in json.loads(text).items()},
+        lambda text: {str(int(layer)): float(tau) for layer, tau in json_value(text).items()},
     ),
     "ADAPTIVE": ("1 or 0", lambda text: (*_FALSE, *_TRUE).index(text.lower()) >= len(_FALSE)),
     "ADAPTIVE_IQR_K": ("a number", float),
@@ -122,5 +123,5 @@ def _read(name: str, text: str) -> Any:
         return None
     try:
         return read(text)
-    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise NormprobeError(f"expected {name} as {expected}, got {text!r}; correct it") from error

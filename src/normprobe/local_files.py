@@ -13,6 +13,8 @@ from normprobe.runs.untrusted import read_json
 
 ADAPTER = "adapter_config.json"
 _SUFFIXES = (".safetensors", ".gguf", ".json", ".jinja", ".txt", ".model", ".py")
+_NAME = re.compile(r"(?!\.)[\w.+@-]{1,200}(?:/(?!\.)[\w.+@-]{1,200}){0,9}", re.ASCII)
+"""A branch, tag or commit: as a path it stays in its folder."""
 _SNAPSHOT = re.compile(r"models--(?P<owner>.+?)(--(?P<name>.+))?")
 
 
@@ -31,8 +33,12 @@ def local_path(name: str, revision: str | None = None) -> Path | None:
     if not snapshots.is_dir() or not _SNAPSHOT.fullmatch(path.name):
         return path
     wanted = revision or "main"
+    if not _NAME.fullmatch(wanted):
+        raise NormprobeError(f"expected a branch, tag or commit of {path}, got {wanted!r}; correct it")
     reference = path / "refs" / wanted
-    commit = reference.read_text(encoding="utf-8").strip() if reference.is_file() else wanted
+    commit = reference.read_text(encoding="utf-8", errors="replace").strip() if reference.is_file() else wanted
+    if not _NAME.fullmatch(commit):
+        raise NormprobeError(f"expected a commit in {reference}, got {commit!r}; download the model again")
     found = [folder for folder in sorted(snapshots.iterdir()) if folder.is_dir()]
     if (snapshots / commit).is_dir():
         return snapshots / commit
@@ -61,14 +67,16 @@ def base_of(adapter: Path) -> tuple[str, str | None]:
     file = adapter / ADAPTER
     with refusing_damage(f"the configuration of an adapter in {file}", "copy it again", OSError, ValueError):
         content = read_json(file)
-    name = content.get("base_model_name_or_path") if isinstance(content, dict) else None
-    if not isinstance(name, str) or not name:
+    content = content if isinstance(content, dict) else {}
+    name, revision = content.get("base_model_name_or_path"), content.get("revision")
+    if not isinstance(name, str) or not name.isprintable() or not isinstance(revision, str | None) or not name:
         raise NormprobeError(
             f"expected an adapter that names its base model in {file}, got none; "
             "write the base's folder or hub id as base_model_name_or_path"
         )
     near = adapter / name
-    return (str(near) if not Path(name).exists() and near.exists() else name), content.get("revision")
+    with refusing_damage(f"the base of an adapter in {file}", "write its folder or hub id", OSError):
+        return (str(near) if not Path(name).exists() and near.exists() else name), revision
 
 
 def fingerprint(name: str, revision: str | None = None) -> str:

@@ -198,20 +198,20 @@ def _problem_files() -> list[Files]:
 
     rows: list[dict[str, Any]] = [
         {"question": f"what is {i}+{i}?", "answer": answer, "domain": "sums", "difficulty": i}
-        for i, answer in enumerate(["4", "$\\frac{1}{2}$", "#### 7", "(B)", "Paris", "[1, 2)"])
+        for i, answer in enumerate(["4", "$\\frac{1}{2}$", "#### 7", "(B)", "Paris", "[1, 2)"] * 4)
     ]
-    choices = [{"Question": "?", "Correct Answer": "a", "Incorrect Answer 1": "b"}, {"problem": "q", "choices": ["x", "y"], "answer": 1}]
-    lists = [{"problem": f"q {i}", "solution": "so \\boxed{3}", "level": "Level 5", "type": "Algebra"} for i in range(3)]
-    split = [row | {"problem_id": i, "split": ("sae", "select", "measure")[i % 3]} for i, row in enumerate(rows)]
+    splits = [{"split": ("sae", "select", "measure")[i % 3]} for i in range(24)]
+    shuffled = [{"Question": f"{i}?", "Correct Answer": "a", "Incorrect Answer 1": "b", **splits[i]} for i in range(24)]
+    choices = [{"problem": f"q {i}", "choices": ["x", "y"], "answer": 1, **splits[i]} for i in range(24)]
+    solved = [{"problem": f"q {i}", "solution": "so \\boxed{3}", "level": "Level 5", "type": "Algebra"} for i in range(80)]
+    rows = [row | splits[i] | {"problem_id": i} for i, row in enumerate(rows)]
     lines = b"\n".join(map(_json, rows))
     out = io.BytesIO()
     pd.DataFrame(rows).to_parquet(out)
     packed: dict[str, Callable[[bytes], bytes]] = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
     return [
         {"p.jsonl": lines},
-        {"p.json": _json({"data": lists})},
-        *({"p.json": _json([row])} for row in choices),
-        {"p.json": _json(split)},
+        *({"p.json": _json(given)} for given in ({"data": solved}, shuffled, choices)),
         {"p.csv": pd.DataFrame(rows).to_csv(index=False).encode()},
         {"p.parquet": out.getvalue()},
         *({f"p.jsonl{suffix}": pack(lines)} for suffix, pack in packed.items()),
@@ -249,7 +249,7 @@ def _dictionaries() -> list[Files]:
     atoms = torch.nn.functional.normalize(torch.randn(width, d, generator=draw), dim=1)
     bias, encoder_bias = torch.zeros(d), torch.zeros(width)
     ours = {"W_enc": atoms.T.contiguous(), "W_dec": atoms, "b_enc": encoder_bias, "b_dec": bias}
-    theirs = {"encoder.weight": atoms, "encoder.bias": encoder_bias, "W_dec": atoms, "b_dec": bias}
+    theirs = {"encoder.weight": atoms.clone(), "encoder.bias": encoder_bias, "W_dec": atoms, "b_dec": bias}
     metadata = {"model_name": "org/Some-Thinker", "hook_name": "blocks.2.hook_resid_post", "sae_lens_version": "6.0.0"}
     common = {"d_in": d, "d_sae": width, "dtype": "float32", "device": "cpu", "apply_b_dec_to_input": True}
     common |= {"normalize_activations": "none", "reshape_activations": "none", "metadata": metadata}
@@ -310,7 +310,8 @@ def _read_policy(folder: Path) -> None:
     from normprobe.engines.vllm.limits import Limits
     from normprobe.errors import NormprobeError
 
-    content = (folder / "policy.json").read_bytes().decode("utf-8", "replace")
+    path = folder / "policy.json"
+    content = path.read_bytes().decode("utf-8", "replace") if path.exists() else "null"
     asked = parse_json(content)
     started = find_configuration({FIELD: {"profile": str(folder / "layer_profile.json"), "policy": asked}}, {})
     assert started is not None

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from normprobe.errors import NormprobeError
 from normprobe.models.read_template import resolve
-from normprobe.models.thoughts import ABSENT, Spans, ThoughtParser
+from normprobe.models.thoughts import ABSENT, Spans, ThoughtParser, pieces
 from normprobe.thinking_formats import MODES, Ask, ThinkingFormat
 
 
@@ -131,20 +131,8 @@ class Chat:
         return str(self._tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
-        """What each token adds to the text: joined they are the text, but for a character that is never completed.
-
-        A token that ends within a character adds nothing, and the one that completes the character adds it.
-        """
-        pieces, start, whole = [], 0, 0
-        for end in range(1, len(ids) + 1):
-            # Decoded after the token before it: alone, some tokenizers drop the space that it begins with.
-            before, after = self.text(ids[start:whole]), self.text(ids[start:end])
-            if after.endswith("\ufffd"):
-                pieces.append("")
-                continue
-            pieces.append(after[len(before) :])
-            start, whole = whole, end
-        return pieces
+        """What each token adds to the text, control tokens and white space included."""
+        return pieces(self.text, ids)
 
     def response_text(self, ids: Sequence[int]) -> str:
         """The text of some tokens, special tokens and outer white space left out."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from transformers import PreTrainedTokenizerBase
 
@@ -18,6 +19,8 @@ from normprobe.thinking_formats import ThinkingFormat
 ABSENT = (-1, -1)
 _TAIL = 64
 """Tokens that hold the marks at the end of a prompt."""
+_LONGEST_CHARACTER = 16
+"""Tokens within which a character is completed, or is none: it has four bytes at most."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,23 @@ class Spans:
     answer: tuple[int, int]
     truncated: bool
     leaked: bool = False
+
+
+def pieces(decode: Callable[[Sequence[int]], str], ids: Sequence[int]) -> list[str]:
+    """What each token adds to the text: joined they are the text, but for characters that are never completed.
+
+    A token that ends within a character adds nothing, and the one that completes the character adds it.
+    """
+    found, start, whole = [], 0, 0
+    for end in range(1, len(ids) + 1):
+        # Decoded after the token before it: alone, some tokenizers drop the space that it begins with.
+        before, after = decode(ids[start:whole]), decode(ids[start:end])
+        if after.endswith("\ufffd") and end - whole < _LONGEST_CHARACTER:
+            found.append("")
+            continue
+        found.append(after[len(before) :])
+        start, whole = whole, end
+    return found
 
 
 class ThoughtParser:
@@ -113,16 +133,13 @@ class ThoughtParser:
         found = [(start + i, start + i + 1) for i, other in enumerate(part) if other == token]
         if len(found) == text.count(mark):
             return found
-        counts = range(len(part) + 1)
-
-        def length(n: int) -> int:
-            # A character of which only the first bytes are there is no character yet.
-            return len(self._decode(part[:n]).rstrip("\ufffd"))
-
+        # Characters after so many tokens. By pieces: decoding from the start for every mark takes minutes where a model
+        # repeats one.
+        lengths = list(accumulate(map(len, pieces(self._decode, part)), initial=0))
         return [
             (
-                start + bisect_right(counts, place.start(), key=length) - 1,
-                start + bisect_left(counts, place.end(), key=length),
+                start + bisect_right(lengths, place.start()) - 1,
+                start + bisect_left(lengths, place.end()),
             )
             for place in re.finditer(re.escape(mark), text)
         ]

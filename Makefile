@@ -11,7 +11,7 @@ VLLM := .venv-vllm
 RUN := $(if $(QUICK),runs/quick,runs/tiny-thinker)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup browser check docs test test-vllm test-lowest test-latest nightly gpu-wheels gpu-tiny reproduce-figures clean
+.PHONY: help setup browser check docs test test-vllm test-lowest test-latest nightly audit-dependencies gpu-wheels gpu-tiny reproduce-figures clean
 
 help:  ## list the commands
 	@grep -E '^[a-z -]+:.*## ' Makefile | sed -E 's/^([a-z -]+):.*## (.*)/make \1\t\2/' | expand -t 30
@@ -78,9 +78,19 @@ UNIT_TESTS := tests --ignore=tests/vllm_engine --ignore=tests/gpu --ignore=tests
 test-lowest test-latest: test-%: .venv-%/.ready  ## the unit tests with the lowest, the newest versions that pyproject allows
 	OMP_NUM_THREADS=1 .venv-$*/bin/python -m pytest -n auto --dist worksteal --maxprocesses 8 $(UNIT_TESTS) -W default $(PYTEST_ARGS)
 
-nightly: $(READY)  ## what is too long for every change: 50 kills of a study, the lowest and the newest versions
+nightly: $(READY)  ## what is too long for every change: 50 kills of a study, a million hostile inputs, other versions
 	NORMPROBE_KILLS=50 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/runs/test_kill.py
-	$(MAKE) test-lowest test-latest
+	NORMPROBE_FUZZ=1000000 OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/campaign.py
+	$(MAKE) audit-dependencies test-lowest test-latest
+
+# In an environment of its own, and not in `make check`: the answer changes without a change here, and needs a network.
+.venv-audit/.ready: Makefile
+	$(PYTHON) -m venv --clear .venv-audit
+	.venv-audit/bin/python -m pip install --disable-pip-version-check pip-audit==2.10.1
+	@touch $@
+
+audit-dependencies: .venv-audit/.ready  ## ask for known vulnerabilities of the pinned versions
+	.venv-audit/bin/python .ci/audit_dependencies.py .venv-audit/bin/pip-audit constraints.txt constraints-vllm.txt
 
 # A bare machine with a GPU has no network: these wheels, for its Python, travel with the working tree.
 GPU_PYTHON ?= 3.12
@@ -105,5 +115,5 @@ reproduce-figures: $(READY)  ## run the study on the bundled model: evidence, fi
 	$(BIN)/python figures/make_all.py --run $(RUN)
 
 clean:  ## remove the environments, caches and build products; runs/ stays
-	rm -rf .venv $(VLLM) .venv-lowest .venv-latest build dist site src/*.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv $(VLLM) .venv-lowest .venv-latest .venv-audit build dist site src/*.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-
 LONGEST = 2000
 """Characters of a message; of a longer one the middle is left out."""
 
@@ -12,7 +11,7 @@ class NormprobeError(Exception):
     """Bad input or an impossible request, in one line: what was expected, what came, what to do.
 
     The command line prints the message and exits with code 2. A message may quote what came, so line breaks become
-    spaces, and other characters that do not print are written as escapes: nothing that is quoted moves a terminal's cursor.
+    spaces, and other characters that do not print become escapes: nothing that is quoted moves a terminal's cursor.
     """
 
     def __init__(self, message: str) -> None:

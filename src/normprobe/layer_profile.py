@@ -111,7 +111,7 @@ class LayerProfile:
                 f"expected a layer profile at {path}, got none ({error.strerror}); make one with normprobe verify"
             ) from error
         except ValueError as error:
-            raise _damaged(path, "text that is not whole JSON") from error
+            raise _damaged(path, f"text that is not whole JSON ({error})") from error
         return cls.from_dict(content, path)
 
     @classmethod

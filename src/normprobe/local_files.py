@@ -36,7 +36,9 @@ def local_path(name: str, revision: str | None = None) -> Path | None:
     if not _NAME.fullmatch(wanted):
         raise NormprobeError(f"expected a branch, tag or commit of {path}, got {wanted!r}; correct it")
     reference = path / "refs" / wanted
-    commit = reference.read_text(encoding="utf-8", errors="replace").strip() if reference.is_file() else wanted
+    commit = (
+        reference.read_text(encoding="utf-8", errors="replace").strip() if reference.is_file() else wanted
+    )
     if not _NAME.fullmatch(commit):
         raise NormprobeError(f"expected a commit in {reference}, got {commit!r}; download the model again")
     found = [folder for folder in sorted(snapshots.iterdir()) if folder.is_dir()]
@@ -69,7 +71,12 @@ def base_of(adapter: Path) -> tuple[str, str | None]:
         content = read_json(file)
     content = content if isinstance(content, dict) else {}
     name, revision = content.get("base_model_name_or_path"), content.get("revision")
-    if not isinstance(name, str) or not name.isprintable() or not isinstance(revision, str | None) or not name:
+    if (
+        not isinstance(name, str)
+        or not name.isprintable()
+        or not isinstance(revision, str | None)
+        or not name
+    ):
         raise NormprobeError(
             f"expected an adapter that names its base model in {file}, got none; "
             "write the base's folder or hub id as base_model_name_or_path"

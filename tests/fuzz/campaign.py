@@ -25,13 +25,23 @@ from pathlib import Path
 from typing import Any
 
 TESTS = Path(__file__).parents[1]
-DEADLINE = 20.0
+DEADLINE = 60.0
 """Seconds that an input may take: many times what the slowest takes on a free core."""
 MEMORY = 2**30
 """Bytes that an input may make the process grow by."""
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _STARTS = {"os.system", "os.exec", "os.posix_spawn", "os.fork", "socket.connect", "pickle.find_class"}
-_CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.symlink", "os.link", "os.chmod", "os.truncate", "shutil.rmtree"}
+_CHANGES = {
+    "os.mkdir",
+    "os.rename",
+    "os.remove",
+    "os.rmdir",
+    "os.symlink",
+    "os.link",
+    "os.chmod",
+    "os.truncate",
+    "shutil.rmtree",
+}
 
 
 @dataclass
@@ -54,7 +64,12 @@ class Results:
 
     def row(self) -> str:
         """A line of the table under `HEAD`."""
-        counts = (self.accepted + self.refused + len(self.faults), self.accepted, self.refused, len(self.faults))
+        counts = (
+            self.accepted + self.refused + len(self.faults),
+            self.accepted,
+            self.refused,
+            len(self.faults),
+        )
         size = f"{self.slowest:.2f} s", f"{self.peak / 2**20:,.0f} MiB"
         return f"| {' | '.join((self.reader, *(f'{count:,}' for count in counts), *size))} |"
 
@@ -62,29 +77,31 @@ class Results:
 HEAD = "| reader | inputs | accepted | refused | faults | slowest | memory |\n|---|---:|---:|---:|---:|---:|---:|"
 
 
-def campaign(reader: str, numbers: range, seed: int = 0) -> Results:
+def campaign(reader: str, numbers: range, seed: int = 0, deadline: float = DEADLINE) -> Results:
     """Try these inputs of a reader in processes of its own: one that hangs or ends is named, and the rest goes on."""
     results, start = Results(reader), numbers.start
     while start < numbers.stop:
-        tried, start = _one_process(reader, range(start, numbers.stop), seed)
+        tried, start = _one_process(reader, range(start, numbers.stop), seed, deadline)
         results.add(tried)
     return results
 
 
-def _one_process(reader: str, numbers: range, seed: int) -> tuple[Results, int]:
+def _one_process(reader: str, numbers: range, seed: int, deadline: float) -> tuple[Results, int]:
     """Try inputs until one hangs or ends the process; and the number to go on with."""
     command = [sys.executable, __file__, "--work", reader, str(numbers.start), str(numbers.stop), str(seed)]
     with tempfile.TemporaryDirectory() as scratch:
         state, log = Path(scratch) / "state", Path(scratch) / "log"
         state.touch()
         with log.open("wb") as output:
-            process = subprocess.Popen([*command, scratch], stdout=output, stderr=subprocess.STDOUT, cwd=TESTS)
+            process = subprocess.Popen(
+                [*command, scratch], stdout=output, stderr=subprocess.STDOUT, cwd=TESTS
+            )
         last, since, hangs = "", time.monotonic(), False
         while process.poll() is None and not hangs:
             time.sleep(0.1)
             now = state.read_text()
             last, since = now, since if now == last else time.monotonic()
-            hangs = bool(now) and time.monotonic() - since > DEADLINE
+            hangs = bool(now) and time.monotonic() - since > deadline
         process.kill()
         process.wait()
         written, end = state.read_text().split(), log.read_text(errors="replace").strip()
@@ -92,23 +109,25 @@ def _one_process(reader: str, numbers: range, seed: int) -> tuple[Results, int]:
             raise RuntimeError(f"{reader}: a good input fails\n{end[-3000:]}")
         number, accepted, refused, slowest, peak = map(int, written)
         faults = (json.loads(line) for line in (Path(scratch) / "faults").read_text().splitlines())
-        tried = Results(reader, accepted, refused, slowest / 1e6, peak, {f"{reader} {at}": what for at, what in faults})
+        tried = Results(
+            reader, accepted, refused, slowest / 1e6, peak, {f"{reader} {at}": what for at, what in faults}
+        )
         if process.returncode == 0:
             return tried, numbers.stop
         ended = f"ended the process ({process.returncode}): {end[-300:]}"
-        tried.faults[f"{reader} {number}"] = f"took more than {DEADLINE:.0f} s" if hangs else ended
+        tried.faults[f"{reader} {number}"] = f"took more than {deadline:.0f} s" if hangs else ended
         return tried, number + 1
 
 
 def work(name: str, numbers: range, seed: int, scratch: Path) -> None:
     """Try inputs in this process. The file `state` holds the number at work and what came of those before it, so that
     they count whatever becomes of this one; the file `faults` has a line for each fault."""
-    from fuzz.readers import READERS
+    from fuzz.readers import READERS, WRONG
 
-    reader, folder, watch = READERS[name], scratch / "input", _Watch(scratch)
+    reader, folder, watch = (READERS | {WRONG.name: WRONG})[name], scratch / "input", _Watch(scratch)
     faults = (scratch / "faults").open("a", buffering=1)
     for files in reader.good:  # imports and caches are no part of an input's time and memory
-        _put(folder, files)
+        put(folder, files)
         reader.read(folder)
     watch.begin()
     state, base = os.open(scratch / "state", os.O_WRONLY), _status("VmRSS")
@@ -119,7 +138,7 @@ def work(name: str, numbers: range, seed: int, scratch: Path) -> None:
             peak = max(0, _status("VmHWM") - base)
         written = (number, *counts.values(), int(slowest * 1e6), peak)
         os.pwrite(state, " ".join(f"{value:>15}" for value in written).encode(), 0)
-        _put(folder, reader.input(seed, number))
+        put(folder, reader.input(seed, number))
         watch.seen.clear()
         start = time.perf_counter()
         verdict, fault = _try(reader, folder)
@@ -148,8 +167,18 @@ def _try(reader: Any, folder: Path) -> tuple[str, str]:
         return "refused", "" if len(lines) == 1 else f"refused in {len(lines)} lines: {str(error)[:200]!r}"
     except BaseException as error:
         where = traceback.extract_tb(error.__traceback__)
-        place = next((one for one in reversed(where) if "normprobe" in one.filename and "fuzz" not in Path(one.filename).parts[-2]), where[-1])
-        return "refused", f"{type(error).__name__}: {str(error)[:150]!r} in {Path(place.filename).name}:{place.lineno}"
+        place = next(
+            (
+                one
+                for one in reversed(where)
+                if "normprobe" in one.filename and "fuzz" not in Path(one.filename).parts[-2]
+            ),
+            where[-1],
+        )
+        return (
+            "refused",
+            f"{type(error).__name__}: {str(error)[:150]!r} in {Path(place.filename).name}:{place.lineno}",
+        )
     return "accepted", ""
 
 
@@ -157,24 +186,28 @@ class _Watch:
     """What an input makes the process do outside its folder, from the interpreter's own audit events."""
 
     def __init__(self, scratch: Path) -> None:
-        self._inside, self._on, self.seen = str(scratch), False, list[str]()
+        self._inside, self.seen = scratch / "input", list[str]()
 
     def begin(self) -> None:
-        self._on = True
         sys.addaudithook(self._hook)
 
     def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event in _STARTS:
+        if event in _STARTS or (
+            event == "subprocess.Popen" and "normprobe.models.template_process" not in map(str, arguments[1])
+        ):
             self.seen.append(f"{event} {str(arguments)[:150]}")
-        elif event == "subprocess.Popen" and "normprobe.models.template_process" not in map(str, arguments[1]):
-            self.seen.append(f"{event} {str(arguments)[:150]}")
-        elif event in _CHANGES or (event == "open" and isinstance(arguments[2], int) and arguments[2] & _WRITES):
+        elif event in _CHANGES or (
+            event == "open" and isinstance(arguments[2], int) and arguments[2] & _WRITES
+        ):
             path = arguments[0]
-            if isinstance(path, str | bytes | Path) and not os.path.abspath(os.fsdecode(path)).startswith((self._inside, "/dev/null")):
+            if isinstance(path, str | bytes | Path) and not self._is_inside(os.fsdecode(path)):
                 self.seen.append(f"{event} {str(arguments)[:150]}")
 
+    def _is_inside(self, path: str) -> bool:
+        return Path(os.path.normpath(path)).is_relative_to(self._inside) or path == os.devnull
 
-def _put(folder: Path, files: dict[str, bytes]) -> None:
+
+def put(folder: Path, files: dict[str, bytes]) -> None:
     """Make the folder hold these files and no others."""
     import shutil
 
@@ -188,7 +221,9 @@ def _put(folder: Path, files: dict[str, bytes]) -> None:
 
 def _status(field_: str) -> int:
     """A size of this process, in bytes (proc(5))."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field_))
+    line = next(
+        line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field_)
+    )
     return int(line.split()[1]) * 1024
 
 
@@ -202,8 +237,15 @@ def main() -> int:
     """Run the campaigns and print the table; 1 if an input failed."""
     from fuzz.readers import READERS
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--inputs", type=int, default=int(os.environ.get("NORMPROBE_FUZZ", 1000)), help="of all readers together")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--inputs",
+        type=int,
+        default=int(os.environ.get("NORMPROBE_FUZZ", 1000)),
+        help="of all readers together",
+    )
     parser.add_argument("--reader", choices=READERS, action="append", help="only this one")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", type=int, help="try one input in this process")
@@ -214,7 +256,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as scratch:
             files = reader.input(options.seed, options.only)
             print({name: content[:2000] for name, content in files.items()})
-            _put(Path(scratch) / "input", files)
+            put(Path(scratch) / "input", files)
             reader.read(Path(scratch) / "input")
         return 0
     total = Results("together")

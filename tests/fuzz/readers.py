@@ -36,7 +36,7 @@ class Reader:
         return self.examples()
 
     def input(self, seed: int, number: int) -> Files:
-        """Input `number` of a campaign: the same whenever and wherever it is made. Number 0 and so on are the good ones."""
+        """Input `number`, the same whenever and wherever it is made. The first ones are the good examples."""
         if number < len(self.good):
             return self.good[number]
         random_ = random.Random(f"{seed}/{self.name}/{number}")
@@ -53,8 +53,13 @@ def _json(value: object) -> bytes:
 def _profiles() -> list[Files]:
     from profile_fixture import profile
 
-    content = asdict(profile()) | {"model": {"name": "org/A", "weights": "12", "n_layers": 3, "d_model": 4, "vocab": 9}}
-    both = content | {"quantiles": content["quantiles"] | {"no_think": content["quantiles"]["think"]}, "spike_onset": 2}
+    content = asdict(profile()) | {
+        "model": {"name": "org/A", "weights": "12", "n_layers": 3, "d_model": 4, "vocab": 9}
+    }
+    both = content | {
+        "quantiles": content["quantiles"] | {"no_think": content["quantiles"]["think"]},
+        "spike_onset": 2,
+    }
     return [{"layer_profile.json": _json(value)} for value in (content, both)]
 
 
@@ -82,25 +87,46 @@ def _run_files() -> list[Files]:
     decision = Decision(0.25, (0.1, 0.4), 0.1, "whole", "untrained twin", (("whole", "random"),), 0.01)
     verdicts = [
         Evidence(
-            claim=claim, version=2, statement="s", verdict=verdict, reason="", rule="r", form="whole", estimate=0.5, unit="u",
-            interval=(0.1, 0.9), n=7, n_unit="problems", controls=controls, decision=decision, seed=3, note="n",
+            claim=claim, version=2, statement="s", verdict=verdict, reason="", rule="r", form="whole", estimate=0.5,
+            unit="u", interval=(0.1, 0.9), n=7, n_unit="problems", controls=controls, decision=decision, seed=3,
+            note="n",
         ).to_dict()
         for claim, verdict in (("late_spike", "supported"), ("assumptions", "vacuous"))
     ]  # fmt: skip
-    row = {"claim": "late_spike", "verdict": "supported", "estimate": 0.1, "layerwise": None, "trained": False}
+    row = {
+        "claim": "late_spike",
+        "verdict": "supported",
+        "estimate": 0.1,
+        "layerwise": None,
+        "trained": False,
+    }
     covered = {"claim": "late_spike", "covered": 0.95, "constant": False, "power_margin": 0.2, "margin": -0.1}
-    audit = {"nulls": [row], "planted": [row], "coverage": [covered], "subject-early": [row], "subject-untrained": []}
+    audit = {
+        "nulls": [row],
+        "planted": [row],
+        "coverage": [covered],
+        "subject-early": [row],
+        "subject-untrained": [],
+    }
     labels = {name: StageLabel(name, 1, {"seed": 0}, {}) for name in ("evidence", "audit")}
-    manifest = {"schema": SCHEMA, "identities": {"model": {"name": "m"}}, "stages": {n: one.key for n, one in labels.items()}}
+    manifest = {
+        "schema": SCHEMA,
+        "identities": {"model": {"name": "m"}},
+        "stages": {n: one.key for n, one in labels.items()},
+    }
     stages = {
-        f"{name}/stage.json": _json({"schema": SCHEMA, **asdict(one), "key": one.key, "work": 3.0, "seconds": 2.0})
+        f"{name}/stage.json": _json(
+            {"schema": SCHEMA, **asdict(one), "key": one.key, "work": 3.0, "seconds": 2.0}
+        )
         for name, one in labels.items()
     }
     return [
         {
             "manifest.json": _json(manifest),
             "evidence/verdicts.json": _json(verdicts),
-            "evidence/skipped.json": _json([{"claim": "methods_help", "statement": "s", "reason": "no table"}]),
+            "evidence/skipped.json": _json(
+                [{"claim": "methods_help", "statement": "s", "reason": "no table"}]
+            ),
             "audit/audit.json": _json(audit),
             **stages,
         }
@@ -131,10 +157,19 @@ def _tables() -> list[Files]:
     from normprobe.runs.layout import FILES
 
     def parquet(name: str, **cells: Any) -> bytes:
-        neutral: dict[str, Any] = {"text": "a", "integer": 1, "number": 0.5, "flag": True, "any": 0, "integers": [1, 2, 3]}
+        neutral: dict[str, Any] = {
+            "text": "a",
+            "integer": 1,
+            "number": 0.5,
+            "flag": True,
+            "any": 0,
+            "integers": [1, 2, 3],
+        }
         schema = FILES[name].columns
         assert schema is not None
-        rows = [{key: neutral[column.kind] for key, column in schema.by_name.items()} | cells for _ in range(3)]
+        rows = [
+            {key: neutral[column.kind] for key, column in schema.by_name.items()} | cells for _ in range(3)
+        ]
         out = io.BytesIO()
         pd.DataFrame(rows).to_parquet(out, index=False)
         return out.getvalue()
@@ -169,7 +204,7 @@ def _studies() -> list[Files]:
     from normprobe.config import Study
 
     whole = yaml.safe_dump(dataclasses.asdict(Study()), sort_keys=False)
-    given = "model: {name: org/A, dtype: bfloat16}\nsaes: {layers: 20-23, k: 8}\nthinking: {start: <a>, end: </a>}\nseed: 3\n"
+    given = "model: {name: org/A, dtype: bfloat16}\nsaes: {layers: 20-23, k: 8}\nthinking: {start: <a>, end: </a>}\n"
     return [{"config.yaml": text.encode()} for text in (whole, given)]
 
 
@@ -201,14 +236,24 @@ def _problem_files() -> list[Files]:
         for i, answer in enumerate(["4", "$\\frac{1}{2}$", "#### 7", "(B)", "Paris", "[1, 2)"] * 4)
     ]
     splits = [{"split": ("sae", "select", "measure")[i % 3]} for i in range(24)]
-    shuffled = [{"Question": f"{i}?", "Correct Answer": "a", "Incorrect Answer 1": "b", **splits[i]} for i in range(24)]
+    shuffled = [
+        {"Question": f"{i}?", "Correct Answer": "a", "Incorrect Answer 1": "b", **splits[i]}
+        for i in range(24)
+    ]
     choices = [{"problem": f"q {i}", "choices": ["x", "y"], "answer": 1, **splits[i]} for i in range(24)]
-    solved = [{"problem": f"q {i}", "solution": "so \\boxed{3}", "level": "Level 5", "type": "Algebra"} for i in range(80)]
+    solved = [
+        {"problem": f"q {i}", "solution": "so \\boxed{3}", "level": "Level 5", "type": "Algebra"}
+        for i in range(80)
+    ]
     rows = [row | splits[i] | {"problem_id": i} for i, row in enumerate(rows)]
     lines = b"\n".join(map(_json, rows))
     out = io.BytesIO()
     pd.DataFrame(rows).to_parquet(out)
-    packed: dict[str, Callable[[bytes], bytes]] = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
+    packed: dict[str, Callable[[bytes], bytes]] = {
+        ".gz": gzip.compress,
+        ".bz2": bz2.compress,
+        ".xz": lzma.compress,
+    }
     return [
         {"p.jsonl": lines},
         *({"p.json": _json(given)} for given in ({"data": solved}, shuffled, choices)),
@@ -221,7 +266,11 @@ def _problem_files() -> list[Files]:
 def _packed_problems(random_: random.Random, files: Files) -> Files:
     """As `mutated`; what is packed is rarely a little text that unpacks to very much."""
     (name,) = files
-    packs: dict[str, Callable[[bytes], bytes]] = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
+    packs: dict[str, Callable[[bytes], bytes]] = {
+        "gz": gzip.compress,
+        "bz2": bz2.compress,
+        "xz": lzma.compress,
+    }
     if (pack := packs.get(name.rpartition(".")[2])) and random_.random() < 0.001:
         return {name: pack(b'{"question": "' + b"a" * 40_000_000)}
     return mutated(random_, files)
@@ -250,16 +299,29 @@ def _dictionaries() -> list[Files]:
     bias, encoder_bias = torch.zeros(d), torch.zeros(width)
     ours = {"W_enc": atoms.T.contiguous(), "W_dec": atoms, "b_enc": encoder_bias, "b_dec": bias}
     theirs = {"encoder.weight": atoms.clone(), "encoder.bias": encoder_bias, "W_dec": atoms, "b_dec": bias}
-    metadata = {"model_name": "org/Some-Thinker", "hook_name": "blocks.2.hook_resid_post", "sae_lens_version": "6.0.0"}
+    metadata = {
+        "model_name": "org/Some-Thinker",
+        "hook_name": "blocks.2.hook_resid_post",
+        "sae_lens_version": "6.0.0",
+    }
     common = {"d_in": d, "d_sae": width, "dtype": "float32", "device": "cpu", "apply_b_dec_to_input": True}
     common |= {"normalize_activations": "none", "reshape_activations": "none", "metadata": metadata}
     topk = common | {"architecture": "topk", "k": k, "rescale_acts_by_decoder_norm": False}
     jump = common | {"architecture": "jumprelu"}
-    sparsify = {"activation": "topk", "k": k, "num_latents": width, "expansion_factor": 32, "normalize_decoder": True}
+    sparsify = {
+        "activation": "topk",
+        "k": k,
+        "num_latents": width,
+        "expansion_factor": 32,
+        "normalize_decoder": True,
+    }
     sparsify |= {"multi_topk": False, "skip_connection": False, "transcode": False, "d_in": d}
     files: list[Files] = [
         {"layer_02/cfg.json": _json(topk), "layer_02/sae_weights.safetensors": save(ours)},
-        {"layer_02/cfg.json": _json(jump), "layer_02/sae_weights.safetensors": save(ours | {"threshold": torch.ones(width)})},
+        {
+            "layer_02/cfg.json": _json(jump),
+            "layer_02/sae_weights.safetensors": save(ours | {"threshold": torch.ones(width)}),
+        },
         {
             "layers.2/cfg.json": _json(sparsify),
             "layers.2/sae.safetensors": save(theirs),
@@ -268,7 +330,12 @@ def _dictionaries() -> list[Files]:
     ]
     for kind in ("AutoEncoderTopK", "BatchTopKSAE"):
         out = io.BytesIO()
-        weights = {"encoder.weight": atoms, "encoder.bias": encoder_bias, "decoder.weight": atoms.T.contiguous(), "b_dec": bias}
+        weights = {
+            "encoder.weight": atoms,
+            "encoder.bias": encoder_bias,
+            "decoder.weight": atoms.T.contiguous(),
+            "b_dec": bias,
+        }
         torch.save(weights | {"k": torch.tensor(k), "threshold": torch.tensor(0.7)}, out)
         trainer = {"dict_class": kind, "activation_dim": d, "dict_size": width, "k": k, "layer": 2}
         trainer |= {"lm_name": "org/Some-Thinker", "submodule_name": "resid_post_layer_2"}
@@ -299,7 +366,10 @@ def _policies() -> list[Files]:
         {"policy": "erss", "trigger": "at_peaks", "tau": "profile"},
         [{"policy": "suppress", "tau": {"1": 13.0}, "scale": 0.1}, "probe"],
     )
-    return [{"policy.json": _json(spec), "layer_profile.json": _profiles()[0]["layer_profile.json"]} for spec in specs]
+    return [
+        {"policy.json": _json(spec), "layer_profile.json": _profiles()[0]["layer_profile.json"]}
+        for spec in specs
+    ]
 
 
 def _read_policy(folder: Path) -> None:
@@ -313,7 +383,9 @@ def _read_policy(folder: Path) -> None:
     path = folder / "policy.json"
     content = path.read_bytes().decode("utf-8", "replace") if path.exists() else "null"
     asked = parse_json(content)
-    started = find_configuration({FIELD: {"profile": str(folder / "layer_profile.json"), "policy": asked}}, {})
+    started = find_configuration(
+        {FIELD: {"profile": str(folder / "layer_profile.json"), "policy": asked}}, {}
+    )
     assert started is not None
     try:  # as the front end does with a request's own
         text = canonical(asked)
@@ -330,7 +402,12 @@ def _read_policy(folder: Path) -> None:
 
 
 def _adapters() -> list[Files]:
-    adapter = {"base_model_name_or_path": "../models--org--A", "revision": "main", "peft_type": "LORA", "r": 8}
+    adapter = {
+        "base_model_name_or_path": "../models--org--A",
+        "revision": "main",
+        "peft_type": "LORA",
+        "r": 8,
+    }
     return [
         {
             "adapter/adapter_config.json": _json(adapter),
@@ -362,8 +439,13 @@ def _tokenizer() -> Any:
 
 
 def _templates() -> list[Files]:
-    cases = json.loads((Path(__file__).parents[1] / "models" / "thinking_formats.json").read_text(encoding="utf-8"))["cases"]
-    texts = dict.fromkeys([_tokenizer().chat_template, *(case["template"] for case in cases)])
+    cases = json.loads(
+        (Path(__file__).parents[1] / "models" / "thinking_formats.json").read_text(encoding="utf-8")
+    )["cases"]
+    marked = (
+        case["template"] for case in cases if case["format"] and not case["format"]["think"].get("elicited")
+    )
+    texts = dict.fromkeys([_tokenizer().chat_template, *marked])
     return [{"chat_template.jinja": text.encode()} for text in texts]
 
 
@@ -371,7 +453,8 @@ def _read_template(folder: Path) -> None:
     from normprobe.models.chat import Chat
 
     tokenizer = _tokenizer()
-    tokenizer.chat_template = (folder / "chat_template.jinja").read_bytes().decode("utf-8", "surrogatepass")
+    path = folder / "chat_template.jinja"
+    tokenizer.chat_template = path.read_bytes().decode("utf-8", "surrogateescape") if path.exists() else None
     chat = Chat(tokenizer, [])
     for mode in ("think", "no_think"):
         chat.prompt_ids("math : z= 3 ; ? z", mode)
@@ -379,8 +462,13 @@ def _read_template(folder: Path) -> None:
 
 
 def _responses() -> list[Files]:
-    marks = [{"open": "<think>", "close": "</think>"}, {"open": "", "close": "answer :", "answer_open": "a =", "answer_close": "; b"}]
-    ids = _tokenizer()("<think> z= 3 ; a = 4 ; b </think> answer : 8 <|im_end|>", add_special_tokens=False)["input_ids"]
+    marks = [
+        {"open": "<think>", "close": "</think>"},
+        {"open": "", "close": "answer :", "answer_open": "a =", "answer_close": "; b"},
+    ]
+    ids = _tokenizer()("<think> z= 3 ; a = 4 ; b </think> answer : 8 <|im_end|>", add_special_tokens=False)[
+        "input_ids"
+    ]
     return [{"response.json": _json({"ids": ids, "n_prompt": 2, "marks": one})} for one in marks]
 
 
@@ -390,7 +478,9 @@ def _hostile_response(random_: random.Random, files: Files) -> Files:
     ids, vocabulary = response["ids"], len(_tokenizer())
     for _ in range(random_.choice((1, 3, 10))):
         at, end = sorted(random_.randrange(len(ids) + 1) for _ in range(2))
-        part = ids[at:end] * random_.choice((0, 1, 2, 20)) + [random_.randrange(vocabulary)] * random_.choice((0, 1, 30))
+        part = ids[at:end] * random_.choice((0, 1, 2, 20)) + [random_.randrange(vocabulary)] * random_.choice(
+            (0, 1, 30)
+        )
         ids = (ids[:at] + part + ids[end:])[:2000]
     response |= {"ids": ids, "n_prompt": random_.randrange(len(ids) + 1)}
     return {"response.json": _json(response)}
@@ -427,3 +517,37 @@ READERS = {
         Reader("spans of a response", _responses, _read_response, _hostile_response),
     )
 }
+
+
+# What a campaign has to find.
+
+
+def _read_wrongly(folder: Path) -> None:
+    import os
+    import subprocess
+    import time
+
+    match (folder / "wrong.txt").read_text():
+        case "raises":
+            raise KeyError("x")
+        case "hangs":
+            time.sleep(600)
+        case "ends":
+            os._exit(3)
+        case "grows":
+            bytearray(2**31)
+        case "writes":
+            (folder / "../../outside").write_text("")
+        case "starts":
+            subprocess.run(["true"])
+
+
+def _wrong(random_: random.Random, files: Files) -> Files:
+    return {
+        "wrong.txt": random_.choice(
+            (b"raises", b"hangs", b"ends", b"grows", b"writes", b"starts", b"nothing")
+        )
+    }
+
+
+WRONG = Reader("one that does everything wrong", lambda: [{"wrong.txt": b"nothing"}], _read_wrongly, _wrong)

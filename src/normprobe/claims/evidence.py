@@ -127,9 +127,7 @@ class Evidence:
         controls = tuple(Control(**_read(control, "estimate")) for control in entry["controls"])
         decision = _read(entry["decision"], "margin", "p", "smallest_effect")
         decision["missing"] = tuple((form, name) for form, name in decision["missing"])
-        evidence = cls(
-            **_read(entry, "estimate") | {"controls": controls, "decision": Decision(**decision)}
-        )
+        evidence = cls(**_read(entry, "estimate") | {"controls": controls, "decision": Decision(**decision)})
         evidence._check()
         return evidence
 

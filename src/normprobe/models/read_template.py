@@ -8,20 +8,17 @@ proves nothing: Qwen3-Instruct-2507 has `<think>` and never writes it.
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-from jinja2 import TemplateError, meta
 from transformers import PreTrainedTokenizerBase
-from transformers.utils.chat_template_utils import _compile_jinja_template
 
 from normprobe.errors import NormprobeError
+from normprobe.models.template_renderer import renderer
 from normprobe.thinking_formats import ELICITED, FORMATS, PAIRS, Ask, ThinkingFormat
 
-TODAY = datetime.datetime(2025, 1, 1)
-"""What a template that asks for the date is told, so that a run replays."""
 _SWITCHES: Mapping[str, tuple[Any, Any]] = {
     "enable_thinking": (True, False),
     "thinking": (True, False),
@@ -44,38 +41,36 @@ class Template:
             raise NormprobeError(
                 "expected a tokenizer with a chat template, got none; add chat_template.jinja to the model's directory"
             )
-        self.source: str = re.sub(
-            r"strftime_now\(\s*(['\"])(.*?)\1\s*\)",
-            lambda call: repr(TODAY.strftime(call[2])),
-            tokenizer.get_chat_template(),
-        )
-        try:
-            environment = _compile_jinja_template(self.source).environment
-            self.variables = meta.find_undeclared_variables(environment.parse(self.source))
-        except TemplateError as cause:
-            raise self._refusal(cause) from cause
+        # Several templates, none of them the default one, are a ValueError of the tokenizer's.
+        with self._refusing():
+            described = renderer().ask(template=tokenizer.get_chat_template())
+        self.source: str = described["source"]
+        self.variables = set(described["variables"])
 
     def render(self, messages: list[dict[str, Any]], *, prompt: bool = True, **keywords: Any) -> str:
-        """The messages as text; prompt: and what begins the answer. Raises NormprobeError if that fails."""
-        try:
-            return str(
-                self._tokenizer.apply_chat_template(
-                    messages,
-                    chat_template=self.source,
-                    tokenize=False,
-                    add_generation_prompt=prompt,
-                    **{**self.kwargs, **keywords},
-                )
-            )
-        except TemplateError as cause:
-            raise self._refusal(cause) from cause
+        """The messages as text; prompt: and what begins the answer. Raises NormprobeError if that fails.
+
+        As the tokenizer's `apply_chat_template` does it, in a process apart (`template_renderer`).
+        """
+        given = [
+            {name: value for name, value in message.items() if value is not None} for message in messages
+        ]
+        keywords = {**self._tokenizer.special_tokens_map, **self.kwargs, **keywords}
+        with self._refusing():
+            return renderer().ask(template=self.source, messages=given, prompt=prompt, keywords=keywords)[
+                "text"
+            ]
 
     @staticmethod
-    def _refusal(cause: TemplateError) -> NormprobeError:
-        return NormprobeError(
-            f"expected a chat template that renders a user's question, got {type(cause).__name__} "
-            f"({cause}); correct chat_template.jinja in the model's directory"
-        )
+    @contextmanager
+    def _refusing() -> Iterator[None]:
+        try:
+            yield
+        except ValueError as cause:
+            raise NormprobeError(
+                f"expected a chat template that renders a user's question, got {cause}; "
+                "correct chat_template.jinja in the model's directory"
+            ) from cause
 
     def ask(self, how: Ask, question: str = "?") -> str:
         """The prompt of a question in a mode."""
@@ -153,8 +148,10 @@ def _rendered(template: Template) -> ThinkingFormat | None:
         text = template.render([{"role": "user", "content": "?"}, message], prompt=False)
     except NormprobeError:
         return None
-    around = re.search(rf"({_TAG})\s*qthoughtq\s*({_TAG}).*qanswerq", text, re.DOTALL)
-    return around and ThinkingFormat("chat template", open=around[1], close=around[2])
+    around = re.search(rf"({_TAG})\s*qthoughtq\s*({_TAG})", text)
+    if around is None or "qanswerq" not in text[around.end() :]:
+        return None
+    return ThinkingFormat("chat template", open=around[1], close=around[2])
 
 
 def _in_text(template: Template) -> ThinkingFormat | None:

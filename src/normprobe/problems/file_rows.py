@@ -19,10 +19,13 @@ from typing import Any
 
 from normprobe.errors import NormprobeError
 from normprobe.runs.atomic import refusing_disk_errors
+from normprobe.runs.untrusted import json_value
 
 FORMATS = (".jsonl", ".json", ".csv", ".parquet")
 COMPRESSIONS = ("", ".gz", ".zst", ".bz2", ".xz")
 Row = dict[str, Any]
+MOST_UNPACKED = 2**28
+"""Bytes that a packed file may unpack to: some kilobytes can become gigabytes. The largest known sets have a tenth."""
 
 
 def format_of(name: str) -> tuple[str, str] | None:
@@ -53,17 +56,22 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def _unpack(content: bytes, packed: str) -> bytes:
+    """Raises ValueError for more than `MOST_UNPACKED` bytes."""
+    if not packed:
+        return content
     if packed == ".zst":
         import pyarrow
 
-        with pyarrow.CompressedInputStream(pyarrow.BufferReader(content), "zstd") as stream:
-            return stream.read()
-    plain: dict[str, Callable[[bytes], bytes]] = {
-        ".gz": gzip.decompress,
-        ".bz2": bz2.decompress,
-        ".xz": lzma.decompress,
-    }
-    return plain[packed](content) if packed else content
+        stream: Any = pyarrow.CompressedInputStream(pyarrow.BufferReader(content), "zstd")
+    else:
+        stream = {".gz": gzip, ".bz2": bz2, ".xz": lzma}[packed].open(io.BytesIO(content))
+    with stream:
+        unpacked = stream.read(MOST_UNPACKED + 1)
+    if len(unpacked) > MOST_UNPACKED:
+        raise ValueError(
+            f"more than {MOST_UNPACKED >> 20} MiB when unpacked: unpack it yourself if you trust it"
+        )
+    return unpacked
 
 
 def _text(content: bytes) -> str:
@@ -78,14 +86,14 @@ def _json_lines(content: bytes) -> list[Row]:
     for number, line in enumerate(_text(content).split("\n"), start=1):
         if line.strip():
             try:
-                rows.append(_as_row(json.loads(line), f"line {number}"))
+                rows.append(_as_row(json_value(line, any_content=True), f"line {number}"))
             except json.JSONDecodeError as error:
                 raise ValueError(f"line {number}: {error.msg} at column {error.colno}") from error
     return rows
 
 
 def _json(content: bytes) -> list[Row]:
-    value = json.loads(_text(content))
+    value = json_value(_text(content), any_content=True)
     if isinstance(value, dict) and isinstance(value.get("data"), list):
         value = value["data"]
     if not isinstance(value, list):
@@ -107,7 +115,14 @@ def _parquet(content: bytes) -> list[Row]:
     import pyarrow
     import pyarrow.parquet
 
-    return pyarrow.parquet.read_table(pyarrow.BufferReader(content)).to_pylist()
+    file, rows, size = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(content)), [], 0
+    # Parquet packs, too: a value that repeats takes next to nothing.
+    for batch in file.iter_batches(batch_size=256):
+        rows += batch.to_pylist()
+        size += batch.nbytes
+        if size > MOST_UNPACKED:
+            raise ValueError(f"more than {MOST_UNPACKED >> 20} MiB of text")
+    return rows
 
 
 def _as_row(value: object, where: str) -> Row:

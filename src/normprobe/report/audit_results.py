@@ -24,7 +24,11 @@ COVERED = (0.93, 0.97)
 SUBJECTS = {"untrained": "its untrained twin", "early": "its early checkpoint"}
 _JUDGED: Mapping[str, Any] = {"claim": str, "verdict": str, "estimate": float | int | None}
 _NULL = {**_JUDGED, "trained": bool, "layerwise": float | int | None}
-_COVERAGE = {"claim": str, "constant": bool, **dict.fromkeys(("covered", "power_margin", "margin"), float | int)}
+_COVERAGE = {
+    "claim": str,
+    "constant": bool,
+    **dict.fromkeys(("covered", "power_margin", "margin"), float | int),
+}
 """What is read of each kind of row."""
 HEAD = ("claim", "null networks: supported", "trained dictionaries", "planted model", "intervals cover")
 HEAD += ("margin found with 90 % power", "this model's margin")

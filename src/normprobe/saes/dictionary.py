@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
+from safetensors import safe_open
 
 from normprobe.errors import NormprobeError, refusing_damage
 from normprobe.models.identity import ModelIdentity
+from normprobe.runs.untrusted import read_json
 from normprobe.saes.hook_names import hook_name, layer_of
 from normprobe.saes.other_formats import read_other, trainer_folder
 from normprobe.saes.ownership import check
@@ -69,6 +71,11 @@ class Dictionary:
             raise NormprobeError(
                 f"expected a dictionary of type {', '.join(NON_NEGATIVE)}, got {sae.cfg.architecture()!r} at {where}; "
                 "the theorem needs non-negative codes: use another dictionary"
+            )
+        k = getattr(sae.cfg, "k", 1)
+        if sae.cfg.architecture() == "topk" and not (type(k) is int and 0 < k <= sae.cfg.d_sae):
+            raise NormprobeError(
+                f"expected k of 1 to {sae.cfg.d_sae} active features at {where}, got {k!r}; train it again"
             )
         if (normalised := sae.cfg.normalize_activations) in PER_TOKEN:
             raise NormprobeError(
@@ -183,9 +190,19 @@ def load(
                     "name a folder that has it"
                 )
         with refusing_damage(f"a readable dictionary in {folder}", "train or copy it again", Exception):
+            _check_size(folder)
             sae = SAE.load_from_disk(folder, device=str(device))
     check(sae, identity, layer, str(folder), of=of)
     return Dictionary.of(sae.to(device))
+
+
+def _check_size(folder: Path) -> None:
+    """Raises ValueError if cfg.json and the weights are of other sizes: SAELens makes room for what the former says."""
+    config = read_json(folder / CONFIG)
+    with safe_open(folder / WEIGHTS, "pt") as weights:
+        shape = weights.get_slice("W_dec").get_shape()
+    if shape != [config["d_sae"], config["d_in"]]:
+        raise ValueError(f"{config['d_sae']} × {config['d_in']} in {CONFIG}, {shape} in {WEIGHTS}")
 
 
 def layers_of(given: str, layers: Sequence[int]) -> list[int]:

@@ -6,6 +6,7 @@ github.com/saprmarks/dictionary_learning, dictionary.py and trainers/).
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,8 +79,7 @@ def _dictionary_learning(folder: Path) -> SAE[Any]:
     settings = read_json(folder / "config.json")
     trainer = settings["trainer"]
     kind = trainer["dict_class"]
-    # A pickle of tensors alone: with weights_only nothing in it is run.
-    weights: Weights = torch.load(folder / DICTIONARY_LEARNING, map_location="cpu", weights_only=True)
+    weights = _unpickled(folder / DICTIONARY_LEARNING)
     parts = {
         "W_enc": weights["W_enc"] if "W_enc" in weights else weights["encoder.weight"].T,
         "W_dec": weights["W_dec"] if "W_dec" in weights else weights["decoder.weight"].T,
@@ -119,6 +119,19 @@ def _dictionary_learning(folder: Path) -> SAE[Any]:
     )
 
 
+def _unpickled(file: Path) -> Weights:
+    """The tensors of a file of torch.save. Raises ValueError for what is larger in memory than on the disk."""
+    with zipfile.ZipFile(file) as archive:
+        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+            raise ValueError("compressed weights, which torch.save never writes")
+    # A pickle of tensors alone: with weights_only nothing in it is run.
+    weights: Weights = torch.load(file, map_location="cpu", weights_only=True)
+    for name, tensor in weights.items():
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise ValueError(f"{name} of {tensor.numel():,} numbers, of which fewer are in the file")
+    return weights
+
+
 def _made(architecture: str, parts: Weights, module: str, model: str | None, **settings: Any) -> SAE[Any]:
     """An autoencoder of SAELens. module: what the site is called there; model: the name of its model, if known."""
     from sae_lens.registry import get_sae_class
@@ -133,4 +146,3 @@ def _made(architecture: str, parts: Weights, module: str, model: str | None, **s
         sae: Any = kind(configuration(d_in=d, d_sae=width, metadata=metadata, **settings))
     sae.load_state_dict({name: value.float().contiguous() for name, value in parts.items()})
     return sae
-

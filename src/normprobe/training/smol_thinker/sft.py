@@ -26,7 +26,7 @@ from normprobe.training.checkpoint import load_state, save_state
 from normprobe.training.smol_thinker.accuracy import accuracy, held_out
 from normprobe.training.smol_thinker.dialogue import Dialogue, collate
 from normprobe.training.smol_thinker.recipe import SftRecipe, pool
-from normprobe.training.smol_thinker.smollm2 import base_model, published_tokenizer, thinking_tokenizer
+from normprobe.training.smol_thinker.smollm2 import BASE, base_model, published_tokenizer, thinking_tokenizer
 
 LOG_FIELDS = ("step", "tokens", "seconds", "loss", "learning_rate_factor", "think", "no_think")
 
@@ -92,7 +92,10 @@ def fix_recipe(out: Path, recipe: Mapping[str, Any]) -> None:
 
 
 def save_adapter(target: Path, peft_model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Write the adapters in bfloat16, with tokenizer and chat template, as a folder that `open_model` opens."""
+    """Write the adapters in bfloat16, with tokenizer and chat template, as a folder that `open_model` opens.
+
+    It names the base as normprobe does, not by the place where it lies on this machine.
+    """
     partial = target.with_name(target.name + ".partial")
     for folder in (partial, target):
         shutil.rmtree(folder, ignore_errors=True)
@@ -102,6 +105,7 @@ def save_adapter(target: Path, peft_model: Any, tokenizer: PreTrainedTokenizerBa
         name: tensor.bfloat16()
         for name, tensor in get_peft_model_state_dict(peft_model, save_embedding_layers=False).items()
     }
+    peft_model.peft_config["default"].base_model_name_or_path = BASE
     peft_model.save_pretrained(partial, state_dict=state, save_embedding_layers=False)
     tokenizer.save_pretrained(partial)
     partial.rename(target)

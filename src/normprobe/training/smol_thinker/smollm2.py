@@ -12,6 +12,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from normprobe.models.locate import Found, find
 from normprobe.problems import bundled
 
+BASE = "smol-thinker:base"
 MARKS = {"<repo_name>": "<think>", "<reponame>": "</think>"}
 """Reserved tokens of the vocabulary, which the pretraining hardly used, and what they are called here."""
 TEMPLATE = (
@@ -32,7 +33,7 @@ TEMPLATE = (
 
 def base_model(dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
     """SmolLM2-135M-Instruct as it was published. Raises NormprobeError if it is neither installed nor on the hub."""
-    return _base("smol-thinker:base").checkpoint.model(dtype, device)
+    return _base(BASE).checkpoint.model(dtype, device)
 
 
 def published_tokenizer() -> PreTrainedTokenizerBase:

@@ -4,13 +4,11 @@
 
 import argparse
 import json
-from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
 
 import pandas as pd
 import torch
-from scipy.stats import binomtest
 from tqdm import tqdm
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3ForCausalLM
 
@@ -18,6 +16,7 @@ from normprobe.errors import NormprobeError
 from normprobe.problems.testbed.domains import CROWDED
 from normprobe.problems.testbed.problems import make_problems
 from normprobe.problems.testbed.vocabulary import DOMAINS, MAX_DIFFICULTY, THINK, VOCABULARY
+from normprobe.training.card_tables import percent, table
 from normprobe.training.tiny_thinker.accuracy import accuracy
 from normprobe.training.tiny_thinker.recipe import dialogue
 
@@ -76,12 +75,6 @@ def measure_hardest(
     return pd.concat(parts, ignore_index=True)
 
 
-def table(cells: pd.DataFrame) -> str:
-    """A table in Markdown."""
-    head, *rows = (f"| {' | '.join(map(str, row))} |" for row in (cells.columns, *cells.to_numpy(object)))
-    return "\n".join([head, "|---" * cells.shape[1] + "|", *rows])
-
-
 def room_table(hardest: pd.DataFrame) -> str:
     """A row per number of distractors and way of answering, a column per domain."""
     answers = hardest.assign(answers=hardest["sampled"].map({False: "greedy", True: "sampled"}))
@@ -121,14 +114,6 @@ def role_table(tokens: pd.DataFrame) -> str:
     """A row per domain, a column per role, percent of tokens."""
     cells = 100 * tokens.pivot_table(index="domain", columns="role", values="correct")
     return table(cells.map("{:.1f}".format).reset_index())
-
-
-def percent(correct: Iterable[bool]) -> str:
-    """Accuracy in percent with its exact 95 % interval (Clopper–Pearson), as in `97 [94, 99]`."""
-    outcomes = list(correct)
-    result = binomtest(sum(outcomes), len(outcomes))
-    interval = result.proportion_ci(confidence_level=0.95)
-    return f"{100 * result.statistic:.0f} [{100 * interval.low:.0f}, {100 * interval.high:.0f}]"
 
 
 def summary(answers: pd.DataFrame) -> str:

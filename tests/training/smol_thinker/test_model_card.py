@@ -1,10 +1,15 @@
 """The model card of smol-thinker: what its tables and its summary say of answers that are known."""
 
+import re
+
 import pandas as pd
 import pytest
 
 from normprobe.errors import NormprobeError
+from normprobe.problems.smol_thinker.families import FAMILIES
+from normprobe.training.smol_thinker.dialogue import response
 from normprobe.training.smol_thinker.model_card import accuracy_table, learning_curve, summary, write_card
+from normprobe.training.smol_thinker.role_reading import read
 
 
 def answers(think: float, no_think: float, *, levels=(1, 2), family="chain_sum", n=20) -> pd.DataFrame:
@@ -57,3 +62,17 @@ def test_the_learning_curve_reads_every_check(tmp_path):
 def test_a_folder_without_adapters_is_refused(tmp_path):
     with pytest.raises(NormprobeError, match=r"expected trained adapters in .*, got none; train them first"):
         write_card(tmp_path, per_level=1, device="cpu")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_solvers_own_text_is_read_whole_and_other_lines_are_not_compared(name):
+    (problem,) = FAMILIES[name].problems(1, 1, seed=3)
+    text = response(FAMILIES[name].demonstrate(problem), "think")
+    tokens = re.findall(r"<\W*\w+\W*>|\w+|\W", text)
+    assert "".join(tokens) == text
+    whole = read(problem, tokens)
+    assert whole.read == whole.tokens == len(tokens)
+    assert whole.shared == whole.agreeing > 0.5 * len(tokens)
+    odd = read(problem, ["<think>", "\n", "what ", "now", "\n", *tokens[2:]])
+    assert odd.tokens - odd.read == 2
+    assert odd.shared == odd.agreeing == whole.shared

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from normprobe.problems.smol_thinker.families import FAMILIES, LONGEST, FamilyProblem, score
 from normprobe.training.smol_thinker.dialogue import answer_of, prompt
+from normprobe.training.smol_thinker.role_reading import read
 
 MODES = ("think", "no_think")
 MAX_NEW_TOKENS = {"think": LONGEST, "no_think": 48}
@@ -35,7 +36,8 @@ def accuracy(
     *,
     batch_size: int = 32,
 ) -> pd.DataFrame:
-    """A row for each problem and mode: family, level, mode, right, closed (the thought), tokens written.
+    """A row for each problem and mode: family, level, mode, right, closed (the thought), tokens written, and of these
+    how many have a role, stand in lines of the solver, and have its role there (`RoleReading`).
 
     An answer counts only after the thought was closed.
     """
@@ -53,6 +55,7 @@ def accuracy(
         ]
         for i, ids in zip(chunk, written, strict=True):
             answer, problem = answer_of(str(tokenizer.decode(ids)), mode), problems[i]
+            texts = [str(tokenizer.decode(token)) for token in ids[ids != tokenizer.pad_token_id]]
             rows.append(
                 {
                     "family": problem.family,
@@ -60,7 +63,7 @@ def accuracy(
                     "mode": mode,
                     "right": answer is not None and score(problem, answer),
                     "closed": answer is not None,
-                    "tokens": int((ids != tokenizer.pad_token_id).sum()),
                 }
+                | read(problem, texts)._asdict()
             )
     return pd.DataFrame(rows)

@@ -60,6 +60,21 @@ def summary(answers: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def role_table(answers: pd.DataFrame) -> str:
+    """A row per family: what the parser of roles made of the responses, in percent of tokens."""
+    counts = answers.groupby("family", sort=False)[["tokens", "read", "shared", "agreeing"]].sum()
+    shown = pd.DataFrame(
+        {
+            "responses": answers.groupby("family", sort=False).size(),
+            "tokens": counts["tokens"],
+            "with a role": (100 * counts["read"] / counts["tokens"]).map("{:.1f}".format),
+            "in a line of the solver": (100 * counts["shared"] / counts["tokens"]).map("{:.1f}".format),
+            "there with its role": (100 * counts["agreeing"] / counts["shared"]).map("{:.1f}".format),
+        }
+    )
+    return table(shown.reset_index())
+
+
 def _points(answers: pd.DataFrame, by: list[str]) -> pd.Series:
     means = 100 * answers.groupby([*by, "mode"], sort=False)["right"].mean().unstack()
     return means["think"] - means["no_think"]
@@ -99,6 +114,9 @@ def write_card(adapter: Path, *, per_level: int, device: str) -> Path:
         f"## Accuracy\n\nGreedy, percent with exact 95 % intervals, {per_level} held-out problems a level. Asked for\n"
         f"beforehand: at least {TRAINED} % in think, at least {NEEDED} points more than in no_think, and room at the\n"
         f"hardest level ({ROOM[0]}–{ROOM[1]} %).\n\n{summary(answers)}\n\n{accuracy_table(answers)}\n\n"
+        "## Can the roles of its tokens be read?\n\nOf what the model itself wrote in both modes, percent of tokens.\n"
+        "A token has a role where the parser of its family reads its line.\n\n"
+        f"{role_table(answers)}\n\n"
         f"## While it was trained\n\nHeld-out problems of all levels, two a level.\n\n{learning_curve(training)}\n",
         encoding="utf-8",
     )

@@ -8,19 +8,20 @@ import pytest
 import sft_fixture
 import torch
 from safetensors.torch import load_file
-from sft_fixture import RECIPE, base, thinking
+from sft_fixture import RECIPE as SUPERVISED
+from sft_fixture import base, thinking
 
 from normprobe.errors import NormprobeError
 from normprobe.problems.smol_thinker.families import FAMILIES
 from normprobe.training.smol_thinker import grpo, sft
 from normprobe.training.smol_thinker.dialogue import response
-from normprobe.training.smol_thinker.grpo import GrpoRecipe, reward, train
+from normprobe.training.smol_thinker.grpo import FORM, RECIPE, reward, train
 
 NEEDED = (*sft_fixture.NEEDED, "trl")
 pytestmark = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in NEEDED), reason="needs " + ", ".join(NEEDED)
 )
-SHORT = dataclasses.replace(GrpoRecipe(), n_steps=2, n_problems=2, group=2, max_new_tokens=8)
+SHORT = dataclasses.replace(RECIPE, n_steps=2, n_problems=2, group=2, max_new_tokens=8)
 OFTEN = {"evaluate_every": 100, "save_every": 1}
 
 
@@ -28,24 +29,23 @@ OFTEN = {"evaluate_every": 100, "save_every": 1}
 def start(tmp_path_factory):
     """Adapters of a small random model after one step of supervised training."""
     folder = tmp_path_factory.mktemp("sft")
-    recipe = dataclasses.replace(RECIPE, n_steps=1)
+    recipe = dataclasses.replace(SUPERVISED, n_steps=1)
     return sft.train(recipe, base(), thinking(folder / "tokenizer"), folder, evaluate_every=100, save_every=1)
 
 
 def test_right_answers_and_their_form_are_rewarded():
-    recipe = GrpoRecipe()
     for family in FAMILIES.values():
         (problem,) = family.problems(1, 1, seed=0)
         right = response(family.demonstrate(problem), "think")
-        assert reward(recipe, problem, right) == pytest.approx(1 + recipe.form_reward)
+        assert reward(problem, right) == pytest.approx(1 + FORM)
         thought, _, _ = right.partition("</think>")
-        assert reward(recipe, problem, thought + "</think>\n\nno answer<|im_end|>") == recipe.form_reward
-        assert reward(recipe, problem, thought) == 0
-        assert reward(recipe, problem, right.removesuffix("<|im_end|>")) == 1
-        assert reward(recipe, problem, right.replace("<think>", "")) == 1
+        assert reward(problem, thought + "</think>\n\nno answer<|im_end|>") == FORM
+        assert reward(problem, thought) == 0
+        assert reward(problem, right.removesuffix("<|im_end|>")) == 1
+        assert reward(problem, right.replace("<think>", "")) == 1
 
 
-def reward_of_letters(recipe, problem, written):
+def reward_of_letters(problem, written):
     return written.count("e") / len(written)
 
 

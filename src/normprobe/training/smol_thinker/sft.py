@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
-import json
 import shutil
 import sys
-import time
-import warnings
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,15 +15,14 @@ from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from normprobe.console import parse, run_main
-from normprobe.errors import NormprobeError
 from normprobe.models.open import DTYPES
 from normprobe.training.checkpoint import load_state, save_state
+from normprobe.training.grpo import old_names
+from normprobe.training.progress import Progress, fix_recipe
 from normprobe.training.smol_thinker.accuracy import accuracy, held_out
 from normprobe.training.smol_thinker.dialogue import Dialogue, collate
 from normprobe.training.smol_thinker.recipe import SftRecipe, pool
 from normprobe.training.smol_thinker.smollm2 import BASE, base_model, published_tokenizer, thinking_tokenizer
-
-LOG_FIELDS = ("step", "tokens", "seconds", "loss", "learning_rate_factor", "think", "no_think")
 
 
 def adapted(base: PreTrainedModel, recipe: SftRecipe) -> Any:
@@ -36,10 +30,7 @@ def adapted(base: PreTrainedModel, recipe: SftRecipe) -> Any:
     from peft import LoraConfig, get_peft_model
 
     # peft draws from the global generator: nothing outside sees the seed.
-    with torch.random.fork_rng(), warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", FutureWarning
-        )  # it asks Transformers for attributes by their old names
+    with torch.random.fork_rng(), old_names():
         torch.manual_seed(recipe.seed)
         config = LoraConfig(
             r=recipe.rank, lora_alpha=recipe.alpha, target_modules="all-linear", task_type="CAUSAL_LM"
@@ -78,17 +69,6 @@ def train_step(
     optimiser.step()
     optimiser.zero_grad(set_to_none=True)
     return loss_sum
-
-
-def fix_recipe(out: Path, recipe: Mapping[str, Any]) -> None:
-    """Write the recipe into `out`. Raises NormprobeError if a run of another is there."""
-    out.mkdir(parents=True, exist_ok=True)
-    file = out / "recipe.json"
-    if file.exists() and json.loads(file.read_text(encoding="utf-8")) != recipe:
-        raise NormprobeError(
-            f"expected the recipe of {file}, got another; choose a new --out or the same options"
-        )
-    file.write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
 
 
 def save_adapter(target: Path, peft_model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -138,10 +118,7 @@ def train(
     )
     first, tokens = load_state(out / "state.safetensors", model, [optimiser])
     problems = held_out(2, seed=0)
-    log_file = out / "log.csv"
-    if not log_file.exists():
-        log_file.write_text(",".join(LOG_FIELDS) + "\n")
-    start = time.monotonic()
+    progress = Progress(out, recipe.n_steps, first)
     pools = (pool(recipe, tokenizer, i) for i in itertools.count(first // recipe.steps_per_pool))
     steps = itertools.islice(itertools.chain.from_iterable(pools), first % recipe.steps_per_pool, None)
     for number, step in zip(range(first, recipe.n_steps), steps, strict=False):
@@ -155,16 +132,8 @@ def train(
             table = accuracy(model.eval(), tokenizer, problems)
             table.assign(step=done).to_csv(out / f"accuracy_{done:05d}.csv", index=False)
             scores = {mode: f"{right:.3f}" for mode, right in table.groupby("mode")["right"].mean().items()}
-        seconds = time.monotonic() - start
-        with log_file.open("a", newline="") as file:
-            row = (done, tokens, round(seconds), f"{loss:.4f}", f"{factor:.3f}", *scores.values())
-            csv.writer(file).writerow(row)
-        left = seconds / (done - first) * (recipe.n_steps - done)
-        print(
-            f"step {done}/{recipe.n_steps}  loss {loss:.3f}  {tokens / 1e6:.2f} M tokens  {left / 60:.0f} min left  "
-            + "  ".join(f"{mode} {score}" for mode, score in scores.items() if score),
-            flush=True,
-        )
+        facts = {"loss": f"{loss:.4f}", "learning_rate_factor": f"{factor:.3f}"}
+        progress.report(done, tokens, facts, scores)
         if done == recipe.warmup_step:
             save_adapter(out / "warmup", wrapped, tokenizer)
         if done % save_every == 0:

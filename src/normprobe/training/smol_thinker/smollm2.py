@@ -41,6 +41,11 @@ def published_tokenizer() -> PreTrainedTokenizerBase:
     return _base(bundled.smollm2()).checkpoint.tokenizer()
 
 
+def bundled_tokenizer() -> PreTrainedTokenizerBase:
+    """The tokenizer in the package, with marks of a thought. Raises NormprobeError as `base_model` does."""
+    return _base(BASE).checkpoint.tokenizer()
+
+
 def _base(name: str) -> Found:
     return find(name, None, offline=False, trust_remote_code=False)
 

@@ -1,10 +1,7 @@
 """Train tiny-thinker; resumes after a kill: `python -m normprobe.training.tiny_thinker.train`."""
 
-import csv
 import itertools
-import json
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,15 +15,13 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import Qwen3ForCausalLM
 
 from normprobe.console import parse, run_main
-from normprobe.errors import NormprobeError
 from normprobe.models.initialise import initialise
 from normprobe.problems.testbed.problems import make_problems
 from normprobe.problems.testbed.tokenizer import build_tokenizer
 from normprobe.training.checkpoint import load_state, save_model, save_state
+from normprobe.training.progress import Progress, fix_recipe
 from normprobe.training.tiny_thinker.accuracy import accuracy
 from normprobe.training.tiny_thinker.recipe import Recipe, Sequence, model_config, pool
-
-LOG_FIELDS = ("step", "tokens", "seconds", "loss", "learning_rate_factor", "think", "no_think", "filler")
 
 
 def untrained_model(seed: int) -> Qwen3ForCausalLM:
@@ -94,13 +89,7 @@ def train(
     held-out problems.
     Errors: NormprobeError if `out` holds a run of another recipe.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    recipe_file = out / "recipe.json"
-    if recipe_file.exists() and json.loads(recipe_file.read_text()) != asdict(recipe):
-        raise NormprobeError(
-            f"expected the recipe of {recipe_file}, got another; choose a new --out or the same options"
-        )
-    recipe_file.write_text(json.dumps(asdict(recipe), indent=2) + "\n")
+    fix_recipe(out, asdict(recipe))
     if (out / "final").exists():
         return out / "final"
 
@@ -111,10 +100,7 @@ def train(
     first, tokens = load_state(out / "state.safetensors", model, optimiser_list)
     body = torch.compile(model.model, dynamic=True) if compile else model.model
     held_out = make_problems(128, seed=12345)
-    log_file = out / "log.csv"
-    if not log_file.exists():
-        log_file.write_text(",".join(LOG_FIELDS) + "\n")
-    start = time.monotonic()
+    progress = Progress(out, recipe.n_steps, first)
     pools = (pool(recipe, i) for i in itertools.count(first // recipe.steps_per_pool))
     steps = itertools.islice(itertools.chain.from_iterable(pools), first % recipe.steps_per_pool, None)
     for step, microbatches in zip(range(first, recipe.n_steps), steps, strict=False):
@@ -127,17 +113,9 @@ def train(
         if done % evaluate_every == 0 or done == recipe.n_steps:
             scores = {mode: f"{accuracy(model, tokenizer, held_out, mode).mean():.3f}" for mode in scores}
         if done % 20 == 0:
-            seconds = time.monotonic() - start
-            left = seconds / (done - first) * (recipe.n_steps - done)
-            facts = (done, tokens, round(seconds), f"{loss:.4f}", f"{recipe.learning_rate_factor(step):.3f}")
-            with log_file.open("a", newline="") as file:
-                csv.writer(file).writerow([*facts, *scores.values()])
-            shown = "  ".join(f"{mode} {score}" for mode, score in scores.items() if score)
-            print(
-                f"step {done}/{recipe.n_steps}  loss {loss:.3f}  {tokens / 1e6:.1f} M tokens  "
-                f"{left / 60:.0f} min left  {shown}",
-                flush=True,
-            )
+            factor = recipe.learning_rate_factor(step)
+            facts = {"loss": f"{loss:.4f}", "learning_rate_factor": f"{factor:.3f}"}
+            progress.report(done, tokens, facts, scores)
         if done % save_every == 0:
             save_state(out / "state.safetensors", model, optimiser_list, done, tokens)
     save_model(out / "final", model, tokenizer)

@@ -138,7 +138,17 @@ PARTICIPLES = {"noted", "seen", "held", "placed"}
 # program, or the general case and the testbed's.
 SAME_IDEA = {
     *("__init__", "__main__", "engine", "rerun", "scoring"),
-    *("accuracy", "model_card", "recipe", "roles", "signal_comparison", "source", "suppression", "train"),
+    *(
+        "accuracy",
+        "grpo",
+        "model_card",
+        "recipe",
+        "roles",
+        "signal_comparison",
+        "source",
+        "suppression",
+        "train",
+    ),
 }
 
 

@@ -100,3 +100,21 @@ def test_every_mode_gets_the_same_problems() -> None:
     assert abs(modes[False] - 2 * modes[True]) <= 2, (
         "think against no_think and filler, but for the last triple"
     )
+
+
+def test_a_recipe_decides_the_weight_of_thoughts_the_optimiser_and_the_z_loss(tmp_path: Path) -> None:
+    (problem,) = make_problems(1, 3, split="train")
+    light = dialogue(problem, "think", thought_weight=0.25).weights
+    assert light.count(0.25) == len(problem.thought) + 1
+    assert light.count(1.0) == 4
+    model = training.untrained_model(0)
+    kinds = [type(each) for each in training.optimisers(model, replace(RECIPE, optimiser="adamw"))]
+    assert kinds == [torch.optim.AdamW] * 2
+    step = next(iter(pool(RECIPE, 0)))
+    losses = []
+    for z_loss in (0.0, 0.1):
+        model, recipe = training.untrained_model(0), replace(RECIPE, z_loss=z_loss)
+        losses.append(
+            training.train_step(model.model, model, training.optimisers(model, recipe), step, recipe, 0)
+        )
+    assert losses[1] > losses[0]

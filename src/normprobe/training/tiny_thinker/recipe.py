@@ -10,6 +10,7 @@ reached in 200 steps a loss that AdamW was far from), AdamW for the embedding an
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from transformers import Qwen3Config
 
@@ -42,12 +43,18 @@ class Recipe:
     pretraining_share: float = 0.4375  # of the steps; the rest trains the three modes
     curriculum_share: float = 0.5  # of pretraining, over which the hardest difficulty rises from 2 to 8
     early_share: float = 0.1875  # of the steps, after which the early checkpoint is kept
+    warmup_share: float = (
+        0.5  # of the steps, after which the checkpoint is kept that training by rewards starts from
+    )
     microbatches: int = 3  # per step, each of one length class
     microbatch_tokens: int = 4096  # with padding
     steps_per_pool: int = 20  # sequences are drawn and sorted by length this many steps at a time
+    optimiser: Literal["muon", "adamw"] = "muon"  # of the matrices inside the blocks; AdamW trains all others
     muon_lr: float = 0.02
     adamw_lr: float = 3e-3
     weight_decay: float = 0.1
+    z_loss: float = 0.0  # weight of the mean squared log of the softmax's sum (arXiv 2204.02311)
+    thought_weight: float = 1.0  # of a thought's tokens in the loss, where an answer's have 1
     warmup_steps: int = 100
     decay_share: float = 0.5  # of the steps, at the end, over which the learning rates fall linearly to zero
     clip_norm: float = 1.0
@@ -64,6 +71,10 @@ class Recipe:
     @property
     def early_step(self) -> int:
         return round(self.early_share * self.n_steps)
+
+    @property
+    def warmup_step(self) -> int:
+        return round(self.warmup_share * self.n_steps)
 
 
 @dataclass
@@ -111,22 +122,20 @@ def facts_page(rng: random.Random, n_facts: int = 12) -> Sequence:
     return Sequence(ids, [0.0] + [1.0] * (len(ids) - 1))
 
 
-def dialogue(problem: Problem, mode: str) -> Sequence:
+def dialogue(problem: Problem, mode: str, thought_weight: float = 1.0) -> Sequence:
     """A chat in one mode, as the chat template renders it.
 
     Only the response is predicted, never what the template inserts (else the model learns to close its thought at
-    once). Every token weighs the same, as is usual, so that an answer counts alike in every mode.
+    once). An answer counts alike in every mode; by default every token weighs the same, as is usual.
     """
     prompt = f"{START} user {problem.question} {END} {START} assistant {THINK}"
-    answer = f"answer : {problem.answer} {END}"
-    if mode == "think":
-        response = f"{problem.thought_text} {END_THINK} {answer}"
-    else:
+    thought = f"{problem.thought_text} {END_THINK}" if mode == "think" else ""
+    if mode != "think":
         dots = f" {FILLER}" * len(problem.thought) if mode == "filler" else ""
-        prompt, response = f"{prompt}{dots} {END_THINK}", answer
-    prompt_ids, response_ids = _encode(prompt), _encode(response)
-    weights = [0.0] * len(prompt_ids) + [1.0] * len(response_ids)
-    return Sequence(prompt_ids + response_ids, weights)
+        prompt = f"{prompt}{dots} {END_THINK}"
+    parts = [_encode(text) for text in (prompt, thought, f"answer : {problem.answer} {END}")]
+    weights = zip(parts, (0.0, thought_weight, 1.0), strict=True)
+    return Sequence([i for part in parts for i in part], [weight for part, weight in weights for _ in part])
 
 
 def sequences(recipe: Recipe, rng: random.Random, step: int) -> Iterator[Sequence]:
@@ -137,7 +146,8 @@ def sequences(recipe: Recipe, rng: random.Random, step: int) -> Iterator[Sequenc
     while True:
         problem = draw_problem(rng, rng.choice(DOMAINS), rng.randint(1, hardest), "train")
         if not pretraining:
-            yield from (dialogue(problem, mode) for mode in ("think", "no_think", "filler"))
+            modes = ("think", "no_think", "filler")
+            yield from (dialogue(problem, mode, recipe.thought_weight) for mode in modes)
             continue
         yield document(problem, worked=True)
         yield document(draw_problem(rng, problem.domain, problem.difficulty, "train"), worked=False)

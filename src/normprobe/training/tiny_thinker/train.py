@@ -3,9 +3,10 @@
 import itertools
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from einops import rearrange
@@ -13,6 +14,7 @@ from jaxtyping import Float, Int
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 from transformers import Qwen3ForCausalLM
+from tyro.conf import arg
 
 from normprobe.console import parse, run_main
 from normprobe.models.initialise import initialise
@@ -32,14 +34,16 @@ def untrained_model(seed: int) -> Qwen3ForCausalLM:
 
 
 def optimisers(model: Qwen3ForCausalLM, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the blocks, AdamW for embedding and norms."""
+    """Of the matrices inside the blocks Muon (or what the recipe has), AdamW of embedding and norms."""
     named = list(model.named_parameters())
     matrices = [p for name, p in named if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in named if not (p.ndim == 2 and "embed" not in name)]
-    return [
-        torch.optim.Muon(matrices, lr=recipe.muon_lr, weight_decay=recipe.weight_decay),
-        torch.optim.AdamW(others, lr=recipe.adamw_lr, weight_decay=recipe.weight_decay, betas=(0.9, 0.95)),
-    ]
+    adamw = partial(
+        torch.optim.AdamW, lr=recipe.adamw_lr, weight_decay=recipe.weight_decay, betas=(0.9, 0.95)
+    )
+    if recipe.optimiser == "adamw":
+        return [adamw(matrices), adamw(others)]
+    return [torch.optim.Muon(matrices, lr=recipe.muon_lr, weight_decay=recipe.weight_decay), adamw(others)]
 
 
 def collate(
@@ -67,14 +71,16 @@ def train_step(
         hidden = body(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
         logits = rearrange(model.lm_head(hidden), "sequence token word -> (sequence token) word")
         losses = functional.cross_entropy(logits, ids[:, 1:].flatten(), reduction="none")
+        if recipe.z_loss:
+            losses = losses + recipe.z_loss * logits.logsumexp(dim=-1).square()
         loss = (losses * weights[:, 1:].flatten()).sum() / total
         loss.backward()
         loss_sum += loss.item()
     torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
     factor = recipe.learning_rate_factor(step)
-    for optimiser, peak in zip(optimisers, (recipe.muon_lr, recipe.adamw_lr), strict=True):
+    for optimiser in optimisers:
         for group in optimiser.param_groups:
-            group["lr"] = peak * factor
+            group["lr"] = optimiser.defaults["lr"] * factor
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
     return loss_sum
@@ -85,7 +91,7 @@ def train(
 ) -> Path:
     """Run or resume the recipe in `out`; returns the directory of the final checkpoint (`out/final`).
 
-    `out/early` is the early checkpoint, `out/log.csv` the progress: loss in nats, greedy accuracy on 128
+    `out/early` is the early checkpoint, `out/warmup` the one that training by rewards starts from, `out/log.csv` the progress: loss in nats, greedy accuracy on 128
     held-out problems.
     Errors: NormprobeError if `out` holds a run of another recipe.
     """
@@ -107,8 +113,9 @@ def train(
         loss = train_step(body, model, optimiser_list, microbatches, recipe, step)
         tokens += sum(len(sequence.ids) for batch in microbatches for sequence in batch)
         done = step + 1
-        if done == recipe.early_step:
-            save_model(out / "early", model, tokenizer)
+        for name, kept in (("early", recipe.early_step), ("warmup", recipe.warmup_step)):
+            if done == kept:
+                save_model(out / name, model, tokenizer)
         scores = dict.fromkeys(("think", "no_think", "filler"), "")
         if done % evaluate_every == 0 or done == recipe.n_steps:
             scores = {mode: f"{accuracy(model, tokenizer, held_out, mode).mean():.3f}" for mode in scores}
@@ -126,14 +133,11 @@ def train(
 class TrainCommand:
     """Train the bundled model tiny-thinker from its recipe; the same command resumes a run that was stopped."""
 
+    recipe: Annotated[Recipe, arg(name="")] = field(default_factory=Recipe)
     out: Path = Path("runs/tiny-thinker-training")
     """directory of the training run"""
     device: str = "cpu"
     """cpu or cuda"""
-    steps: int = Recipe.n_steps
-    """optimiser steps (the recipe's own by default)"""
-    seed: int = Recipe.seed
-    """seed of the initialisation and the data"""
     evaluate_every: int = 200
     """steps between accuracy checks"""
     save_every: int = 100
@@ -144,9 +148,8 @@ class TrainCommand:
 
 def main(argv: list[str] | None = None) -> None:
     """Command line of `python -m normprobe.training.tiny_thinker.train` and `normprobe train-testbed`."""
-    options = asdict(parse(TrainCommand, argv, "train-testbed"))
-    recipe = Recipe(seed=options.pop("seed"), n_steps=options.pop("steps"))
-    print(f"trained: {train(recipe, **options)}")
+    options = vars(parse(TrainCommand, argv, "train-testbed"))
+    print(f"trained: {train(options.pop('recipe'), **options)}")
 
 
 if __name__ == "__main__":

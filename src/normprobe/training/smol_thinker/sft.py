@@ -85,7 +85,8 @@ def save_adapter(target: Path, peft_model: Any, tokenizer: PreTrainedTokenizerBa
         name: tensor.bfloat16()
         for name, tensor in get_peft_model_state_dict(peft_model, save_embedding_layers=False).items()
     }
-    peft_model.peft_config["default"].base_model_name_or_path = BASE
+    config = peft_model.peft_config["default"]
+    config.base_model_name_or_path, config.target_modules = BASE, sorted(config.target_modules)
     peft_model.save_pretrained(partial, state_dict=state, save_embedding_layers=False)
     tokenizer.save_pretrained(partial)
     partial.rename(target)

@@ -68,6 +68,8 @@ def test_its_adapters_change_the_base_and_share_its_tokenizer():
     base, adapted = (open_model(name, check=False) for name in ("smol-thinker:base", "smol-thinker:warmup"))
     assert adapted.tokenizer.chat_template == base.tokenizer.chat_template
     assert len({base.identity.weights, adapted.identity.weights}) == 2
-    first, second = (opened.model.get_parameter("model.layers.0.mlp.up_proj.weight") for opened in (base, adapted))
+    first, second = (
+        opened.model.get_parameter("model.layers.0.mlp.up_proj.weight") for opened in (base, adapted)
+    )
     change = (second - first).norm() / first.norm()
     assert 1e-3 < change < 1

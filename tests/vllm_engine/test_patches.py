@@ -15,7 +15,7 @@ import vllm
 from vllm.engine.arg_utils import EngineArgs
 
 from normprobe.engines.vllm import patches
-from normprobe.engines.vllm.patches import SYMBOLS, Use, check
+from normprobe.engines.vllm.patches import READ, SYMBOLS, TESTED, Use, check
 from normprobe.engines.vllm.plugin import register
 from normprobe.errors import NormprobeError
 from normprobe.problems import bundled
@@ -41,7 +41,7 @@ def test_what_is_listed_as_wrapped_is_wrapped() -> None:
 def test_a_missing_function_is_refused_by_name() -> None:
     gone = replace(RUNNER, signature=RUNNER.signature.replace("_update_states", "_update_state"))
     with pytest.raises(
-        NormprobeError, match=r"GPUModelRunner\._update_state in .*got none; install vllm>=0\.32,<0\.33"
+        NormprobeError, match=r"GPUModelRunner\._update_state in .*got none; install vllm>=0\.32,<0\.34"
     ):
         check([gone])
 
@@ -60,16 +60,32 @@ def test_other_source_is_named_in_one_warning() -> None:
     assert len(found) == 1
 
 
-def test_an_untested_version_serves_plain_requests_and_refuses_policies(
+def test_an_unknown_version_serves_plain_requests_and_refuses_policies(
     profile: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     register()
-    monkeypatch.setattr(vllm, "__version__", "0.33.0")
+    monkeypatch.setattr(vllm, "__version__", "0.34.0")
     given: dict[str, Any] = {"enforce_eager": True, "dtype": "float32", "max_model_len": 128}
     model = str(bundled.find("tiny-thinker").folder)
     assert EngineArgs(model, **given).create_engine_config().additional_config == {}
     policies = EngineArgs(model, **given, additional_config={"normprobe": str(profile)})
     with pytest.raises(
-        NormprobeError, match=r"expected vLLM 0\.32, got 0\.33\.0; install vllm>=0\.32,<0\.33"
+        NormprobeError, match=r"expected vLLM 0\.32 or 0\.33, got 0\.34\.0; install vllm>=0\.32,<0\.34"
     ):
         policies.create_engine_config()
+
+
+def test_a_version_that_was_only_read_is_compared_with_its_own_sources_and_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(vllm, "__version__", "0.33.0")
+    same = [symbol for symbol in SYMBOLS if not symbol.read]
+    with pytest.warns(UserWarning, match=r"knows vLLM 0\.33 by its sources and was run on 0\.32") as found:
+        check(same)
+    assert len(found) == 1
+    with pytest.warns(UserWarning, match="tested with other sources of .*EngineArgs.create_engine_config"):
+        check()
+    assert all(TESTED in symbol.versions for symbol in SYMBOLS)
+    assert [
+        symbol for symbol in SYMBOLS if READ not in symbol.versions and symbol.use is not Use.SERVER
+    ] == []

@@ -21,16 +21,18 @@ from typing import Any
 
 from normprobe.errors import NormprobeError
 
-TESTED = "0.32"
-"""The version of vLLM that tests/vllm_engine runs; the digests are those of 0.32.0."""
+TESTED, READ = "0.32", "0.33"
+"""The version of vLLM that tests/vllm_engine runs, and the one that was compared with it by its sources alone: what
+normprobe uses has the same parameters there, and where its source is another, the difference was read.
+"""
 
-_INSTALL = f"install vllm>={TESTED},<0.33, which normprobe is tested with"
+_INSTALL = f"install vllm>={TESTED},<0.34, which normprobe knows"
 
 
 class Use(Enum):
     """What is done with a function of vLLM, and when."""
 
-    ENTRY = "wrapped in every process; in an untested version this one alone, to refuse it"
+    ENTRY = "wrapped in every process; in an unknown version this one alone, to refuse it"
     EVERY_PROCESS = "wrapped in every process"
     SERVER = "wrapped where an engine with policies is configured"
     INSTANCE = "wrapped on one object, since subclasses have their own"
@@ -42,14 +44,21 @@ class Use(Enum):
 class Symbol:
     """A function of vLLM.
 
-    by: the module here that uses it, with the function that is called instead. digest: of its source, see `digest_of`.
-    signature: its module, a colon, its name within, and the names of its parameters.
+    by: the module here that uses it, with the function that is called instead. digest: of its source in `TESTED`, see
+    `digest_of`; read: that in `READ`, where it is another. signature: its module, a colon, its name within, and the
+    names of its parameters. versions: those in which it is used.
     """
 
     use: Use
     by: str
     digest: str
     signature: str
+    read: str = ""
+    versions: tuple[str, ...] = (TESTED, READ)
+
+    def digest_in(self, version: str) -> str:
+        """The digest of its source in a version, `TESTED` or `READ`."""
+        return self.read if self.read and version == READ else self.digest
 
     @property
     def path(self) -> str:
@@ -68,7 +77,7 @@ class Symbol:
 # fmt: off
 SYMBOLS = (
     Symbol(Use.ENTRY, "frontend.engine_setup:configuring", "30b2874249f5",
-           "vllm.engine.arg_utils:EngineArgs.create_engine_config(self, usage_context, headless)"),
+           "vllm.engine.arg_utils:EngineArgs.create_engine_config(self, usage_context, headless)", read="f5bef9b4d09c"),
     Symbol(Use.EVERY_PROCESS, "frontend.admission:admitting", "8cf47aea8cde",
            "vllm.v1.engine.input_processor:InputProcessor.process_inputs(self, request_id, prompt, params, "
            "supported_tasks, arrival_time, lora_request, tokenization_kwargs, trace_headers, priority, "
@@ -83,20 +92,21 @@ SYMBOLS = (
            "vllm.v1.engine.core:EngineCore.step_with_batch_queue(self)"),
     Symbol(Use.SERVER, "frontend.admission:refusing_named_policy", "2f27ca0206f2",
            "vllm.entrypoints.openai.chat_completion.protocol:ChatCompletionRequest.to_beam_search_params(self, "
-           "max_tokens, default_sampling_params)"),
+           "max_tokens, default_sampling_params)", read="f4b10edc46e8"),
     Symbol(Use.SERVER, "frontend.admission:refusing_named_policy", "78b9734be295",
            "vllm.entrypoints.openai.completion.protocol:CompletionRequest.to_beam_search_params(self, "
-           "max_tokens, default_sampling_params)"),
+           "max_tokens, default_sampling_params)", read="434c761c81ba"),
     Symbol(Use.SERVER, "frontend.streaming:adding_results", "8c539f5b311a",
            "vllm.entrypoints.openai.chat_completion.serving:OpenAIServingChat.chat_completion_stream_generator("
            "self, request, result_generator, request_id, model_name, conversation, tokenizer, request_metadata, "
-           "chat_template_kwargs, mm_token_counts)"),
+           "chat_template_kwargs, mm_token_counts)", versions=(TESTED,)),  # later ones stream the results themselves
     Symbol(Use.SERVER, "frontend.streaming:adding_results", "5404f0113420",
            "vllm.entrypoints.openai.completion.serving:OpenAIServingCompletion.completion_stream_generator(self, "
            "request, engine_inputs, result_generator, request_id, created_time, model_name, num_prompts, "
-           "tokenizer, request_metadata)"),
+           "tokenizer, request_metadata)", versions=(TESTED,)),  # later ones stream the results themselves
     Symbol(Use.INSTANCE, "core.scheduling", "4fae314c50e9",
-           "vllm.v1.core.sched.scheduler:Scheduler.finish_requests(self, request_ids, finished_status)"),
+           "vllm.v1.core.sched.scheduler:Scheduler.finish_requests(self, request_ids, finished_status)",
+           read="ad7515aa6da9"),
     Symbol(Use.INSTANCE, "worker.runner_hooks", "7fcf397fab3e",
            "vllm.v1.worker.gpu_model_runner:GPUModelRunner._update_states(self, scheduler_output)"),
     Symbol(Use.INSTANCE, "worker.runner_hooks", "9eae43c70f2b",
@@ -105,9 +115,9 @@ SYMBOLS = (
     Symbol(Use.OVERRIDE, "worker.worker", "9a2d85dd2196",
            "vllm.v1.worker.gpu_worker:Worker.load_model(self, *, load_dummy_weights)"),
     Symbol(Use.OVERRIDE, "worker.worker", "e3822a4c90a3",
-           "vllm.v1.worker.gpu_worker:Worker.compile_or_warm_up_model(self)"),
+           "vllm.v1.worker.gpu_worker:Worker.compile_or_warm_up_model(self)", read="6c6b0764ec99"),
     Symbol(Use.OVERRIDE, "worker.worker", "cf5b3f6bfded",
-           "vllm.v1.worker.cpu_worker:CPUWorker.compile_or_warm_up_model(self)"),
+           "vllm.v1.worker.cpu_worker:CPUWorker.compile_or_warm_up_model(self)", read="1f52f9f81e04"),
     Symbol(Use.CALL, "worker.runner_hooks", "b197f2936a83",
            "vllm.v1.worker.gpu_model_runner:GPUModelRunner._dummy_run(self, num_tokens, cudagraph_runtime_mode, "
            "force_attention, uniform_decode, allow_microbatching, skip_eplb, is_profile, create_mixed_batch, "
@@ -124,7 +134,7 @@ SYMBOLS = (
            "vllm.forward_context:override_forward_context(forward_context)"),
     Symbol(Use.CALL, "worker.compiled", "0135227185e3",
            "vllm.model_executor.layers.attention.attention:Attention.forward(self, query, key, value, "
-           "output_shape, output_dtype)"),
+           "output_shape, output_dtype)", read="30b77f386f76"),
     Symbol(Use.CALL, "worker.rerun", "06a3913574e8",
            "vllm.model_executor.layers.attention.attention:unified_kv_cache_update(key, value, layer_name)"),
     Symbol(Use.CALL, "worker.rerun", "1fc132f4cc05",
@@ -136,29 +146,33 @@ SYMBOLS = (
     Symbol(Use.CALL, "core.reports", "641d7394ad64",
            "vllm.v1.engine.detokenizer:IncrementalDetokenizer.update(self, new_token_ids, stop_terminated)"),
     Symbol(Use.CALL, "core.reports", "af67dac6ec34",
-           "vllm.tokenizers.registry:cached_tokenizer_from_config(model_config, **kwargs)"),
+           "vllm.tokenizers.registry:cached_tokenizer_from_config(model_config, **kwargs)", read="63aa9356f48b"),
 )
 # fmt: on
 
 
-def is_tested() -> bool:
-    """Whether the installed vLLM is of the version that was tested."""
+def version() -> str | None:
+    """Which of the known versions the installed vLLM is: `TESTED`, `READ`, or None."""
     import vllm
 
-    return vllm.__version__.startswith(f"{TESTED}.")
+    return next((known for known in (TESTED, READ) if vllm.__version__.startswith(f"{known}.")), None)
 
 
 def check(symbols: Sequence[Symbol] = SYMBOLS) -> None:
-    """Compare the installed vLLM with what was tested; one warning names all functions whose source is another.
+    """Compare the installed vLLM with what is known; one warning names all functions whose source is another, one says
+    that a version was never run.
 
     Raises NormprobeError for another version, and for a function that is missing or takes other parameters.
     """
     import vllm
 
-    if not is_tested():
-        raise NormprobeError(f"expected vLLM {TESTED}, got {vllm.__version__}; {_INSTALL}")
+    installed = version()
+    if installed is None:
+        raise NormprobeError(f"expected vLLM {TESTED} or {READ}, got {vllm.__version__}; {_INSTALL}")
     root, changed = Path(vllm.__path__[0]).parent, []
     for symbol in symbols:
+        if installed not in symbol.versions:
+            continue
         source = source_of(symbol, root)
         if source is None:
             raise NormprobeError(
@@ -168,12 +182,18 @@ def check(symbols: Sequence[Symbol] = SYMBOLS) -> None:
             raise NormprobeError(
                 f"expected {symbol.signature} in vLLM {vllm.__version__} (for {symbol.by}), got {signature}; {_INSTALL}"
             )
-        if digest_of(source) != symbol.digest:
+        if digest_of(source) != symbol.digest_in(installed):
             changed.append(symbol.path)
     if changed:
         warnings.warn(
             f"normprobe was tested with other sources of {', '.join(changed)} than this vLLM {vllm.__version__} has; "
             "compare a few answers with plain generation, or run tests/vllm_engine",
+            stacklevel=2,
+        )
+    if installed == READ:
+        warnings.warn(
+            f"normprobe knows vLLM {READ} by its sources and was run on {TESTED}; compare a few answers with plain "
+            "generation, or run tests/vllm_engine",
             stacklevel=2,
         )
 
@@ -184,7 +204,7 @@ def apply(use: Use) -> None:
     Raises NormprobeError for one that is missing.
     """
     for symbol in SYMBOLS:
-        if symbol.use is use:
+        if symbol.use is use and (use is Use.ENTRY or version() in symbol.versions):
             owner_name, name = symbol.names
             owner = getattr(importlib.import_module(symbol.module), owner_name, None)
             if not hasattr(owner, name):

@@ -13,8 +13,8 @@ from normprobe.engines.vllm import patches
 def register() -> None:
     """Wrap vLLM's methods, once per process.
 
-    Of an untested version only the making of an engine's configuration is wrapped: it refuses to start with normprobe.
+    Of an unknown version only the making of an engine's configuration is wrapped: it refuses to start with normprobe.
     """
     patches.apply(patches.Use.ENTRY)
-    if patches.is_tested():
+    if patches.version() is not None:
         patches.apply(patches.Use.EVERY_PROCESS)

@@ -66,6 +66,8 @@ def train(
     tokenizer = bundled_tokenizer()
     with old_names():
         model: Any = PeftModel.from_pretrained(base, str(start), is_trainable=True)
+    # Else peft would ask a hub for the base's configuration whenever a state is saved.
+    model.peft_config["default"].base_model_name_or_path = ""
     rng = random.Random(f"smol-thinker by GRPO {recipe.seed}")
     problems = list(islice(problems_for_training(rng), recipe.n_steps * recipe.n_problems))
     tested = held_out(2, seed=0)

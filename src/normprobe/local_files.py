@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import re
 from pathlib import Path
+from typing import Any
 
 from normprobe.errors import NormprobeError, refusing_damage
+from normprobe.gguf_header import sizes_of
 from normprobe.problems import bundled
 from normprobe.runs.atomic import sha256_of
 from normprobe.runs.untrusted import read_json
@@ -84,6 +86,25 @@ def base_of(adapter: Path) -> tuple[str, str | None]:
     near = adapter / name
     with refusing_damage(f"the base of an adapter in {file}", "write its folder or hub id", OSError):
         return (str(near) if not Path(name).exists() and near.exists() else name), revision
+
+
+def configuration_of(name: str, revision: str | None = None) -> dict[str, Any] | None:
+    """The content of a model's config.json, or of what a GGUF file tells of it (`sizes_of`); of an adapter, its base's.
+
+    None where nothing of it is on this machine. Raises NormprobeError as `local_path`, `base_of` and `sizes_of` do, and ValueError for what is no JSON.
+    """
+    path = local_path(name, revision)
+    if path is None:
+        return None
+    if path.is_file():
+        return sizes_of(path)
+    if path.parent == bundled.SMOL:
+        return configuration_of(bundled.smollm2())
+    if (path / ADAPTER).is_file():
+        return configuration_of(*base_of(path))
+    file = path / "config.json"
+    content = read_json(file) if file.is_file() else None
+    return content if isinstance(content, dict) else None
 
 
 def fingerprint(name: str, revision: str | None = None) -> str:

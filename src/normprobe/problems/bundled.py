@@ -59,14 +59,8 @@ MODELS = {
         SMOL / "warmup",
         "smol-thinker",
         early="smol-thinker:base",
-        about="SmolLM2-135M after the first quarter of its training on demonstrations: what smol-thinker:sft and a "
-        "training by rewards begin from.",
-    ),
-    "smol-thinker:sft": BundledModel(
-        SMOL / "sft",
-        "smol-thinker",
-        early="smol-thinker:base",
-        about="SmolLM2-135M taught to think about five tasks of reasoning-gym by demonstrations (adapters of rank 16).",
+        about="SmolLM2-135M after the first quarter of its training on demonstrations, where training by rewards "
+        "begins.",
     ),
 }
 NAMES = ", ".join(MODELS)

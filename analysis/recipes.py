@@ -139,7 +139,7 @@ def drawing(table: pd.DataFrame) -> Drawing:
             names = list(dict.fromkeys(rows["recipe"]))
             axes.axvline(BY_NAME[claim].null, color=style.GREY, linewidth=0.6)
             for (name, seed), of_one in rows.groupby(["recipe", "seed"], sort=False):
-                at = names.index(name) + 0.15 * seed
+                at = names.index(name) + 0.15 * float(str(seed))
                 estimate = of_one[of_one["quantity"] == "estimate"].iloc[0]
                 axes.plot(of_one["value"].iloc[1:], [at] * (len(of_one) - 1), "|", color=style.GREY)
                 axes.plot([estimate["low"], estimate["high"]], [at, at], color=style.BLUE)

@@ -33,7 +33,7 @@ class Progress:
         self.file, self.n_steps, self.first = out / "log.csv", n_steps, first
         self.start = time.monotonic()
 
-    def report(self, done: int, tokens: int, facts: Mapping[str, str], scores: Mapping[str, str]) -> None:
+    def report(self, done: int, tokens: int, facts: Mapping[str, str], scores: Mapping[Any, str]) -> None:
         """After `done` steps and `tokens` tokens. scores: mode → accuracy, "" where it was not measured."""
         seconds = time.monotonic() - self.start
         row = {"step": done, "tokens": tokens, "seconds": round(seconds), **facts, **scores}
@@ -44,7 +44,8 @@ class Progress:
                 writer.writeheader()
             writer.writerow(row)
         left = seconds / max(done - self.first, 1) * (self.n_steps - done)
-        words = [f"{name.replace('_', ' ')} {value}" for name, value in (facts | scores).items() if value]
+        words = [f"{name.replace('_', ' ')} {value}" for name, value in facts.items()]
+        words += [f"{mode} {share}" for mode, share in scores.items() if share]
         print(
             f"step {done}/{self.n_steps}  {tokens / 1e6:.2f} M tokens  {'  '.join(words)}  {left / 60:.0f} min left",
             flush=True,

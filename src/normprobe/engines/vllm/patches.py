@@ -151,11 +151,15 @@ SYMBOLS = (
 # fmt: on
 
 
-def version() -> str | None:
-    """Which of the known versions the installed vLLM is: `TESTED`, `READ`, or None."""
+def _installed() -> str:
     import vllm
 
-    return next((known for known in (TESTED, READ) if vllm.__version__.startswith(f"{known}.")), None)
+    return str(getattr(vllm, "__version__", ""))
+
+
+def version() -> str | None:
+    """Which of the known versions the installed vLLM is: `TESTED`, `READ`, or None."""
+    return next((known for known in (TESTED, READ) if _installed().startswith(f"{known}.")), None)
 
 
 def check(symbols: Sequence[Symbol] = SYMBOLS) -> None:
@@ -166,9 +170,9 @@ def check(symbols: Sequence[Symbol] = SYMBOLS) -> None:
     """
     import vllm
 
-    installed = version()
+    installed, release = version(), _installed()
     if installed is None:
-        raise NormprobeError(f"expected vLLM {TESTED} or {READ}, got {vllm.__version__}; {_INSTALL}")
+        raise NormprobeError(f"expected vLLM {TESTED} or {READ}, got {release}; {_INSTALL}")
     root, changed = Path(vllm.__path__[0]).parent, []
     for symbol in symbols:
         if installed not in symbol.versions:
@@ -176,17 +180,17 @@ def check(symbols: Sequence[Symbol] = SYMBOLS) -> None:
         source = source_of(symbol, root)
         if source is None:
             raise NormprobeError(
-                f"expected {symbol.path} in vLLM {vllm.__version__} (for {symbol.by}), got none; {_INSTALL}"
+                f"expected {symbol.path} in vLLM {release} (for {symbol.by}), got none; {_INSTALL}"
             )
         if (signature := f"{symbol.path}({parameters_of(source)})") != symbol.signature:
             raise NormprobeError(
-                f"expected {symbol.signature} in vLLM {vllm.__version__} (for {symbol.by}), got {signature}; {_INSTALL}"
+                f"expected {symbol.signature} in vLLM {release} (for {symbol.by}), got {signature}; {_INSTALL}"
             )
         if digest_of(source) != symbol.digest_in(installed):
             changed.append(symbol.path)
     if changed:
         warnings.warn(
-            f"normprobe was tested with other sources of {', '.join(changed)} than this vLLM {vllm.__version__} has; "
+            f"normprobe was tested with other sources of {', '.join(changed)} than this vLLM {release} has; "
             "compare a few answers with plain generation, or run tests/vllm_engine",
             stacklevel=2,
         )

@@ -32,7 +32,7 @@ def read(problem: FamilyProblem, tokens: Sequence[str]) -> RoleReading:
     wanted: list[Role | None] = []
     for piece in _MARK.split("".join(tokens)):
         line = lines.get(piece)
-        wanted += [None] * len(piece) if line is None else [role for text, role in line for _ in text]
+        wanted.extend([None] * len(piece) if line is None else (role for text, role in line for _ in text))
     shared = agreeing = at = 0
     for token, role in zip(tokens, found, strict=True):
         if token and wanted[at] is not None:

@@ -91,7 +91,8 @@ def base_of(adapter: Path) -> tuple[str, str | None]:
 def configuration_of(name: str, revision: str | None = None) -> dict[str, Any] | None:
     """The content of a model's config.json, or of what a GGUF file tells of it (`sizes_of`); of an adapter, its base's.
 
-    None where nothing of it is on this machine. Raises NormprobeError as `local_path`, `base_of` and `sizes_of` do, and ValueError for what is no JSON.
+    None where nothing of it is on this machine. Raises NormprobeError as `local_path`, `base_of` and `sizes_of` do, and
+    ValueError for what is no JSON.
     """
     path = local_path(name, revision)
     if path is None:

@@ -54,7 +54,7 @@ def claim_page(claim: Claim, by_hand: str) -> str:
         f"{heading}{misleading}".strip(),
         "## Its figure",
         bullets(f"`{stem}`: {caption}" for stem, caption in figures),
-        f"Drawn by `figures/make_all.py --run RUN --only {claim.name}`, as PDF and PNG, into `RUN/figures/`.",
+        f"Drawn by `normprobe figures RUN --only {claim.name}`, as PDF and PNG, into `RUN/figures/`.",
         "## What would change the verdict",
         bullets(changes(claim, smallest, listed(modes))),
     ]

@@ -67,6 +67,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "list the models that come with the package",
     ),
     "report": ("report.__main__:main", "report.__main__:ReportCommand", "write the report of a run again"),
+    "figures": (
+        "report.draw_figures:main",
+        "report.draw_figures:FiguresCommand",
+        "draw the figures of a run again, as PDF and PNG",
+    ),
     "generate": (
         "generate:main",
         "generate:GenerateCommand",

@@ -7,12 +7,13 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from typing import Any, TypeVar, cast
 
 from normprobe.errors import NormprobeError
 from normprobe.runs.atomic import refusing_disk_errors
+from normprobe.runs.variables import environment_variables
 
 _Options = TypeVar("_Options")
 
@@ -73,18 +74,44 @@ def run_main(main: Callable[[list[str] | None], int | None], argv: list[str] | N
     """Call `main(argv)` and return the exit code of the process; `argv` None means the process's arguments.
 
     0 or what `main` returns; 2 and one line on stderr after a NormprobeError, a full disk or a missing
-    permission; 130 and one line after Ctrl-C. Any other exception is a bug and keeps its traceback.
-    In a pipe the progress bars of Transformers and the hub are off as well as our own.
+    permission; 130 and one line after Ctrl-C; 141 if whoever read the output has gone (`| head`). Any other exception
+    is a bug and keeps its traceback. Where stderr is no terminal, no library draws a progress bar.
     A module that also runs alone ends with `if __name__ == "__main__": sys.exit(run_main(main))`.
     """
-    if not shows_bars():
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
-        with refusing_disk_errors("the output"):
-            return main(argv) or 0
+        with nullcontext() if shows_bars() else _without_bars(), refusing_disk_errors("the output"):
+            code = main(argv) or 0
+            sys.stdout.flush()
+            return code
     except NormprobeError as error:
         print(f"normprobe: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("normprobe: interrupted; the same command resumes at the last finished part", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        # Python writes what is left when it ends: that must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Draw no progress bars in the block, whatever library asks for one, nor in the processes that it starts.
+
+    Every one that these libraries draw is one of tqdm's. Its variable is read when it is imported, which may have been
+    before: hence the constructor.
+    """
+    from tqdm.std import tqdm
+
+    plain = tqdm.__init__
+
+    def hidden(self: tqdm, *args: Any, **kwargs: Any) -> None:
+        plain(self, *args, **kwargs | {"disable": True})
+
+    tqdm.__init__ = hidden
+    try:
+        with environment_variables({"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}):
+            yield
+    finally:
+        tqdm.__init__ = plain

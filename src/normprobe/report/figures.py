@@ -62,8 +62,10 @@ def stem_of(name: str) -> str:
 
     Raises NormprobeError for a name of none.
     """
-    stems = {stem.split("_", 2)[2]: stem for stem in FIGURES} | {stem: stem for stem in FIGURES}
-    stems = {claim.name: claim.figure for claim in CLAIMS} | stems
+    if name in FIGURES:
+        return name
+    stems = {claim.name: claim.figure for claim in CLAIMS}
+    stems |= {stem.split("_", 2)[2]: stem for stem in FIGURES}
     if name not in stems:
         raise NormprobeError(
             f"expected names of figures or claims, got {name}; choose among {', '.join(sorted(stems))}"

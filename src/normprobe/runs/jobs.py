@@ -20,10 +20,12 @@ from tqdm import tqdm
 
 from normprobe.errors import NormprobeError
 from normprobe.runs.atomic import atomic_write_json, read_table, write_table
+from normprobe.runs.variables import environment_variables
 
 T = TypeVar("T")
 Job = Callable[[], T]
 """One piece of work. On worker processes it is pickled to get there, and opens by itself what it needs."""
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,8 @@ class JobRunner(Generic[T]):
             tqdm(total=self._total, desc=self._label, unit=self._unit, disable=not self._progress)
         )
         if self._processes is not None:
-            self._open.enter_context(_single_threaded())
+            # The processes are the parallelism: each computes on one thread.
+            self._open.enter_context(environment_variables(dict.fromkeys(_THREADS, "1")))
             spawn = multiprocessing.get_context("spawn")
             pool = ProcessPoolExecutor(self._processes, mp_context=spawn, initializer=_die_with_parent)
             self._pool = self._open.enter_context(pool)
@@ -149,22 +152,6 @@ def _naming(job: str) -> Iterator[None]:
     except Exception as error:
         error.add_note(f"in the job {job!r}")
         raise
-
-
-@contextmanager
-def _single_threaded() -> Iterator[None]:
-    """Processes started in the block compute on one thread each: the processes are the parallelism."""
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _die_with_parent() -> None:

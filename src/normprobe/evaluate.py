@@ -11,9 +11,10 @@ whether a model trained by RL spikes more sharply than one trained by SFT.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
@@ -32,6 +33,7 @@ from normprobe.study_file import changed, read_study
 
 # Whatever is heavy is imported where it is used: --help must not wait for it.
 if TYPE_CHECKING:
+    from normprobe.runs.tables import Tables
     from normprobe.session import Session
 
 
@@ -43,6 +45,8 @@ class RunCommand:
     """a run directory of normprobe verify, such as runs/tiny-thinker"""
     dry_run: bool = False
     """list what would run, why, and about how long it takes"""
+    json: bool = False
+    """print one JSON document instead of text"""
 
 
 @dataclass(frozen=True)
@@ -65,8 +69,6 @@ class ParallelCommand(SizedCommand):
 class EvaluateCommand(ParallelCommand):
     """Try the three methods on a run's model, at equal compute and on held-out problems: do they help?"""
 
-    json: bool = False
-    """print one JSON document instead of text"""
     methods: OmitArgPrefixes[MethodSettings] = field(default_factory=MethodSettings)
 
 
@@ -118,36 +120,26 @@ def main(argv: list[str] | None = None) -> None:
     session = _run(command, replace(study, methods=command.methods), *targets)
     if session is None:
         return
-    import pandas as pd
-
     from normprobe.report.document import records, run_document
-    from normprobe.report.method_results import task_table
+    from normprobe.report.method_results import task_text
     from normprobe.report.terminal import terminal_text
 
-    if command.json:
-        _write_report(session)
-        found = {"tasks": records(session.tables.tasks)} if with_tasks else run_document(command.run)
-        print_json(found)
-        return
     if with_tasks:
-        head, rows = task_table(session.tables.tasks)
-        print(pd.DataFrame(rows, columns=list(head)).to_string(index=False))
+        _show(command, session, lambda tables: {"tasks": records(tables.tasks)}, task_text)
     else:
-        print(terminal_text(command.run))
-    _report(session)
+        _show(command, session, lambda _: run_document(command.run), lambda _: terminal_text(command.run))
 
 
 def audit(argv: list[str] | None = None) -> int:
     """Command line of `normprobe audit`; 1 if the audit fails, with --strict."""
     command, study = _parse(AuditCommand, argv, "audit", "audit")
-    if _run(command, replace(study, audit=command.audit), "audit") is None:
+    session = _run(command, replace(study, audit=command.audit), "audit")
+    if session is None:
         return 0
     from normprobe.report.audit_results import Audit
-    from normprobe.report.html import write_report
 
     found = Audit.load(command.run)
-    print(found.text())
-    print(f"report: {write_report(command.run)}")
+    _show(command, session, lambda _: found.to_dict(), lambda _: found.text())
     return 1 if command.strict and found.faults() else 0
 
 
@@ -155,37 +147,36 @@ def features(argv: list[str] | None = None) -> None:
     """Command line of `normprobe features`."""
     command, study = _parse(FeaturesCommand, argv, "features", "features")
     session = _run(command, replace(study, features=command.features), "features")
-    if session is None:
-        return
-    from normprobe.report.feature_pages import summary_text, write_pages
+    if session is not None:
+        from normprobe.report.feature_pages import summary_document, summary_text, write_pages
 
-    print(summary_text(session.tables))
-    print(f"pages: {write_pages(session.tables)}")
-    _report(session)
+        pages = write_pages(session.tables)
+        _show(
+            command,
+            session,
+            lambda tables: {"pages": str(pages), **summary_document(tables)},
+            lambda tables: f"{summary_text(tables)}\npages: {pages}",
+        )
 
 
 def dictionaries(argv: list[str] | None = None) -> None:
     """Command line of `normprobe dictionaries`."""
     command, study = _parse(DictionariesCommand, argv, "dictionaries", "dictionaries")
     session = _run(command, replace(study, dictionaries=command.dictionaries), "dictionaries")
-    if session is None:
-        return
-    from normprobe.report.dictionary_results import text
+    if session is not None:
+        from normprobe.report.dictionary_results import document, text
 
-    print(text(session.tables))
-    _report(session)
+        _show(command, session, document, text)
 
 
 def importance(argv: list[str] | None = None) -> None:
     """Command line of `normprobe importance`."""
     command, study = _parse(ImportanceCommand, argv, "importance", "importance")
     session = _run(command, replace(study, importance=command.importance), "importance", "evidence")
-    if session is None:
-        return
-    from normprobe.report.important_thought import text
+    if session is not None:
+        from normprobe.report.important_thought import document, text
 
-    print(text(session.tables))
-    _report(session)
+        _show(command, session, document, text)
 
 
 def paradigm(argv: list[str] | None = None) -> None:
@@ -195,18 +186,28 @@ def paradigm(argv: list[str] | None = None) -> None:
 
     compared_runs(command.run, command.paradigm)  # what cannot be compared is refused before anything runs
     session = _run(command, replace(study, paradigm=command.paradigm), "paradigm", "evidence")
-    if session is None:
+    if session is not None:
+        from normprobe.report.document import run_document
+        from normprobe.report.terminal import terminal_text
+
+        _show(command, session, lambda _: run_document(command.run), lambda _: terminal_text(command.run))
+
+
+def _show(
+    command: RunCommand,
+    session: Session,
+    document: Callable[[Tables], dict[str, Any]],
+    text: Callable[[Tables], str],
+) -> None:
+    """Write the run's report anew, and print what was found and the report's path."""
+    report = _write_report(session)
+    if command.json:
+        found = document(session.tables)
+        print_json({"run": str(command.run), "report": None if report is None else str(report), **found})
         return
-    from normprobe.report.terminal import terminal_text
-
-    print(terminal_text(command.run))
-    _report(session)
-
-
-def _report(session: Session) -> None:
-    """Write the run's report anew and print its path."""
-    if path := _write_report(session):
-        print(f"report: {path}")
+    print(text(session.tables))
+    if report is not None:
+        print(f"report: {report}")
 
 
 def _write_report(session: Session) -> Path | None:
@@ -228,7 +229,7 @@ def _run(command: RunCommand, study: Study, *targets: str) -> Session | None:
     processes = command.processes if isinstance(command, ParallelCommand) else None
     session = Session(study, Run(command.run), processes=processes)
     if command.dry_run:
-        if isinstance(command, EvaluateCommand) and command.json:
+        if command.json:
             print_json(stage_plan(session, *targets))
         else:
             print(stage_table(session, *targets))

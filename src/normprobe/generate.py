@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from normprobe.config import ModelSettings, ThinkingSettings
-from normprobe.console import has_colours, parse, run_main
+from normprobe.console import has_colours, parse, print_json, run_main
 from normprobe.errors import NormprobeError
 from normprobe.report.shaded_text import printable, shaded
 from normprobe.runs.untrusted import json_value
@@ -45,13 +45,13 @@ class GenerateCommand:
     layer: Annotated[int | None, arg(metavar="INT")] = None
     """the layer whose norm shades the tokens, from 0 (the last but one)"""
     json: bool = False
-    """a JSON line for each question"""
+    """print one JSON document instead of text"""
     model: OmitArgPrefixes[ModelSettings] = field(default_factory=ModelSettings)
     thinking: OmitArgPrefixes[ThinkingSettings] = field(default_factory=ThinkingSettings)
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Command line of `normprobe generate`: the answers as text, shaded in a terminal, or a JSON line for each."""
+    """Command line of `normprobe generate`: the answers as text, shaded in a terminal, or one JSON document."""
     arguments = parse(GenerateCommand, argv, "generate")
     if not arguments.question:
         raise NormprobeError("expected a question, got none; give one or more, each as one argument")
@@ -76,8 +76,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     answers = list(_answers(opened, arguments.question, result))
     if arguments.json:
-        for answer in answers:
-            print(json.dumps(answer, ensure_ascii=False))
+        print_json({"answers": answers})
         return
     texts = _shaded(opened, prompts, result.tokens, layer) if has_colours() else None
     blocks = []

@@ -18,7 +18,7 @@ QUESTION = "math : a= 4 ; b: a +9 ; ? b"
 
 def answers(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict]:
     assert run_main(main, [*arguments, "--json"]) == 0
-    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    return json.loads(capsys.readouterr().out)["answers"]
 
 
 def test_a_question_of_the_testbed_is_answered_rightly_without_a_profile(

@@ -5,8 +5,10 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -37,6 +39,13 @@ FIELDS = "claim statement verdict rule estimate unit interval n n_unit controls 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_study(tmp_path_factory.mktemp("runs") / "small")
+
+
+def document(command: Callable[[list[str]], int | None], arguments: list[str], capsys) -> dict[str, Any]:
+    """What a command prints for scripts: one JSON document, and nothing else."""
+    capsys.readouterr()
+    command([*arguments, "--json"])
+    return json.loads(capsys.readouterr().out)
 
 
 def test_a_run_leaves_evidence_profile_and_report(run: Path) -> None:
@@ -86,11 +95,10 @@ def test_a_finished_run_is_not_run_again_and_loads_no_model(run: Path) -> None:
 
 
 def test_for_scripts_it_prints_one_document_and_nothing_else(run: Path, capsys) -> None:
-    assert verify.main([*STUDY, "--out", str(run), "--json"]) == 0
-    document = json.loads(capsys.readouterr().out)
-    assert document["verdicts"] == json.loads((run / "evidence" / "verdicts.json").read_text())
-    assert {row["mode"] for row in document["conditions"]} == {"think", "no_think", "filler"}
-    assert Path(document["report"]) == run / "report.html"
+    found = document(verify.main, [*STUDY, "--out", str(run)], capsys)
+    assert found["verdicts"] == json.loads((run / "evidence" / "verdicts.json").read_text())
+    assert {row["mode"] for row in found["conditions"]} == {"think", "no_think", "filler"}
+    assert Path(found["report"]) == run / "report.html"
 
 
 def test_python_gives_the_run_with_its_verdicts_and_does_not_run_it_twice(run: Path) -> None:
@@ -161,7 +169,7 @@ def test_the_untrained_twin_is_the_recorded_initialisation() -> None:
 
 
 def test_the_audit_of_a_run_fills_its_report_and_is_not_made_twice(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy = shutil.copytree(run, tmp_path / "audited")
     arguments = [str(copy), *"--nulls 1 --trained 1 --problems 24 --samples 25 --sae-samples 1024".split()]
@@ -177,7 +185,10 @@ def test_the_audit_of_a_run_fills_its_report_and_is_not_made_twice(
     before = {path: path.stat().st_mtime_ns for path in (copy / "audit").iterdir()}
     assert before
     monkeypatch.setattr("concurrent.futures.ProcessPoolExecutor.submit", None)
-    evaluate.audit(arguments)
+    found = document(evaluate.audit, arguments, capsys)
+    assert found["faults"] == audit.faults()
+    assert {(row["claim"], row["n"]) for row in found["nulls"]} == {(claim, 1) for claim in audit.claims}
+    assert set(found["subjects"]) == {"untrained", "early"}
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
@@ -194,7 +205,9 @@ def test_the_dictionaries_of_a_run_are_evaluated_once(
     assert set(tables.fidelity["layer"]) == set(tables.stability["layer"]) == set(range(12))
     assert (copy / "dictionaries/model_again_1/layer_11/cfg.json").is_file()
     before = {path: path.stat().st_mtime_ns for path in (copy / "dictionaries").rglob("*.parquet")}
-    evaluate.dictionaries(arguments)
+    found = document(evaluate.dictionaries, arguments, capsys)
+    assert len(found["fidelity"]) == len(tables.fidelity)
+    assert sum(row["n"] for row in found["stability"]) == len(tables.stability)
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
@@ -219,7 +232,9 @@ def test_sentences_are_tried_once_and_only_their_claim_is_judged_again(
     changed = [name for name, entry in after.items() if entry != before[name]]
     assert changed in ([], ["marks_critical_steps"])  # it has few sentences here that differ
     written = {path: path.stat().st_mtime_ns for path in (copy / "importance").iterdir()}
-    evaluate.importance(arguments)
+    found = document(evaluate.importance, arguments, capsys)
+    assert [row["text"] for row in found["sentences"]] == list(tables.importance["text"])
+    assert found["evidence"] == after["marks_critical_steps"]
     assert written == {path: path.stat().st_mtime_ns for path in written}
 
 
@@ -301,11 +316,9 @@ def test_the_evaluation_of_a_run_adds_the_claim_and_is_not_made_twice(
     assert (combined == 3).all()
     assert {"plain, greedy", "ERSS + LRS", "ALRR + ERSS + LRS"} <= set(combined.index)
     parts = {path: path.stat().st_mtime_ns for path in (copy / "methods").iterdir()}
-    capsys.readouterr()
-    evaluate.main([*arguments, "--json"])
+    found = document(evaluate.main, arguments, capsys)
     assert {path: path.stat().st_mtime_ns for path in (copy / "methods").iterdir()} == parts
-    document = json.loads(capsys.readouterr().out)
-    assert {entry["claim"]: entry for entry in document["verdicts"]} == verdicts
+    assert {entry["claim"]: entry for entry in found["verdicts"]} == verdicts
 
 
 def test_the_features_of_a_run_get_pages_and_are_not_read_twice(
@@ -313,8 +326,8 @@ def test_the_features_of_a_run_get_pages_and_are_not_read_twice(
 ) -> None:
     copy = shutil.copytree(run, tmp_path / "features")
     arguments = [str(copy), "--per-layer", "1", "--n-injected", "4"]
-    evaluate.features([*arguments, "--dry-run"])
-    assert "features    to run" in capsys.readouterr().out
+    plan = document(evaluate.features, [*arguments, "--dry-run"], capsys)
+    assert [stage["stage"] for stage in plan["stages"] if stage["state"] == "to run"] == ["features"]
     evaluate.features(arguments)
     assert "reasoning features" in capsys.readouterr().out
     pages = pd.read_parquet(copy / "features" / "pages.parquet")
@@ -322,5 +335,7 @@ def test_the_features_of_a_run_get_pages_and_are_not_read_twice(
     assert (copy / "features.html").is_file()
     assert 'href="features.html"' in (copy / "report.html").read_text(encoding="utf-8")
     before = (copy / "features" / "pages.parquet").stat().st_mtime_ns
-    evaluate.features(arguments)
+    found = document(evaluate.features, arguments, capsys)
+    assert [row["feature"] for row in found["features"]] == list(pages["feature"])
+    assert (found["run"], found["pages"]) == (str(copy), str(copy / "features.html"))
     assert (copy / "features" / "pages.parquet").stat().st_mtime_ns == before

@@ -112,6 +112,25 @@ class Audit:
             )
         return rows
 
+    def to_dict(self) -> dict[str, Any]:
+        """What was found, as JSON can hold it: `faults`; `nulls`, how many null networks supported a claim and how many
+        were judged; `planted` and `coverage`, a row per claim; `subjects`, such rows of each subject in the model's
+        place."""
+        nulls = [
+            dict(
+                zip(
+                    ("claim", "trained", "supported", "n"),
+                    (claim, trained, *self.alarms(claim, trained)),
+                    strict=True,
+                )
+            )
+            for claim in self.claims
+            for trained in (False, True)
+        ]
+        rows = {"planted": list(self.planted.values()), "coverage": list(self.coverage.values())}
+        subjects = {subject: list(found.values()) for subject, found in self.subjects.items()}
+        return {"faults": self.faults(), "nulls": nulls, **rows, "subjects": subjects}
+
     def text(self) -> str:
         """The table for a terminal, and the faults."""
         table = [list(HEAD), *self.rows()]

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from normprobe.claims.measure.readers import READER_NAMES
+from normprobe.report.document import records
 from normprobe.report.figure import HEIGHT, Drawing
 from normprobe.report.findings import NothingToDraw
 from normprobe.report.table import Cells, cells, count, number
@@ -102,6 +103,17 @@ def text(tables: Tables) -> str:
         f"{pd.DataFrame(rows, columns=head).to_string(index=False)}\n{caption}"
         for caption, (head, rows) in shown.items()
     )
+
+
+def document(tables: Tables) -> dict[str, Any]:
+    """What JSON can hold: `fidelity` as in its table, and `stability`, of the matched cosines by layer, partner and
+    whether the features are in I: how many (`n`), their `mean`, and the share of at least `SHARED` (`shared`)."""
+    cosine = read(tables, "stability").groupby(["layer", "compared_with", "selected"])["cosine"]
+    stability = cosine.agg(n="size", mean="mean", shared=lambda values: (values >= SHARED).mean())
+    return {
+        "fidelity": records(read(tables, "fidelity")),
+        "stability": records(stability.reset_index()),
+    }
 
 
 def drawing(tables: Tables) -> Drawing:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from normprobe.feature_pages.dependence import CONTEXT_DEPENDENT, TOKEN_DRIVEN
+from normprobe.report.document import records
 from normprobe.report.findings import NothingToDraw
 from normprobe.report.heatmap import shade_of, visible
 from normprobe.report.render import render
@@ -94,6 +95,11 @@ def summary_text(tables: Tables) -> str:
     widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in table]
     return "\n".join([*lines, "", found["sentence"]])
+
+
+def summary_document(tables: Tables) -> dict[str, Any]:
+    """What JSON can hold of it: the `summary` in a sentence, and `features`, a row per page as in pages.parquet."""
+    return {"summary": summary(tables)["sentence"], "features": records(tables.feature_pages)}
 
 
 def write_pages(tables: Tables) -> Path:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import textwrap
+from typing import Any
 
 import pandas as pd
 
 from normprobe.claims.evidence import Evidence
+from normprobe.report.document import records
 from normprobe.report.findings import Findings
 from normprobe.runs.tables import Tables
 
@@ -37,6 +39,18 @@ def text(tables: Tables) -> str:
     if evidence is not None:
         parts.append(textwrap.fill(f"{CLAIM}: {evidence.verdict}. {evidence.note}", 110))
     return "\n\n".join(parts)
+
+
+def document(tables: Tables) -> dict[str, Any]:
+    """What JSON can hold: `continuations` and their `tokens`, the `sentences` as in importance.parquet, and the
+    `evidence` on the claim that reads them (None if it was not judged)."""
+    evidence, draws = _evidence(tables), tables.importance_draws
+    return {
+        "continuations": len(draws),
+        "tokens": int(draws["n_tokens"].sum()),
+        "sentences": records(tables.importance),
+        "evidence": None if evidence is None else evidence.to_dict(),
+    }
 
 
 def _table(thought: pd.DataFrame) -> str:

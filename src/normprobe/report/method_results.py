@@ -131,6 +131,12 @@ def task_table(tasks: pd.DataFrame) -> Cells:
     return cells(rows)
 
 
+def task_text(tables: Tables) -> str:
+    """The same for a terminal."""
+    head, rows = task_table(tables.tasks)
+    return pd.DataFrame(rows, columns=head).to_string(index=False)
+
+
 def draw_selectors(axes: Any, selection: pd.DataFrame) -> None:
     """Accuracy by selector, the best on top."""
 

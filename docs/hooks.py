@@ -24,9 +24,13 @@ MADE = {
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Add the claims and the parts of the package to the navigation."""
+    """Add the notebooks, the claims and the parts of the package to the navigation."""
     claims = [{claim.name: f"claims/{claim.name}.md"} for claim in BY_NAME.values()]
-    sections = {"Claims": ["claims/index.md", *claims], "API": [f"api/{name}.md" for name in parts()]}
+    sections = {
+        "Notebooks": [f"examples/{name}.md" for name in pages.NOTEBOOKS],
+        "Claims": ["claims/index.md", *claims],
+        "API": [f"api/{name}.md" for name in parts()],
+    }
     assert config.nav is not None  # mkdocs.yml has one
     for entry in config.nav:
         entry |= {title: made for title, made in sections.items() if title in entry}
@@ -34,10 +38,12 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add `api/NAME.md` for every part of normprobe, `run_layout.md`, and a page for a claim that has none by hand."""
+    """Add `api/NAME.md` for every part of normprobe, a page per notebook, `run_layout.md`, and a page for a claim that
+    has none by hand."""
     layout = f"# The layout of a run\n\n{columns_markdown()}\n"
     made = {"run_layout.md": layout}
     made |= {f"api/{name}.md": f"# {name}\n\n::: normprobe.{name}\n" for name in parts()}
+    made |= {f"examples/{name}.md": pages.notebook_page(name) for name in pages.NOTEBOOKS}
     made |= {f"claims/{name}.md": "" for name in BY_NAME if not files.get_file_from_path(f"claims/{name}.md")}
     for path, content in made.items():
         files.append(File.generated(config, path, content=content))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -13,6 +14,9 @@ from normprobe.claims.registry import CLAIMS
 from normprobe.study_file import read_study
 from normprobe.thinking_formats import ELICITED, FORMATS, MODES, Ask, ThinkingFormat
 
+EXAMPLES = Path(__file__).parents[1] / "examples"
+NOTEBOOKS = ("look_at_one_response", "test_a_claim_on_your_model", "steer_and_measure")
+"""The notebooks of examples/, in the order in which they are read."""
 STUDIES = Path(__file__).parents[1] / "sae_training"
 BY_HAND = "## How it can mislead"
 """Where the part of a claim's page begins that no object knows."""
@@ -21,6 +25,21 @@ PLAN = re.compile(
     r"with [\d.]+ GB (?P<fit>[^.]*?)(?: or as many runs with --layers)?\. States.* up to (?P<cache>\S+ GB) a network"
 )
 """The note of a study's plan (`normprobe.training_plan`)."""
+
+
+def notebook_page(name: str) -> str:
+    """A notebook of examples/ in Markdown: its text, its code in fences, and links to the other notebooks' pages."""
+    notebook = json.loads((EXAMPLES / f"{name}.ipynb").read_text(encoding="utf-8"))
+    parts = []
+    for cell in notebook["cells"]:
+        text = "".join(cell["source"])
+        parts.append(
+            f"```python\n{text}\n```" if cell["cell_type"] == "code" else text.replace(".ipynb)", ".md)")
+        )
+    parts.insert(
+        1, f"*This page is the notebook `examples/{name}.ipynb` of the repository, which the tests run.*"
+    )
+    return "\n\n".join(parts) + "\n"
 
 
 def claim_page(claim: Claim, by_hand: str) -> str:

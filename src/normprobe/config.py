@@ -22,6 +22,8 @@ from normprobe.runs.untrusted import json_value
 from normprobe.settings import Settings
 from normprobe.thinking_formats import ThinkingFormat, read_format
 
+IN_MEMORY = "in-memory:"
+"""What the name of a model begins with that no file holds: `normprobe.verify` was given it."""
 FEWEST_DRAWS = 5
 """Draws without which nothing is known of a distribution of answers."""
 
@@ -48,6 +50,11 @@ class ModelSettings(Settings, section="model"):
     @property
     def is_bundled(self) -> bool:
         return self.name in bundled.MODELS
+
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether no file holds the model."""
+        return self.name.startswith(IN_MEMORY)
 
     @property
     def early_checkpoint(self) -> ModelSettings | None:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 
 from normprobe.errors import NormprobeError
 from normprobe.runs.atomic import refusing_disk_errors
-from normprobe.runs.variables import environment_variables
+from normprobe.runs.process_variables import environment_variables
 
 _Options = TypeVar("_Options")
 

@@ -15,12 +15,13 @@ from functools import cached_property
 from typing import Any
 
 from normprobe.config import Study
+from normprobe.errors import NormprobeError
 from normprobe.runs.atomic import atomic_write_text
 from normprobe.runs.directory import Run, StageLabel
 from normprobe.runs.layout import FILES
 from normprobe.session import Session
 from normprobe.settings import flat
-from normprobe.study_stages import STAGES, needed
+from normprobe.study_stages import MODEL_FREE, STAGES, needed
 
 
 @dataclass
@@ -59,6 +60,18 @@ class Pipeline:
         made = self.session.run.label(label.name)
         return made is not None and made.key == label.key
 
+    def check_model(self, *targets: str) -> None:
+        """Raises NormprobeError if the model is needed for these stages, and was in memory in another program."""
+        if not self.session.study.model.is_in_memory or self.session.held is not None:
+            return
+        labels = self.labels(targets)
+        for name in needed(targets):
+            if name not in MODEL_FREE and not self._finished(labels[name]):
+                raise NormprobeError(
+                    f"expected the files of the model for the stage {name}, got a study of a model that was in memory; "
+                    "save it with save_pretrained and verify its folder"
+                )
+
     def begin(self) -> None:
         """Write the study into its run directory, made if missing. Stages of another study are absent from then on.
 
@@ -74,6 +87,7 @@ class Pipeline:
 
     def run(self, *targets: str) -> None:
         """Run what is missing of these stages and of those that they read. Raises NormprobeError as the stages do."""
+        self.check_model(*targets)
         names = needed(targets)
         for number, name in enumerate(names, start=1):
             label = self.labels(targets)[name]

@@ -25,6 +25,7 @@ class Session:
 
     processes: workers of the stages that use several; None: one per core. progress: report on stderr, with progress
     bars where somebody looks. rank: which of several processes this is; only the first writes what belongs to the run.
+    held: the model itself, where the study's is in memory.
     """
 
     study: Study
@@ -32,6 +33,7 @@ class Session:
     progress: bool = True
     processes: int | None = None
     rank: Rank = ALONE
+    held: OpenModel | None = None
     _opened: dict[str, OpenModel] = field(default_factory=dict)
 
     @property
@@ -84,6 +86,8 @@ class Session:
 
         if subject == "untrained":
             return self.model().untrained(self.study.seed)
+        if subject == "model" and self.held is not None:
+            return self.held
         settings = self.study.model.early_checkpoint if subject == "early" else self.study.model
         assert settings is not None
         return open_for(self.rank.placed(settings), self.study.thinking)

@@ -28,6 +28,8 @@ from normprobe.session import Session
 from normprobe.settings import Settings
 
 CLAIM_KEYS = "keys.json"
+MODEL_FREE = ("problems", "paradigm", "evidence")
+"""Stages that open no model."""
 OPTIONAL = ("methods", "importance", "paradigm")
 """Stages whose tables some claims read where a run has them."""
 

@@ -22,32 +22,47 @@ from normprobe.study_file import changed, read_study
 
 # Whatever is heavy is imported where it is used: --help must not wait for it.
 if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedTokenizerBase
+
+    from normprobe.models.model import OpenModel
     from normprobe.report.results import RunResults
     from normprobe.runs.directory import Run
 
 
 def verify(
-    model: str | Path | Mapping[str, Any] | Study,
+    model: str | Path | Mapping[str, Any] | Study | OpenModel | nn.Module,
     out: str | Path = "runs/verify",
     *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
     quick: bool = False,
     progress: bool = True,
     **settings: Any,
 ) -> RunResults:
     """Put the paper's claims to the test on a model, in the run directory `out`, and write its report.
 
-    model: its name, as `normprobe verify --model` takes it; a mapping for more (`{"name": …, "device": "cuda"}`); or a
-    whole study, without settings. settings: sections and values as config.yaml has them, such as
+    model: its name, as `normprobe verify --model` takes it; a mapping for more (`{"name": …, "device": "cuda"}`); a
+    whole study, without settings; or a model in memory: a Transformers model with its `tokenizer`, a TransformerBridge,
+    or what `open_model` gave. settings: sections and values as config.yaml has them, such as
     `saes={"width": 256}, seed=1`; `problems` may be the source alone. quick: sizes too small for verdicts; settings
-    override them. What `out` holds already is not run again.
+    override them. What `out` holds already of this model is not run again. A model in memory is known by its weights,
+    configuration and tokenizer; what a later command adds to the run (`normprobe audit RUN`) needs its files.
 
     Raises NormprobeError for everything a user can get wrong, before anything is run where that can be known.
     """
     from normprobe.report.html import write_report
     from normprobe.report.results import load_run
 
-    study = model if isinstance(model, Study) and not settings else _study(model, quick, settings)
-    run_until("evidence", study, Path(out), progress=progress)
+    held = None
+    if not isinstance(model, str | Path | Mapping | Study):
+        study, held = _study_in_memory(model, tokenizer, quick, settings)
+    elif tokenizer is not None:
+        raise NormprobeError(
+            "expected a tokenizer only with a model in memory, got one with a name; leave it out"
+        )
+    else:
+        study = model if isinstance(model, Study) and not settings else _study(model, quick, settings)
+    run_until("evidence", study, Path(out), progress=progress, held=held)
     if not (Path(out) / "report.html").exists():
         write_report(Path(out))
     return load_run(out)
@@ -62,8 +77,34 @@ def _study(model: str | Path | Mapping[str, Any] | Study, quick: bool, settings:
     return changed(changed(Study(), QUICK if quick else {}), sections)
 
 
-def run_until(stage: str, study: Study, out: Path, *, progress: bool = True) -> Run:
-    """Run what is missing of a study up to a stage. Raises NormprobeError as `verify`."""
+def _study_in_memory(
+    model: OpenModel | nn.Module,
+    tokenizer: PreTrainedTokenizerBase | None,
+    quick: bool,
+    settings: Mapping[str, Any],
+) -> tuple[Study, OpenModel]:
+    from normprobe.models.in_memory import settings_of
+    from normprobe.models.model import OpenModel
+    from normprobe.models.open import open_model
+
+    study = _study({}, quick, settings)  # refused before the model is looked at
+    thinking = study.thinking.given
+    if not isinstance(model, OpenModel):
+        opened = open_model(model, tokenizer, thinking=thinking)
+    elif tokenizer is not None or thinking is not None:
+        raise NormprobeError(
+            "expected an open model alone, got one with a tokenizer or a thinking format; give them to open_model"
+        )
+    else:
+        opened = model
+    return changed(study, {"model": settings_of(opened)}), opened
+
+
+def run_until(
+    stage: str, study: Study, out: Path, *, progress: bool = True, held: OpenModel | None = None
+) -> Run:
+    """Run what is missing of a study up to a stage. held: the study's model, if no file has it. Raises NormprobeError
+    as `verify`."""
     from normprobe.pipeline import Pipeline, follow
     from normprobe.ranks import Rank
     from normprobe.runs.atomic import refusing_disk_errors
@@ -76,9 +117,10 @@ def run_until(stage: str, study: Study, out: Path, *, progress: bool = True) -> 
             f"expected one process, got {rank.total} of torchrun, which only train-saes with --sae-trainer normprobe "
             "shares its work among; start it without torchrun"
         )
-    pipeline = Pipeline(Session(study, run, progress and rank.leads, rank=rank))
+    pipeline = Pipeline(Session(study, run, progress and rank.leads, rank=rank, held=held))
     # What cannot run is refused before anything is written: settings, and every cell of the problems.
     pipeline.labels()
+    pipeline.check_model(stage)
     pipeline.session.workload()
     if not rank.leads:
         follow(pipeline)

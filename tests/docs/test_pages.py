@@ -81,3 +81,16 @@ def test_every_study_has_a_line_and_whoever_trains_on_a_gpu_its_plan(pages):
         study = read_study(pages.STUDIES / name)
         planned = study.model.device == "cuda" and not study.saes.given
         assert planned == bool(re.fullmatch(r"[\d.,]+ (s|h)", row[4])), row
+
+
+def test_every_notebook_has_a_page_with_its_text_and_its_code(pages):
+    assert set(pages.NOTEBOOKS) == {path.stem for path in pages.EXAMPLES.glob("*.ipynb")}
+    for name in pages.NOTEBOOKS:
+        page = pages.notebook_page(name)
+        assert page.count("```python\nimport ") == 1
+        assert (
+            len(re.findall(r"^# ", re.sub(r"```python.*?```", "", page, flags=re.DOTALL), re.MULTILINE)) == 1
+        )
+        assert f"`examples/{name}.ipynb`" in page
+        for linked in re.findall(r"\]\((\w+)\.md\)", page):
+            assert linked in pages.NOTEBOOKS

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from tokenizers.processors import TemplateProcessing
 
 import normprobe
 from normprobe.errors import NormprobeError
@@ -33,6 +34,34 @@ def test_the_table_holds_every_signal_of_every_token_and_layer(make_tiny_qwen3):
     spans = second.groupby("segment")["token"].agg("".join)
     assert (spans["thought"].strip(), spans["answer"].strip()) == ("a= 4 so b= 2", "answer : 2")
     assert set(one.loc[one["text"] == 0, "segment"]) == {"answer"}
+
+
+@pytest.mark.parametrize("end", ["", " <|im_end|>"])
+def test_the_segments_of_a_conversation_are_those_of_its_last_turn(tiny_qwen3, end):
+    """Also where it is the prompt that opens and closes the thought."""
+    opened = normprobe.open_model(tiny_qwen3, build_tokenizer(), check=False)
+    for mode, response, thought in (
+        ("think", "<think> a= 4 </think> answer : 2", "a= 4"),
+        ("no_think", "answer : 2", ""),
+    ):
+        text = opened.chat.text(opened.chat.prompt_ids("a= 4 ; ? a", mode)) + f" {response}{end}"
+        table = normprobe.trace(opened, text, progress=False)
+        shown = table[table["layer"] == 0].groupby("segment")["token"].agg("".join)
+        assert shown.get("thought", "").strip() == thought
+        assert shown["answer"].strip() == "answer : 2"
+
+
+def test_a_text_that_begins_with_the_special_token_gets_no_second_one(tiny_qwen3):
+    tokenizer = build_tokenizer()
+    tokenizer.bos_token = "<|im_start|>"
+    tokenizer._tokenizer.post_processor = TemplateProcessing(
+        single="<|im_start|> $A", special_tokens=[("<|im_start|>", tokenizer.bos_token_id)]
+    )
+    for text in ("<|im_start|> user", " user"):
+        table = normprobe.trace(tiny_qwen3, text, tokenizer=tokenizer, progress=False)
+        assert list(table.loc[table["layer"] == 0, "token_id"]) == tokenizer.convert_tokens_to_ids(
+            ["<|im_start|>", "user"]
+        )
 
 
 def test_a_single_text_and_a_name_will_do():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -71,11 +72,12 @@ def open_model(
             )
         called = name.name_or_path or type(name).__name__
         return assemble(name, tokenizer, called, check=check, thinking=thinking)
-    if tokenizer is not None:
+    if tokenizer is not None and (isinstance(name, str | Path) or _is_bridge(name)):
+        called = name if isinstance(name, str | Path) else "a TransformerBridge"
         raise NormprobeError(
-            f"expected a tokenizer only with a Transformers model, got one with {name}; leave it out"
+            f"expected a tokenizer only with a Transformers model, got one with {called}; leave it out"
         )
-    if isinstance(name, nn.Module):
+    if not isinstance(name, str | Path):
         return _open_bridge(name, check)
     if dtype not in DTYPES:
         raise NormprobeError(f"expected a dtype of {', '.join(DTYPES)}, got {dtype!r}; choose one of these")
@@ -139,14 +141,11 @@ def use_one_thread_if_tiny(opened: OpenModel) -> None:
         torch.set_num_threads(1)
 
 
-def _open_bridge(bridge: nn.Module, check: bool) -> OpenModel:
-    # Whoever holds a bridge has paid for this import.
-    from transformer_lens.model_bridge import TransformerBridge
-
-    if not isinstance(bridge, TransformerBridge):
+def _open_bridge(bridge: Any, check: bool) -> OpenModel:
+    if not _is_bridge(bridge):
         raise NormprobeError(
             f"expected a name, a directory, a Transformers model or a TransformerBridge, got {type(bridge).__name__}; "
-            "save the model and open its directory"
+            "give the Transformers model inside (nnsight's is `._module`), or save it and open its directory"
         )
     if bridge.compatibility_mode or bridge._weights_processed:
         raise NormprobeError(
@@ -163,6 +162,12 @@ def _open_bridge(bridge: nn.Module, check: bool) -> OpenModel:
         tuple(bridge.blocks), bridge.ln_final, bridge.unembed, softcap_of(model), scale_of(model)
     )
     return assemble(model, bridge.tokenizer, str(model.name_or_path), check=check, anatomy=anatomy)
+
+
+def _is_bridge(model: object) -> bool:
+    """Whether it is a TransformerBridge. Whoever holds one has imported its class."""
+    module = sys.modules.get("transformer_lens.model_bridge")
+    return module is not None and isinstance(model, module.TransformerBridge)
 
 
 def _chat(

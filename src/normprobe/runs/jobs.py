@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from normprobe.errors import NormprobeError
 from normprobe.runs.atomic import atomic_write_json, read_table, write_table
-from normprobe.runs.variables import environment_variables
+from normprobe.runs.process_variables import environment_variables
 
 T = TypeVar("T")
 Job = Callable[[], T]

@@ -46,8 +46,8 @@ def trace(
     texts: as the model is to read them; a whole prompt with its answer, for example. options: as `replay` takes them
     (memory, lens_tokens, progress).
     Columns: `text` (its number), `position`, `token_id`, `token` (what it adds to the text), `segment` (thought, answer
-    or other, by the model's marks), `layer`, then the signals: `norm` (‖h‖₂ after the layer), entropies in nats, and
-    `surprisal` of the token (nats, the same in each layer).
+    or other, by the model's marks; of a conversation the last turn's), `layer`, then the signals: `norm` (‖h‖₂ after
+    the layer), entropies in nats, and `surprisal` of the token (nats, the same in each layer).
 
     With a table of responses for `texts`, and their `problems`, it is `normprobe.tracing.trace.trace`.
     Raises NormprobeError for no text, one without tokens, or one longer than the model's context.
@@ -57,9 +57,7 @@ def trace(
         if problems is None:
             raise NormprobeError("expected responses with their problems, got no problems; give both tables")
         return trace_responses(opened, texts, problems, **options)
-    ids = [
-        list(opened.tokenizer(text)["input_ids"]) for text in ([texts] if isinstance(texts, str) else texts)
-    ]
+    ids = [_encode(opened, text) for text in ([texts] if isinstance(texts, str) else texts)]
     _check(ids, opened.context)
     values = replay(opened, pd.DataFrame({"token_ids": ids, "split": TRACED[-1]}), **options)
     tokens = pd.concat([_tokens(opened, number, one) for number, one in enumerate(ids)], ignore_index=True)
@@ -86,8 +84,22 @@ def _check(texts: Sequence[Sequence[int]], context: int | None) -> None:
             )
 
 
+def _encode(opened: OpenModel, text: str) -> list[int]:
+    """The tokens of a text, special ones added unless a chat template has begun it with them."""
+    begins = opened.tokenizer.bos_token
+    return list(
+        opened.tokenizer(text, add_special_tokens=not (begins and text.startswith(begins)))["input_ids"]
+    )
+
+
 def _tokens(opened: OpenModel, number: int, ids: list[int]) -> pd.DataFrame:
-    segment, spans = np.full(len(ids), "other", dtype=object), opened.chat.spans(ids, 0)
+    pieces, ends = opened.chat.pieces(ids), opened.chat.eos_ids
+    # An end token that text follows ends another's turn.
+    turns = [i + 1 for i, token in enumerate(ids) if token in ends and "".join(pieces[i + 1 :]).strip()]
+    segment, spans = (
+        np.full(len(ids), "other", dtype=object),
+        opened.chat.spans(ids, turns[-1] if turns else 0),
+    )
     for name, (start, end) in (("thought", spans.thought), ("answer", spans.answer)):
         if start >= 0:
             segment[start:end] = name
@@ -96,7 +108,7 @@ def _tokens(opened: OpenModel, number: int, ids: list[int]) -> pd.DataFrame:
             "text": number,
             "position": np.arange(len(ids)),
             "token_id": ids,
-            "token": opened.chat.pieces(ids),
+            "token": pieces,
             "segment": segment,
         }
     )

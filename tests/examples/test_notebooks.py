@@ -1,0 +1,60 @@
+"""The notebooks of examples/: each runs from top to bottom and shows what its text says; git keeps no output."""
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from normprobe.claims.registry import CLAIMS
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def shown(name: str, folder: Path) -> dict[str, str]:
+    """What a notebook shows when it is run in a folder, by the kind of output: texts joined, pictures counted."""
+    notebook = nbformat.read(EXAMPLES / f"{name}.ipynb", as_version=4)
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(folder)}}).execute()
+    found = {"text": "", "html": "", "png": ""}
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            found["text"] += output.get("text", "")
+            found["html"] += data.get("text/html", "")
+            found["png"] += "." * ("image/png" in data)
+    return found
+
+
+def test_a_response_is_looked_at(tmp_path):
+    found = shown("look_at_one_response", tmp_path)
+    thought, direct = found["text"].strip().split("\n\n")
+    assert thought.startswith("think: ")
+    assert "</think> answer : 8" in thought
+    assert direct.startswith("no_think: ")
+    assert all(name in found["html"] for name in ("surprisal", "think − no_think", "segment"))
+    assert found["png"] == "."
+
+
+def test_the_claims_are_tested(tmp_path):
+    found = shown("test_a_claim_on_your_model", tmp_path)
+    assert all(claim.name in found["html"] for claim in CLAIMS if claim.name != "methods_help")
+    assert "Estimate: " in found["text"]
+    assert found["png"] == "."
+    assert (tmp_path / "runs" / "notebook" / "report.html").is_file()
+
+
+def test_a_model_is_steered_and_measured(tmp_path):
+    found = shown("steer_and_measure", tmp_path)
+    assert int(re.findall(r"states shortened: (\d+)", found["text"])[0]) > 0
+    assert re.search(r"high − random: [+-]\d\.\d{3} \[[+-]\d\.\d{3}, [+-]\d\.\d{3}\], p = ", found["text"])
+    assert "random states suppressed" in found["html"]
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_git_keeps_no_output(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    for cell in notebook.cells:
+        assert cell.get("outputs", []) == []
+        assert cell.get("execution_count") is None

@@ -27,7 +27,13 @@ torch.set_num_threads(1)
 hypothesis.settings.register_profile("normprobe", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("normprobe")
 
-LONG = ("test_kill.py", "test_verify.py", "test_real_model.py", "test_compiled_interventions.py")
+LONG = (
+    "test_kill.py",
+    "test_verify.py",
+    "test_real_model.py",
+    "test_compiled_interventions.py",
+    "test_notebooks.py",
+)
 """Minutes each: they begin first, so that no process is left alone with one of them at the end."""
 
 

@@ -17,11 +17,10 @@ from normprobe.models.open import open_model
 from normprobe.problems.testbed.tokenizer import build_tokenizer
 from normprobe.study_file import changed
 
-TINY = {
-    "problems": {"source": "testbed", "n_sae": 8, "n_select": 8, "n_measure": 10},
-    "responses": {"max_new_tokens": 6},
+SMALL = {
+    "problems": {"source": "testbed", "n_sae": 8, "n_select": 8, "n_measure": 8},
     "saes": {"width": 16, "k": 4, "n_samples": 256},
-    "allow_failed_conditions": True,
+    "progress": False,
 }
 
 
@@ -57,24 +56,20 @@ def test_a_bridge_is_known_and_its_settings_are_those_of_a_study(tiny_qwen3_dir:
 
 
 @pytest.fixture(scope="module")
-def run(make_tiny_qwen3, tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("runs") / "held"
-    normprobe.verify(make_tiny_qwen3(), path, tokenizer=build_tokenizer(), progress=False, **TINY)
+def run(tmp_path_factory) -> Path:
+    """A study of tiny-thinker as somebody holds it."""
+    path, opened = tmp_path_factory.mktemp("runs") / "held", open_model("tiny-thinker", check=False)
+    normprobe.verify(opened.model, path, tokenizer=opened.tokenizer, **SMALL)
     return path
 
 
-def test_a_study_of_it_is_finished_and_not_run_twice(run, make_tiny_qwen3):
+def test_a_study_of_it_is_finished_and_not_run_twice(run):
     assert (run / "report.html").is_file()
-    assert (
-        json.loads((run / "manifest.json").read_text())["identities"]["model"]["architecture"]
-        == "Qwen3ForCausalLM"
-    )
+    assert json.loads((run / "manifest.json").read_text())["identities"]["model"]["n_layers"] == 12
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*.parquet")}
-    assert before
-    opened = open_model(make_tiny_qwen3(), build_tokenizer())
-    results = normprobe.verify(opened, run, progress=False, **TINY)
+    results = normprobe.verify(open_model("tiny-thinker", check=False), run, **SMALL)
     assert before == {path: path.stat().st_mtime_ns for path in before}
-    assert list(results.verdicts["claim"])
+    assert "thinking_norm_is_higher" in list(results.verdicts["claim"])
 
 
 @pytest.mark.parametrize("command", ["audit", "features", "dictionaries", "importance", "main"])

@@ -1,8 +1,10 @@
 """The dictionaries in numbers: every number stands with its control."""
 
+import json
+
 import pytest
 
-from normprobe.report.dictionary_results import drawing, fidelity_tables, stability_table, text
+from normprobe.report.dictionary_results import document, drawing, fidelity_tables, stability_table, text
 from normprobe.report.findings import NothingToDraw
 from normprobe.runs.tables import Tables
 
@@ -29,6 +31,19 @@ def test_atoms_that_come_back_are_counted_of_all_and_of_those_of_reasoning(whole
         "Random, I": "0.250 (0%)",
         "|I|": "1",
     }
+
+
+def test_scripts_get_fidelity_as_it_is_and_stability_by_layer_partner_and_kind(whole_run):
+    tables = Tables(whole_run)
+    found = json.loads(json.dumps(document(tables), allow_nan=False))
+    assert [row["r2"] for row in found["fidelity"]] == list(tables.fidelity["r2"])
+    assert sum(row["n"] for row in found["stability"]) == len(tables.stability)
+    (own,) = [
+        row
+        for row in found["stability"]
+        if row["layer"] == 0 and row["selected"] and row["compared_with"] != "random"
+    ]
+    assert (own["n"], own["mean"], own["shared"]) == (1, pytest.approx(0.9), 1.0)
 
 
 def test_the_terminal_and_the_figure_show_every_reader(whole_run, bare_run):

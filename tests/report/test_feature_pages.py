@@ -11,7 +11,7 @@ from layout_fixture import put
 from run_fixture import finish
 
 from normprobe.report.__main__ import main as report
-from normprobe.report.feature_pages import summary, summary_text, write_pages
+from normprobe.report.feature_pages import summary, summary_document, summary_text, write_pages
 from normprobe.report.findings import NothingToDraw
 from normprobe.report.html import write_report
 from normprobe.runs.directory import Run
@@ -78,6 +78,11 @@ def test_the_summary_counts_features_by_layer_with_their_controls(run):
     text = summary_text(Tables(run))
     assert max(map(len, text.splitlines()[:3])) <= 110
     assert found["sentence"] in text
+    document = json.loads(json.dumps(summary_document(Tables(run)), allow_nan=False))
+    assert document["summary"] == found["sentence"]
+    assert [(row["layer"], row["feature"]) for row in document["features"]] == list(
+        PAGES[["layer", "feature"]].itertuples(index=False, name=None)
+    )
 
 
 class Tags(HTMLParser):

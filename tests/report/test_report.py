@@ -168,6 +168,17 @@ def test_for_scripts_the_report_is_one_document_and_nothing_is_written(copy, cap
         report([str(copy), "--json", "--markdown"])
 
 
+def test_scripts_get_the_audit_as_its_table_counts_it(whole_run):
+    audit = Audit.load(whole_run)
+    found = json.loads(json.dumps(audit.to_dict(), allow_nan=False))
+    assert found["faults"] == audit.faults()
+    for row in found["nulls"]:
+        assert (row["supported"], row["n"]) == audit.alarms(row["claim"], row["trained"])
+    assert len(found["nulls"]) == 2 * len(audit.claims)
+    assert {row["claim"]: row for row in found["planted"]} == audit.planted
+    assert found["subjects"].keys() == audit.subjects.keys()
+
+
 def test_the_signals_table_and_its_sentences_agree_on_who_tells_most(whole_run):
     compared = signal_comparison.read_signals(whole_run)
     head, rows = signal_comparison.signal_table(compared)

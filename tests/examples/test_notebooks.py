@@ -15,7 +15,9 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 def shown(name: str, folder: Path) -> dict[str, str]:
     """What a notebook shows when it is run in a folder, by the kind of output: texts joined, pictures counted."""
     notebook = nbformat.read(EXAMPLES / f"{name}.ipynb", as_version=4)
-    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(folder)}}).execute()
+    NotebookClient(
+        notebook, timeout=None, startup_timeout=600, resources={"metadata": {"path": str(folder)}}
+    ).execute()
     found = {"text": "", "html": "", "png": ""}
     for cell in notebook.cells:
         for output in cell.get("outputs", []):

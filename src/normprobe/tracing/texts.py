@@ -87,9 +87,8 @@ def _check(texts: Sequence[Sequence[int]], context: int | None) -> None:
 def _encode(opened: OpenModel, text: str) -> list[int]:
     """The tokens of a text, special ones added unless a chat template has begun it with them."""
     begins = opened.tokenizer.bos_token
-    return list(
-        opened.tokenizer(text, add_special_tokens=not (begins and text.startswith(begins)))["input_ids"]
-    )
+    begun = isinstance(begins, str) and text.startswith(begins)
+    return list(opened.tokenizer(text, add_special_tokens=not begun)["input_ids"])
 
 
 def _tokens(opened: OpenModel, number: int, ids: list[int]) -> pd.DataFrame:

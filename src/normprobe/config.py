@@ -15,15 +15,13 @@ from typing import Annotated, Any, ClassVar, Literal
 from tyro.conf import Fixed, OmitArgPrefixes, Suppress, arg
 
 from normprobe.errors import NormprobeError
-from normprobe.local_files import fingerprint
+from normprobe.local_files import IN_MEMORY, fingerprint
 from normprobe.problems import ProblemSource, bundled, open_source
 from normprobe.runs.directory import Run, read_label
 from normprobe.runs.untrusted import json_value
 from normprobe.settings import Settings
 from normprobe.thinking_formats import ThinkingFormat, read_format
 
-IN_MEMORY = "in-memory:"
-"""What the name of a model begins with that no file holds: `normprobe.verify` was given it."""
 FEWEST_DRAWS = 5
 """Draws without which nothing is known of a distribution of answers."""
 

@@ -14,6 +14,8 @@ from normprobe.runs.atomic import sha256_of
 from normprobe.runs.untrusted import read_json
 
 ADAPTER = "adapter_config.json"
+IN_MEMORY = "in-memory:"
+"""What the name of a model begins with that no file holds: `normprobe.verify` was given it."""
 _SUFFIXES = (".safetensors", ".gguf", ".json", ".jinja", ".txt", ".model", ".py")
 _NAME = re.compile(r"(?!\.)[\w.+@-]{1,200}(?:/(?!\.)[\w.+@-]{1,200}){0,9}", re.ASCII)
 """A branch, tag or commit: as a path it stays in its folder."""

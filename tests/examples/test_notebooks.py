@@ -22,7 +22,7 @@ def shown(name: str, folder: Path) -> dict[str, str]:
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             data = output.get("data", {})
-            found["text"] += output.get("text", "")
+            found["text"] += output["text"] if output.get("name") == "stdout" else ""
             found["html"] += data.get("text/html", "")
             found["png"] += "." * ("image/png" in data)
     return found

@@ -9,9 +9,10 @@ from transformer_lens.model_bridge import TransformerBridge
 
 import normprobe
 from normprobe import evaluate, verify
-from normprobe.config import IN_MEMORY, Study
+from normprobe.config import Study
 from normprobe.console import run_main
 from normprobe.errors import NormprobeError
+from normprobe.local_files import IN_MEMORY
 from normprobe.models.in_memory import settings_of
 from normprobe.models.open import open_model
 from normprobe.problems.testbed.tokenizer import build_tokenizer
@@ -69,7 +70,7 @@ def test_a_study_of_it_is_finished_and_not_run_twice(run):
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*.parquet")}
     results = normprobe.verify(open_model("tiny-thinker", check=False), run, **SMALL)
     assert before == {path: path.stat().st_mtime_ns for path in before}
-    assert "thinking_norm_is_higher" in list(results.verdicts["claim"])
+    assert list(results.verdicts["claim"]) == []  # of so few problems nothing is judged
 
 
 @pytest.mark.parametrize("command", ["audit", "features", "dictionaries", "importance", "main"])

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from normprobe.config import IN_MEMORY
+from normprobe.local_files import IN_MEMORY
 from normprobe.models.model import OpenModel
 from normprobe.models.placement import AUTO, is_spread, weights_of
 

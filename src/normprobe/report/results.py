@@ -16,6 +16,9 @@ from normprobe.report.table import allowed, count, margin, marked, value
 from normprobe.runs.directory import Run
 from normprobe.runs.tables import Tables
 
+_VERDICT_COLUMNS = ("claim", "verdict", "estimate", "low", "high", "unit")
+_VERDICT_COLUMNS += ("margin", "margin_low", "margin_high", "strongest", "n", "n_unit")
+
 
 class RunResults(Tables):
     """The results of one run directory: what `Tables` has (`run.tokens`, `run.signals("model")`), `run.verdicts`, and
@@ -28,25 +31,20 @@ class RunResults(Tables):
 
         Raises NormprobeError for a run without evidence.
         """
-        return pd.DataFrame(
-            [
-                {
-                    "claim": item.claim,
-                    "verdict": item.verdict,
-                    "estimate": item.estimate,
-                    "low": item.interval[0],
-                    "high": item.interval[1],
-                    "unit": item.full_unit,
-                    "margin": item.decision.margin,
-                    "margin_low": item.decision.interval[0],
-                    "margin_high": item.decision.interval[1],
-                    "strongest": item.decision.strongest,
-                    "n": item.n,
-                    "n_unit": item.n_unit,
-                }
-                for item in read_evidence(self.path)
-            ]
-        )
+        rows = [
+            (
+                *(item.claim, item.verdict, item.estimate, *item.interval, item.full_unit),
+                *(
+                    item.decision.margin,
+                    *item.decision.interval,
+                    item.decision.strongest,
+                    item.n,
+                    item.n_unit,
+                ),
+            )
+            for item in read_evidence(self.path)
+        ]
+        return pd.DataFrame(rows, columns=list(_VERDICT_COLUMNS))
 
     def plot(self, name: str) -> Drawing:
         """A figure of the run, which a notebook shows; `.save(path)` writes it as PDF and PNG, `.caption` explains it.

@@ -5,7 +5,6 @@ The bundled model knows questions of the testbed's form, such as "math : a= 4 ; 
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field

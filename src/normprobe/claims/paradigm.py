@@ -242,6 +242,7 @@ CLAIM = Claim(
     needs=frozenset({"paradigm"}),
     modes=frozenset({"think", "no_think"}),
     unit="lead of RL over SFT, share",
+    measured="how much more of the rise comes late after RL than after SFT",
     smallest_effect=SMALLEST_EFFECT,
     why_smallest=(
         "A tenth is the smallest rise that late_spike takes for one; of a late share it is a tenth of all movement, "

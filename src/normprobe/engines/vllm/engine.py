@@ -5,7 +5,7 @@ Policies reach vLLM's workers as text, so only those can be used that a request 
 a response, events, and the warning that a policy never acted.
 """
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -5,7 +5,7 @@ when an engine with policies is configured, before any model is loaded: a functi
 parameters is refused, other source gives a warning. It imports nothing: a model runner takes seconds.
 """
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 from __future__ import annotations
 
 import ast

@@ -1,6 +1,6 @@
 """The configuration of an engine with policies: what it cannot be combined with, and what is set in it."""
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 from __future__ import annotations
 
 import os

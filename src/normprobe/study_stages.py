@@ -320,13 +320,13 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             "methods",
-            1,
+            2,
             _read(*_SUITE, "seed"),
             ("problems", "responses", "profile"),
             _fill_methods,
             on_request=True,
         ),
-        Stage("tasks", 1, _read(*_TASKS, "seed"), ("profile",), _fill_tasks, on_request=True),
+        Stage("tasks", 2, _read(*_TASKS, "seed"), ("profile",), _fill_tasks, on_request=True),
         Stage(
             "importance",
             1,

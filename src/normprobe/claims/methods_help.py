@@ -4,6 +4,12 @@ The settings tuned include the paper's own; LRS sums the norms of the deepest la
 does what its method does with the norm taken out. Other uses of the norm (its mean, votes that it weights) are rivals
 of LRS's form and not of the claim, so they are shown and do not count.
 
+Version 3 of the rule adds published rivals, written before any of them was run on a model: damped loops over a block of
+layers (arXiv 2605.23872) with as many extra passes as ALRR, deep-thinking ratio and Think@n (2602.13517), aligned
+change of the latent trajectory (2510.10494), online DeepConf (2508.15260). More rivals can only lower a margin. The
+trajectory's net and cumulative change are lengths of differences of states: states twice as long give twice as much. So
+they are other uses of the norm, and shown; aligned change is a cosine and decides.
+
 A method or a baseline that acted on no state repeats plain generation: it gains exactly 0, which says nothing about it.
 """
 
@@ -31,15 +37,20 @@ PLAIN, WARMER = "plain", "plain, T = 0.6"
 LRS = "lrs_last_third"
 # Shown and decide nothing: they spend far more than the method, see the right answers, or read the norm too.
 SHOWN = {
-    "ALRR": ("ALRR: always on",),
+    "ALRR": ("ALRR: always on", "ALRR: damped loop, always on"),
     "ERSS": (),
-    "LRS": ("oracle", "mean_norm", "vote by lrs_last_third", "vote by lrs_A_per_token"),
+    "LRS": (
+        *("oracle", "mean_norm", "vote by lrs_last_third", "vote by lrs_A_per_token"),
+        *("lt_net_change", "lt_cumulative_change"),
+    ),
 }
 RULE = (
     "By method, margin = accuracy − the largest of plain generation and the baselines at equal compute, paired by "
-    "held-out problem. ALRR: extra passes at random tokens and at uncertain tokens. ERSS: a random earlier state, "
+    "held-out problem. ALRR: as many extra passes at random tokens, at uncertain tokens, and in damped steps of a block "
+    "of layers. ERSS: a random earlier state, "
     "length alone, rotation, contrastive activation addition with its own best multiplier, sampling at temperature "
-    "0.6. LRS: every selector that reads no norm, on the same samples, of which a random one is its plain generation. "
+    "0.6. LRS: every selector that reads no norm nor a length that grows with it, on the same samples, of which a random "
+    "one is its plain generation; none of them takes more tokens, and some take fewer. "
     f"The weakest of the three margins decides. Supported if its 95 % interval lies above {SMALLEST_EFFECT}, not "
     "supported if below, else inconclusive; inconclusive if a baseline cannot be computed, or if ALRR, ERSS or a "
     "baseline that steers never acted. ALRR and ERSS use the settings that did best on other problems, LRS the "
@@ -48,9 +59,14 @@ RULE = (
 RIVALS = 6
 """Of each method's baselines as many are drawn."""
 BASELINES = {
-    "ALRR": ("ALRR: random gate", "ALRR: entropy gate"),
+    "ALRR": ("ALRR: random gate", "ALRR: entropy gate", "ALRR: damped loop"),
     "ERSS": ("ERSS: random bank vector", "ERSS: length alone", "ERSS: rotation", "CAA", WARMER),
 }
+LATER = (
+    *("deep_thinking_ratio", "think@n", "think@n, whole", "lt_aligned_change"),
+    *("deepconf online, top 10%", "deepconf online, top 90%"),
+)
+"""LRS's rivals since version 3 of the rule: an evaluation from before has none of them, and decides nothing."""
 
 
 def measure(tables: Tables, resample: Resampling) -> Measurement:
@@ -67,9 +83,10 @@ def measure(tables: Tables, resample: Resampling) -> Measurement:
     means = average(resample(len(right)), right.to_numpy(dtype=float))
     accuracy: dict[str, Draws] = {str(name): means[:, i] for i, name in enumerate(right.columns)}
 
-    others = [
+    present = [
         name for name in map(str, selectors) if not name.startswith("lrs_") and name not in SHOWN["LRS"]
     ]
+    others = list(dict.fromkeys([*present, *LATER]))
     compared = {method: (method, [PLAIN, *names]) for method, names in BASELINES.items()}
     compared["LRS"] = (LRS, others)
     acted = tables.method_treatments.groupby("treatment")["n_triggered"].sum() > 0
@@ -102,7 +119,7 @@ def measure(tables: Tables, resample: Resampling) -> Measurement:
         form=weakest,
         forms=forms,
         n=len(right),
-        note=_note(right, gain, others),
+        note=_note(right, gain, present) + _tokens(tables.selection),
         series=pd.concat(tidy({"accuracy": accuracy, **gains}), ignore_index=True),
         further=[
             control(method, name, accuracy[name], quantity="accuracy")
@@ -146,6 +163,17 @@ def _note(right: pd.DataFrame, gain: dict[str, Draws], others: list[str]) -> str
     )
 
 
+def _tokens(selection: pd.DataFrame) -> str:
+    """What the selectors write that stop samples, as shares of all tokens; nothing for an evaluation without counts."""
+    if "tokens" not in selection:
+        return ""
+    written = selection.groupby("selector")["tokens"].sum()
+    shares = (written / written.max())[lambda share: share < 1].sort_values()
+    return (
+        f" Of the samples' tokens {', '.join(f'{name} takes {share:.0%}' for name, share in shares.items())}."
+    )
+
+
 def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
     """Accuracy gained over plain generation, by method (filled) and what it is compared with (open), with intervals.
 
@@ -174,13 +202,14 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
 CLAIM = Claim(
     order=12,
     name="methods_help",
-    version=2,
+    version=3,
     title="Do ALRR, ERSS and LRS help, beyond other uses of the same compute?",
     statement="ALRR, ERSS and LRS improve accuracy, each beyond other uses of the same compute.",
     caption=(
         "Accuracy gained on held-out problems over plain generation (dashed; for LRS over one of the same samples at "
         "random) by each method (filled) and its strongest baselines (open). Dotted: the smallest effect of interest. "
-        "*: decides nothing, since it spends more, reads the norm too, or sees the right answer. Lines: 95 % intervals."
+        "*: decides nothing, since it spends more, reads the norm too or a length that grows with it, or sees the right "
+        "answer. Lines: 95 % intervals."
     ),
     rule=RULE,
     needs=frozenset({"method_treatments", "selection"}),
@@ -196,6 +225,7 @@ CLAIM = Claim(
         PLAIN: "no gain at all: the same problems without a method",
         "ALRR: random gate": "help that extra passes give wherever they are: as many at random tokens",
         "ALRR: entropy gate": "a peak of the norm being no better a sign than an uncertain next token",
+        "ALRR: damped loop": "help that as many extra passes give in small steps of a block of layers in the middle",
         "ERSS: random bank vector": "help that any earlier state of high norm gives: a random one of the bank",
         "ERSS: length alone": "help that comes from the length of the same states, changed as much",
         "ERSS: rotation": "help that comes from turning the same states as far, in any direction",
@@ -209,6 +239,9 @@ CLAIM = Claim(
             ("mean_logprob", "self_certainty", "deepconf"),
             "a choice no better than by the model's own confidence",
         ),
+        "deep_thinking": "a choice by how many tokens settle in the last layers only: deep-thinking ratio",
+        "think@n": "a choice no better than a vote of the samples of a high deep-thinking ratio",
+        "lt_aligned": "a choice by how straight the states of the thought travel: aligned change",
         "vote by": "a choice no better than a vote that confidence weights",
     },
     measure=measure,

@@ -39,9 +39,8 @@ def confidences(
     n = len(tokens)
     if n == 0:
         return dict.fromkeys(CONFIDENCES, -math.inf)
-    log_p = torch.log_softmax(logits.float(), dim=-1)
+    log_p, token = _token_confidence(logits)
     vocab = log_p.shape[1]
-    token = -log_p.topk(min(CANDIDATES, vocab), dim=-1).values.mean(dim=-1)
     groups = token.unfold(0, min(WINDOW, n), 1).mean(dim=-1).sort().values
     certainty = -log_p.mean(dim=-1) - math.log(vocab)
     scores = (
@@ -53,3 +52,19 @@ def confidences(
         token[n - max(1, round(TAIL * n)) :].mean(),
     )
     return {name: float(score) for name, score in zip(CONFIDENCES, scores, strict=True)}
+
+
+def group_confidences(logits: Float[torch.Tensor, "token vocab"]) -> Float[torch.Tensor, " group"]:
+    """The mean confidence of each sliding window of tokens, in order, nats: the groups of `confidences`."""
+    n = len(logits)
+    if n == 0:
+        return torch.zeros(0, device=logits.device)
+    return _token_confidence(logits)[1].unfold(0, min(WINDOW, n), 1).mean(dim=-1)
+
+
+def _token_confidence(
+    logits: Float[torch.Tensor, "token vocab"],
+) -> tuple[Float[torch.Tensor, "token vocab"], Float[torch.Tensor, " token"]]:
+    """log p, and DeepConf's confidence of each token; nats, float32."""
+    log_p = torch.log_softmax(logits.float(), dim=-1)
+    return log_p, -log_p.topk(min(CANDIDATES, log_p.shape[1]), dim=-1).values.mean(dim=-1)

@@ -106,7 +106,7 @@ class MethodInputs:
         blocks = [sum(p.numel() for p in block.parameters()) for block in self.model.blocks]
         head = sum(p.numel() for p in self.model.model.lm_head.parameters())
         n_tokens = int(table["n_tokens"].sum())
-        rates = {layer: float((events.layer == layer).sum()) / n_tokens for layer in policy.layers}
+        rates = {layer: float((events.layer == layer).sum()) / n_tokens for layer in policy.acts_at}
         passes = float(table["n_passes"].sum()) / n_tokens
         return table.assign(
             rates=json.dumps(rates),
@@ -156,7 +156,7 @@ def method_treatments(
             inputs.answer(log, regime, regime.problems(plan.tune, "tune"))
             return log.above(share)
 
-        found = policy.baselines(rates, inputs.study.seed, entropy_above)
+        found = policy.baselines(rates, inputs.study.seed, entropy_above, len(inputs.model.blocks))
         policies |= {f"{treatment}: {baseline}": other for baseline, other in found.items()}
     frames = [
         inputs.answer(applied, regime, problems).assign(

@@ -1,12 +1,13 @@
 """Several sampled responses to each problem, and their scores, among which selectors choose.
 
 Samples are drawn with uniform numbers keyed by (seed, problem, sample). Then the model reads each response once more:
-norms and next-token distributions of all tokens come at a fraction of the cost of writing it.
+norms, states and next-token distributions of all tokens come at a fraction of the cost of writing it.
 """
 
 from __future__ import annotations
 
 import zlib
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,10 @@ from jaxtyping import Float
 
 from normprobe.engines.base import Engine, batches_by_length
 from normprobe.experiments.answers import MODE, judged
-from normprobe.experiments.confidence import confidences
+from normprobe.experiments.confidence import confidences, group_confidences
+from normprobe.experiments.controls.deep_thinking import deep_thinking, settles_late
+from normprobe.experiments.controls.latent_trajectory import latent_trajectory
+from normprobe.experiments.controls.online_deepconf import GROUPS
 from normprobe.layer_profile import LayerProfile
 from normprobe.models.model import OpenModel
 from normprobe.models.sites import record_sites
@@ -46,8 +50,8 @@ def draw_sample(
     scorer: Scorer | None = None,
 ) -> pd.DataFrame:
     """Sample number `sample` of every problem, in table order, at temperature 1: problem_id, sample, answer (missing if
-    there is none), n_tokens, the scores of `lrs_scores` (prefix `lrs_`, of the profile's chosen layers) and
-    `confidences`, correct.
+    there is none), n_tokens, the scores of `lrs_scores` (prefix `lrs_`, of the profile's chosen layers),
+    `confidences`, `deep_thinking` and `latent_trajectory` (of the thought), `group_confidences` as a list, correct.
 
     engine: writes the responses, under `policy` if given. opened: the plain model, which reads them for the scores.
     """
@@ -62,7 +66,7 @@ def draw_sample(
         batch_size=BATCH,
         quiet=True,
     ).tokens
-    scores: list[dict[str, float]] = [{} for _ in prompts]
+    scores: list[dict[str, Any]] = [{} for _ in prompts]
     for members in batches_by_length(prompts, BATCH):
         of_batch = _read(opened, profile, [prompts[i] for i in members], [written[i] for i in members])
         for i, score in zip(members, of_batch, strict=True):
@@ -84,25 +88,30 @@ def draw_sample(
 @torch.inference_mode()
 def _read(
     opened: OpenModel, profile: LayerProfile, prompts: list[list[int]], written: list[list[int]]
-) -> list[dict[str, float]]:
+) -> list[dict[str, Any]]:
     """The scores of each response, from one pass over prompt and response, padded on the right."""
     whole = [prompt + tokens for prompt, tokens in zip(prompts, written, strict=True)]
     ids, mask = (torch.from_numpy(part).to(opened.device) for part in pad(whole))
     layers = profile.chosen_layers
     tau = torch.tensor([profile.tau[layer] for layer in layers], device=opened.device)
+    scores: list[dict[str, Any]] = []
     with record_sites(opened) as sites:
         logits = opened.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
-        norm = torch.stack(
-            [torch.linalg.vector_norm(sites.states[layer], dim=-1, dtype=torch.float32) for layer in layers],
-            dim=1,
-        )
-    scores = []
-    for row, (prompt, tokens) in enumerate(zip(prompts, written, strict=True)):
-        # The state before a token yields it: the same rows that a policy may see while the response is written.
-        rows = slice(len(prompt) - 1, len(prompt) + len(tokens) - 1)
-        ids_of_response = torch.tensor(tokens, device=opened.device)
-        scores.append(
-            {f"lrs_{name}": float(score) for name, score in lrs_scores(norm[row][:, rows], tau).items()}
-            | {name: float(score) for name, score in confidences(logits[row, rows], ids_of_response).items()}
-        )
+        states = sites.states
+        for row, (prompt, tokens) in enumerate(zip(prompts, written, strict=True)):
+            # The state before a token yields it: the same rows that a policy may see while the response is written.
+            rows = slice(len(prompt) - 1, len(prompt) + len(tokens) - 1)
+            own, chosen = logits[row, rows], torch.tensor(tokens, device=opened.device)
+            before = [of_layer[row, rows] for of_layer in states]
+            norm = torch.stack(
+                [torch.linalg.vector_norm(before[layer], dim=-1, dtype=torch.float32) for layer in layers]
+            )
+            thought = slice(*opened.chat.spans(whole[row], len(prompt)).thought)
+            scores.append(
+                {f"lrs_{name}": float(score) for name, score in lrs_scores(norm, tau).items()}
+                | confidences(own, chosen)
+                | deep_thinking(settles_late(opened.unembed, before, own))
+                | latent_trajectory(torch.stack([of_layer[row, thought] for of_layer in states]))
+                | {GROUPS: group_confidences(own).tolist()}
+            )
     return scores

@@ -68,7 +68,7 @@ def run_tasks(study: Study, profile: LayerProfile) -> pd.DataFrame:
         rates = {layer: model.acted[layer] / max(model.n_tokens, 1) for layer in policy.layers}
         frames[-1]["acted"] = sum(rates.values()) / len(rates)
         # The harness samples by itself, so nobody knows the entropy that a token was drawn from.
-        baselines = policy.baselines(rates, seed, entropy_above=None)
+        baselines = policy.baselines(rates, seed, None, model.engine.identity.n_layers)
         frames += [under(f"{name}: {baseline}", other) for baseline, other in baselines.items()]
     return pd.concat(frames, ignore_index=True)
 

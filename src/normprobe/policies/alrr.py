@@ -15,6 +15,7 @@ from typing import ClassVar
 import torch
 
 from normprobe.errors import NormprobeError
+from normprobe.policies.controls.damped_loop import DampedLoop
 from normprobe.policies.controls.gated_recursion import EntropyGate, Gate, GatedRecursion, RandomGate
 from normprobe.policies.ops import keep
 from normprobe.policies.policy import Cost, Policy, RunningPolicy, check_within
@@ -54,15 +55,26 @@ class ALRR(ThresholdPolicy):
         return Cost(self.threshold.bytes_per_slot, self.max_passes * len(self.layers))
 
     def baselines(
-        self, rate: Mapping[int, float], seed: int, entropy_above: Callable[[float], float] | None
+        self,
+        rate: Mapping[int, float],
+        seed: int,
+        entropy_above: Callable[[float], float] | None,
+        n_layers: int,
     ) -> dict[str, Policy]:
-        """Extra passes at random tokens and at uncertain tokens, as many as here; and extra passes at all tokens."""
+        """Extra passes at random tokens and at uncertain tokens, as many as here, and damped loops of a block of layers
+        that take as many; and both at all tokens."""
         gates: dict[str, Gate] = {"random gate": RandomGate(dict(rate), seed)}
         if entropy_above is not None:
             uncertain = entropy_above(sum(rate.values()) / len(rate))
             gates["entropy gate"] = EntropyGate(self.layers, uncertain)
         gates["always on"] = RandomGate(dict.fromkeys(self.layers, 1.0))
-        return {name: GatedRecursion(gate, self.max_passes, self.damping) for name, gate in gates.items()}
+        found: dict[str, Policy] = {
+            name: GatedRecursion(gate, self.max_passes, self.damping) for name, gate in gates.items()
+        }
+        passes = self.max_passes * sum(rate.values())
+        found["damped loop"] = DampedLoop.of(n_layers, passes, seed)
+        found["damped loop, always on"] = DampedLoop.of(n_layers, math.inf, seed)
+        return found
 
     def start(self, n_slots: int, d: int, device: torch.device) -> RunningPolicy:
         return _RunningALRR(self, n_slots, device)

@@ -73,7 +73,11 @@ class ERSS(ThresholdPolicy):
         return Cost(self.threshold.bytes_per_slot + len(self.layers) * by_layer + RequestKeys.BYTES)
 
     def baselines(
-        self, rate: Mapping[int, float], seed: int, entropy_above: Callable[[float], float] | None
+        self,
+        rate: Mapping[int, float],
+        seed: int,
+        entropy_above: Callable[[float], float] | None,
+        n_layers: int,
     ) -> dict[str, Policy]:
         """The same tokens changed as much, by something else than the most similar state."""
         return {

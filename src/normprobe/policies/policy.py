@@ -48,6 +48,11 @@ class Policy(ABC):
         """The layers (from 0) after which an engine calls the policy."""
 
     @property
+    def acts_at(self) -> tuple[int, ...]:
+        """The layers of `layers` at which it may change a state: all, unless it only reads some."""
+        return self.layers
+
+    @property
     def parts(self) -> tuple[Policy, ...]:
         """The policies it consists of: itself, unless it combines several."""
         return (self,)
@@ -57,12 +62,17 @@ class Policy(ABC):
         return Cost()
 
     def baselines(
-        self, rate: Mapping[int, float], seed: int, entropy_above: Callable[[float], float] | None
+        self,
+        rate: Mapping[int, float],
+        seed: int,
+        entropy_above: Callable[[float], float] | None,
+        n_layers: int,
     ) -> dict[str, Policy]:
         """What it has to beat at equal compute, by name; nothing unless a policy says so.
 
         rate: layer → share of the tokens that the policy acted on. seed: of random draws. entropy_above: the output
         entropy in nats above which a share of the tokens lies; None where the engine does not know entropies.
+        n_layers: of the model.
         """
         return {}
 

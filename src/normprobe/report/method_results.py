@@ -44,8 +44,9 @@ FAILURES = (
 )
 SELECTORS = (
     "Accuracy of the sample that each selector takes, on the same samples of the same held-out problems. Red: scores "
-    "that read the norm. Grey: what reads none. Blue: a sample at random. Green: the most that any selector could do. "
-    "Lines: 95 % Wilson intervals."
+    "that read the norm, or a length that grows with it. Grey: what reads none. Blue: a sample at random. Green: the most that any selector could do. "
+    "Lines: 95 % Wilson intervals. In brackets what is written for the choice, as a share of the tokens of all samples, "
+    "where that is less than all."
 )
 TASKS = (
     "Tasks of lm-evaluation-harness, with the paper's settings and their baselines. Gain: the task's metric less the "
@@ -141,11 +142,18 @@ def draw_selectors(axes: Any, selection: pd.DataFrame) -> None:
     """Accuracy by selector, the best on top."""
 
     def colour(name: str) -> str:
-        reads_norm = "lrs_" in name or name == "mean_norm"
+        reads_norm = "lrs_" in name or name in ("mean_norm", "lt_net_change", "lt_cumulative_change")
         return {"random": BLUE, "oracle": GREEN}.get(name, VERMILION if reads_norm else GREY)
 
     right = selection.groupby("selector")["correct"].agg(["mean", "size"]).astype(float).sort_values("mean")
     _points(axes, right, colour, fontsize=6)
+    if "tokens" in selection:  # evaluations of earlier versions did not count them
+        written = selection.groupby("selector")["tokens"].sum()
+        shares = (written / written.max()).reindex(right.index)
+        axes.set_yticks(
+            range(len(right)),
+            [f"{name} ({share:.0%})" if share < 1 else str(name) for name, share in shares.items()],
+        )
 
 
 def draw_combinations(axes: Any, combinations: pd.DataFrame) -> None:

@@ -273,6 +273,7 @@ FILES: dict[str, RunFile] = {
             sample      integer   the chosen one
             answer      text?
             correct     flag?
+            tokens?     integer   written for the choice, of all samples of the problem
         """),
     ),
     "combinations": RunFile(

@@ -46,11 +46,11 @@ SHOWN = {
 }
 RULE = (
     "By method, margin = accuracy − the largest of plain generation and the baselines at equal compute, paired by "
-    "held-out problem. ALRR: as many extra passes at random tokens, at uncertain tokens, and in damped steps of a block "
-    "of layers. ERSS: a random earlier state, "
-    "length alone, rotation, contrastive activation addition with its own best multiplier, sampling at temperature "
-    "0.6. LRS: every selector that reads no norm nor a length that grows with it, on the same samples, of which a random "
-    "one is its plain generation; none of them takes more tokens, and some take fewer. "
+    "held-out problem. ALRR: as many extra passes at random tokens, at uncertain tokens, and in damped steps of a "
+    "block of layers. ERSS: a random earlier state, length alone, rotation, contrastive activation addition with its "
+    "own best multiplier, sampling at temperature 0.6. LRS: every selector that reads neither the norm nor a length "
+    "that grows with it, on the same samples, of which a random one is its plain generation; none of them takes more "
+    "tokens, and some take fewer. "
     f"The weakest of the three margins decides. Supported if its 95 % interval lies above {SMALLEST_EFFECT}, not "
     "supported if below, else inconclusive; inconclusive if a baseline cannot be computed, or if ALRR, ERSS or a "
     "baseline that steers never acted. ALRR and ERSS use the settings that did best on other problems, LRS the "
@@ -208,8 +208,8 @@ CLAIM = Claim(
     caption=(
         "Accuracy gained on held-out problems over plain generation (dashed; for LRS over one of the same samples at "
         "random) by each method (filled) and its strongest baselines (open). Dotted: the smallest effect of interest. "
-        "*: decides nothing, since it spends more, reads the norm too or a length that grows with it, or sees the right "
-        "answer. Lines: 95 % intervals."
+        "*: decides nothing, since it spends more, reads the norm too (or a length that grows with it), or sees the "
+        "right answer. Lines: 95 % intervals."
     ),
     rule=RULE,
     needs=frozenset({"method_treatments", "selection"}),

@@ -109,8 +109,8 @@ def select_all(samples: pd.DataFrame, seed: int) -> pd.DataFrame:
     """The choice of every selector among the same samples: one row per problem and selector.
 
     samples: one row per problem_id and sample, with answer (missing if there is none), correct, n_tokens, the columns
-    `SCORES` and the list of `group_confidences`. Returns selector, problem_id, sample, answer, correct and tokens (those
-    that the choice takes, of all samples together); problems in the order they come.
+    `SCORES` and the list of `group_confidences`. Returns selector, problem_id, sample, answer, correct and tokens
+    (those that the choice takes, of all samples together); problems in the order they come.
 
     Raises NormprobeError for missing columns, or two rows of the same problem and sample.
     """

@@ -44,9 +44,9 @@ FAILURES = (
 )
 SELECTORS = (
     "Accuracy of the sample that each selector takes, on the same samples of the same held-out problems. Red: scores "
-    "that read the norm, or a length that grows with it. Grey: what reads none. Blue: a sample at random. Green: the most that any selector could do. "
-    "Lines: 95 % Wilson intervals. In brackets what is written for the choice, as a share of the tokens of all samples, "
-    "where that is less than all."
+    "that read the norm, or a length that grows with it. Grey: what reads none. Blue: a sample at random. Green: the "
+    "most that any selector could do. Lines: 95 % Wilson intervals. In brackets what is written for the choice, as a "
+    "share of the tokens of all samples, where that is less than all."
 )
 TASKS = (
     "Tasks of lm-evaluation-harness, with the paper's settings and their baselines. Gain: the task's metric less the "

@@ -11,7 +11,7 @@ from layout_fixture import put
 from normprobe.claims import methods_help
 from normprobe.claims.measure.measured_tokens import NotMeasurable
 from normprobe.claims.measure.resampling import Resampling
-from normprobe.claims.methods_help import BASELINES, LRS, SHOWN, WARMER, detectable
+from normprobe.claims.methods_help import BASELINES, LATER, LRS, SHOWN, WARMER, detectable
 from normprobe.experiments.selectors import SELECTORS
 from normprobe.runs.tables import Tables
 
@@ -75,13 +75,15 @@ HELPING = {"ALRR": 0.7, "ERSS": 0.7, LRS: 0.7}
         ({**HELPING, "ERSS": 0.5}, "not supported"),  # one method harms
         ({**HELPING, "ALRR: random gate": 0.7}, "not supported"),  # extra passes anywhere help as much
         ({**HELPING, "majority": 0.7}, "not supported"),
+        ({**HELPING, "ALRR: damped loop": 0.7}, "not supported"),
+        *(({**HELPING, rival: 0.7}, "not supported") for rival in LATER),
         ({**HELPING, "CAA": 0.7}, "not supported"),
         (
             {
                 **HELPING,
-                **dict.fromkeys(("lrs_A", "mean_norm", "vote by lrs_last_third"), 0.9),
+                **dict.fromkeys(("lrs_A", *SHOWN["LRS"]), 0.9),
                 "oracle": 1.0,
-                "ALRR: always on": 0.9,
+                **dict.fromkeys(SHOWN["ALRR"], 0.9),
             },
             "supported",
         ),  # these decide nothing
@@ -113,6 +115,25 @@ def test_a_small_gain_is_inconclusive_or_refused_and_a_missing_baseline_decides_
         judge(Tables(tables.path))
     with pytest.raises(NotMeasurable, match="at least"):
         judge(write(tmp_path / "b", HELPING, n=5))
+
+
+def test_an_evaluation_from_before_a_rival_joined_decides_nothing(tmp_path: Path) -> None:
+    tables = write(tmp_path, HELPING)
+    selection = tables.selection
+    put(tables.path, "selection", selection[~selection["selector"].isin(LATER)])
+    evidence, _ = judge(Tables(tables.path))
+    assert evidence.verdict == "inconclusive"
+    assert evidence.decision.missing == tuple(("LRS", name) for name in LATER)
+    assert "evaluated before it joined" in evidence.reason
+
+
+def test_what_a_rival_leaves_unwritten_is_in_the_note(tmp_path: Path) -> None:
+    tables = write(tmp_path, HELPING)
+    assert "tokens" not in judge(tables)[0].note
+    tokens = tables.selection["selector"].map({"random": 10, "think@n": 65}).fillna(100).astype(int)
+    put(tables.path, "selection", tables.selection.assign(tokens=tokens))
+    note = judge(Tables(tables.path))[0].note
+    assert note.endswith("Of the samples' tokens random takes 10%, think@n takes 65%.")
 
 
 def test_the_detectable_gain_is_that_of_a_power_calculation() -> None:

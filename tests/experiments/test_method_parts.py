@@ -1,5 +1,6 @@
 """The jobs of an evaluation answer and judge the problems of the run's own source."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,17 @@ import pandas as pd
 import pytest
 
 from normprobe.config import MethodSettings, ProblemSettings, ResponseSettings, Study
-from normprobe.experiments.method_parts import MethodInputs, plain_treatments, sample, try_setting
+from normprobe.experiments.confidence import WINDOW
+from normprobe.experiments.controls.deep_thinking import DEEP_THINKING
+from normprobe.experiments.controls.latent_trajectory import LATENT_TRAJECTORY
+from normprobe.experiments.controls.online_deepconf import GROUPS, LOWEST
+from normprobe.experiments.method_parts import (
+    MethodInputs,
+    method_treatments,
+    plain_treatments,
+    sample,
+    try_setting,
+)
 from normprobe.experiments.method_settings import papers
 from normprobe.layer_profile import LayerProfile
 from normprobe.models.open import open_model
@@ -64,7 +75,24 @@ def test_a_file_is_evaluated_on_its_own_problems_by_its_own_scorer(
     sampled = sample(1, (), inputs)
     assert sampled["problem_id"].tolist() == measured
     assert sampled["correct"].notna().all()
-    assert np.isfinite(sampled["lrs_A"]).all()
+    assert np.isfinite(sampled[["lrs_A", *DEEP_THINKING, *LATENT_TRAJECTORY]]).all(axis=None)
+    assert sampled["deep_thinking_ratio"].between(0, 1).all()
+    assert sampled["lt_aligned_change"].between(-1, 1).all()
+    windows = (sampled["n_tokens"] - WINDOW + 1).clip(lower=1)
+    assert sampled[GROUPS].map(len).tolist() == windows.tolist()
+    assert sampled[GROUPS].map(min).tolist() == sampled[LOWEST].tolist()
+
+
+def test_a_damped_loop_spends_what_alrr_does_and_everywhere_more(
+    tmp_path: Path, profile: LayerProfile
+) -> None:
+    inputs = inputs_of(tmp_path, profile, "testbed", MethodSettings(tune=2, test=2, samples=1))
+    table = method_treatments((papers(profile)[0],), {9: 0.4}, inputs)
+    passes = table.groupby("treatment")["extra_passes"].first()
+    assert passes["ALRR: damped loop, always on"] == pytest.approx(2 * 4 / 12)
+    assert 0 < passes["ALRR: damped loop"] < 2 * passes["ALRR: random gate"]
+    rates = table.groupby("treatment")["rates"].first().map(json.loads)
+    assert rates["ALRR: damped loop, always on"] == {"7": 1.0}
 
 
 def test_the_testbed_is_evaluated_on_its_crowded_problems(tmp_path: Path, profile: LayerProfile) -> None:

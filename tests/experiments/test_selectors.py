@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from normprobe.errors import NormprobeError
 from normprobe.experiments.confidence import CANDIDATES, CONFIDENCES, WINDOW, confidences
-from normprobe.experiments.selectors import SCORES, SELECTORS, select_all
+from normprobe.experiments.controls.online_deepconf import GROUPS
+from normprobe.experiments.selectors import SCORES, SELECTORS, SPENT, select_all
 
 seeds = st.integers(0, 2**31 - 1)
 
@@ -26,7 +27,8 @@ def made(answers: list[str | None], correct: list[bool], problem_id: str = "p", 
         "correct": correct,
         "n_tokens": 10,
     }
-    return pd.DataFrame(table | dict.fromkeys(SCORES, 1.0) | columns, index=range(n))
+    scores = dict.fromkeys(SCORES, 1.0) | {GROUPS: [[1.0]] * n}
+    return pd.DataFrame(table | scores | columns, index=range(n))
 
 
 def random_samples(seed: int, n_problems: int = 4, n_samples: int = 5) -> pd.DataFrame:
@@ -36,6 +38,7 @@ def random_samples(seed: int, n_problems: int = 4, n_samples: int = 5) -> pd.Dat
     for problem in range(n_problems):
         answers = [None if drawn == 3 else "abc"[drawn] for drawn in rng.integers(4, size=n_samples)]
         scores = {score: rng.random(n_samples) for score in SCORES}
+        scores[GROUPS] = [[lowest] for lowest in scores["deepconf_lowest"]]
         lengths = rng.integers(1, 50, size=n_samples)
         correct = [given == "a" for given in answers]
         frames.append(made(answers, correct, f"problem {problem}", n_tokens=lengths, **scores))
@@ -57,6 +60,11 @@ def test_choices_worked_out_on_paper() -> None:
         lrs_last_third=[6.0, 2.0, 3.0, 50.0],
         lrs_A_per_token=[1.0, 3.0, 2.0, 0.0],
         deepconf_worst=[9.0, 4.0, 4.5, 20.0],
+        deepconf_lowest=[3.0, 5.0, 6.0, 4.0],
+        lt_net_change=[math.nan, 2.0, 1.0, 0.0],
+        lt_cumulative_change=[3.0, 2.0, math.nan, 9.0],
+        deep_thinking_ratio=[0.1, 0.2, 0.9, 0.9],
+        deep_thinking_prefix=[0.9, 0.1, 0.1, 0.8],
     )
     found = chosen(samples)
     wanted = {
@@ -72,8 +80,27 @@ def test_choices_worked_out_on_paper() -> None:
         "vote by deepconf_worst": 0,  # 9 against 8.5
         "vote by deepconf_worst, top 10%": 0,
         "vote by deepconf_worst, top 90%": 0,  # without the 4.0
+        "lt_net_change": 1,  # a thought of one segment has none
+        "lt_cumulative_change": 1,  # the lowest
+        "deep_thinking_ratio": 2,
+        "think@n": 0,  # of the first and the last, who says nothing
+        "think@n, whole": 2,
+        "deepconf online, top 10%": 1,  # the bar is 4.8: 6 and 5 for y
     }
     assert {name: found[name] for name in wanted} == wanted
+
+
+def test_a_choice_is_charged_what_it_needs_of_the_samples() -> None:
+    samples = made(
+        [*"xxyy"], [True] * 4, n_tokens=[20, 80, 60, 100], deep_thinking_prefix=[0.9, 0.1, 0.8, 0.2]
+    )
+    samples["deepconf_lowest"] = [5.0, 7.0, 1.0, 9.0]
+    samples[GROUPS] = [[5.0], [7.0], [8.0, 1.0], [9.0]]
+    table = select_all(samples, 0).set_index("selector")
+    assert set(table["tokens"].drop([*SPENT])) == {260}
+    assert table.loc["random", "tokens"] == samples["n_tokens"][table.loc["random", "sample"]]
+    assert table.loc["think@n", "tokens"] == 20 + 50 + 60 + 50
+    assert table.loc["deepconf online, top 90%", "tokens"] == 20 + 80 + (WINDOW + 1) + 100
 
 
 def test_an_empty_response_takes_no_weight_from_the_others() -> None:

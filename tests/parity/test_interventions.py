@@ -16,6 +16,7 @@ from normprobe.errors import NormprobeError
 from normprobe.models.model import OpenModel
 from normprobe.models.open import assemble
 from normprobe.policies.alrr import ALRR
+from normprobe.policies.controls.damped_loop import DampedLoop
 from normprobe.policies.controls.gated_recursion import EntropyGate, GatedRecursion, RandomGate
 from normprobe.policies.erss import ERSS
 from normprobe.policies.policy import Policy
@@ -177,6 +178,7 @@ def test_settings_that_do_nothing_are_the_plain_model(
             ALRR(always, blow_up=1e9, growth=-1.0, damping=0.0),
             GatedRecursion(RandomGate(dict.fromkeys(LAYERS, 0.0))),
             GatedRecursion(EntropyGate(LAYERS, math.inf)),
+            DampedLoop(RandomGate({2: 0.0}), first=1),
             ERSS(always, beta=0.0, probability=1.0, cooldown=0),
             ERSS(never, trigger="at_peaks", probability=1.0),
         ):
@@ -195,6 +197,7 @@ def test_extra_passes_do_not_touch_the_cache(
     for policy in (
         Suppression(FixedThreshold({last: math.inf})),
         GatedRecursion(RandomGate({last: 1.0}), max_passes=3),
+        DampedLoop(RandomGate({last: 1.0}), first=last - 1),
     ):
         cache = DynamicCache(config=opened.model.config)
         with pytest.warns(UntriggeredWarning) if not caches else torch.no_grad(), intervene(opened, policy):
@@ -202,9 +205,10 @@ def test_extra_passes_do_not_touch_the_cache(
                 ids, past_key_values=cache, max_new_tokens=1, min_new_tokens=1, do_sample=False
             )
         caches.append(cache)
-    for one, other in zip(caches[0].layers, caches[1].layers, strict=True):
-        assert torch.equal(one.keys, other.keys)
-        assert torch.equal(one.values, other.values)
+    for touched in caches[1:]:
+        for one, other in zip(caches[0].layers, touched.layers, strict=True):
+            assert torch.equal(one.keys, other.keys)
+            assert torch.equal(one.values, other.values)
 
 
 @pytest.mark.parametrize("always_on", [False, True], ids=["compacted", "always_on"])
@@ -227,6 +231,18 @@ def test_generate_inside_the_block_equals_our_own(
         assert output[row, longest : longest + len(tokens)].tolist() == tokens
     assert intervention.events().step.tolist() == events.step.tolist()
     assert intervention.events().passes.tolist() == events.passes.tolist()
+
+
+def test_a_damped_loop_depends_on_its_own_request_alone(
+    opened: OpenModel, prompts: list[list[int]], plain: list[list[int]]
+) -> None:
+    policy = DampedLoop(RandomGate({2: 0.6}, seed=1), first=1)
+    tokens, events = generate(opened, policy, prompts, NEW_TOKENS, batch_size=6)
+    alone, alone_events = generate(opened, policy, prompts, NEW_TOKENS, batch_size=1)
+    assert tokens == alone
+    assert torch.equal(events.step, alone_events.step)
+    assert set(events.passes.tolist()) == {policy.cost(0).extra_passes}
+    assert torch.allclose(events.delta, alone_events.delta, atol=1e-3)
 
 
 def test_steering_changes_what_it_says_it_changes(

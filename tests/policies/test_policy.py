@@ -14,6 +14,7 @@ from normprobe.errors import NormprobeError
 from normprobe.policies.alrr import ALRR
 from normprobe.policies.combined import Combined
 from normprobe.policies.controls.causal import Rotation
+from normprobe.policies.controls.damped_loop import DampedLoop
 from normprobe.policies.controls.gated_recursion import EntropyGate, GatedRecursion, RandomGate
 from normprobe.policies.controls.unchanged import Plain
 from normprobe.policies.erss import ERSS
@@ -55,7 +56,7 @@ class Erase(ThresholdPolicy):
     def cost(self, state_bytes):
         return Cost(len(self.layers) * state_bytes, extra_passes=len(self.layers))
 
-    def baselines(self, rate, seed, entropy_above):
+    def baselines(self, rate, seed, entropy_above, n_layers):
         return {"nothing": Plain(self.layers)}
 
     def start(self, n_slots, d, device):
@@ -96,7 +97,7 @@ def test_a_policy_is_added_in_one_file(tiny_qwen3: PreTrainedModel) -> None:
     events = intervention.events()
     assert int(events.passes.sum()) == len(events.step) == 6
     plain = written()
-    with intervene(tiny_qwen3, policy.baselines({1: 1.0}, 0, None)["nothing"], quiet=True):
+    with intervene(tiny_qwen3, policy.baselines({1: 1.0}, 0, None, 4)["nothing"], quiet=True):
         assert written() == plain
     limits = Limits(length=3, lockstep=False, n_slots=8, state_bytes=32)
     with pytest.raises(NormprobeError, match="expected patience of at most 3"):
@@ -148,6 +149,7 @@ def running(policy: Policy, n_slots: int, dtype: torch.dtype) -> RunningPolicy:
             for policy in (ALRR(tau), ERSS(tau, bank_size=3), Probe(tau, 5), Suppression(tau), Clamp(tau))
         ),
         GatedRecursion(RandomGate({0: 0.5})),
+        DampedLoop(RandomGate({2: 0.5}), first=1),
         Rotation(FIXED, 0),
         Plain((0, 2)),
         Combined((ALRR(ADAPTIVE), ERSS(FIXED), Probe(ADAPTIVE))),
@@ -175,16 +177,21 @@ def test_baselines_of_recursion_spend_as_many_passes_and_those_of_steering_chang
         shares.append(share)
         return 1.25
 
-    found = policy.baselines({0: 0.25, 2: 0.75}, 7, entropy_above)
+    found = policy.baselines({0: 0.25, 2: 0.75}, 7, entropy_above, 12)
+    loops = [found.pop(name) for name in ("damped loop", "damped loop, always on")]
     assert list(found) == ["random gate", "entropy gate", "always on"]
     assert found["random gate"] == GatedRecursion(RandomGate({0: 0.25, 2: 0.75}, 7), 2, 0.5)
     assert found["entropy gate"] == GatedRecursion(EntropyGate((0, 2), 1.25), 2, 0.5)
     assert shares == [0.5]
     assert {other.cost(0).extra_passes for other in found.values()} == {policy.cost(0).extra_passes}
-    assert list(policy.baselines({0: 0.1, 2: 0.1}, 0, None)) == ["random gate", "always on"]
+    # 2 passes at a quarter and at three quarters of the tokens; the loop makes 2 · 4 at a quarter of them.
+    assert loops == [DampedLoop(RandomGate({7: rate}, 7), first=4) for rate in (0.25, 1.0)]
+    assert "entropy gate" not in policy.baselines({0: 0.1, 2: 0.1}, 0, None, 12)
     steering = ERSS(FIXED, beta=0.25)
-    directions = [other.direction for other in steering.baselines({}, 0, None).values()]  # type: ignore[attr-defined]
+    directions = [other.direction for other in steering.baselines({}, 0, None, 12).values()]  # type: ignore[attr-defined]
     assert directions == ["random_bank", "scaled", "rotated"]
     assert (
-        Combined((policy, steering)).baselines({0: 0.5}, 0, None) == Probe(FIXED).baselines({}, 0, None) == {}
+        Combined((policy, steering)).baselines({0: 0.5}, 0, None, 12)
+        == Probe(FIXED).baselines({}, 0, None, 12)
+        == {}
     )

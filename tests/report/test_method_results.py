@@ -90,6 +90,9 @@ def test_panels_show_a_point_per_row_and_the_norms_selectors_in_a_colour_of_thei
     }
     assert colours["lrs_A"] == colours["mean_norm"] != colours["majority"]
     assert len({colours[name] for name in ("oracle", "random", "majority", "lrs_A")}) == 4
+    axes = Figure().subplots()
+    draw_selectors(axes, selection.assign(tokens=[100, 12, 100, 100, 100] * 2))
+    assert {label.get_text() for label in axes.get_yticklabels()} == {*names, "random (12%)"} - {"random"}
     row = {"gained": 3, "lost": 1, "n": 20, "trigger_rate": 0.1}
     varied = pd.DataFrame([{"knob": knob, "value": v, **row} for knob in ("a", "b") for v in (1.0, 0.0)])
     panels = list(Figure().subplots(2))

@@ -129,7 +129,8 @@ def measure(tables: Tables, resample: Resampling) -> Measurement:
         overrides=[
             Override(INCONCLUSIVE, f"{method} acted on no state.") for method in BASELINES if method in idle
         ],
-        lacking=dict.fromkeys(idle, "it acted on no state"),
+        lacking=dict.fromkeys(("ALRR: damped loop", *LATER), "this run was evaluated before it joined")
+        | dict.fromkeys(idle, "it acted on no state"),
     )
 
 

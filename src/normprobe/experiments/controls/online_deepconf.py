@@ -13,6 +13,8 @@ which the paper has and that code has not.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -58,7 +60,7 @@ def tokens_online(samples: pd.DataFrame, keep: float) -> int:
     return sum(lengths[:first]) + sum(map(stopped, groups, lengths[first:], [bar] * len(groups)))
 
 
-def stopped(groups: np.ndarray, n_tokens: int, bar: float) -> int:
+def stopped(groups: Sequence[float] | np.ndarray, n_tokens: int, bar: float) -> int:
     """The tokens of a sample up to the first full group below the bar, or all. groups: means of its sliding windows."""
     below = np.flatnonzero(np.asarray(groups) < bar)
     return n_tokens if n_tokens < WINDOW or not len(below) else int(below[0]) + WINDOW

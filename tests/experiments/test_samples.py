@@ -9,6 +9,7 @@ import torch
 
 from normprobe.engines.hf import HfEngine
 from normprobe.experiments.controls.deep_thinking import LATE, SETTLED, divergence, settles_late
+from normprobe.experiments.controls.latent_trajectory import latent_trajectory
 from normprobe.experiments.samples import draw_sample
 from normprobe.experiments.selectors import SELECTORS, select_all
 from normprobe.layer_profile import LayerProfile
@@ -40,17 +41,18 @@ def test_every_selector_chooses_among_real_samples(opened: OpenModel) -> None:
         ],
         ignore_index=True,
     )
-    assert (table["n_tokens"] == TOKENS).all()
-    assert np.isfinite(table[["lt_net_change", "deepconf_lowest", "lrs_A"]]).all(axis=None)
-    assert table["deep_thinking_ratio"].between(0, 1, inclusive="neither").all()
+    assert table["n_tokens"].between(1, TOKENS).all()
+    assert np.isfinite(table[["deepconf_lowest", "lrs_A"]]).all(axis=None)
+    assert table["deep_thinking_ratio"].between(0, 1).all()
     chosen = select_all(table, 0)
     assert set(chosen["selector"]) == set(SELECTORS)
     assert (chosen["tokens"] <= 2 * TOKENS).all()
 
 
 @torch.no_grad()
-def test_tokens_settle_where_all_layers_say_so(opened: OpenModel) -> None:
-    ids = torch.tensor([opened.chat.prompt_ids("Which is larger, 12 or 7?", "think")])
+def test_tokens_settle_where_all_layers_say_so_and_states_travel(opened: OpenModel) -> None:
+    question = "Anna has 12 apples and Ben has 7. Which of the two has more apples, and how many more?"
+    ids = torch.tensor([opened.chat.prompt_ids(question, "think")])
     with record_sites(opened) as sites:
         logits = opened.model(input_ids=ids, use_cache=False).logits[0]
         states = [of_layer[0] for of_layer in sites.states]
@@ -61,6 +63,9 @@ def test_tokens_settle_where_all_layers_say_so(opened: OpenModel) -> None:
     )  # the lens of the last layer is the model itself
     early = far[: int(np.ceil(LATE * len(states))) - 1]
     assert torch.equal(settles_late(opened.unembed, states, logits), (early > SETTLED).all(dim=0))
+    net, cumulative, aligned = latent_trajectory(torch.stack(states)).values()
+    assert 0 < net <= cumulative
+    assert -1 <= aligned <= 1
 
 
 def test_a_damped_loop_runs_four_layers_of_thirty_twice_more(opened: OpenModel) -> None:

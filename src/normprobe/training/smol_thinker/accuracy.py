@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
-from typing import Any
 
 import pandas as pd
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from normprobe.problems.smol_thinker.families import FAMILIES, LONGEST, FamilyProblem, score
+from normprobe.training.sampling import respond
 from normprobe.training.smol_thinker.dialogue import answer_of, prompt
 from normprobe.training.smol_thinker.role_reading import read
 
@@ -49,10 +49,15 @@ def accuracy(
         inputs = tokenizer(
             texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False
         )
-        generate: Any = model.generate
-        written = generate(**inputs.to(model.device), max_new_tokens=MAX_NEW_TOKENS[mode], do_sample=False)[
-            :, inputs["input_ids"].shape[1] :
-        ]
+        inputs = inputs.to(model.device)
+        written = respond(
+            model,
+            inputs["input_ids"],
+            inputs["attention_mask"],
+            ends=[int(tokenizer.eos_token_id)],
+            max_new_tokens=MAX_NEW_TOKENS[mode],
+            temperature=None,
+        )
         for i, ids in zip(chunk, written, strict=True):
             answer, problem = answer_of(str(tokenizer.decode(ids)), mode), problems[i]
             texts = [str(tokenizer.decode(token)) for token in ids[ids != tokenizer.pad_token_id]]

@@ -69,6 +69,7 @@ def respond(
     return written.masked_fill(found.cumsum(1) > found, ends[0])
 
 
+@torch.no_grad()
 def respond_in_buffers(
     model: PreTrainedModel,
     ids: Int[Tensor, "response prompt"],

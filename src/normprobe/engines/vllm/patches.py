@@ -107,11 +107,20 @@ SYMBOLS = (
     Symbol(Use.INSTANCE, "core.scheduling", "4fae314c50e9",
            "vllm.v1.core.sched.scheduler:Scheduler.finish_requests(self, request_ids, finished_status)",
            read="ad7515aa6da9"),
-    Symbol(Use.INSTANCE, "worker.runner_hooks", "7fcf397fab3e",
+    Symbol(Use.INSTANCE, "worker.runner_v1", "7fcf397fab3e",
            "vllm.v1.worker.gpu_model_runner:GPUModelRunner._update_states(self, scheduler_output)"),
-    Symbol(Use.INSTANCE, "worker.runner_hooks", "9eae43c70f2b",
+    Symbol(Use.INSTANCE, "worker.runner_v1", "9eae43c70f2b",
            "vllm.v1.worker.gpu_model_runner:GPUModelRunner._model_forward(self, input_ids, positions, "
            "intermediate_tensors, inputs_embeds, **model_kwargs)"),
+    Symbol(Use.INSTANCE, "worker.runner_v2", "10a9e16dd5e0",
+           "vllm.v1.worker.gpu.model_runner:GPUModelRunner.finish_requests(self, scheduler_output)"),
+    Symbol(Use.INSTANCE, "worker.runner_v2", "f6473533bcb5",
+           "vllm.v1.worker.gpu.model_runner:GPUModelRunner.execute_model(self, scheduler_output, "
+           "intermediate_tensors, dummy_run, skip_attn_for_dummy_run, is_profile, context_len, "
+           "valid_dummy_state_slots, randomize_inputs)", read="3c93a678f43f"),
+    Symbol(Use.INSTANCE, "worker.runner_v2", "9eea7a19e99a",
+           "vllm.v1.worker.gpu.model_states.interface:ModelState.preprocess_state(self, input_batch, block_tables, "
+           "kv_cache_config, num_computed_tokens)"),
     Symbol(Use.OVERRIDE, "worker.worker", "9a2d85dd2196",
            "vllm.v1.worker.gpu_worker:Worker.load_model(self, *, load_dummy_weights)"),
     Symbol(Use.OVERRIDE, "worker.worker", "e3822a4c90a3",
@@ -122,6 +131,9 @@ SYMBOLS = (
            "vllm.v1.worker.gpu_model_runner:GPUModelRunner._dummy_run(self, num_tokens, cudagraph_runtime_mode, "
            "force_attention, uniform_decode, allow_microbatching, skip_eplb, is_profile, create_mixed_batch, "
            "remove_lora, is_graph_capturing, num_active_loras, profile_seq_lens, randomize_inputs)"),
+    Symbol(Use.CALL, "worker.runner_hooks", "bb32d24c911d",
+           "vllm.v1.worker.gpu.model_runner:GPUModelRunner._dummy_run(self, num_tokens, *args, skip_attn, "
+           "uniform_decode, context_len, skip_eplb, is_profile, valid_dummy_state_slots, randomize_inputs, **kwargs)"),
     Symbol(Use.CALL, "worker.rerun", "b295cd3635ff",
            "vllm.v1.worker.utils:AttentionGroup.create_metadata_builders(self, vllm_config, device, "
            "kernel_block_size, num_metadata_builders)"),

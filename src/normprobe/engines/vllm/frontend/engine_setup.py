@@ -82,7 +82,6 @@ def _conflicts(config: Any) -> list[tuple[bool, str, str]]:
     compilation, parallel = config.compilation_config, config.parallel_config
     mode, graphs = compilation.mode, compilation.cudagraph_mode
     return [
-        (bool(config.use_v2_model_runner), "the V1 model runner, got V2", "set VLLM_USE_V2_MODEL_RUNNER=0"),
         (
             mode == CompilationMode.STOCK_TORCH_COMPILE
             or (mode == CompilationMode.NONE and graphs != CUDAGraphMode.NONE),

@@ -34,6 +34,7 @@ from normprobe.engines.vllm.configuration import FIELD, Configuration
 from normprobe.engines.vllm.worker.eligible_rows import EligibleRows
 from normprobe.engines.vllm.worker.rerun import BlockRerun
 from normprobe.engines.vllm.worker.residual_stream import SiteInPlace
+from normprobe.engines.vllm.worker.runner import WatchedRunner
 from normprobe.engines.vllm.worker.runner_hooks import RunnerHooks
 from normprobe.policies.rows import Rerun, RowMask, RowStates
 
@@ -94,8 +95,9 @@ class CompiledRunnerHooks(RunnerHooks):
     graph; what a request asks for elsewhere, or beyond one pass, runs as in eager mode.
     """
 
-    def __init__(self, runner: Any, configuration: Configuration) -> None:
-        super().__init__(runner, configuration)
+    def __init__(self, watched: WatchedRunner, configuration: Configuration) -> None:
+        super().__init__(watched, configuration)
+        runner = watched.runner
         n_layers = runner.vllm_config.model_config.hf_text_config.num_hidden_layers
         self._parameters = [list(inspect.signature(block.forward).parameters) for block in self._blocks]
         self._twins = twins_of(self._blocks, configuration.recurses(n_layers), runner)

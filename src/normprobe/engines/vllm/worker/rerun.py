@@ -23,14 +23,15 @@ from vllm.v1.attention.backend import CommonAttentionMetadata
 
 from normprobe.engines.vllm.worker.eligible_rows import EligibleRows
 from normprobe.engines.vllm.worker.residual_stream import Site
+from normprobe.engines.vllm.worker.runner import WatchedRunner
 from normprobe.policies.rows import RowMask, RowStates
 
 
 class RowMetadata:
     """Builds attention metadata for a few rows of the pass under way."""
 
-    def __init__(self, runner: Any) -> None:
-        self._runner = runner
+    def __init__(self, watched: WatchedRunner) -> None:
+        self._watched, self._runner = watched, watched.runner
         self._groups: dict[str, Any] = {}
         self._blocks: dict[nn.Module, tuple[inspect.Signature, list[str]]] = {}
 
@@ -56,7 +57,9 @@ class RowMetadata:
                 if name in group.layer_names:
                     own = replace(group, metadata_builders=[])
                     own.create_metadata_builders(
-                        runner.vllm_config, runner.device, runner._kernel_block_sizes[group.kv_cache_group_id]
+                        runner.vllm_config,
+                        runner.device,
+                        self._watched.kernel_block_size(group.kv_cache_group_id),
                     )
                     self._groups |= dict.fromkeys(group.layer_names, own)
         return self._groups[name]
@@ -78,7 +81,6 @@ class RowMetadata:
         metadata: dict[str, Any] = {}
         for name in names:
             group = self._group(name)
-            tables = self._runner.input_batch.block_table[group.kv_cache_group_id]
             common = CommonAttentionMetadata(
                 query_start_loc=start.to(device),
                 query_start_loc_cpu=start,
@@ -88,7 +90,7 @@ class RowMetadata:
                 num_actual_tokens=n,
                 max_query_len=1,
                 max_seq_len=int(position.max()) + 1,
-                block_table_tensor=tables.get_device_tensor(int(request.max()) + 1)[at],
+                block_table_tensor=self._watched.block_table(group.kv_cache_group_id)[at],
                 slot_mapping=torch.full((n,), -1, dtype=torch.int64, device=device),
                 is_prefilling=torch.zeros(n, dtype=torch.bool),
                 positions=torch.from_numpy(position).to(device),

@@ -12,13 +12,13 @@ from torch import nn
 from vllm.config import CUDAGraphMode
 from vllm.model_executor.models.utils import PPMissingLayer
 
-from normprobe.engines.vllm import patches
 from normprobe.engines.vllm.configuration import FIELD, Configuration, policy_of
 from normprobe.engines.vllm.limits import Limits
-from normprobe.engines.vllm.worker.eligible_rows import EligibleRows, EndTokens, PassLayout, eligible_rows
+from normprobe.engines.vllm.worker.eligible_rows import EligibleRows, EndTokens, eligible_rows
 from normprobe.engines.vllm.worker.model_check import check_parts, check_states
 from normprobe.engines.vllm.worker.rerun import BlockRerun, RowMetadata
 from normprobe.engines.vllm.worker.residual_stream import Site
+from normprobe.engines.vllm.worker.runner import WatchedRunner
 from normprobe.engines.vllm.worker.slots import Slots
 from normprobe.errors import NormprobeError
 from normprobe.models.architectures import find_blocks
@@ -27,15 +27,14 @@ from normprobe.policies.rows import Rerun, Rows
 
 
 class RunnerHooks:
-    """Attaches policies to a V1 `GPUModelRunner` (also the CPU's) after its model is loaded.
-
-    Wrapped are `_update_states`, which says which requests start and end, and `_model_forward`, one pass.
+    """Attaches policies to a model runner after its model is loaded.
 
     slots: of the active requests. layers: those that are here and not on another stage of a pipeline.
     """
 
-    def __init__(self, runner: Any, configuration: Configuration) -> None:
-        self._runner = runner
+    def __init__(self, watched: WatchedRunner, configuration: Configuration) -> None:
+        self._watched, self._runner = watched, watched.runner
+        runner = watched.runner
         config = runner.vllm_config
         text_config = config.model_config.hf_text_config
         n_layers, d = text_config.num_hidden_layers, config.model_config.get_hidden_size()
@@ -47,7 +46,7 @@ class RunnerHooks:
             runner.device,
             keep=configuration.policy,
         )
-        self._metadata = RowMetadata(runner)
+        self._metadata = RowMetadata(watched)
         self._rows: dict[str, list[EligibleRows]] = {}
         self._policies: dict[int, list[tuple[RunningPolicy, list[EligibleRows]]]] = {}
         self._preempted: list[str] = []
@@ -72,18 +71,13 @@ class RunnerHooks:
                 ),
                 with_kwargs=True,
             )
-        patches.wrap(runner, "_update_states", self._updating)
-        patches.wrap(runner, "_model_forward", self._forwarding)
+        watched.watch(self._update, self._begin, self._finish)
 
-    def _forwarding(self, model_forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Wraps a pass; after it each policy takes it into its history."""
-        self._begin()
-        try:
-            return model_forward(*args, **kwargs)
-        finally:
-            for policy in self._rows:
-                self.slots.running[policy].finish()
-            self._rows, self._policies = {}, {}
+    def _finish(self) -> None:
+        """After a pass: each policy takes it into its history."""
+        for policy in self._rows:
+            self.slots.running[policy].finish()
+        self._rows, self._policies = {}, {}
 
     def check(self) -> None:
         """Check that policies can act in this model, in a pass of no request; needs the key-value cache.
@@ -108,7 +102,7 @@ class RunnerHooks:
             host = np.zeros(1, np.int64)
             check_states(site, rerun(EligibleRows(zero, zero, zero, host, host)))
 
-    def _updating(self, update_states: Callable[..., Any], scheduler_output: Any) -> Any:
+    def _update(self, scheduler_output: Any) -> None:
         """Give slots to the requests that start, and free those of requests that ended.
 
         A preempted request starts again from its first token, since it reads no prefix cache (see
@@ -119,9 +113,7 @@ class RunnerHooks:
         self.slots.free(scheduler_output.finished_req_ids)
         self.slots.free(self._preempted)
         self._preempted = list(scheduler_output.preempted_req_ids or ())
-        parameters = {new.req_id: new.sampling_params for new in scheduler_output.scheduled_new_reqs}
-        for request in scheduler_output.scheduled_cached_reqs.resumed_req_ids:
-            parameters[request] = self._runner.requests[request].sampling_params
+        parameters = self._watched.starting(scheduler_output)
         starting = {
             request: given.extra_args[FIELD]
             for request, given in parameters.items()
@@ -135,24 +127,14 @@ class RunnerHooks:
             self._end_tokens.set(
                 {self.slots.active[request].slot: parameters[request] for request in starting}
             )
-        return update_states(scheduler_output)
 
     def _begin(self) -> None:
         """Before a pass: find the rows of each policy, and the policies of each layer."""
         if not self.slots.active:
             return
-        batch = self._runner.input_batch
-        n = batch.num_reqs
-        layout = PassLayout(
-            batch.req_ids,
-            self._runner.query_start_loc.np[: n + 1],
-            batch.num_computed_tokens_cpu[:n],
-            batch.num_prompt_tokens[:n],
-        )
-        self._rows = eligible_rows(layout, self.slots.active, self._runner.device)
+        self._rows = eligible_rows(self._watched.layout(), self.slots.active, self._runner.device)
         if self._end_tokens is not None:
-            # The runner's own: a model that takes embeddings is given no tokens.
-            tokens = self._runner.input_ids.gpu
+            tokens = self._watched.tokens()
             self._rows = {
                 policy: [self._end_tokens.masked(rows, tokens) for rows in ranks]
                 for policy, ranks in self._rows.items()

@@ -11,6 +11,8 @@ from vllm.platforms import current_platform
 from normprobe.engines.vllm.configuration import Configuration
 from normprobe.engines.vllm.worker.compiled import CompiledRunnerHooks
 from normprobe.engines.vllm.worker.runner_hooks import RunnerHooks
+from normprobe.engines.vllm.worker.runner_v1 import RunnerV1
+from normprobe.engines.vllm.worker.runner_v2 import RunnerV2
 
 if current_platform.is_cpu():
     from vllm.v1.worker.cpu_worker import CPUWorker as PlatformWorker
@@ -27,7 +29,8 @@ class NormprobeWorker(PlatformWorker):  # type: ignore[misc]
         configuration = Configuration.of(self.vllm_config.additional_config)
         assert configuration is not None, "the front end chooses this worker together with its configuration"
         compiled = self.vllm_config.compilation_config.mode != CompilationMode.NONE
-        self.normprobe = (CompiledRunnerHooks if compiled else RunnerHooks)(self.model_runner, configuration)
+        watched = (RunnerV2 if self.use_v2_model_runner else RunnerV1)(self.model_runner)
+        self.normprobe = (CompiledRunnerHooks if compiled else RunnerHooks)(watched, configuration)
 
     def compile_or_warm_up_model(self) -> Any:
         """Check that policies can act, then warm up: the key-value cache exists and no request has come.

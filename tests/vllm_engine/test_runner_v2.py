@@ -1,0 +1,46 @@
+"""The V2 model runner, which a GPU has by default: tests of the engine again, on a CPU with Triton's interpreter.
+
+vLLM wants Triton with a backend for the CPU. `make .venv-vllm/.ready` puts Triton into a folder of its own, and
+triton_stand_in/ is a backend that compiles nothing; both are on the path of these tests alone, in another process.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("vllm.version")
+
+TRITON = Path(sys.prefix) / "triton"
+STAND_IN = Path(__file__).parent / "triton_stand_in"
+SMALL = (
+    "test_engine.py::test_a_policy_that_never_acts_leaves_every_token",
+    "test_engine.py::test_tokens_are_those_of_the_hugging_face_engine",
+    "test_engine.py::test_each_request_of_a_mixed_batch_gets_what_it_gets_alone",
+    "test_engine.py::test_preempted_requests_get_what_they_get_undisturbed[adaptive recursion]",
+    "test_engine.py::test_extra_passes_leave_every_bit_of_the_cache",
+    "test_requests.py::test_a_probe_measures_what_it_does_in_the_hugging_face_engine",
+)
+
+
+@pytest.mark.skipif(not TRITON.is_dir(), reason=f"needs Triton in {TRITON}")
+def test_the_tests_of_the_engine_pass_on_the_v2_runner() -> None:
+    path = [str(STAND_IN), str(TRITON), *filter(None, [os.environ.get("PYTHONPATH")])]
+    settings = {
+        "VLLM_USE_V2_MODEL_RUNNER": "1",
+        "TRITON_INTERPRET": "1",
+        "TRITON_DEFAULT_BACKEND": "cpu",
+        "PYTHONPATH": os.pathsep.join(path),
+    }
+    tests = [str(Path(__file__).parent / name) for name in SMALL]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *tests, "-W", "default", "-q", "-p", "no:cacheprovider"],
+        env=os.environ | settings,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    assert " passed" in done.stdout

@@ -1,0 +1,1 @@
+"""A backend `cpu` of Triton that compiles nothing: with TRITON_INTERPRET=1 kernels run as Python."""

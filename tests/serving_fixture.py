@@ -14,6 +14,7 @@ class Asked:
     policy: Any = None
     max_tokens: int = 60
     more: dict[str, Any] = field(default_factory=dict)
+    adapter: Any = None
 
 
 @dataclass
@@ -38,7 +39,9 @@ class Engine:
         params = SamplingParams(
             **({"temperature": 0.0, "max_tokens": asked.max_tokens, "extra_args": extra} | asked.more)
         )
-        return self.llm.llm_engine.add_request(name, {"prompt_token_ids": asked.prompt}, params)
+        return self.llm.llm_engine.add_request(
+            name, {"prompt_token_ids": asked.prompt}, params, lora_request=asked.adapter
+        )
 
     def run(self) -> dict[str, Any]:
         """Until nothing is left: the finished outputs by name."""

@@ -98,7 +98,6 @@ def _conflicts(config: Any) -> list[tuple[bool, str, str]]:
             "one token per step, got speculative decoding",
             "drop speculative_config",
         ),
-        (config.lora_config is not None, "a model without adapters, got LoRA", "drop enable_lora"),
         (
             config.kv_transfer_config is not None,
             "a key-value cache of one engine, got a transfer of it",

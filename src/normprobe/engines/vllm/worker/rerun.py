@@ -21,6 +21,7 @@ from vllm.forward_context import get_forward_context, override_forward_context
 from vllm.model_executor.layers.attention_layer_base import AttentionLayerBase
 from vllm.v1.attention.backend import CommonAttentionMetadata
 
+from normprobe.engines.vllm.worker.adapters import adapters_of
 from normprobe.engines.vllm.worker.eligible_rows import EligibleRows
 from normprobe.engines.vllm.worker.residual_stream import Site
 from normprobe.engines.vllm.worker.runner import WatchedRunner
@@ -31,7 +32,7 @@ class RowMetadata:
     """Builds attention metadata for a few rows of the pass under way."""
 
     def __init__(self, watched: WatchedRunner) -> None:
-        self._watched, self._runner = watched, watched.runner
+        self._watched, self.runner = watched, watched.runner
         self._groups: dict[str, Any] = {}
         self._blocks: dict[nn.Module, tuple[inspect.Signature, list[str]]] = {}
 
@@ -52,7 +53,7 @@ class RowMetadata:
         Some builders keep state between build and use, which the pass under way still needs.
         """
         if name not in self._groups:
-            runner = self._runner
+            runner = self.runner
             for group in (group for groups in runner.attn_groups for group in groups):
                 if name in group.layer_names:
                     own = replace(group, metadata_builders=[])
@@ -74,7 +75,7 @@ class RowMetadata:
 
         request: the row's request, by its place in the batch. position: of the token in that request.
         """
-        n, device = len(request), self._runner.device
+        n, device = len(request), self.runner.device
         length = torch.from_numpy((position + 1).astype(np.int32))
         start = torch.arange(n + 1, dtype=torch.int32)
         at = torch.from_numpy(request).to(device)
@@ -141,9 +142,14 @@ class BlockRerun:
             is_padding=None,
             all_moe_layers=None,
         )
-        arguments = self._arguments(self.rows.index[chosen], hidden, residual)
+        index = self.rows.index[chosen]
+        arguments = self._arguments(index, hidden, residual)
         # A compiled engine would compile each part of the block by itself, anew for every number of rows.
-        with override_forward_context(context), torch.compiler.set_stance("force_eager"):
+        with (
+            override_forward_context(context),
+            torch.compiler.set_stance("force_eager"),
+            adapters_of(self.metadata.runner, index),
+        ):
             # Not through the block's __call__, which would run our own hooks.
             site = Site.of(self.block.forward(**arguments), self.layer)
         return site.at(torch.arange(len(chosen), device=chosen.device))

@@ -59,8 +59,8 @@ def with_lora(start: Callable[..., Engine], profile: Path) -> Engine:
         bundled.find("tiny-thinker").folder,
         additional_config={"normprobe": str(profile)},
         enable_lora=True,
-        # One more than there are adapters: on a CPU vLLM gives a request without one the last slot's, beside others that
-        # have some (index -1 in vllm/lora/ops/torch_ops); an empty slot adds nothing.
+        # One more than there are adapters: on a CPU vLLM gives a request without one the last slot's, if others in its
+        # batch have some (index -1 in vllm/lora/ops/torch_ops); an empty slot adds nothing.
         max_loras=3,
         max_lora_rank=8,
     )

@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("vllm.version")
 
+import httpx
 import openai
 from vllm_engine.server_process import free_port, serving
 
@@ -116,3 +117,21 @@ def test_beam_search_is_refused_under_a_policy_only(client: openai.OpenAI, promp
         assert len(create(**asked, **what, extra_body=beams).choices) == 2
         with pytest.raises(openai.BadRequestError, match="expected sampling, got beam search"):
             create(**asked, **what, extra_body=beams | {"vllm_xargs": {"normprobe": "alrr"}})
+
+
+def test_the_route_in_anthropics_style_carries_policies(client: openai.OpenAI) -> None:
+    question = [{"role": "user", "content": "math : z= 3 ; a: z *2 ; b: a +4 ; c: b *3 ; ? c"}]
+
+    def ask(policy: str | None) -> httpx.Response:
+        body: dict[str, Any] = {"model": "tiny", "messages": question, "max_tokens": 60, "temperature": 0}
+        more = {} if policy is None else {"vllm_xargs": {"normprobe": policy}}
+        return httpx.post(f"{client.base_url}messages", json=body | more, timeout=60)
+
+    plain, changed, probed, refused = map(ask, (None, SUPPRESSION, "probe", "nonsense"))
+    assert plain.json()["content"][0]["text"] == probed.json()["content"][0]["text"]
+    assert plain.json()["content"][0]["text"] != changed.json()["content"][0]["text"]
+    assert (
+        probed.json()["kv_transfer_params"]["normprobe"]["n_tokens"] == plain.json()["usage"]["output_tokens"]
+    )
+    assert refused.status_code == 400
+    assert "expected a policy among" in refused.text

@@ -120,6 +120,7 @@ def test_beam_search_is_refused_under_a_policy_only(client: openai.OpenAI, promp
 
 
 def test_the_route_in_anthropics_style_carries_policies(client: openai.OpenAI) -> None:
+    strong = json.dumps({"policy": "suppress", "tau": {"9": 13.0}, "scale": 0.1})
     question = [{"role": "user", "content": "math : z= 3 ; a: z *2 ; b: a +4 ; c: b *3 ; ? c"}]
 
     def ask(policy: str | None) -> httpx.Response:
@@ -127,7 +128,7 @@ def test_the_route_in_anthropics_style_carries_policies(client: openai.OpenAI) -
         more = {} if policy is None else {"vllm_xargs": {"normprobe": policy}}
         return httpx.post(f"{client.base_url}messages", json=body | more, timeout=60)
 
-    plain, changed, probed, refused = map(ask, (None, SUPPRESSION, "probe", "nonsense"))
+    plain, changed, probed, refused = map(ask, (None, strong, "probe", "nonsense"))
     assert plain.json()["content"][0]["text"] == probed.json()["content"][0]["text"]
     assert plain.json()["content"][0]["text"] != changed.json()["content"][0]["text"]
     assert (

@@ -18,7 +18,8 @@ class _Cache:
     """Keys and values in buffers of a fixed size, written at positions that a tensor holds."""
 
     def __init__(self, n_tokens: int) -> None:
-        self.n_tokens, self.layers = n_tokens, dict[int, tuple[Tensor, Tensor]]()
+        self.n_tokens = n_tokens
+        self.layers: dict[int, tuple[Tensor, Tensor]] = {}
         self.at: Tensor
 
     def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any) -> tuple[Tensor, Tensor]:

@@ -151,7 +151,7 @@ SYMBOLS = (
            "vllm.model_executor.layers.attention.attention:unified_kv_cache_update(key, value, layer_name)"),
     Symbol(Use.CALL, "worker.rerun", "1fc132f4cc05",
            "vllm.model_executor.layers.attention.attention:get_attention_context(layer_name)"),
-    Symbol(Use.CALL, "worker.adapters", "b1beb9d709d8",
+    Symbol(Use.CALL, "worker.row_adapters", "b1beb9d709d8",
            "vllm.lora.model_manager:LoRAModelManager.set_adapter_mapping(self, mapping)"),
     Symbol(Use.CALL, "worker.compiled", "bee0239ac5bc",
            "vllm.compilation.backends:split_graph(graph, splitting_ops)"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
+from typing import Any
 
 import pandas as pd
 import torch
@@ -42,6 +43,7 @@ def accuracy(
     An answer counts only after the thought was closed.
     """
     rows = []
+    end: Any = tokenizer.eos_token_id
     order = sorted(range(len(problems)), key=lambda i: len(problems[i].question))
     chunks = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
     for mode, chunk in product(MODES, chunks):
@@ -54,7 +56,7 @@ def accuracy(
             model,
             inputs["input_ids"],
             inputs["attention_mask"],
-            ends=[int(tokenizer.eos_token_id)],
+            ends=[end],
             max_new_tokens=MAX_NEW_TOKENS[mode],
             temperature=None,
         )

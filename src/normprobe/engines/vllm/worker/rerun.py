@@ -21,9 +21,9 @@ from vllm.forward_context import get_forward_context, override_forward_context
 from vllm.model_executor.layers.attention_layer_base import AttentionLayerBase
 from vllm.v1.attention.backend import CommonAttentionMetadata
 
-from normprobe.engines.vllm.worker.adapters import adapters_of
 from normprobe.engines.vllm.worker.eligible_rows import EligibleRows
 from normprobe.engines.vllm.worker.residual_stream import Site
+from normprobe.engines.vllm.worker.row_adapters import adapters_of
 from normprobe.engines.vllm.worker.runner import WatchedRunner
 from normprobe.policies.rows import RowMask, RowStates
 

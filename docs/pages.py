@@ -11,6 +11,7 @@ from pathlib import Path
 
 from normprobe.claims.claim import Claim
 from normprobe.claims.registry import CLAIMS
+from normprobe.labels import in_words
 from normprobe.study_file import read_study
 from normprobe.thinking_formats import ELICITED, FORMATS, MODES, Ask, ThinkingFormat
 
@@ -69,7 +70,10 @@ def claim_page(claim: Claim, by_hand: str) -> str:
         "## The controls",
         "The model has to exceed each of them; what it then exceeds explains nothing any more. A control that cannot "
         "be computed leaves the claim inconclusive.",
-        table(("control", "rules out"), ((f"**{name}**", text) for name, text in claim.rules_out.items())),
+        table(
+            ("control", "rules out"),
+            ((f"**{in_words(name)}**", text) for name, text in claim.rules_out.items()),
+        ),
         f"{heading}{misleading}".strip(),
         "## Its figure",
         bullets(f"`{stem}`: {caption}" for stem, caption in figures),

@@ -199,6 +199,6 @@ def test_dictionaries_of_some_layers_are_enough(tmp_path):
 def test_a_run_that_was_compared_with_none_skips_it_with_the_reason(tmp_path):
     tmp_path.joinpath("empty").mkdir()
     evaluate_all(Tables(tmp_path / "empty"), 0, tmp_path / "evidence")
-    assert "it needs paradigm, which this run does not have" in (
+    assert "it needs paradigm (a row per run that is compared" in (
         tmp_path / "evidence" / "paradigm.json"
     ).read_text(encoding="utf-8")

@@ -270,7 +270,7 @@ def test_tokens_layers_and_folds_are_reached_by_the_keyboard(report, visit):
 
 def test_a_curve_reads_out_the_claims_series(report, visit):
     page, _ = visit(report, "#layers")
-    page.select_option("#curve", label="thinking_norm_is_higher: log ratio, whole responses")
+    page.select_option("#curve", label="log ratio, whole responses")
     page.locator("#curve-chart svg.chart").press("Home")
     series = pd.read_parquet(report.parent / "evidence/thinking_norm_is_higher.parquet")
     at = series[(series["quantity"] == "log ratio, whole responses") & (series["layer"] == 0)]

@@ -122,7 +122,10 @@ def test_where_the_margin_is_not_what_holds_a_verdict_the_reason_says_what_does(
 
 def test_the_binding_control_is_named_with_its_form():
     assert binding(evidence("supported").decision) == "untrained twin (plain)"
-    assert binding(evidence("supported", form="", strongest="random_matched").decision) == "random_matched"
+    assert (
+        binding(evidence("supported", form="", strongest="random_matched").decision)
+        == "random states moved as far"
+    )
     assert binding(evidence("supported", strongest="no effect").decision) == "the value of no effect (plain)"
     assert binding(evidence("inconclusive", form="", strongest="").decision) == ""
 

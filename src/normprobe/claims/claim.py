@@ -16,6 +16,7 @@ from normprobe.claims.evidence import Control, Evidence
 from normprobe.claims.margin import Form, decide_by_margin
 from normprobe.claims.measure.measured_tokens import NotMeasurable
 from normprobe.claims.measure.resampling import Draws, Resampling, interval
+from normprobe.runs.layout import FILES
 from normprobe.runs.tables import Tables
 from normprobe.stats.verdict import NOT_SUPPORTED
 from normprobe.thinking_formats import MODES
@@ -123,7 +124,8 @@ class Claim:
         Raises NotMeasurable if the run lacks a table that the claim needs, or has too little in them.
         """
         if missing := sorted(need for need in self.needs if not tables.has(need)):
-            raise NotMeasurable(f"it needs {', '.join(missing)}, which this run does not have")
+            about = (f"{name} ({FILES[name].about})" if name in FILES else name for name in missing)
+            raise NotMeasurable(f"it needs {', '.join(about)}, which this run does not have")
         found = self.measure(tables, resample)
         estimate = found.forms[found.form].estimate if found.estimate is None else found.estimate
         assert estimate is not None  # `needs` has what it takes

@@ -21,6 +21,7 @@ from normprobe.claims.evidence import Evidence
 from normprobe.claims.margin import Form, control
 from normprobe.claims.measure.measured_tokens import NotMeasurable, require
 from normprobe.claims.measure.resampling import Draws, Resampling, as_text, average, tidy
+from normprobe.labels import in_words
 from normprobe.runs.tables import Tables
 from normprobe.stats.paired import mcnemar
 from normprobe.stats.verdict import INCONCLUSIVE
@@ -39,15 +40,16 @@ LARGEST_OVERLAP = 0.5
 ACCURACY_LOST = "accuracy lost"
 NOTHING_SUPPRESSED = "No state had a norm above its layer's threshold, so nothing was suppressed."
 RULE = (
-    "Drop = accuracy without suppression − accuracy under a treatment. Margin = drop of high_norm (norms above the "
-    "threshold × 0.1) − the largest of 0 and the drops of random_matched (as many random states, same ‖Δh‖), "
-    "random_same_factor (as many random states × 0.1) and class_matched (same ‖Δh‖, only among tokens of the same "
-    "class and place), paired by problem. Supported if the 95 % interval of the margin lies above "
+    "Drop = accuracy without suppression − accuracy under a treatment. Margin = drop where high-norm states (norms "
+    "above the threshold) are × 0.1 − the largest of 0 and the drops of the controls: as many random states moved as "
+    "far (same ‖Δh‖), as many random states × 0.1, and tokens of the same kind (same ‖Δh‖, only among tokens of the "
+    "same class and place), paired by problem. Supported if the 95 % interval of the margin lies above "
     f"{SMALLEST_EFFECT}, not supported if below, else inconclusive; inconclusive if a treatment is missing or a "
     "control changed no state, if no state was ever suppressed, if plain accuracy leaves no room for such a drop, "
-    "or if what denies the claim is class_matched with more than half of its doses on tokens that high_norm changed "
-    "itself. rotation, direction_only and low_norm do not count: the first two disturb the same states, and the "
-    "last cannot be matched in number, since a state made short stays short."
+    "or if what denies the claim are tokens of the same kind, with more than half of those doses on tokens whose "
+    "high-norm states were suppressed themselves. Rotation, the norm set to the median and low-norm states do not "
+    "count: the first two disturb the same states, and the last cannot be matched in number, since a state made short "
+    "stays short."
 )
 
 
@@ -60,7 +62,9 @@ def measure(tables: Tables, resample: Resampling) -> Measurement:
     rows = rows[rows["correct"].notna()].assign(correct=lambda scored: scored["correct"].astype(float))
     accuracy = rows.pivot_table(index="problem_id", columns="treatment", values="correct")
     if missing := sorted({PLAIN, HIGH, RANDOM} - set(accuracy.columns)):
-        raise NotMeasurable(f"it needs scored answers under {', '.join(missing)}, and this run has none")
+        raise NotMeasurable(
+            f"it needs scored answers under {in_words(', '.join(missing))}, and this run has none"
+        )
     accuracy = accuracy.dropna()
     require(len(accuracy), "problems answered under every treatment")
     rows = rows[rows["problem_id"].isin(accuracy.index)]
@@ -105,7 +109,7 @@ def _overrides(right: dict[str, Draws], suppressed: pd.Series, overlap: Draws | 
         room = f"Plain accuracy, {right[PLAIN][0]:.1%}, leaves no room for a drop of {SMALLEST_EFFECT:.0%}."
         met.append(Override(INCONCLUSIVE, room))
     if overlap is not None and overlap[0] > LARGEST_OVERLAP:
-        repeats = f"What denies the claim is {CLASS_MATCHED}, and {overlap[0]:.0%} of its doses hit tokens of {HIGH}."
+        repeats = f"What denies the claim are {in_words(CLASS_MATCHED)}: {overlap[0]:.0%} of the doses hit high norms."
         met.append(Override(INCONCLUSIVE, repeats, denied_by=CLASS_MATCHED))
     return met
 
@@ -132,12 +136,12 @@ def _note(
     text = (
         f"With {suppressed[HIGH]:.3g} high-norm states suppressed per generated token, accuracy goes from "
         f"{right[PLAIN]:.0%} to {right[HIGH]:.0%} ({p(PLAIN, HIGH)}); as many random states, shortened as much, give "
-        f"{right[RANDOM]:.0%} ({p(HIGH, RANDOM)} against high_norm). "
+        f"{right[RANDOM]:.0%} ({p(HIGH, RANDOM)} against high-norm states). "
         f"The drops are {as_text(drop[HIGH])} and {as_text(drop[RANDOM])}."
     )
     if CLASS_MATCHED in drop:
         text += f" Among tokens of the same class and place the drop is {as_text(drop[CLASS_MATCHED])}"
-        text += "." if overlap is None else f", but {overlap[0]:.0%} of those doses hit tokens of high_norm."
+        text += "." if overlap is None else f", but {overlap[0]:.0%} of those doses hit states of high norm."
     if ROTATION in drop:
         text += (
             f" Turned as far at the same norm, the high-norm states ({suppressed[ROTATION]:.3g} per token, since they "
@@ -207,7 +211,7 @@ CLAIM = Claim(
     rule=RULE,
     needs=frozenset({"suppression"}),
     modes=frozenset({"think"}),
-    unit="accuracy lost under high_norm beyond random_matched",
+    unit="accuracy lost with high-norm states suppressed, beyond random states moved as far",
     measured="the accuracy lost when high-norm states are suppressed",
     smallest_effect=SMALLEST_EFFECT,
     why_smallest=(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from normprobe import style
+from normprobe.labels import in_words
 from normprobe.runs.atomic import atomic_write, atomic_write_text, refusing_disk_errors
 
 if TYPE_CHECKING:
@@ -41,7 +42,6 @@ class Drawing:
     def drawn(self) -> Iterator[Figure]:
         """The drawn figure, inside the package's look: save it before the block ends."""
         from matplotlib.figure import Figure
-        from matplotlib.text import Text
 
         with style.look():
             rows, columns = (1, self.panels) if self.side_by_side else (self.panels, 1)
@@ -51,8 +51,7 @@ class Drawing:
                 for letter, panel in zip("abcdef", axes, strict=False):
                     panel.set_title(letter, loc="left", weight="bold")
             self.draw(axes)
-            for text in figure.findobj(Text):
-                text.set_text(style.legible(text.get_text()))
+            _put_in_words(figure)
             yield figure
 
     def png(self) -> bytes:
@@ -72,6 +71,22 @@ class Drawing:
             save(figure, stem)
         with refusing_disk_errors(stem.parent):
             atomic_write_text(stem.with_name(f"{stem.name}.txt"), f"{self.caption}\n")
+
+
+def _put_in_words(figure: Figure) -> None:
+    """Labels in plain words, and every text in characters that the fonts have. What a panel writes into its axes may be
+    a model's own text, whose words are left alone."""
+    from matplotlib.text import Text
+
+    written = {text for axes in figure.axes for text in axes.texts}
+    for text in figure.findobj(Text):
+        words = text.get_text() if text in written else in_words(text.get_text())
+        text.set_text(style.legible(words))
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        # A tick takes its text from its axis whenever it is drawn.
+        names = [label.get_text() for label in axis.get_ticklabels()]
+        if (words := [style.legible(in_words(name)) for name in names]) != names:
+            axis.set_ticks(axis.get_ticklocs(), words)
 
 
 def save(figure: Figure, stem: Path) -> tuple[Path, ...]:

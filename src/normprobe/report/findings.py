@@ -14,7 +14,7 @@ from normprobe.claims.evidence import Evidence
 from normprobe.claims.registry import BY_NAME
 from normprobe.errors import NormprobeError, refusing_damage
 from normprobe.report.figure import HEIGHT, Drawing
-from normprobe.report.table import count, value
+from normprobe.report.table import count, unit, value
 from normprobe.runs.atomic import read_table
 from normprobe.runs.directory import Run
 from normprobe.runs.untrusted import read_json
@@ -48,7 +48,7 @@ class Finding:
         """A figure's caption on one line: what the panel shows, the number it stands for, and how it was judged."""
         item = self.evidence
         return (
-            f"{self.claim.caption} Estimate: {value(item)} ({item.full_unit}), "
+            f"{self.claim.caption} Estimate: {value(item)} ({unit(item)}), "
             f"n = {count(item.n)} {item.n_unit}; verdict: {item.verdict}{' †' if item.allowed else ''}."
         )
 

@@ -170,6 +170,10 @@ def _facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _plain(fact: Any) -> str:
-    if fact is None or fact == []:
+    if fact in (None, [], {}):
         return "none"
+    if isinstance(fact, dict):
+        return ", ".join(
+            f"{name}: {_plain(value)}" for name, value in fact.items() if value not in ("", None, {}, [])
+        )
     return ", ".join(map(str, fact)) if isinstance(fact, list) else str(fact)

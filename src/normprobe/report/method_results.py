@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from normprobe.labels import in_words
 from normprobe.report.accuracy_table import wilson
 from normprobe.report.figure import HEIGHT, Drawing
 from normprobe.report.findings import NothingToDraw
@@ -73,7 +74,7 @@ def treatment_table(treatments: pd.DataFrame) -> Cells:
         by_layer = json.loads(first["rates"])
         rows.append(
             {
-                "Treatment": str(treatment),
+                "Treatment": in_words(str(treatment)),
                 "Accuracy": f"{table['correct'].astype(float).mean():.1%}",
                 **_gain(mcnemar(after, before), treatment),
                 "Won / lost": f"{int((after & ~before).sum())} / {int((~after & before).sum())}",
@@ -95,7 +96,7 @@ def regime_table(swept: pd.DataFrame, confirmed: pd.DataFrame) -> Cells:
         rows.append(
             {
                 "Regime": str(regime),
-                "Best setting": str(best["name"]),
+                "Best setting": in_words(str(best["name"])),
                 "Of": count(len(tried)),
                 "Plain": f"{best['plain']:.1%}",
                 "Won / lost, tuning": f"{best['gained']} / {best['lost']} of {best['n']}",
@@ -122,7 +123,7 @@ def task_table(tasks: pd.DataFrame) -> Cells:
                 {
                     "Task": str(task),
                     "Metric": str(metric),
-                    "Treatment": str(treatment),
+                    "Treatment": in_words(str(treatment)),
                     "n": count(len(own)),
                     "Mean": number(after.mean()),
                     **_gain(gain, treatment),

@@ -7,6 +7,7 @@ import math
 from normprobe.claims.claim import Claim
 from normprobe.claims.evidence import Evidence
 from normprobe.claims.margin import NO_EFFECT
+from normprobe.labels import in_words
 from normprobe.report.table import with_interval
 from normprobe.stats.verdict import INCONCLUSIVE, SUPPORTED, VACUOUS
 
@@ -16,16 +17,16 @@ def plain_sentence(claim: Claim, evidence: Evidence) -> str:
     decision = evidence.decision
     if evidence.verdict == VACUOUS or (evidence.verdict == INCONCLUSIVE and evidence.reason):
         begin = "The test says nothing here" if evidence.verdict == VACUOUS else "It cannot be judged"
-        return f"{begin}: {evidence.reason}"
+        return f"{begin}: {in_words(evidence.reason)}"
     against, margin = strongest(claim, evidence), decision.margin
     shown, control, by = _alike([against + margin, against, abs(margin)], decision.interval)
-    form = f" ({decision.form})" if decision.form != evidence.form else ""
+    form = f" ({in_words(decision.form)})" if decision.form != evidence.form else ""
     what = claim.measured or "the estimate"
     begin = f"{what[:1].upper()}{what[1:]}{form} is {shown}"
     if decision.strongest == NO_EFFECT:
         rival = f"no effect ({control})"
     else:
-        rival = f"its strongest control ({decision.strongest}: {control})"
+        rival = f"its strongest control ({in_words(decision.strongest)}: {control})"
     asked = f"{decision.smallest_effect:g}"
     if evidence.verdict == SUPPORTED:
         return f"{begin}, above {rival} by {by}; asked was {asked}."

@@ -11,10 +11,11 @@ import hashlib
 import io
 from typing import TYPE_CHECKING, Any
 
+from normprobe.labels import in_words
 from normprobe.report.csv_link import csv_link
 from normprobe.report.figure import Drawing
 from normprobe.report.heatmap import SHADES, colour_of, ink_on, printable
-from normprobe.report.table import SHAPES, count, number, value
+from normprobe.report.table import SHAPES, count, number, unit, value
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -50,7 +51,8 @@ def _environment() -> Environment:
         "shades": [(colour_of(shade), ink_on(shade)) for shade in shades],
     }
     environment.filters |= {
-        "count": count, "csv": csv_link, "png": _png, "printable": printable, "short": number, "value": value,
+        "count": count, "csv": csv_link, "in_words": in_words, "png": _png, "printable": printable, "short": number,
+        "unit": unit, "value": value,
     }  # fmt: skip
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
     return environment

@@ -12,7 +12,7 @@ from normprobe.errors import NormprobeError
 from normprobe.report.figure import Drawing
 from normprobe.report.figures import FIGURES, stem_of
 from normprobe.report.findings import read_evidence
-from normprobe.report.table import allowed, count, margin, marked, value
+from normprobe.report.table import allowed, count, margin, marked, unit, value
 from normprobe.runs.directory import Run
 from normprobe.runs.tables import Tables
 
@@ -65,7 +65,7 @@ class RunResults(Tables):
                 "claim": item.claim,
                 "verdict": marked(item.verdict, item.allowed),
                 "estimate [95 % interval]": value(item),
-                "unit": item.full_unit,
+                "unit": unit(item),
                 "margin that decides": margin(item.decision),
                 "n": f"{count(item.n)} {item.n_unit}",
             }

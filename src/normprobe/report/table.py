@@ -14,6 +14,7 @@ import pandas as pd
 
 from normprobe.claims.evidence import Control, Decision, Evidence
 from normprobe.claims.measure.readers import READER_NAMES
+from normprobe.labels import in_words
 from normprobe.stats.verdict import holm
 
 WIDTH = 110
@@ -105,14 +106,14 @@ def verdict_table(evidence: Sequence[Evidence]) -> str:
     for item, p in zip(evidence, holm_p(evidence), strict=True):
         lines.append(_row(item.claim, marked(item.verdict, item.allowed), value(item)))
         lines += textwrap.wrap(
-            f"  n = {count(item.n)} {item.n_unit}; {item.full_unit}", WIDTH, subsequent_indent="  "
+            f"  n = {count(item.n)} {item.n_unit}; {unit(item)}", WIDTH, subsequent_indent="  "
         )
         for control in item.own_controls:
             *above, name = textwrap.wrap(_named(control), _NAME - 4) or [""]
             lines += [f"  {part}" for part in above]
             lines.append(_row(f"  {name}", "", value(control)))
         lines.append(_row("  estimate − strongest control (decides)", p, margin(item.decision)))
-        lines += textwrap.wrap(item.note, WIDTH, initial_indent="  → ", subsequent_indent="    ")
+        lines += textwrap.wrap(in_words(item.note), WIDTH, initial_indent="  → ", subsequent_indent="    ")
         lines.append("")
     below = [HOLM, *allowed(evidence)]
     return "\n".join(
@@ -129,7 +130,7 @@ def markdown_table(evidence: Sequence[Evidence]) -> str:
             {
                 "claim": f"`{item.claim}`",
                 "verdict": marked(item.verdict, item.allowed),
-                "estimate [95 % interval]": f"{value(item)}<br>{item.full_unit}",
+                "estimate [95 % interval]": f"{value(item)}<br>{unit(item)}",
                 "controls": "<br>".join(controls) or "–",
                 "margin that decides": "<br>".join(filter(None, (margin(item.decision), p))),
                 "n": f"{count(item.n)} {item.n_unit}",
@@ -185,8 +186,14 @@ def margin(decision: Decision) -> str:
     return with_interval(decision.margin, decision.interval)
 
 
+def unit(evidence: Evidence) -> str:
+    """The unit of an estimate, with the form that it is measured in."""
+    return in_words(evidence.full_unit)
+
+
 def _named(control: Control) -> str:
-    return control.label if control.decides else f"{control.label} (not counted)"
+    name = in_words(control.label)
+    return name if control.decides else f"{name} (not counted)"
 
 
 def _row(name: str, verdict: str, number: str) -> str:

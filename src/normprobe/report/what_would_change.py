@@ -14,6 +14,7 @@ import numpy as np
 
 from normprobe.claims.evidence import Decision, Evidence
 from normprobe.claims.margin import NO_EFFECT
+from normprobe.labels import in_words
 from normprobe.report.figure import Drawing
 from normprobe.report.findings import NothingToDraw
 from normprobe.report.table import count, number
@@ -31,7 +32,7 @@ def what_would_change(evidence: Evidence) -> str:
     low, _ = decision.interval
     name = binding(decision)
     if evidence.verdict == VACUOUS:
-        return f"No margin would: the test says nothing here. {evidence.reason}"
+        return f"No margin would: the test says nothing here. {in_words(evidence.reason)}"
     if evidence.verdict == INCONCLUSIVE:
         return _settle(evidence)
     if evidence.verdict == SUPPORTED:
@@ -50,8 +51,8 @@ def what_would_change(evidence: Evidence) -> str:
 
 def binding(decision: Decision) -> str:
     """The control that bounds the margin, its form in brackets; empty where a control is missing."""
-    name = "the value of no effect" if decision.strongest == NO_EFFECT else decision.strongest
-    return f"{name} ({decision.form})" if decision.form else name
+    name = "the value of no effect" if decision.strongest == NO_EFFECT else in_words(decision.strongest)
+    return f"{name} ({in_words(decision.form)})" if decision.form else name
 
 
 def problems_needed(decision: Decision, n: int) -> int | None:
@@ -73,10 +74,10 @@ def _settle(evidence: Evidence) -> str:
     decision = evidence.decision
     if decision.missing:
         forms = Counter(name for _, name in decision.missing)
-        lacking = (f"{name} (in {n} forms)" if n > 1 else name for name, n in forms.items())
+        lacking = (in_words(f"{name} (in {n} forms)" if n > 1 else name) for name, n in forms.items())
         return f"What is missing has to be computed: {', '.join(lacking)}."
     if evidence.reason:
-        return f"Not the margin: another condition of the rule leaves it open. {evidence.reason}"
+        return f"Not the margin: another condition of the rule leaves it open. {in_words(evidence.reason)}"
     n = problems_needed(decision, evidence.n)
     if n is None:
         return "No number of problems would settle it: the margin equals its smallest effect, or has no interval."

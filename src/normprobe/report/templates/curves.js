@@ -69,7 +69,7 @@
       group = make("optgroup", { label: curve.title });
       chosen.append(group);
     }
-    group.append(make("option", { value: i }, `${curve.claim}: ${curve.quantity}`));
+    group.append(make("option", { value: i }, curve.quantity));
   });
   if (data.curves.length) {
     // The claim that all others rest on comes first.

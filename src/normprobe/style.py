@@ -33,12 +33,15 @@ READER_LINES: dict[str, dict[str, Any]] = {
 _RC: dict[Any, Any] = {
     "figure.dpi": 100,
     "figure.constrained_layout.use": True,
-    "font.size": 8,
-    "axes.titlesize": 9,
-    "axes.labelsize": 8,
-    "legend.fontsize": 7,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
+    "font.size": 7,
+    "axes.titlesize": 8,
+    "axes.labelsize": 7,
+    "legend.fontsize": 6.5,
+    "legend.handlelength": 1.8,
+    "legend.columnspacing": 1.2,
+    "xtick.labelsize": 6.5,
+    "ytick.labelsize": 6.5,
+    "xaxis.labellocation": "right",  # a label longer than its axis ends with it, and runs out beneath the ticks' names
     "legend.frameon": False,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -47,7 +50,7 @@ _RC: dict[Any, Any] = {
     "grid.linewidth": 0.5,
     "axes.axisbelow": True,
     "lines.linewidth": 1.4,
-    "lines.markersize": 3.5,
+    "lines.markersize": 3.0,
     "pdf.fonttype": 42,  # fonts as TrueType: text in the PDF stays text
     "text.parse_math": False,  # names come from users: $ is a dollar
 }

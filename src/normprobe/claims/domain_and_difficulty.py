@@ -192,7 +192,7 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
         curve(axes, rows, str(domain), along, color=colour, marker="osD^vP"[number % 6])
     axes.set_xlabel(f"difficulty (95 % intervals, n = {evidence.n} {evidence.n_unit})")
     axes.set_ylabel("norm in think / no_think")
-    legend_below(axes, columns=3)
+    legend_below(axes)
 
 
 CLAIM = Claim(

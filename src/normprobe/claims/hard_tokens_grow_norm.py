@@ -159,7 +159,7 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
     curve(axes, pick(by_layer, FINAL, EARLY), "early checkpoint's own norm", linestyle=":", **CONTROL)
     curve(axes, pick(by_layer, FINAL, MODEL), "final norm", **READER_LINES["model"])
     axes.set_ylabel("partial Spearman ρ of the norm and\nthe next token's early surprisal")
-    legend_below(axes, columns=3)
+    legend_below(axes)
 
 
 CLAIM = Claim(

@@ -188,8 +188,7 @@ def dose_panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
     axes.set_xlim(1.03, 0.07)
     axes.set_ylim(0.0, 1.0)
     axes.set_ylabel("accuracy in think")
-    n = f"95 % intervals, n = {evidence.n} {evidence.n_unit}"
-    axes.set_xlabel(f"what is left of each suppressed state ({n})")
+    axes.set_xlabel(f"what is left of a suppressed state (n = {evidence.n} {evidence.n_unit})")
     axes.legend(loc="lower left")
 
 

@@ -131,8 +131,8 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
     lines = {TWIN: "--", EARLY: "-.", FILLER: ":", MATCHED: (0, (1, 3))}
     for name, dashes in lines.items():
         curve(axes, pick(series, PER_NORM, name), name, linestyle=dashes, **CONTROL)
-    axes.set_ylabel("ΣΔz per unit norm (think − no_think)")
-    legend_below(axes, columns=3)
+    axes.set_ylabel("ΣΔz per unit norm\n(think − no_think)")
+    legend_below(axes)
 
 
 CLAIM = Claim(

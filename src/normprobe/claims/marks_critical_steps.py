@@ -230,8 +230,8 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
         curve(axes, pick(series, form, MODEL), form, color=VERMILION, linestyle=line, linewidth=1.0)
         curve(axes, pick(series, form, TWIN), f"{form}, {TWIN}", linestyle=line, **CONTROL)
     axes.set_ylim(0.0, 1.0)
-    axes.set_ylabel("AUROC of the norm within a thought")
-    legend_below(axes, columns=4)
+    axes.set_ylabel("AUROC of the norm\nwithin a thought")
+    legend_below(axes)
 
 
 CLAIM = Claim(

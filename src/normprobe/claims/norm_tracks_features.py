@@ -132,13 +132,11 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
             NO_SINKS: "sinks excluded",
             REGRESSED: "identity, position,\nsurprisal regressed out",
             LAYERWISE: "layer-wise",
-            NO_SCALE: "layer-wise, scale removed",
-            NO_DEPTH: "layer-wise, depth partialled out",
+            NO_SCALE: "layer-wise,\nscale removed",
+            NO_DEPTH: "layer-wise,\ndepth partialled out",
         },
     )
-    axes.set_xlabel(
-        f"Spearman ρ with reasoning features (95 % intervals, n = {evidence.n} {evidence.n_unit})"
-    )
+    axes.set_xlabel(f"Spearman ρ with reasoning features (n = {evidence.n} {evidence.n_unit})")
 
 
 CLAIM = Claim(
@@ -163,6 +161,7 @@ CLAIM = Claim(
     measure=measure,
     panel=panel,
     figure="fig_03_signals",
+    height=1.2,
     paper_form=LAYERWISE,
     planted="reasoning",
 )

@@ -224,7 +224,7 @@ def _draw(axes: Any, series: pd.DataFrame, evidence: Evidence, *, form: str, lab
     for name, line in LINES.items():
         curve(axes, pick(series, form, name), name, **line)
     axes.set_ylabel(label)
-    legend_below(axes, columns=2)
+    legend_below(axes)
 
 
 CLAIM = Claim(

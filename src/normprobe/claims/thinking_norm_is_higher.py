@@ -169,7 +169,7 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
     axes.set_yscale("log")
     for format_ticks in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
         format_ticks(LogFormatter(minor_thresholds=(2, 0.5)))
-    axes.set_ylabel("mean ‖h‖₂ over the response (activation units)")
+    axes.set_ylabel("mean ‖h‖₂ over the response\n(activation units)")
     axes.legend(loc="upper left")
     twin = next(control for control in evidence.own_controls if control.name == TWIN)
     ratios = f"think / no_think: {np.exp(evidence.estimate):.2f}; untrained twin: {np.exp(twin.estimate):.2f}"

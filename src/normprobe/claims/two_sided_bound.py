@@ -22,6 +22,7 @@ from normprobe.claims.claim import Claim, Measurement, Override
 from normprobe.claims.evidence import Control, Evidence
 from normprobe.claims.margin import Form, control
 from normprobe.claims.measure.bound_inputs import shared_problems
+from normprobe.claims.measure.drawing import legend_below
 from normprobe.claims.measure.held_out_bound import (
     NORMS,
     PAPERS,
@@ -194,7 +195,7 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
     axes.set_ylim(bottom, max(float(y.max()), grid[-1]) * 1.15)
     axes.set_xlabel(f"√g / ‖h_N‖, −√−g where g < 0 (n = {evidence.n} {evidence.n_unit})")
     axes.set_ylabel("S / ‖h_N‖")
-    axes.legend()
+    legend_below(axes)
 
 
 CLAIM = Claim(

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from normprobe.claims.measure.drawing import legend_below
 from normprobe.claims.measure.readers import READER_NAMES
 from normprobe.report.document import records
 from normprobe.report.figure import HEIGHT, Drawing
@@ -135,6 +136,6 @@ def drawing(tables: Tables) -> Drawing:
             axes.set_ylabel(name)
             axes.set_xlabel("layer")
             axes.set_ylim(top=1.05)
-        panels[-1].legend(loc="upper center", bbox_to_anchor=(0.5, -0.25), ncols=3)
+        legend_below(panels[-1])
 
     return Drawing("Dictionaries", CAPTION, draw, panels=2, height=0.7 * HEIGHT)

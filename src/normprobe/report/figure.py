@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH, HEIGHT = 5.2, 3.2
-"""Inches: a panel with its labels at the size of the text around it."""
+WIDTH, HEIGHT = 3.3, 2.6
+"""Inches: a panel as wide as a column in print, its labels nearly as large as the text around it."""
 
 
 @dataclass(frozen=True)
@@ -26,17 +26,14 @@ class Drawing:
     """A figure before it is drawn.
 
     title: its alternative text; caption: what it shows, on one line; draw: fills the axes, one for each of `panels`;
-    width: of the figure in inches; height: of a panel. Panels stand beneath each other and are lettered, or
-    `side_by_side` and share their rows' names.
+    height: of a panel in inches. Panels stand beneath each other and are lettered.
     """
 
     title: str
     caption: str
     draw: Callable[[list[Axes]], None]
     panels: int = 1
-    width: float = WIDTH
     height: float = HEIGHT
-    side_by_side: bool = False
 
     @contextmanager
     def drawn(self) -> Iterator[Figure]:
@@ -44,10 +41,9 @@ class Drawing:
         from matplotlib.figure import Figure
 
         with style.look():
-            rows, columns = (1, self.panels) if self.side_by_side else (self.panels, 1)
-            figure = Figure(figsize=(self.width, self.height * rows))
-            axes = list(figure.subplots(rows, columns, squeeze=False).flat)
-            if rows > 1:
+            figure = Figure(figsize=(WIDTH, self.height * self.panels))
+            axes = list(figure.subplots(self.panels, squeeze=False).flat)
+            if self.panels > 1:
                 for letter, panel in zip("abcdef", axes, strict=False):
                     panel.set_title(letter, loc="left", weight="bold")
             self.draw(axes)

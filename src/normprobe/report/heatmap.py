@@ -18,7 +18,7 @@ from normprobe.report.figure import Drawing
 from normprobe.report.findings import NothingToDraw
 from normprobe.runs.tables import Tables
 
-MOST_TOKENS, COLUMNS = 240, 92
+MOST_TOKENS, COLUMNS = 240, 50
 SHADES = 16
 """Colours that a page has for its cells, from light to dark."""
 # A shape for each, for black and white: the marker of matplotlib, the same sign as text, filled or not.
@@ -147,10 +147,8 @@ def printable(text: str) -> str:
 def drawing(tables: Tables) -> Drawing:
     """The figure of the excerpt that `choose` takes."""
     excerpt = choose(tables)
-    height = 1.0 + 0.25 * _lines(excerpt)
-    return Drawing(
-        "Token heat map", excerpt.caption, lambda panels: draw(panels[0], excerpt), width=6.0, height=height
-    )
+    height = 1.2 + 0.25 * _lines(excerpt)
+    return Drawing("Token heat map", excerpt.caption, lambda panels: draw(panels[0], excerpt), height=height)
 
 
 def draw(axes: Any, excerpt: Excerpt) -> None:
@@ -164,7 +162,7 @@ def draw(axes: Any, excerpt: Excerpt) -> None:
         axes.add_patch(Rectangle((x + 0.1, line), width - 0.2, 0.62, facecolor=colour_of(shade), linewidth=0))
         axes.text(
             centre, line + 0.32, token, color=ink_on(shade), ha="center", va="center",
-            family="monospace", fontsize=6.5, parse_math=False,
+            family="monospace", fontsize=6, parse_math=False,
         )  # fmt: skip
         if role in ROLE_MARKS:
             axes.plot(centre, line + 0.79, **_marker(role))
@@ -181,13 +179,11 @@ def _legend(axes: Any, excerpt: Excerpt) -> None:
 
     handles = [Line2D([], [], label=role, **_marker(role)) for role in ROLE_MARKS if role in excerpt.roles]
     if handles:
-        axes.legend(
-            handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(handles), handletextpad=0.2
-        )
+        axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, handletextpad=0.2)
     shades = ListedColormap([colour_of(shade) for shade in np.linspace(0, 1, 64)])
     bar = axes.figure.colorbar(
-        ScalarMappable(Normalize(*excerpt.range), shades), ax=axes, location="bottom", shrink=0.4, aspect=30, pad=0.02,
-        label=f"norm after layer {excerpt.layer} (0…{excerpt.n_layers - 1}), activation units",
+        ScalarMappable(Normalize(*excerpt.range), shades), ax=axes, location="bottom", shrink=0.6, aspect=30, pad=0.02,
+        label=f"norm after layer {excerpt.layer} of 0…{excerpt.n_layers - 1}",
     )  # fmt: skip
     bar.outline.set_visible(False)
     bar.ax.grid(visible=False)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from normprobe.claims.measure.drawing import legend_below
 from normprobe.labels import in_words
 from normprobe.report.accuracy_table import wilson
 from normprobe.report.figure import HEIGHT, Drawing
@@ -209,7 +210,7 @@ def draw_failures(axes: Any, treatments: pd.DataFrame) -> None:
             label="lost: the thought never closes",
         )  # fmt: skip
         if height == 0:
-            axes.legend(loc="upper center", bbox_to_anchor=(0.3, -0.13), ncols=3)
+            legend_below(axes)
     axes.axvline(0.0, color=GREY, linewidth=0.8)
     axes.set_yticks(range(len(names)), names, fontsize=6)
     axes.set_xlabel(f"share of {count(len(plain))} held-out problems")

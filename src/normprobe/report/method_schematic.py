@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from normprobe.layer_profile import IQR_FACTOR
-from normprobe.report.figure import WIDTH, Drawing
+from normprobe.report.figure import Drawing
 from normprobe.runs.tables import Tables
 from normprobe.style import BLUE, GREEN, GREY, VERMILION
 
@@ -27,7 +27,7 @@ def drawing(tables: Tables) -> Drawing:
     chosen = tables.profile["chosen_layers"]
     layers = str(chosen[0]) if len(chosen) == 1 else f"{chosen[0]}–{chosen[-1]}"
     caption = CAPTION.format(k=IQR_FACTOR, layers=layers)
-    return Drawing("Methods", caption, draw, panels=3, width=1.3 * WIDTH, height=2.2, side_by_side=True)
+    return Drawing("Methods", caption, draw, panels=3, height=1.5)
 
 
 def draw(panels: list[Any]) -> None:
@@ -46,8 +46,8 @@ def draw(panels: list[Any]) -> None:
         _arrow(alrr, (float(peak), HEIGHTS[peak]), (float(peak), HEIGHTS[peak] + 0.5), -1.4)
     alrr.text(5, 3.3, "the layer once more", color=VERMILION, fontsize=7, ha="center")
     _stream(erss)
-    _arrow(erss, (3.0, 2.5), (7.0, 2.7), -0.5)
-    erss.text(2.6, 3.25, "an earlier peak, mixed in", color=VERMILION, fontsize=7)
+    _arrow(erss, (3.0, 2.5), (7.0, 2.7), -0.25)
+    erss.text(2.6, 3.4, "an earlier peak, mixed in", color=VERMILION, fontsize=7)
     erss.bar(7, HEIGHTS[7], color=VERMILION)
     for row, (scale, colour) in enumerate(((0.30, GREY), (0.34, GREEN), (0.27, GREY))):
         base = 2.4 - 1.15 * row

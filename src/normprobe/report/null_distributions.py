@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def draw(
     axes.axvline(estimate, color=BLUE)
     if np.isfinite(interval).all():
         axes.axvspan(*interval, color=BLUE, alpha=0.25, linewidth=0)
-    axes.set_title(label, loc="left")
-    axes.set_xlabel(unit)
+    axes.set_title(textwrap.fill(label, 56), loc="left", fontsize=7)
+    axes.set_xlabel(textwrap.fill(unit, 64), fontsize=6.5)
     axes.set_ylabel("")
     axes.set_yticks([])

@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from normprobe.claims.measure.drawing import dots
+from normprobe.claims.measure.drawing import dots, legend_below
 from normprobe.claims.measure.readers import MODEL, NAMES, NORM, READER_NAMES
 from normprobe.claims.measure.signal_comparison import NAME
-from normprobe.report.figure import WIDTH, Drawing
+from normprobe.report.figure import Drawing
 from normprobe.report.findings import NothingToDraw
 from normprobe.report.table import number, with_interval
 from normprobe.runs.atomic import read_table
@@ -82,7 +82,7 @@ def _sentence(target: str, column: dict[str, dict[str, Any]]) -> str:
 
 
 def draw_signals(panels: Sequence[Any], signals: pd.DataFrame) -> None:
-    """A panel per target side by side, a row per signal: this model filled, the untrained twin open and grey."""
+    """A panel per target, a row per signal: this model filled, the untrained twin open and grey."""
     names = [signal for signal in NAMES if signal in set(signals["signal"])]
     heights = {name: len(names) - place for place, name in enumerate(names)}
     for axes, (target, rows) in zip(panels, signals.groupby("target", sort=False), strict=True):
@@ -92,17 +92,14 @@ def draw_signals(panels: Sequence[Any], signals: pd.DataFrame) -> None:
             dots(axes, shown, shown["signal"].map(heights) + offset, reader)
         widest = float(rows[["estimate", "low", "high"]].abs().max().max())
         axes.set_xlim(-1.08 * widest, 1.08 * widest)
-        axes.set_title(str(target).replace(", ", ",\n"), fontsize=8)
+        axes.set_title(str(target))
         axes.set_xlabel(rows["unit"].iloc[0])
         axes.set_ylim(0.4, len(names) + 0.6)
-        axes.set_yticks(list(heights.values()), [""] * len(names))
-    panels[0].set_yticks(list(heights.values()), [NAMES[name] for name in names])
-    panels[0].legend(loc="lower left", bbox_to_anchor=(-1.0, -0.3), ncols=2)
+        axes.set_yticks(list(heights.values()), [NAMES[name] for name in names])
+    legend_below(panels[-1])
 
 
 def drawing(signals: pd.DataFrame) -> Drawing:
     """The figure of `draw_signals`."""
-    return Drawing(
-        "Signals", CAPTION, lambda panels: draw_signals(panels, signals), panels=signals["target"].nunique(),
-        width=1.3 * WIDTH, side_by_side=True,
-    )  # fmt: skip
+    panels = signals["target"].nunique()
+    return Drawing("Signals", CAPTION, lambda axes: draw_signals(axes, signals), panels, height=1.6)

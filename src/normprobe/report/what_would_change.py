@@ -90,6 +90,8 @@ def _settle(evidence: Evidence) -> str:
 
 def draw_margins(axes: Any, evidence: Sequence[Evidence]) -> None:
     """Each margin with its interval in units of its smallest effect (dashed), named with the control that binds."""
+    from matplotlib.transforms import blended_transform_factory
+
     axes.axvline(0.0, color=GREY, linewidth=0.6)
     axes.axvline(1.0, color="black", linestyle="--", linewidth=0.8)
     names = []
@@ -109,11 +111,12 @@ def draw_margins(axes: Any, evidence: Sequence[Evidence]) -> None:
             )
     axes.set_yticks(range(len(evidence), 0, -1), names)
     axes.set_ylim(0.4, len(evidence) + 0.6)
-    axes.set_xlabel("margin ÷ smallest effect of interest (95 % intervals)")
+    axes.set_xlabel("margin ÷ smallest effect of interest")
     verdicts = [verdict for verdict in _MARKS if verdict in {item.verdict for item in evidence}]
     for verdict in verdicts:
         axes.plot([], [], **_mark(verdict), label=verdict)
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(verdicts))
+    middle = blended_transform_factory(axes.figure.transFigure, axes.transAxes)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), bbox_transform=middle, ncols=2)
 
 
 def margins(evidence: Sequence[Evidence]) -> Drawing:

@@ -29,9 +29,14 @@ def curve(axes: Any, rows: pd.DataFrame, label: str, along: str = "layer", **lin
     axes.fill_between(rows[along], rows["low"], rows["high"], color=line["color"], alpha=0.15, linewidth=0)
 
 
-def legend_below(axes: Any, columns: int) -> None:
-    """A legend that no curve can run into."""
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=columns)
+def legend_below(axes: Any, columns: int = 2) -> None:
+    """A legend that no curve can run into: beneath the axis's name, in the middle of the figure."""
+    from matplotlib.transforms import ScaledTranslation, blended_transform_factory
+
+    figure = axes.figure
+    middle = blended_transform_factory(figure.transFigure, axes.transAxes)
+    beneath = ScaledTranslation(0, -0.36, figure.dpi_scale_trans)  # inches, as the names' size is
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), bbox_transform=middle + beneath, ncols=columns)
 
 
 def layer_axis(axes: Any, series: pd.DataFrame, evidence: Evidence, *, mark_late: bool = True) -> None:
@@ -58,7 +63,7 @@ def by_reader(axes: Any, series: pd.DataFrame, labels: Mapping[str, str]) -> Non
         dots(axes, shown, shown["quantity"].map(heights) + 0.25 - lower, reader)
     axes.set_yticks(list(heights.values()), [labels[quantity] for quantity in quantities])
     axes.set_ylim(0.4, len(quantities) + 0.6)
-    legend_below(axes, columns=4)
+    legend_below(axes)
 
 
 def dots(axes: Any, rows: pd.DataFrame, heights: pd.Series, reader: str) -> None:

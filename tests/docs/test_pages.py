@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from normprobe.claims.registry import BY_NAME, CLAIMS
+from normprobe.labels import in_words
+from normprobe.report.figures import FIGURES
 from normprobe.study_file import read_study
 from normprobe.thinking_formats import FORMATS
 
@@ -51,7 +53,7 @@ def test_a_page_holds_what_the_claim_says(pages, claim):
         claim.unit,
     ):
         assert text in flat
-    assert re.findall(r"^\| \*\*(.+?)\*\* \|", page, re.MULTILINE) == list(claim.rules_out)
+    assert re.findall(r"^\| \*\*(.+?)\*\* \|", page, re.MULTILINE) == list(map(in_words, claim.rules_out))
     assert "By hand." in page
     assert "never shown" not in page
     assert re.findall(r"^# .*", page, re.MULTILINE) == [f"# {claim.title}"]
@@ -94,3 +96,16 @@ def test_every_notebook_has_a_page_with_its_text_and_its_code(pages):
         assert f"`examples/{name}.ipynb`" in page
         for linked in re.findall(r"\]\((\w+)\.md\)", page):
             assert linked in pages.NOTEBOOKS
+
+
+def test_the_gallery_has_every_figure_in_small_images():
+    page = (DOCS / "figures.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## (.+)$", page, re.MULTILINE) == sorted(FIGURES)
+    assert re.findall(r"^Drawn by `normprobe figures RUN --only (.+)`\.$", page, re.MULTILINE) == sorted(
+        FIGURES
+    )
+    shown = set(re.findall(r"\]\(images/figures/(.+?)\)", page))
+    sizes = {path.name: path.stat().st_size for path in (DOCS / "images" / "figures").iterdir()}
+    assert sizes.keys() == shown
+    assert max(sizes.values()) <= 60_000
+    assert sum(sizes.values()) <= 800_000

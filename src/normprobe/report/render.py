@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 from typing import TYPE_CHECKING, Any
 
 from normprobe.labels import in_words
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
 
 SCRIPTS = ("page.js", "tables.js", "charts.js", "curves.js", "tokens.js")
 """The script of a page with embedded data, in the order in which its parts stand."""
-COLOURS = 128
-"""Of a figure: its lines and its anti-aliased text need no more, and the file is a third as large."""
 
 
 def render(template: str, **shown: Any) -> str:
@@ -75,8 +72,4 @@ def _policy(style: str, script: str) -> str:
 
 
 def _png(drawing: Drawing) -> str:
-    from PIL import Image
-
-    image, small = Image.open(io.BytesIO(drawing.png())), io.BytesIO()
-    image.convert("RGB").quantize(COLOURS).save(small, "PNG", optimize=True)
-    return base64.b64encode(small.getvalue()).decode("ascii")
+    return base64.b64encode(drawing.small_png()).decode("ascii")

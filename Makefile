@@ -11,7 +11,7 @@ VLLM := .venv-vllm
 RUN := $(if $(QUICK),runs/quick,runs/tiny-thinker)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup browser check docs test test-vllm test-lowest test-latest nightly audit-dependencies gpu-wheels gpu-tiny reproduce-figures clean
+.PHONY: help setup browser check docs gallery test test-vllm test-lowest test-latest nightly audit-dependencies lock bench gpu-wheels gpu-tiny reproduce-figures clean
 
 help:  ## list the commands
 	@grep -E '^[a-z -]+:.*## ' Makefile | sed -E 's/^([a-z -]+):.*## (.*)/make \1\t\2/' | expand -t 30
@@ -39,6 +39,10 @@ check: $(READY)  ## lint, format, types, import directions
 
 docs: $(READY)  ## build the pages and the API reference into site/ (a warning is an error)
 	$(BIN)/mkdocs build --strict
+
+# Which run: the whole study, where it was made.
+gallery: $(READY)  ## write the page of all figures and its images from a run (RUN=runs/quick)
+	OMP_NUM_THREADS=1 $(BIN)/python docs/gallery.py $(RUN)
 
 test: $(READY)  ## run the tests, one process per core (PYTEST_ARGS="-k runs" selects some)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal --maxprocesses 8 $(PYTEST_ARGS)
@@ -88,11 +92,19 @@ nightly: $(READY)  ## what is too long for every change: 50 kills of a study, a 
 # In an environment of its own, and not in `make check`: the answer changes without a change here, and needs a network.
 .venv-audit/.ready: Makefile
 	$(PYTHON) -m venv --clear .venv-audit
-	.venv-audit/bin/python -m pip install --disable-pip-version-check pip-audit==2.10.1
+	.venv-audit/bin/python -m pip install --disable-pip-version-check pip-audit==2.10.1 uv==0.13.9
 	@touch $@
 
 audit-dependencies: .venv-audit/.ready  ## ask for known vulnerabilities of the pinned versions
-	.venv-audit/bin/python .ci/audit_dependencies.py .venv-audit/bin/pip-audit constraints.txt constraints-vllm.txt
+	.venv-audit/bin/python .ci/audit_dependencies.py .venv-audit/bin/pip-audit locked.txt constraints-vllm.txt
+
+bench:  ## print every measured ratio of benchmarks/results/ in one table
+	@$(PYTHON) benchmarks/ratios.py
+
+# For every platform; 3.11.5 is the first that the packages of the docs take.
+lock: .venv-audit/.ready  ## write locked.txt: the versions of constraints.txt with the hashes of their files
+	.venv-audit/bin/uv pip compile pyproject.toml --extra dev --constraint constraints.txt --universal --python-version 3.11.5 \
+		--no-python-downloads --default-index https://pypi.org/simple --generate-hashes --no-annotate --no-header --quiet --output-file locked.txt
 
 # A bare machine with a GPU has no network: these wheels, for its Python, travel with the working tree.
 GPU_PYTHON ?= 3.12

@@ -34,8 +34,11 @@ _NAMES = {
     "num_experts": ("num_local_experts",),
     "num_experts_per_tok": (),
     "intermediate_size": ("n_inner", "ffn_dim"),
+    "vocab_size": (),
 }
 """A size in config.json → what older architectures call it."""
+LARGEST = 2**31
+"""Above every size of a model: a larger one is a damaged file."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +63,15 @@ class Shape:
     def of(cls, config: Mapping[str, Any], itemsize: int) -> Shape:
         """From the content of config.json (of its text part, where a model has others).
 
-        Raises NormprobeError for one that does not tell its sizes under any name known here.
+        Raises NormprobeError for one that does not tell its sizes under any name known here, or not as whole numbers.
         """
-        config = config.get("text_config") or config
+        parts = config.get("text_config")
+        config = parts if parts and isinstance(parts, Mapping) else config
         known = {name: _first(config, name, *others) for name, others in _NAMES.items()}
         if lacking := [
-            name for name in ("hidden_size", "num_attention_heads", "num_hidden_layers") if not known[name]
+            name
+            for name in ("hidden_size", "num_attention_heads", "num_hidden_layers", "vocab_size")
+            if not known[name]
         ]:
             raise NormprobeError(
                 f"expected a configuration that tells {', '.join(lacking)}, got one of {config.get('model_type')!r} "
@@ -75,7 +81,7 @@ class Shape:
         kv_heads, head_dim = known["num_key_value_heads"] or heads, known["head_dim"] or d // heads
         active, experts = known["num_experts_per_tok"] or 1, known["num_experts"] or 1
         intermediate = _first(config, "moe_intermediate_size") or known["intermediate_size"] or 4 * d
-        embeddings = (1 if config.get("tie_word_embeddings") else 2) * config["vocab_size"] * d
+        embeddings = (1 if config.get("tie_word_embeddings") else 2) * known["vocab_size"] * d
         block = 2 * d * (heads + kv_heads) * head_dim + 3 * d * intermediate * experts
         return cls(
             layers=layers,
@@ -84,7 +90,7 @@ class Shape:
             kv_heads=kv_heads,
             head_dim=head_dim,
             intermediate=active * intermediate,
-            vocabulary=config["vocab_size"],
+            vocabulary=known["vocab_size"],
             itemsize=itemsize,
             parameters=embeddings + layers * block,
         )
@@ -142,7 +148,13 @@ class ReadingPlan:
 def _first(config: Mapping[str, Any], *names: str) -> int:
     """The first of these that the configuration has, the largest where it has one a layer; 0 without any."""
     value = next((config[name] for name in names if config.get(name)), 0)
-    return max(value) if isinstance(value, list) else value
+    sizes = value if isinstance(value, list) else [value]
+    if not all(type(size) is int and 0 <= size < LARGEST for size in sizes):
+        raise NormprobeError(
+            f"expected {names[0]} as a whole number below {LARGEST:,}, got {repr(value)[:60]}; copy the "
+            "model's config.json again"
+        )
+    return max(sizes)
 
 
 def slices(scratch: int, vocabulary: int) -> tuple[int, int]:

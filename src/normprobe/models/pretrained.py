@@ -29,7 +29,7 @@ from normprobe.models.adapters import merge, needs_peft
 from normprobe.models.architectures import dissect
 from normprobe.models.gguf_files import gguf_arguments, needs_gguf, plain
 from normprobe.models.placement import AUTO, spread
-from normprobe.models.requirements import check_configuration
+from normprobe.models.requirements import check_configuration, check_sizes
 
 NOT_PICKLED = "safetensors that fit the configuration"
 
@@ -77,7 +77,7 @@ class Pretrained:
 
         Raises NormprobeError if there is no such model, its configuration is missing or of no known architecture, it
         needs code of its own without `trust_remote_code`, a package is missing that reads it, or as
-        `check_configuration` and, for its parts, `dissect` do.
+        `check_sizes`, `check_configuration` and, for its parts, `dissect` do.
         """
         if self.gguf_file is not None:
             needs_gguf(self.where)
@@ -94,6 +94,11 @@ class Pretrained:
             else "a bundled model, a directory or a hub id"
         )
         with self._one_line(known):
+            if self.gguf_file is None:
+                content, _ = PreTrainedConfig.get_config_dict(
+                    self.location, revision=self.revision, local_files_only=self.offline
+                )
+                check_sizes(content, self.where)
             config = AutoConfig.from_pretrained(**self._arguments)
         check_configuration(config, self.where)
         if not hasattr(config, "auto_map"):

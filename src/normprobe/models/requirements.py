@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
@@ -12,6 +13,10 @@ from normprobe.errors import NormprobeError
 
 ATTENTION_LAYERS = ("full_attention", "sliding_attention", "chunked_attention")
 """Types of layers (of `config.layer_types`) whose only memory is the keys and values of earlier tokens."""
+
+MOST_PARTS = 2048
+"""Layers, or experts, that a model may have: several times what the largest have."""
+_COUNTS_PARTS = re.compile(r"n(um)?_(\w+_)?(layers?|experts?)")
 
 _PLAIN: dict[str, Any] = {
     "repetition_penalty": 1.0,
@@ -55,6 +60,19 @@ def check_configuration(config: PreTrainedConfig, where: str) -> None:
             f"expected layers of attention ({', '.join(ATTENTION_LAYERS)}), got {', '.join(other)} in {where}; "
             "such layers keep a state that is no keys and values: use a model of attention layers"
         )
+
+
+def check_sizes(content: Mapping[str, Any], where: str) -> None:
+    """Raises NormprobeError for a configuration, as its file holds it, of more layers or experts than any model has: to
+    build them would take hours before anything else could tell that the file is damaged."""
+    for name, value in content.items():
+        if isinstance(value, Mapping):
+            check_sizes(value, where)
+        elif isinstance(value, int) and value > MOST_PARTS and _COUNTS_PARTS.fullmatch(name):
+            raise NormprobeError(
+                f"expected at most {MOST_PARTS:,} layers or experts, got {name} = {str(value)[:20]} in {where}; "
+                "copy its config.json again"
+            )
 
 
 def quantization_of(config: PreTrainedConfig) -> str | None:

@@ -17,7 +17,7 @@ from fuzz.readers import READERS, WRONG
 
 from normprobe.errors import NormprobeError
 
-INPUTS = {"chat template": 60, "dictionaries": 150}
+INPUTS = {"chat template": 60, "dictionaries": 150, "config.json": 150, "weights and their index": 60}
 """Of each reader; 250 of the others. A fresh process per reader takes most of the time."""
 
 

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from normprobe.claims.methods_help import CLAIM
 from normprobe.experiments.selectors import SELECTORS
 from normprobe.experiments.suppression_treatments import TREATMENTS
 from normprobe.labels import LABELS, in_words
@@ -20,7 +21,7 @@ def test_what_is_compared_reads_as_words(name):
 def test_every_label_is_of_a_name_that_is_there():
     settings = {"at_peaks", "low_streak", "blow_up", "max_passes"}
     forms = {f"lrs_{form}{per}" for form in FORMS for per in ("", "_per_token")}
-    assert LABELS.keys() <= {*TREATMENTS, *SELECTORS, *forms, *settings}
+    assert LABELS.keys() <= {*TREATMENTS, *SELECTORS, *forms, *settings, *CLAIM.rules_out}
 
 
 def test_names_are_put_in_words_wherever_they_stand_and_the_rest_stays():

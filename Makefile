@@ -3,12 +3,15 @@
 
 PYTHON ?= python3
 QUICK ?=
+MODEL ?= tiny-thinker
 PYTEST_ARGS ?=
 
 BIN := .venv/bin
 READY := .venv/.ready
 VLLM := .venv-vllm
-RUN := $(if $(QUICK),runs/quick,runs/tiny-thinker)
+RUN := $(if $(QUICK),runs/quick,runs/$(MODEL))
+# tiny-thinker is what verify studies of itself, on one thread: its tensors are so small that two mostly wait for each other.
+STUDY := $(if $(filter-out tiny-thinker,$(MODEL)),--config sae_training/$(subst -,_,$(MODEL)).yaml)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup browser check docs gallery test test-vllm test-lowest test-latest nightly audit-dependencies lock bench gpu-wheels gpu-tiny reproduce-figures clean
@@ -123,9 +126,8 @@ gpu-wheels:  ## fill benchmarks/wheels/ with what a bare machine lacks for `bash
 gpu-tiny: $(READY)  ## the lines of benchmarks/gpu.sh at a tiny size, on the CPU
 	PYTHON=$(BIN)/python bash benchmarks/gpu.sh --tiny --out build/gpu-tiny
 
-# One thread: the bundled model's tensors are so small that two threads mostly wait for each other.
-reproduce-figures: $(READY)  ## run the study on the bundled model: evidence, figures, report (QUICK=1: a reduced one)
-	OMP_NUM_THREADS=1 $(BIN)/python -m normprobe.verify --out $(RUN) $(if $(QUICK),--quick)
+reproduce-figures: $(READY)  ## run the study on a bundled model: evidence, figures, report (MODEL=smol-thinker; QUICK=1: a reduced one)
+	$(if $(STUDY),,OMP_NUM_THREADS=1) $(BIN)/python -m normprobe.verify --out $(RUN) $(STUDY) $(if $(QUICK),--quick)
 	$(BIN)/python figures/make_all.py --run $(RUN)
 
 clean:  ## remove the environments, caches and build products; runs/ stays

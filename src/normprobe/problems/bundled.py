@@ -62,6 +62,12 @@ MODELS = {
         about="SmolLM2-135M after the first quarter of its training on demonstrations, where training by rewards "
         "begins.",
     ),
+    "smol-thinker:sft": BundledModel(
+        SMOL / "sft",
+        "smol-thinker",
+        early="smol-thinker:base",
+        about="SmolLM2-135M taught to think about five tasks of reasoning-gym by demonstrations (adapters of rank 16).",
+    ),
 }
 NAMES = ", ".join(MODELS)
 BEGINNINGS = tuple(dict.fromkeys(name.partition(":")[0] for name in MODELS))

@@ -13,6 +13,7 @@ import yaml
 from normprobe.config import QUICK, ModelSettings, SaeSettings, Study
 from normprobe.console import parse, run_main
 from normprobe.errors import NormprobeError
+from normprobe.problems.bundled import MODELS
 from normprobe.settings import flat
 from normprobe.study_file import changed, read_study
 from normprobe.verify import StudyCommand, main
@@ -181,4 +182,5 @@ def test_bundled_models_bring_their_problems_and_their_early_checkpoint():
 def test_every_study_of_the_repository_is_read(path):
     study = read_study(path)
     assert study.saes.given or study.saes.width % 8 == 0
-    assert study.problems.source == ("testbed" if study.model.is_bundled else None)
+    bundled = MODELS.get(study.model.name)
+    assert study.problems.source == (bundled.problems if bundled else None)

@@ -162,8 +162,6 @@ def drawing(table: pd.DataFrame) -> Drawing:
         ),
         draw=draw,
         panels=len(CLAIMS),
-        side_by_side=True,
-        width=7.0,
     )
 
 

@@ -90,13 +90,16 @@ def test_every_command_is_run_or_covered_and_no_entry_is_stale() -> None:
             assert re.search(rf"^(step|begin \w+) {command.split()[1]}\b", steps, re.MULTILINE), command
 
 
+MARK = r"([✕○●◐–] [a-z ]+?)"
+
+
 def test_the_readmes_verdicts_are_those_of_the_page_with_the_numbers() -> None:
-    marks = {
-        page: re.findall(r"^\| \[?`(\w+)`[^|]*\| ([✕○●◐–] [a-z ]+?) \|", TEXT[ROOT / page], re.MULTILINE)
-        for page in ("README.md", "docs/results.md")
-    }
-    assert marks["README.md"] == marks["docs/results.md"]
-    assert [name for name, _ in marks["README.md"]] == [claim.name for claim in CLAIMS]
+    """Two studies: a column each in the README, a section each on the page."""
+    shown = re.findall(rf"^\| \[?`(\w+)`[^|]*\| {MARK} \| {MARK} \|", TEXT[ROOT / "README.md"], re.MULTILINE)
+    sections = TEXT[ROOT / "docs/results.md"].split("\n## smol-thinker: verdicts\n")
+    pages = [re.findall(rf"^\| `(\w+)` \| {MARK} \|", section, re.MULTILINE) for section in sections]
+    assert [[(name, marks[i]) for name, *marks in shown] for i in range(2)] == pages
+    assert [name for name, *_ in shown] == [claim.name for claim in CLAIMS]
 
 
 def test_the_readme_is_read_in_minutes() -> None:

@@ -25,7 +25,7 @@ class _Cache:
     def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any) -> tuple[Tensor, Tensor]:
         """Write those of new tokens; returns all."""
         if layer not in self.layers:
-            batch, heads, _, width = keys.shape
+            batch, heads, _new, width = keys.shape
             self.layers[layer] = (
                 keys.new_zeros(batch, heads, self.n_tokens, width),
                 values.new_zeros(batch, heads, self.n_tokens, values.shape[-1]),

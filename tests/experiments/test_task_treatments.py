@@ -11,6 +11,7 @@ from normprobe import evaluate
 from normprobe.config import MethodSettings, Study
 from normprobe.errors import NormprobeError
 from normprobe.experiments.task_treatments import run_tasks
+from normprobe.labels import in_words
 from normprobe.layer_profile import LayerProfile
 from normprobe.models.open import open_model
 from normprobe.pipeline import Pipeline
@@ -51,7 +52,7 @@ def test_every_arm_answers_the_same_documents(run: Path, capsys: pytest.CaptureF
     assert all(set(rows["problem_id"]) == ids for _, rows in table.groupby("treatment"))
     assert (table.loc[table["treatment"] == "plain", "correct"] == 1.0).all()
     assert table.loc[table["treatment"] == "ALRR", "acted"].between(0, 1, inclusive="neither").all()
-    assert all(treatment in printed for treatment in treatments)
+    assert all(in_words(treatment) in printed for treatment in treatments)
 
 
 def test_unknown_tasks_are_refused_before_anything_is_answered(run: Path) -> None:

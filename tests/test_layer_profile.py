@@ -166,6 +166,11 @@ def test_a_truncated_file_is_refused_wherever_it_ends(profile, tmp_path):
         ({"quantiles": None}, "another type"),
         ({"quantiles": {"think": [[1.0] * 7] * 3}}, "another shape in mode think"),
         ({"quantiles": {"think": [[math.nan] * len(QUANTILES)] * 8}}, "a number that is not finite"),
+        (
+            {"quantiles": {"think": [[2.0] + [1.0] * (len(QUANTILES) - 1)] * 8}},
+            "quantiles that fall in mode think",
+        ),
+        ({"quantile_levels": [0.0] + [2.0] * (len(QUANTILES) - 1)}, "levels outside [0, 1]"),
         ({"chosen_layers": [8]}, "expected layers 0…7"),
         ({"spike_onset": -1}, "expected layers 0…7"),
         ({"chosen_layers": 3}, "another type"),

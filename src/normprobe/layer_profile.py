@@ -200,11 +200,15 @@ def _validate(content: Mapping[str, Any], source: object) -> None:
             )
     if not all(map(_is_number, levels)) or levels != sorted(levels) or not levels:
         raise _damaged(source, "quantile levels that do not rise")
+    if levels[0] < 0 or levels[-1] > 1:
+        raise _damaged(source, "quantile levels outside [0, 1]")
     for mode, table in (*content["quantiles"].items(), *content["quantiles_with_sinks"].items()):
         if len(table) != n_layers or any(len(row) != len(levels) for row in table):
             raise _damaged(source, f"quantiles of another shape in mode {mode}")
         if not all(_is_number(value) and value >= 0 for row in table for value in row):
             raise _damaged(source, f"quantiles that are not finite norms in mode {mode}")
+        if any(row != sorted(row) for row in table):
+            raise _damaged(source, f"quantiles that fall in mode {mode}")
     onset = content["spike_onset"]
     for layer in (*content["chosen_layers"], *([] if onset is None else [onset])):
         if type(layer) is not int or not 0 <= layer < n_layers:

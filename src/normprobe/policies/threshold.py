@@ -139,7 +139,8 @@ class AdaptiveThreshold:
         chosen = _layers(profile, layers)
         low, high, prior = [], [], []
         for layer in chosen:
-            quantiles = np.maximum(profile.quantiles_with_sinks["think"][layer], 1e-6)
+            # Float by name: whole numbers that a file may hold can be too large for NumPy's integers.
+            quantiles = np.maximum(np.array(profile.quantiles_with_sinks["think"][layer], float), 1e-6)
             low.append(float(quantiles[0] / MARGIN))
             high.append(float(quantiles[-1] * MARGIN))
             edges = np.geomspace(low[-1], high[-1], BINS + 1)

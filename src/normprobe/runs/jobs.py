@@ -77,7 +77,7 @@ class JobRunner(Generic[T]):
             # The processes are the parallelism: each computes on one thread.
             self._open.enter_context(environment_variables(dict.fromkeys(_THREADS, "1")))
             spawn = multiprocessing.get_context("spawn")
-            pool = ProcessPoolExecutor(self._processes, mp_context=spawn, initializer=_die_with_parent)
+            pool = ProcessPoolExecutor(self._processes, mp_context=spawn, initializer=die_with_parent)
             self._pool = self._open.enter_context(pool)
         return self
 
@@ -154,7 +154,7 @@ def _naming(job: str) -> Iterator[None]:
         raise
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """End this worker when its parent is gone: after kill −9 nobody else tells it, and it would wait forever."""
     parent = multiprocessing.parent_process()
     assert parent is not None, "only workers call this"

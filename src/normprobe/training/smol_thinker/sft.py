@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import shutil
 import sys
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from normprobe.models.open import DTYPES
 from normprobe.training.checkpoint import load_state, save_state
 from normprobe.training.grpo import old_names
 from normprobe.training.progress import Progress, fix_recipe
+from normprobe.training.reading_matter import steps
 from normprobe.training.smol_thinker.accuracy import accuracy, held_out
 from normprobe.training.smol_thinker.dialogue import Dialogue, collate
 from normprobe.training.smol_thinker.recipe import SftRecipe, pool
@@ -120,9 +121,8 @@ def train(
     first, tokens = load_state(out / "state.safetensors", model, [optimiser])
     problems = held_out(2, seed=0)
     progress = Progress(out, recipe.n_steps, first)
-    pools = (pool(recipe, tokenizer, i) for i in itertools.count(first // recipe.steps_per_pool))
-    steps = itertools.islice(itertools.chain.from_iterable(pools), first % recipe.steps_per_pool, None)
-    for number, step in zip(range(first, recipe.n_steps), steps, strict=False):
+    reading = partial(pool, recipe, tokenizer)
+    for number, step in steps(reading, first, recipe.n_steps, recipe.steps_per_pool, base.device):
         factor = recipe.learning_rate_factor(number)
         model.train()
         loss = train_step(model, optimiser, step, recipe.lr * factor, recipe.clip_norm)

@@ -1,6 +1,5 @@
 """Train tiny-thinker; resumes after a kill: `python -m normprobe.training.tiny_thinker.train`."""
 
-import itertools
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -22,6 +21,7 @@ from normprobe.problems.testbed.problems import make_problems
 from normprobe.problems.testbed.tokenizer import build_tokenizer
 from normprobe.training.checkpoint import load_state, save_model, save_state
 from normprobe.training.progress import Progress, fix_recipe
+from normprobe.training.reading_matter import steps
 from normprobe.training.tiny_thinker.accuracy import accuracy
 from normprobe.training.tiny_thinker.recipe import Recipe, Sequence, model_config, pool
 
@@ -107,9 +107,8 @@ def train(
     body = torch.compile(model.model, dynamic=True) if compile else model.model
     held_out = make_problems(128, seed=12345)
     progress = Progress(out, recipe.n_steps, first)
-    pools = (pool(recipe, i) for i in itertools.count(first // recipe.steps_per_pool))
-    steps = itertools.islice(itertools.chain.from_iterable(pools), first % recipe.steps_per_pool, None)
-    for step, microbatches in zip(range(first, recipe.n_steps), steps, strict=False):
+    reading = steps(partial(pool, recipe), first, recipe.n_steps, recipe.steps_per_pool, model.device)
+    for step, microbatches in reading:
         loss = train_step(body, model, optimiser_list, microbatches, recipe, step)
         tokens += sum(len(sequence.ids) for batch in microbatches for sequence in batch)
         done = step + 1

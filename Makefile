@@ -44,8 +44,9 @@ docs: $(READY)  ## build the pages and the API reference into site/ (a warning i
 	$(BIN)/mkdocs build --strict
 
 # Which run: the whole study, where it was made.
-gallery: $(READY)  ## write the page of all figures and its images from a run (RUN=runs/quick)
-	OMP_NUM_THREADS=1 $(BIN)/python docs/gallery.py $(RUN)
+RUNS ?= runs/tiny-thinker runs/smol-thinker
+gallery: $(READY)  ## write the page of all figures and its images from both studies (RUNS="runs/mine runs/other": from these)
+	OMP_NUM_THREADS=1 $(BIN)/python docs/gallery.py $(RUNS)
 
 test: $(READY)  ## run the tests, one process per core (PYTEST_ARGS="-k runs" selects some)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal --maxprocesses 8 $(PYTEST_ARGS)

@@ -1,14 +1,18 @@
-"""Write docs/figures.md and its images from a run: `make gallery`, `python docs/gallery.py RUN`.
+"""Write docs/figures.md and its images from runs: `make gallery`, `python docs/gallery.py RUN …`.
 
-The page and the images are kept in the repository, since `make docs` has no run to draw them from.
+The page and the images are kept in the repository, since `make docs` has no runs to draw them from.
 """
 
 from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from normprobe.console import run_main
+from normprobe.errors import NormprobeError
+from normprobe.report.figure import Drawing
 from normprobe.report.figures import FIGURES
 from normprobe.report.findings import NothingToDraw
 from normprobe.runs.atomic import atomic_write, atomic_write_text
@@ -18,38 +22,65 @@ DOCS = Path(__file__).parent
 HEAD = """# Figures
 
 Every figure that normprobe draws, as wide as a column in print (3.3 inches), with its caption and the command to draw
-it from a run again: PDF, PNG and the caption as text. They show what a figure looks like: this run is {size}, and its
-numbers are not those of [what was found](results.md). Names of claims lead to [their pages](claims/index.md).
+it from a run again: PDF, PNG and the caption as text. Names of claims lead to [their pages](claims/index.md), and
+[what was found](results.md) has the numbers.
 
-*This page is written by `make gallery` from a run of `normprobe verify` on {model} with {settings}.*
+*This page is written by `make gallery` from runs of `normprobe verify`: {runs}.*
 """
 
 
-def write_gallery(run: Path, docs: Path = DOCS) -> None:
-    """Write figures.md and images/figures/ into `docs`, each image anew. Raises NormprobeError as `Findings`."""
-    manifest, images = Run.load(run).manifest(), docs / "images" / "figures"
-    given = manifest["arguments"]["given"]
-    settings = ", ".join(f"`{name}` {value}" for name, value in given.items()) or "no settings of its own"
-    n, model = (
-        manifest["arguments"]["resolved"]["problems"]["n_measure"],
-        manifest["identities"]["model"]["name"],
-    )
-    parts = [HEAD.format(size=f"one of {model} on {n} problems", model=model, settings=settings)]
+def write_gallery(folders: Sequence[Path], docs: Path = DOCS) -> None:
+    """Write figures.md and images/figures/RUN/ into `docs`, each image anew, the runs side by side under the names of
+    their folders.
+
+    Raises NormprobeError as `Findings`, and for two runs of one name.
+    """
+    runs = {folder.resolve().name: folder for folder in folders}
+    if len(runs) < len(folders) or not runs:
+        raise NormprobeError(
+            f"expected runs in folders of different names, got {', '.join(map(str, folders)) or 'none'}; "
+            'name one or more, as in make gallery RUNS="runs/tiny-thinker runs/smol-thinker"'
+        )
+    images = docs / "images" / "figures"
+    parts = [HEAD.format(runs="; ".join(_conditions(name, folder) for name, folder in runs.items()))]
     shutil.rmtree(images, ignore_errors=True)
-    images.mkdir(parents=True)
+    for name in runs:
+        (images / name).mkdir(parents=True)
     for stem in sorted(FIGURES):
         parts.append(f"## {stem}\n")
-        try:
-            drawing = FIGURES[stem](run)
-        except NothingToDraw as reason:
-            parts.append(f"Not drawn here: {str(reason).replace(str(run), 'RUN')}.\n".replace("..", "."))
-        else:
-            with atomic_write(images / f"{stem}.png") as unfinished:
+        drawn = dict[str, Drawing]()
+        for name, folder in runs.items():
+            try:
+                drawn[name] = FIGURES[stem](folder)
+            except NothingToDraw as reason:
+                parts.append(
+                    f"Not drawn for {name}: {str(reason).replace(str(folder), 'RUN')}.\n".replace("..", ".")
+                )
+        if drawn:
+            cells = [
+                f"![{drawing.title}](images/figures/{name}/{stem}.png)" for name, drawing in drawn.items()
+            ]
+            parts.append("\n".join(map(_row, (drawn, ["---"] * len(drawn), cells))) + "\n")
+        for name, drawing in drawn.items():
+            with atomic_write(images / name / f"{stem}.png") as unfinished:
                 unfinished.write_bytes(drawing.small_png())
-            parts.append(f"![{drawing.title}](images/figures/{stem}.png)\n\n{drawing.caption}\n")
+            parts.append(f"*{name}:* {drawing.caption}\n")
         parts.append(f"Drawn by `normprobe figures RUN --only {stem}`.\n")
     atomic_write_text(docs / "figures.md", "\n".join(parts))
 
 
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _conditions(name: str, folder: Path) -> str:
+    """The model of a run, and what was set for it."""
+    manifest = Run.load(folder).manifest()
+    arguments, model = manifest["arguments"], manifest["identities"]["model"]["name"]
+    settings = ", ".join(f"`{setting}` {value}" for setting, value in arguments["given"].items())
+    n = arguments["resolved"]["problems"]["n_measure"]
+    return f"{name}, {model} on {n} measured problems with {settings or 'no settings of its own'}"
+
+
 if __name__ == "__main__":
-    write_gallery(Path(sys.argv[1]))
+    sys.exit(run_main(lambda _: write_gallery([Path(argument) for argument in sys.argv[1:]])))

@@ -102,6 +102,19 @@ def test_the_readmes_verdicts_are_those_of_the_page_with_the_numbers() -> None:
     assert [name for name, *_ in shown] == [claim.name for claim in CLAIMS]
 
 
+def test_the_figures_are_of_the_studies_with_those_numbers() -> None:
+    sections = TEXT[ROOT / "docs/results.md"].split("\n## smol-thinker: verdicts\n")
+    number = r"[-0-9.]+ \[[-0-9.]+, [-0-9.]+\]"
+    for name, section in zip(("tiny-thinker", "smol-thinker"), sections, strict=True):
+        given = set(re.findall(rf"^\| `\w+` \| {MARK} \| ({number})<br>", section, re.MULTILINE))
+        captions = re.findall(rf"^\*{name}:\* (.*)", TEXT[ROOT / "docs/figures.md"], re.MULTILINE)
+        shown = {
+            estimate for caption in captions for estimate in re.findall(rf"Estimate: ({number})", caption)
+        }
+        assert len(shown) >= 8
+        assert shown <= {estimate for _, estimate in given}
+
+
 def test_the_readme_is_read_in_minutes() -> None:
     assert len(TEXT[ROOT / "README.md"].splitlines()) <= 200
 

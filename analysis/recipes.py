@@ -18,9 +18,10 @@ import pandas as pd
 
 from normprobe import style
 from normprobe.claims.registry import BY_NAME, evaluate_all
-from normprobe.config import ModelSettings, ProblemSettings, Study
+from normprobe.config import ProblemSettings, Study
 from normprobe.console import run_main
 from normprobe.errors import NormprobeError
+from normprobe.model_settings import ModelSettings
 from normprobe.problems.source import FEWEST
 from normprobe.report.figure import Drawing
 from normprobe.runs.tables import Tables

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from normprobe.config import QUICK, ModelSettings, SaeSettings, Study
+from normprobe.config import QUICK, SaeSettings, Study
 from normprobe.console import parse, run_main
 from normprobe.errors import NormprobeError
+from normprobe.model_settings import ModelSettings
 from normprobe.problems.bundled import MODELS
 from normprobe.settings import flat
 from normprobe.study_file import changed, read_study

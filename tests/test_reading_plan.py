@@ -5,9 +5,10 @@ import json
 import pytest
 from transformers import CONFIG_MAPPING
 
-from normprobe.config import ModelSettings, ResponseSettings, Study
+from normprobe.config import ResponseSettings, Study
 from normprobe.errors import NormprobeError
 from normprobe.estimates import StudySizes
+from normprobe.model_settings import ModelSettings
 from normprobe.reading_plan import FEWEST_TOKENS, ReadingPlan, Shape
 
 QWEN3_8B = {

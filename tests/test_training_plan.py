@@ -6,8 +6,9 @@ import pytest
 import torch
 from test_reading_plan import QWEN3_8B
 
-from normprobe.config import ModelSettings, SaeSettings, Study
+from normprobe.config import SaeSettings, Study
 from normprobe.estimates import StudySizes
+from normprobe.model_settings import ModelSettings
 from normprobe.saes.dictionary import random_atoms
 from normprobe.saes.topk_trainer import TopKTrainer, Weights
 from normprobe.saes.training import generator_for

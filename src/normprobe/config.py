@@ -15,98 +15,14 @@ from typing import Annotated, Any, ClassVar, Literal
 from tyro.conf import Fixed, OmitArgPrefixes, Suppress, arg
 
 from normprobe.errors import NormprobeError
-from normprobe.local_files import IN_MEMORY, fingerprint
+from normprobe.local_files import fingerprint
+from normprobe.model_settings import ModelSettings, ThinkingSettings
 from normprobe.problems import ProblemSource, bundled, open_source
 from normprobe.runs.directory import Run, read_label
-from normprobe.runs.untrusted import json_value
 from normprobe.settings import Settings
-from normprobe.thinking_formats import ThinkingFormat, read_format
 
 FEWEST_DRAWS = 5
 """Draws without which nothing is known of a distribution of answers."""
-
-
-@dataclass(frozen=True)
-class ModelSettings(Settings, section="model"):
-    """Which model is opened, and how."""
-
-    name: Annotated[str, arg(name="model", metavar="NAME")] = "tiny-thinker"
-    """tiny-thinker, a directory (also of a PEFT adapter), a GGUF file, or a hub id"""
-    revision: Annotated[str | None, arg(metavar="NAME")] = None
-    """branch, tag or commit of a hub model"""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """in which the model computes"""
-    device: Annotated[str, arg(metavar="DEVICE")] = "cpu"
-    """cpu, cuda, or auto (all GPUs, and the CPU and the disk for what they have no room for)"""
-    offline: bool = False
-    """never ask a hub"""
-    trust_remote_code: bool = False
-    """run code that comes with a model"""
-    early: Annotated[str | None, arg(metavar="NAME")] = None
-    """an early checkpoint of the model, as a control (tiny-thinker brings its own)"""
-
-    @property
-    def is_bundled(self) -> bool:
-        return self.name in bundled.MODELS
-
-    @property
-    def is_in_memory(self) -> bool:
-        """Whether no file holds the model."""
-        return self.name.startswith(IN_MEMORY)
-
-    @property
-    def early_checkpoint(self) -> ModelSettings | None:
-        """How the early checkpoint that serves as a control is opened: the given one, or tiny-thinker's own."""
-        name = self.early or (bundled.MODELS[self.name].early if self.is_bundled else None)
-        return None if name is None else dataclasses.replace(self, name=name, revision=None, early=None)
-
-    def identity(self) -> dict[str, Any]:
-        """The weights, and where and how they compute."""
-        weights = fingerprint(self.name, self.revision)
-        return {"model": weights, "dtype": self.dtype, "device": self.device}
-
-
-@dataclass(frozen=True)
-class ThinkingSettings(Settings, section="thinking"):
-    """How the model marks its thought and is asked to think or not. By default its chat template tells."""
-
-    format: Annotated[str | None, arg(name="thinking-format", metavar="NAME|FILE")] = None
-    """a family of the table, 'elicited' (by an instruction, for models without marks), or a YAML file"""
-    start: Annotated[str | None, arg(name="think-start", metavar="TEXT")] = None
-    """the text that opens a thought (with --think-end)"""
-    end: Annotated[str | None, arg(name="think-end", metavar="TEXT")] = None
-    """the text that closes a thought (with --think-start)"""
-    system_prompt: Annotated[str | None, arg(metavar="TEXT")] = None
-    """system text, in every mode"""
-    chat_template_kwargs: Annotated[str | None, arg(metavar="JSON")] = None
-    """keywords of the chat template, in every mode, such as '{"reasoning_effort": "high"}'"""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.given  # noqa: B018  checked here, before a run begins
-
-    @property
-    def given(self) -> Mapping[str, Any] | None:
-        """What `open_model` takes as `thinking`. Raises NormprobeError for JSON, or a file, that is none."""
-        values: dict[str, Any] = {} if self.format is None else dict(read_format(self.format))
-        if (self.start is None) != (self.end is None):
-            raise NormprobeError(
-                "expected --think-start and --think-end, got one of them; give both, or none"
-            )
-        texts = {"open": self.start, "close": self.end, "system": self.system_prompt}
-        values |= {name: text for name, text in texts.items() if text is not None}
-        if self.chat_template_kwargs is not None:
-            try:
-                values["kwargs"] = json_value(self.chat_template_kwargs)
-            except ValueError as error:
-                raise NormprobeError(
-                    f"expected thinking.chat_template_kwargs as JSON, got {self.chat_template_kwargs!r}; correct it"
-                ) from error
-        ThinkingFormat.of(values)
-        return values or None
-
-    def identity(self) -> dict[str, Any]:
-        return {"given": self.given}
 
 
 @dataclass(frozen=True)
@@ -236,6 +152,8 @@ class MethodSettings(Settings, section="methods"):
     """documents per task (all)"""
     include_path: Annotated[str | None, arg(metavar="DIR")] = None
     """a folder of further task files"""
+    engine: Annotated[Literal["hf", "vllm"] | None, arg(metavar="{hf,vllm}")] = None
+    """what writes the responses (the run's engine)"""
 
     @property
     def part(self) -> int:
@@ -352,6 +270,11 @@ class Study(Settings):
     def memory(self) -> int | None:
         """Bytes above the weights that reading responses may take; None: as much as is fastest."""
         return None if self.memory_gb is None else int(self.memory_gb * 1e9)
+
+    @property
+    def evaluated(self) -> ModelSettings:
+        """The model as the evaluation of methods opens it, with its engine."""
+        return dataclasses.replace(self.model, engine=self.methods.engine or self.model.engine)
 
     @property
     def source(self) -> ProblemSource:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from tyro.conf import OmitArgPrefixes
 
-from normprobe.config import ModelSettings, ResponseSettings, Study, ThinkingSettings
+from normprobe.config import ResponseSettings, Study
 from normprobe.console import parse, print_json, run_main
+from normprobe.model_settings import ModelSettings, ThinkingSettings
 
 # Whatever is heavy is imported where it is used: --help must not wait for it.
 if TYPE_CHECKING:

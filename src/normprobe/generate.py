@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from normprobe.config import ModelSettings, ThinkingSettings
 from normprobe.console import has_colours, parse, print_json, run_main
 from normprobe.errors import NormprobeError
+from normprobe.model_settings import ModelSettings, ThinkingSettings
 from normprobe.report.shaded_text import printable, shaded
 from normprobe.runs.untrusted import json_value
 
@@ -57,11 +57,12 @@ def main(argv: list[str] | None = None) -> None:
     spec = None if arguments.policy is None else read_spec(arguments.policy)
     if arguments.max_new_tokens < 1:
         raise NormprobeError(f"expected at least one new token, got {arguments.max_new_tokens}; ask for more")
-    from normprobe.engines.hf import HfEngine
+    from normprobe.engines.engine_choice import engine_of
     from normprobe.layer_profile import LayerProfile
     from normprobe.models.open import open_for, use_one_thread_if_tiny
     from normprobe.policies.spec import build
 
+    arguments.model.check_engine()
     profile = None if arguments.profile is None else LayerProfile.load(arguments.profile)
     policy = None if spec is None else build(spec, profile)
     opened = open_for(arguments.model, arguments.thinking)
@@ -70,9 +71,8 @@ def main(argv: list[str] | None = None) -> None:
         profile.for_model(opened.identity.to_dict())
     layer = _layer(arguments.layer, len(opened.blocks))
     prompts = [opened.chat.prompt_ids(question, arguments.mode) for question in arguments.question]
-    result = HfEngine(opened).generate(
-        prompts, arguments.max_new_tokens, policy=policy, record=True, quiet=True
-    )
+    with engine_of(opened, arguments.model) as engine:
+        result = engine.generate(prompts, arguments.max_new_tokens, policy=policy, record=True, quiet=True)
     answers = list(_answers(opened, arguments.question, result))
     if arguments.json:
         print_json({"answers": answers})

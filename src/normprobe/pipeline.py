@@ -21,7 +21,7 @@ from normprobe.runs.directory import Run, StageLabel
 from normprobe.runs.layout import FILES
 from normprobe.session import Session
 from normprobe.settings import flat
-from normprobe.study_stages import MODEL_FREE, STAGES, needed
+from normprobe.study_stages import EVALUATING, MODEL_FREE, STAGES, WRITING, needed
 
 
 @dataclass
@@ -48,7 +48,8 @@ class Pipeline:
                 stage.on_request
                 and stage.name not in targets
                 and made
-                and made.settings.keys() == chosen.keys()
+                # An evaluation names its engine only where that is not the default one.
+                and made.settings.keys() ^ chosen.keys() <= {"engine"}
             ):
                 chosen = {**made.settings, "seed": chosen["seed"]}
             also = [name for name in stage.optional if name in targets or self._finished(labels[name])]
@@ -61,12 +62,17 @@ class Pipeline:
         return made is not None and made.key == label.key
 
     def check_model(self, *targets: str) -> None:
-        """Raises NormprobeError if the model is needed for these stages, and was in memory in another program."""
-        if not self.session.study.model.is_in_memory or self.session.held is not None:
+        """Raises NormprobeError if these stages need a model that was in memory in another program, or an engine that
+        is not installed."""
+        study, labels = self.session.study, self.labels(targets)
+        missing = [name for name in needed(targets) if not self._finished(labels[name])]
+        for stages, settings in ((WRITING, study.model), (EVALUATING, study.evaluated)):
+            if not set(stages).isdisjoint(missing):
+                settings.check_engine()
+        if not study.model.is_in_memory or self.session.held is not None:
             return
-        labels = self.labels(targets)
-        for name in needed(targets):
-            if name not in MODEL_FREE and not self._finished(labels[name]):
+        for name in missing:
+            if name not in MODEL_FREE:
                 raise NormprobeError(
                     f"expected the files of the model for the stage {name}, got a study of a model that was in memory; "
                     "save it with save_pretrained and verify its folder"

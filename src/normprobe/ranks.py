@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from normprobe.config import ModelSettings
 from normprobe.errors import NormprobeError
+from normprobe.model_settings import ModelSettings
 
 _Work = TypeVar("_Work")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -10,12 +12,14 @@ from normprobe.config import Study
 from normprobe.console import shows_bars
 from normprobe.estimates import StudySizes
 from normprobe.layer_profile import LayerProfile
+from normprobe.model_settings import ModelSettings
 from normprobe.ranks import ALONE, Rank
 from normprobe.runs.directory import Run
 from normprobe.runs.layout import FILES
 from normprobe.runs.tables import Tables
 
 if TYPE_CHECKING:
+    from normprobe.engines.base import Engine
     from normprobe.models.model import OpenModel
 
 
@@ -91,6 +95,17 @@ class Session:
         settings = self.study.model.early_checkpoint if subject == "early" else self.study.model
         assert settings is not None
         return open_for(self.rank.placed(settings), self.study.thinking)
+
+    @contextmanager
+    def engine(self, settings: ModelSettings | None = None) -> Iterator[Engine]:
+        """What writes the responses of the study's model, for as long as the block lasts.
+
+        settings: of the model, with the engine to take; by default the study's own.
+        """
+        from normprobe.engines.engine_choice import engine_of
+
+        with engine_of(self.model(), settings or self.study.model) as engine:
+            yield engine
 
     @property
     def subjects(self) -> dict[str, OpenModel]:

@@ -6,9 +6,10 @@ Whatever needs torch is imported where it is used: which stages have to run is d
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,9 @@ from normprobe.settings import Settings
 CLAIM_KEYS = "keys.json"
 MODEL_FREE = ("problems", "paradigm", "evidence")
 """Stages that open no model."""
+WRITING = ("responses", "experiments", "importance")
+EVALUATING = ("methods", "tasks")
+"""Stages that write responses, by the engine of the model or that of the evaluation."""
 OPTIONAL = ("methods", "importance", "paradigm")
 """Stages whose tables some claims read where a run has them."""
 
@@ -57,21 +61,21 @@ def _fill_problems(session: Session, folder: Path) -> None:
 
 
 def _fill_responses(session: Session, folder: Path) -> None:
-    from normprobe.engines.hf import HfEngine
     from normprobe.saes.stages import resolve_settings
     from normprobe.tracing.responses import fill_responses
 
     # What does not fit the model is refused before it answers.
     resolve_settings(session.study.saes, session.model(), session.rank)
-    fill_responses(
-        folder,
-        HfEngine(session.model()),
-        session.tables.problems,
-        max_new_tokens=session.study.max_new_tokens,
-        batch_size=session.study.responses.batch_size,
-        scorer=session.study.source.score,
-        progress=session.bars,
-    )
+    with session.engine() as engine:
+        fill_responses(
+            folder,
+            engine,
+            session.tables.problems,
+            max_new_tokens=session.study.max_new_tokens,
+            batch_size=session.study.responses.batch_size,
+            scorer=session.study.source.score,
+            progress=session.bars,
+        )
 
 
 def _require_thinking(session: Session) -> None:
@@ -136,21 +140,21 @@ def _fill_profile(session: Session, folder: Path) -> None:
 
 
 def _fill_experiments(session: Session, folder: Path) -> None:
-    from normprobe.engines.hf import HfEngine
     from normprobe.experiments.suppression import fill_experiments
 
-    fill_experiments(
-        folder,
-        HfEngine(session.model()),
-        session.profile,
-        session.tables.problems,
-        session.tables.tokens,
-        max_new_tokens=session.study.max_new_tokens,
-        batch_size=session.study.experiments.batch_size,
-        seed=session.study.seed,
-        scorer=session.study.source.score,
-        progress=session.bars,
-    )
+    with session.engine() as engine:
+        fill_experiments(
+            folder,
+            engine,
+            session.profile,
+            session.tables.problems,
+            session.tables.tokens,
+            max_new_tokens=session.study.max_new_tokens,
+            batch_size=session.study.experiments.batch_size,
+            seed=session.study.seed,
+            scorer=session.study.source.score,
+            progress=session.bars,
+        )
 
 
 def _fill_methods(session: Session, folder: Path) -> None:
@@ -159,7 +163,14 @@ def _fill_methods(session: Session, folder: Path) -> None:
 
     problems, responses = (session.run.path / FILES[name].path for name in ("problems", "responses"))
     inputs = MethodInputs(session.study, session.profile, problems, responses)
-    fill_methods(folder, inputs, processes=session.processes, progress=session.bars)
+    if session.study.evaluated.engine == "hf":
+        fill_methods(
+            folder, inputs, processes=session.processes or os.cpu_count() or 1, progress=session.bars
+        )
+        return
+    # One engine serves all requests at once; worker processes would start one each.
+    with session.engine(session.study.evaluated) as engine:
+        fill_methods(folder, replace(inputs, held=engine), processes=None, progress=session.bars)
 
 
 def _fill_tasks(session: Session, folder: Path) -> None:
@@ -245,20 +256,20 @@ def _fill_dictionaries(session: Session, folder: Path) -> None:
 
 
 def _fill_importance(session: Session, folder: Path) -> None:
-    from normprobe.engines.hf import HfEngine
     from normprobe.experiments.importance import fill_importance
 
-    fill_importance(
-        folder,
-        HfEngine(session.model()),
-        session.tables.problems,
-        session.tables.responses,
-        settings=session.study.importance,
-        max_new_tokens=session.study.max_new_tokens,
-        seed=session.study.seed,
-        scorer=session.study.source.score,
-        progress=session.bars,
-    )
+    with session.engine() as engine:
+        fill_importance(
+            folder,
+            engine,
+            session.tables.problems,
+            session.tables.responses,
+            settings=session.study.importance,
+            max_new_tokens=session.study.max_new_tokens,
+            seed=session.study.seed,
+            scorer=session.study.source.score,
+            progress=session.bars,
+        )
 
 
 def _fill_paradigm(session: Session, folder: Path) -> None:
@@ -292,6 +303,14 @@ def _claims(study: Study) -> dict[str, Any]:
     }
 
 
+def _evaluated(*paths: str) -> Callable[[Study], dict[str, Any]]:
+    """Settings by their paths, and the engine, if it is not the default one."""
+    read = _read(*paths)
+    return lambda study: (
+        read(study) | ({} if study.evaluated.engine == "hf" else {"engine": study.evaluated.engine})
+    )
+
+
 _MEASURED = ("problems", "responses", "traces", "reductions", "profile", "experiments")
 _SUITE = ("methods.tune", "methods.test", "methods.samples")
 _TASKS = ("methods.tasks", "methods.limit", "methods.include_path")
@@ -321,12 +340,12 @@ STAGES: dict[str, Stage] = {
         Stage(
             "methods",
             2,
-            _read(*_SUITE, "seed"),
+            _evaluated(*_SUITE, "seed"),
             ("problems", "responses", "profile"),
             _fill_methods,
             on_request=True,
         ),
-        Stage("tasks", 2, _read(*_TASKS, "seed"), ("profile",), _fill_tasks, on_request=True),
+        Stage("tasks", 2, _evaluated(*_TASKS, "seed"), ("profile",), _fill_tasks, on_request=True),
         Stage(
             "importance",
             1,

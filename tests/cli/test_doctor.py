@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from normprobe.config import ThinkingSettings
 from normprobe.console import run_main
 from normprobe.doctor import main
 from normprobe.errors import NormprobeError
+from normprobe.model_settings import ThinkingSettings
 
 PLAIN = "{% for m in messages %}{{ m.role }} {{ m.content }} {% endfor %}"
 

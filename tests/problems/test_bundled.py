@@ -4,9 +4,10 @@ import importlib.util
 
 import pytest
 
-from normprobe.config import ModelSettings, ProblemSettings, Study
+from normprobe.config import ProblemSettings, Study
 from normprobe.errors import NormprobeError
 from normprobe.local_files import fingerprint
+from normprobe.model_settings import ModelSettings
 from normprobe.models.open import open_model
 from normprobe.problems import bundled
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from test_reading_plan import QWEN3_8B
 
-from normprobe.config import ModelSettings
 from normprobe.estimates import StudySizes
+from normprobe.model_settings import ModelSettings
 from normprobe.study_file import read_study
 
 FOLDER = Path(__file__).parents[2] / "sae_training"

@@ -71,11 +71,14 @@ def done(
     _, program = blocks("Best of n, in one call", "python")
     (offline,) = blocks("Best of n, in one call", "bash")
     (lm_eval,) = blocks("Evaluate: `lm_eval --model vllm`", "bash")
+    (generate,) = blocks("A study through vLLM: `--engine vllm`", "bash")
     saved = tmp_path_factory.mktemp("saved") / "offline.py"
     saved.write_text(program, encoding="utf-8")
     scripts = {
         "offline": placed(offline, {BIN: here, PROFILE: profile, saved.name: saved}),
         "lm_eval": placed(lm_eval, {BIN: here, "--limit 16": "--limit 4"}),
+        "vllm": placed(generate, {BIN: here}),
+        "hf": placed(generate, {BIN: here, "--engine vllm": "--engine hf"}),
     }
     with ThreadPoolExecutor() as pool:
         found = pool.map(lambda script: run("bash", "-ec", script), scripts.values())
@@ -97,6 +100,12 @@ def test_lm_eval(done: dict[str, subprocess.CompletedProcess[str]]) -> None:
     assert "|exact_match|" in row
     assert "FutureWarning: VLLM_PATCH" in lm_eval.stderr
     assert 'give NORMPROBE the policy {"policy": "alrr"' in lm_eval.stderr
+
+
+def test_a_question_is_answered_as_by_transformers(done: dict[str, subprocess.CompletedProcess[str]]) -> None:
+    assert done["vllm"].returncode == 0, done["vllm"].stderr[-3000:]
+    assert done["vllm"].stdout == done["hf"].stdout
+    assert "policy: acted on" in done["vllm"].stdout
 
 
 @pytest.fixture(scope="module")

@@ -138,6 +138,20 @@ def check_room(engine: Engine, prompts: Mapping[str, Sequence[int]], max_new_tok
         )
 
 
+def check_draws(temperature: float, draws: Draws | None) -> None:
+    """Raises NormprobeError for sampling without draws."""
+    if temperature > 0 and draws is None:
+        raise NormprobeError(
+            f"expected draws to sample with at temperature {temperature}, got none; give a function of the name"
+        )
+
+
+def holds_stop(chat: Chat, prompt: Sequence[int], written: Sequence[int], stop: Sequence[str]) -> bool:
+    """Whether the answer in the tokens written so far, what follows the thought, holds a string of `stop`."""
+    answer = chat.answer_text([*prompt, *written], len(prompt))
+    return any(end in answer for end in stop if end)
+
+
 def batches_by_length(prompts: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:
     """The numbers of the prompts in each batch, by length and then in order: a plan that depends on nothing else."""
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))

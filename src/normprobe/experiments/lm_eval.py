@@ -16,21 +16,22 @@ import sys
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any, Never
+from typing import Any, Literal, Never
 
 import torch
 
-from normprobe.config import ThinkingSettings
 from normprobe.console import run_main, shows_bars
 from normprobe.engines.base import Engine, UntriggeredWarning
-from normprobe.engines.hf import HfEngine
+from normprobe.engines.engine_choice import engine_of
 from normprobe.errors import NormprobeError
 from normprobe.experiments.lm_eval_tasks import DIRECTORY
 from normprobe.experiments.samples import sample_draws
 from normprobe.layer_profile import LayerProfile
-from normprobe.models.open import open_model, use_one_thread_if_tiny
+from normprobe.model_settings import ModelSettings, ThinkingSettings
+from normprobe.models.open import open_for, use_one_thread_if_tiny
 from normprobe.policies.spec import Spec, build
 
 try:
@@ -66,6 +67,7 @@ class NormprobeLM(LM):
     device: where there is no CUDA, a CUDA device (lm-eval's default) means the CPU, as for `hf`.
     max_length: tokens of prompt and response together; by default the model's own limit.
     revision, dtype, trust_remote_code: as `open_model` takes them. seed: of sampled tokens.
+    engine: "hf", or "vllm", which stays open until `close`.
     thinking_format, think_start, think_end, system_prompt, chat_template_kwargs: as on the command line of
         `normprobe verify` (`ThinkingSettings`).
 
@@ -84,12 +86,13 @@ class NormprobeLM(LM):
         mode: str = "think",
         *,
         revision: str | None = None,
-        dtype: str = "float32",
+        dtype: Literal["float32", "bfloat16", "float16"] = "float32",
         device: str = "cpu",
         offline: bool = False,
         trust_remote_code: bool = False,
         max_length: int | None = None,
         seed: int = 0,
+        engine: Literal["hf", "vllm"] = "hf",
         thinking_format: str | None = None,
         think_start: str | None = None,
         think_end: str | None = None,
@@ -102,8 +105,8 @@ class NormprobeLM(LM):
         if unknown:
             raise NormprobeError(
                 "expected model_args among pretrained, policy, profile, mode, revision, dtype, offline, "
-                "trust_remote_code, max_length, seed, thinking_format, think_start, think_end, system_prompt and "
-                f"chat_template_kwargs, got {', '.join(unknown)}; correct the names"
+                "trust_remote_code, max_length, seed, engine, thinking_format, think_start, think_end, system_prompt "
+                f"and chat_template_kwargs, got {', '.join(unknown)}; correct the names"
             )
         if mode not in MODES:
             raise NormprobeError(f"expected a mode of {', '.join(MODES)}, got {mode!r}; choose one of these")
@@ -119,20 +122,23 @@ class NormprobeLM(LM):
         thinking = ThinkingSettings(
             thinking_format, think_start, think_end, system_prompt, chat_template_kwargs
         )
-        opened = open_model(
+        settings = ModelSettings(
             pretrained,
-            thinking=thinking.given,
             revision=revision,
             dtype=dtype,
             device=device,
             offline=offline,
             trust_remote_code=trust_remote_code,
+            engine=engine,
         )
+        settings.check_engine()
+        opened = open_for(settings, thinking)
         use_one_thread_if_tiny(opened)
         measured = None if profile is None else LayerProfile.load(Path(profile))
         if measured is not None:
             measured.for_model(opened.identity.to_dict())
-        self.engine: Engine = HfEngine(opened)
+        self._open = ExitStack()
+        self.engine: Engine = self._open.enter_context(engine_of(opened, settings))
         self.tokenizer, self.mode, self.seed = opened.tokenizer, mode, seed
         self.policy = None if policy is None else build(policy, measured)
         self.acted: Counter[int] = Counter()
@@ -140,6 +146,10 @@ class NormprobeLM(LM):
         self._room = max_length or self.engine.context or sys.maxsize
         adaptive = str(batch_size).startswith("auto")
         self._batch_size = max_batch_size or BATCH if adaptive else int(batch_size)
+
+    def close(self) -> None:
+        """End the engine."""
+        self._open.close()
 
     @property
     def tokenizer_name(self) -> str:

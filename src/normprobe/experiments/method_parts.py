@@ -10,13 +10,16 @@ from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
 
 from normprobe.config import Study
+from normprobe.engines.base import Draws, Engine
 from normprobe.engines.hf import HfEngine
-from normprobe.experiments.answers import answer
+from normprobe.experiments.answers import MODE, answer
+from normprobe.experiments.drawn_entropies import drawn_entropies
 from normprobe.experiments.method_settings import Setting
 from normprobe.experiments.samples import draw_sample, sample_draws
 from normprobe.layer_profile import LayerProfile
@@ -24,7 +27,7 @@ from normprobe.models.model import OpenModel
 from normprobe.models.open import open_for
 from normprobe.models.sites import record_sites
 from normprobe.policies.combined import Combined
-from normprobe.policies.controls.unchanged import EntropyLog, Plain
+from normprobe.policies.controls.unchanged import Plain
 from normprobe.policies.policy import Policy
 from normprobe.problems.source import Regime
 from normprobe.runs.atomic import read_table
@@ -39,12 +42,16 @@ _open = lru_cache(maxsize=1)(open_for)  # a worker does many jobs
 
 @dataclass(frozen=True)
 class MethodInputs:
-    """What an evaluation reads: the study, the model's layer profile, and the run's problems and responses.parquet."""
+    """What an evaluation reads: the study, the model's layer profile, and the run's problems and responses.parquet.
+
+    held: an engine that is open already in this process; by default Transformers, opened in each process.
+    """
 
     study: Study
     profile: LayerProfile
     problems: Path
     responses: Path
+    held: Engine | None = None
 
     @cached_property
     def regimes(self) -> Sequence[Regime]:
@@ -60,6 +67,11 @@ class MethodInputs:
         model = _open(self.study.model, self.study.thinking)
         self.profile.for_model(model.identity.to_dict())
         return model
+
+    @property
+    def engine(self) -> Engine:
+        """What writes the responses."""
+        return HfEngine(self.model) if self.held is None else self.held
 
     def test_problems(self, n: int) -> pd.DataFrame:
         """The first n held-out problems of the regime in which the verdict is taken."""
@@ -94,12 +106,12 @@ class MethodInputs:
         """
         begun = time.process_time()
         table, events = answer(
-            HfEngine(self.model),
+            self.engine,
             policy,
             problems,
             max_new_tokens=self.limit(regime),
             temperature=regime.temperature,
-            draws=partial(sample_draws, self.study.seed, 0) if regime.temperature > 0 else None,
+            draws=self._draws(regime),
             scorer=self.study.source.score,
         )
         seconds = time.process_time() - begun
@@ -114,6 +126,21 @@ class MethodInputs:
             extra_flops=passes * sum(blocks) / len(blocks) / (sum(blocks) + head),
             seconds=seconds,
         )
+
+    def entropies(self, regime: Regime, problems: pd.DataFrame) -> Float[np.ndarray, " state"]:
+        """The output entropies, nats, of all states in which the plain model answers these problems."""
+        prompts = [self.engine.chat.prompt_ids(str(question), MODE) for question in problems["question"]]
+        written = self.engine.generate(
+            prompts,
+            self.limit(regime),
+            names=problems["problem_id"].tolist(),
+            temperature=regime.temperature,
+            draws=self._draws(regime),
+        )
+        return np.concatenate(drawn_entropies(self.model, prompts, written.tokens))
+
+    def _draws(self, regime: Regime) -> Draws | None:
+        return partial(sample_draws, self.study.seed, 0) if regime.temperature > 0 else None
 
 
 def try_setting(
@@ -152,9 +179,8 @@ def method_treatments(
     if rates:
 
         def entropy_above(share: float) -> float:
-            log = EntropyLog(policy.layers[:1])
-            inputs.answer(log, regime, regime.problems(plan.tune, "tune"))
-            return log.above(share)
+            entropies = inputs.entropies(regime, regime.problems(plan.tune, "tune"))
+            return float(np.quantile(entropies, 1 - share))
 
         found = policy.baselines(rates, inputs.study.seed, entropy_above, len(inputs.model.blocks))
         policies |= {f"{treatment}: {baseline}": other for baseline, other in found.items()}
@@ -174,7 +200,7 @@ def sample(number: int, settings: tuple[Setting, ...], inputs: MethodInputs) -> 
     """
     plan = inputs.study.methods
     table = draw_sample(
-        HfEngine(inputs.model),
+        inputs.engine,
         inputs.model,
         inputs.test_problems(plan.part if settings else plan.test),
         inputs.profile,

@@ -6,7 +6,6 @@ Each part is a file of its own, made by worker processes; a killed evaluation re
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -35,7 +34,7 @@ SWEPT = ("ALRR", "ERSS", "CAA")
 def fill_methods(
     folder: Path, inputs: MethodInputs, *, processes: int | None = None, progress: bool = True
 ) -> None:
-    """Write the tables of the stage methods/ into `folder`. Resumes part by part."""
+    """Write the tables of the stage methods/ into `folder`. Resumes part by part. processes: None: this one alone."""
     profile, plan, seed = inputs.profile, inputs.study.methods, inputs.study.seed
     main, *others = inputs.regimes
     parts = folder / "parts"
@@ -49,7 +48,7 @@ def fill_methods(
         TABLE,
         label="methods",
         total=len(grid) + len(papers(profile)) + len(SWEPT) + 2 + 4 * plan.samples + 1 + len(knobs),
-        processes=processes or os.cpu_count() or 1,
+        processes=processes,
         progress=progress,
     ) as runner:
 

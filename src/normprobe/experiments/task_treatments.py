@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Mapping
+from contextlib import closing
 from typing import Any
 
 import pandas as pd
@@ -29,11 +30,15 @@ def run_tasks(study: Study, profile: LayerProfile) -> pd.DataFrame:
 
     Raises NormprobeError for a profile of another model, or tasks that the harness does not know.
     """
-    given = dataclasses.asdict(study.model)
+    given = dataclasses.asdict(study.evaluated)
     given.pop("early")
     opened: Any = NormprobeLM  # decorators of the harness hide the signatures of both
-    model = opened(given.pop("name"), **given, batch_size=BATCH)
-    profile.for_model(model.engine.identity.to_dict())
+    with closing(opened(given.pop("name"), **given, batch_size=BATCH)) as model:
+        profile.for_model(model.engine.identity.to_dict())
+        return _run_tasks(model, study, profile)
+
+
+def _run_tasks(model: Any, study: Study, profile: LayerProfile) -> pd.DataFrame:
     tasks, limit, seed = (study.methods.tasks or "").split(","), study.methods.limit, study.seed
     include_path = study.methods.include_path
     evaluate: Any = simple_evaluate

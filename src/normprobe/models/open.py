@@ -26,7 +26,7 @@ from normprobe.models.selfcheck import self_check
 from normprobe.thinking_formats import ThinkingFormat
 
 if TYPE_CHECKING:
-    from normprobe.config import ModelSettings, ThinkingSettings
+    from normprobe.model_settings import ModelSettings, ThinkingSettings
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 TINY = 50_000_000
@@ -101,7 +101,7 @@ def open_model(
 def open_for(settings: ModelSettings, thinking: ThinkingSettings) -> OpenModel:
     """The model that a study's settings name. Raises as `open_model`."""
     given = asdict(settings)
-    given.pop("early")
+    del given["early"], given["engine"]
     return open_model(given.pop("name"), **given, thinking=thinking.given)
 
 

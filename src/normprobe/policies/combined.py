@@ -46,6 +46,10 @@ class Combined(Policy):
     def parts(self) -> tuple[Policy, ...]:
         return self.policies
 
+    @property
+    def reads_entropy(self) -> bool:
+        return any(policy.reads_entropy for policy in self.policies)
+
     def cost(self, state_bytes: int) -> Cost:
         return sum((policy.cost(state_bytes) for policy in self.policies), Cost())
 

@@ -57,6 +57,11 @@ class Policy(ABC):
         """The policies it consists of: itself, unless it combines several."""
         return (self,)
 
+    @property
+    def reads_entropy(self) -> bool:
+        """Whether it needs the output entropy of each token (`Rows.entropy`)."""
+        return False
+
     def cost(self, state_bytes: int) -> Cost:
         """What it asks of an engine in which one state takes `state_bytes` (width × bytes per number)."""
         return Cost()

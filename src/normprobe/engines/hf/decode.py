@@ -12,9 +12,10 @@ from jaxtyping import Float, Int
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
+from normprobe.engines.base import holds_stop
 from normprobe.engines.hf.shared_prefix import read_shared
+from normprobe.engines.inverse_cdf import inverse_cdf, output_entropy
 from normprobe.models.model import OpenModel
-from normprobe.policies.rows import RowFloats, RowInts
 
 _SHRINK_BELOW = 0.8
 """Share of unfinished rows below which the finished ones leave the batch: dropping costs a copy of the cache."""
@@ -77,10 +78,10 @@ def decode(
             **cached,
         ).logits[:, -1]
         if on_pass is not None:
-            entropy = torch.special.entr(torch.softmax(logits.float(), dim=-1)).sum(dim=-1)
+            entropy = output_entropy(logits)
         if temperature > 0:
             assert uniform is not None, "sampling needs draws"
-            chosen = _inverse_cdf(logits / temperature, uniform[row, step])
+            chosen = inverse_cdf(logits / temperature, uniform[row, step])
         else:
             chosen = logits.argmax(dim=-1)
         written[row, step] = torch.where(going, chosen, -1)
@@ -88,7 +89,11 @@ def decode(
         if stop:
             so_far = zip(row.tolist(), written[row, : step + 1].tolist(), strict=True)
             going &= torch.tensor(
-                [not _holds(opened, prompts[i], ids, stop) for i, ids in so_far], device=device
+                [
+                    not holds_stop(opened.chat, prompts[i], [token for token in ids if token >= 0], stop)
+                    for i, ids in so_far
+                ],
+                device=device,
             )
         n_going = int(going.sum())
         if n_going == 0:
@@ -102,15 +107,3 @@ def decode(
             )
         mask = torch.cat([mask, mask.new_ones(len(row), 1)], dim=1)
     return [tokens[tokens >= 0].tolist() for tokens in written.cpu().numpy()]
-
-
-def _holds(opened: OpenModel, prompt: Sequence[int], written: list[int], stop: Sequence[str]) -> bool:
-    """Whether the answer in the tokens written so far (−1 after its end) holds a string of `stop`."""
-    answer = opened.chat.answer_text([*prompt, *(token for token in written if token >= 0)], len(prompt))
-    return any(end in answer for end in stop if end)
-
-
-def _inverse_cdf(logits: Float[torch.Tensor, "row vocab"], uniform: RowFloats) -> RowInts:
-    """The first token whose cumulated probability exceeds the draw. float64: sums over a large vocabulary drift."""
-    cumulated = torch.softmax(logits.double(), dim=-1).cumsum(dim=-1)
-    return (cumulated <= uniform[:, None] * cumulated[:, -1:]).sum(dim=-1)

@@ -18,6 +18,7 @@ from normprobe.engines.base import (
     Generated,
     ProbeResult,
     batches_by_length,
+    check_draws,
     check_room,
     probe_results,
     with_scores,
@@ -70,10 +71,7 @@ class HfEngine:
         Raises NormprobeError as described there.
         """
         names = [str(i) for i in range(len(prompts))] if names is None else list(names)
-        if temperature > 0 and draws is None:
-            raise NormprobeError(
-                f"expected draws to sample with at temperature {temperature}, got none; give a function of the name"
-            )
+        check_draws(temperature, draws)
         check_room(self, dict(zip(names, prompts, strict=True)), max_new_tokens)
         tokens: list[list[int]] = [[] for _ in prompts]
         probes: list[ProbeResult | None] = [None] * len(prompts)

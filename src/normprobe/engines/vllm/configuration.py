@@ -17,6 +17,11 @@ FIELD = "normprobe"
 """The key in `additional_config`, in `SamplingParams.extra_args` and in `vllm_xargs`."""
 SAMPLES = "normprobe_samples"
 """The key in `extra_args` under which an admitted request with n > 1 carries its n to each of its samples."""
+RECORD = "normprobe_events"
+"""The key in `extra_args` under which a request asks what its policy did, step by step (true)."""
+KEPT = "normprobe_kept"
+"""The key in `additional_config` of the policies that are kept by name, {description: text}, and in such a description
+of the name; only normprobe's own engine keeps any."""
 OPERATOR = "normprobe::intervene"
 """The operator that applies policies in a compiled model."""
 MOST_PARTS = 8
@@ -96,8 +101,14 @@ def policy_of(text: str, profile: LayerProfile | None, n_layers: int) -> Policy:
     return policy
 
 
+def wants_results(extra_args: Mapping[str, Any] | None) -> bool:
+    """Whether an admitted request brings results: its policy holds a probe, or it asks for events."""
+    given = extra_args or {}
+    return FIELD in given and (bool(given.get(RECORD)) or has_probe(given))
+
+
 def has_probe(extra_args: Mapping[str, Any] | None) -> bool:
-    """Whether the policy of an admitted request holds a probe, and so brings results."""
+    """Whether the policy of an admitted request holds a probe."""
     text = (extra_args or {}).get(FIELD)
     if not isinstance(text, str):
         return False

@@ -121,6 +121,9 @@ SYMBOLS = (
     Symbol(Use.INSTANCE, "worker.runner_v2", "9eea7a19e99a",
            "vllm.v1.worker.gpu.model_states.interface:ModelState.preprocess_state(self, input_batch, block_tables, "
            "kv_cache_config, num_computed_tokens)"),
+    Symbol(Use.INSTANCE, "worker.next_tokens", "e05fece997c8",
+           "vllm.model_executor.models.interfaces_base:VllmModelForTextGeneration.compute_logits(self, hidden_states)",
+           read="ac08a0c51900"),
     Symbol(Use.OVERRIDE, "worker.worker", "9a2d85dd2196",
            "vllm.v1.worker.gpu_worker:Worker.load_model(self, *, load_dummy_weights)"),
     Symbol(Use.OVERRIDE, "worker.worker", "e3822a4c90a3",
@@ -161,6 +164,12 @@ SYMBOLS = (
            "vllm.v1.engine.detokenizer:IncrementalDetokenizer.update(self, new_token_ids, stop_terminated)"),
     Symbol(Use.CALL, "core.reports", "af67dac6ec34",
            "vllm.tokenizers.registry:cached_tokenizer_from_config(model_config, **kwargs)", read="63aa9356f48b"),
+    Symbol(Use.CALL, "engine", "6f93690da5d7",
+           "vllm.v1.engine.llm_engine:LLMEngine.abort_request(self, request_ids, internal)"),
+    Symbol(Use.CALL, "engine", "7dcc9ed08f1f",
+           "vllm.v1.engine.llm_engine:LLMEngine.collective_rpc(self, method, timeout, args, kwargs)"),
+    Symbol(Use.CALL, "opening", "e7e462143142",
+           "vllm.distributed.parallel_state:cleanup_dist_env_and_memory(shutdown_ray)"),
 )
 # fmt: on
 

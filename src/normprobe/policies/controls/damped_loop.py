@@ -20,7 +20,7 @@ from typing import ClassVar
 import torch
 
 from normprobe.errors import NormprobeError
-from normprobe.policies.controls.gated_recursion import Gate, RandomGate
+from normprobe.policies.controls.gated_recursion import EntropyGate, Gate, RandomGate
 from normprobe.policies.draws import RequestKeys
 from normprobe.policies.policy import Cost, Policy, RunningPolicy, check_within
 from normprobe.policies.rows import Change, Rerun, RowMask, Rows, RowStates
@@ -61,6 +61,10 @@ class DampedLoop(Policy):
     @property
     def acts_at(self) -> tuple[int, ...]:
         return (self.last,)
+
+    @property
+    def reads_entropy(self) -> bool:
+        return isinstance(self.gate, EntropyGate)
 
     @classmethod
     def of(cls, n_layers: int, passes: float, seed: int) -> DampedLoop:

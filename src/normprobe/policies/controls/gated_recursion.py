@@ -82,6 +82,10 @@ class GatedRecursion(Policy):
     def layers(self) -> tuple[int, ...]:
         return self.gate.layers
 
+    @property
+    def reads_entropy(self) -> bool:
+        return isinstance(self.gate, EntropyGate)
+
     def cost(self, state_bytes: int) -> Cost:
         return Cost(RequestKeys.BYTES, self.max_passes * len(self.layers))
 

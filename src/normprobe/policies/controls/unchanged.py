@@ -1,11 +1,10 @@
-"""Policies that change nothing: the plain model on the same path through an engine, and a log of its entropies."""
+"""A policy that changes nothing: the plain model on the same path through an engine."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import torch
 
 from normprobe.policies.policy import Stateless
@@ -26,19 +25,3 @@ class Plain(Stateless):
 
     def apply(self, rows: Rows, layer: int, rerun: Rerun) -> Change:
         return Change(rows.hidden, torch.zeros_like(rows.eligible))
-
-
-@dataclass(frozen=True)
-class EntropyLog(Plain):
-    """Changes nothing; collects the output entropy that each generated token was drawn with, in nats. sites: one."""
-
-    entropies: list[torch.Tensor] = field(default_factory=list)
-
-    def apply(self, rows: Rows, layer: int, rerun: Rerun) -> Change:
-        assert rows.entropy is not None
-        self.entropies.append(torch.where(rows.eligible, rows.entropy, torch.nan))
-        return super().apply(rows, layer, rerun)
-
-    def above(self, share: float) -> float:
-        """The entropy above which this share of the tokens lies."""
-        return float(np.nanquantile(torch.cat(self.entropies).cpu().numpy(), 1 - share))

@@ -1,4 +1,4 @@
-"""Results of probes, on the final output of a request, in its `kv_transfer_params["normprobe"]`.
+"""Results of probes, and events, on the final output of a request, in its `kv_transfer_params["normprobe"]`.
 
 That is the one free dictionary of vLLM's outputs that reaches the engine's caller, offline and over HTTP. The workers
 are asked once for all requests that finish in a step. Under asynchronous scheduling a pass may be under way when a stop
@@ -13,21 +13,28 @@ from dataclasses import dataclass
 from typing import Any
 
 from normprobe.engines.base import with_scores
-from normprobe.engines.vllm.configuration import FIELD, SAMPLES, has_probe
+from normprobe.engines.vllm.configuration import FIELD, SAMPLES, wants_results
 
 
 def merged(parts: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
-    """The results of all workers as one, `with_scores`.
+    """The results of all workers as one, those of probes `with_scores`.
 
     Pipeline stages hold different layers, tensor-parallel ranks the same.
     """
-    whole: dict[str, dict[str, Any]] = {}
+    probes: dict[str, dict[str, Any]] = {}
+    events: dict[str, dict[str, Any]] = {}
     for part in parts:
         for request, result in part.items():
-            into = whole.setdefault(request, {"n_tokens": 0, "layers": {}})
-            into["n_tokens"] = max(into["n_tokens"], result["n_tokens"])
-            into["layers"] |= result["layers"]
-    return {request: with_scores(result) for request, result in whole.items()}
+            if "layers" in result:
+                into = probes.setdefault(request, {"n_tokens": 0, "layers": {}})
+                into["n_tokens"] = max(into["n_tokens"], result["n_tokens"])
+                into["layers"] |= result["layers"]
+            if "events" in result:
+                events.setdefault(request, {}).update(result["events"])
+    found = {request: with_scores(result) for request, result in probes.items()}
+    for request, by_layer in events.items():
+        found.setdefault(request, {})["events"] = by_layer
+    return found
 
 
 @dataclass(frozen=True)
@@ -90,9 +97,9 @@ class Reports:
         self._stops = StopStrings(core.vllm_config.model_config)
 
     def follow(self, request: Any) -> None:
-        """Report on this request when it ends, if its policy holds a probe."""
+        """Report on this request when it ends, if its policy holds a probe or it asks for events."""
         params = request.sampling_params
-        if params is not None and has_probe(params.extra_args):
+        if params is not None and wants_results(params.extra_args):
             self._wanted[request.request_id] = SampleOf.of(request)
             self._stops.follow(request)
 

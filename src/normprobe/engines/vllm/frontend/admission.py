@@ -16,6 +16,7 @@ from vllm.sampling_params import BeamSearchParams
 
 from normprobe.engines.vllm.configuration import (
     FIELD,
+    KEPT,
     PLAIN,
     SAMPLES,
     Configuration,
@@ -23,6 +24,7 @@ from normprobe.engines.vllm.configuration import (
     has_probe,
     policy_of,
 )
+from normprobe.engines.vllm.keyed_draws import DRAWS, KeyedDraws
 from normprobe.engines.vllm.limits import Limits
 from normprobe.errors import NormprobeError
 
@@ -56,6 +58,10 @@ def admit(request: Any, vllm_config: Any) -> None:
         return
     if params is None:  # a pooling request
         return
+    try:
+        KeyedDraws.of(params.extra_args)
+    except NormprobeError as error:
+        raise VLLMValidationError(str(error), parameter=DRAWS) from error
     text = _resolve(asked, configuration, vllm_config)
     rest = {key: value for key, value in (params.extra_args or {}).items() if key not in (FIELD, SAMPLES)}
     params.extra_args = rest if text is None else {**rest, FIELD: text, SAMPLES: params.n}
@@ -82,6 +88,8 @@ def _resolve(asked: Any, configuration: Configuration, vllm_config: Any) -> str 
         text = canonical(asked)
         if text == canonical(PLAIN):
             return None
+        if text in vllm_config.additional_config.get(KEPT, ()):  # was checked when it was kept
+            return text
         n_layers = vllm_config.model_config.hf_text_config.num_hidden_layers
         _check(text, configuration, n_layers, Limits.of(vllm_config))
     # OverflowError: a number of 400 digits is JSON too.

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Int
 
 from normprobe.engines.vllm.worker.slots import ActiveRequest
-from normprobe.policies.rows import RowInts
+from normprobe.policies.rows import RowFloats, RowInts
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class EligibleRows:
     """Eligible rows of one policy in a pass, at most one per slot.
 
     index: rows of the pass. slot, step: see `normprobe.policies.rows`. request: positions in the batch.
-    position: of the token in its request, from 0.
-    On the device: index, slot, step. On the host: request, position.
+    position: of the token in its request, from 0. entropy: as in `Rows`, where the policy reads it.
+    On the device: index, slot, step, entropy. On the host: request, position.
     """
 
     index: RowInts
@@ -42,6 +42,7 @@ class EligibleRows:
     step: RowInts
     request: Int[np.ndarray, " row"]
     position: Int[np.ndarray, " row"]
+    entropy: RowFloats | None = None
 
 
 def eligible_rows(

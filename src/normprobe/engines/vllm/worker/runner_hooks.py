@@ -3,7 +3,8 @@
 # pyright: reportMissingImports=false
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,12 @@ from torch import nn
 from vllm.config import CUDAGraphMode
 from vllm.model_executor.models.utils import PPMissingLayer
 
-from normprobe.engines.vllm.configuration import FIELD, Configuration, policy_of
+from normprobe.engines.vllm.configuration import FIELD, RECORD, Configuration, policy_of
 from normprobe.engines.vllm.limits import Limits
 from normprobe.engines.vllm.worker.eligible_rows import EligibleRows, EndTokens, eligible_rows
+from normprobe.engines.vllm.worker.event_log import EventLog
 from normprobe.engines.vllm.worker.model_check import check_parts, check_states
+from normprobe.engines.vllm.worker.next_tokens import LogitsHook
 from normprobe.engines.vllm.worker.rerun import BlockRerun, RowMetadata
 from normprobe.engines.vllm.worker.residual_stream import Site
 from normprobe.engines.vllm.worker.runner import WatchedRunner
@@ -24,12 +27,14 @@ from normprobe.errors import NormprobeError
 from normprobe.models.architectures import find_blocks
 from normprobe.policies.policy import RunningPolicy
 from normprobe.policies.rows import Rerun, Rows
+from normprobe.policies.written import read_policy
 
 
 class RunnerHooks:
     """Attaches policies to a model runner after its model is loaded.
 
-    slots: of the active requests. layers: those that are here and not on another stage of a pipeline.
+    slots: of the active requests. layers: those that are here and not on another stage of a pipeline. kept: by
+    description, the text (`write_policy`) of policies that requests only name.
     """
 
     def __init__(self, watched: WatchedRunner, configuration: Configuration) -> None:
@@ -39,13 +44,18 @@ class RunnerHooks:
         text_config = config.model_config.hf_text_config
         n_layers, d = text_config.num_hidden_layers, config.model_config.get_hidden_size()
         profile = configuration.layer_profile()
+        self.kept: dict[str, str] = {}
         self.slots = Slots(
-            lambda text: policy_of(text, profile, n_layers),
+            lambda text: (
+                read_policy(self.kept[text]) if text in self.kept else policy_of(text, profile, n_layers)
+            ),
             config.scheduler_config.max_num_seqs,
             d,
             runner.device,
             keep=configuration.policy,
         )
+        self._events = EventLog()
+        self._logits = LogitsHook(runner.get_model(), config.model_config.max_model_len, runner.device)
         self._metadata = RowMetadata(watched)
         self._rows: dict[str, list[EligibleRows]] = {}
         self._policies: dict[int, list[tuple[RunningPolicy, list[EligibleRows]]]] = {}
@@ -79,6 +89,16 @@ class RunnerHooks:
             self.slots.running[policy].finish()
         self._rows, self._policies = {}, {}
 
+    def results(self, requests: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """What the probes measured by request, as `probe_results` gives it, and "events" where they were asked for."""
+        names = [request for request in requests if request in self.slots.active]
+        found = self.slots.results(names, self.layers)
+        for request in names:
+            events = self._events.of(self.slots.active[request].slot)
+            if events is not None:
+                found.setdefault(request, {})["events"] = events
+        return found
+
     def check(self) -> None:
         """Check that policies can act in this model, in a pass of no request; needs the key-value cache.
 
@@ -111,6 +131,7 @@ class RunnerHooks:
         only happens after a reset that throws such tokens away.
         """
         self.slots.free(scheduler_output.finished_req_ids)
+        self._logits.forget(scheduler_output.finished_req_ids)
         self.slots.free(self._preempted)
         self._preempted = list(scheduler_output.preempted_req_ids or ())
         parameters = self._watched.starting(scheduler_output)
@@ -123,16 +144,26 @@ class RunnerHooks:
             self.slots.free(self._preempted)
             self._preempted = []
         self.slots.take(starting)
+        slots = {request: self.slots.active[request] for request in starting}
+        recorded = [one.slot for request, one in slots.items() if parameters[request].extra_args.get(RECORD)]
+        held = {one.slot for one in self.slots.active.values()}
+        self._events.update(held, {one.slot for one in slots.values()}, recorded)
+        reading = [request for request, one in slots.items() if one.policy in self.slots.reading]
+        self._logits.start(parameters, reading)
         if self._end_tokens is not None:
-            self._end_tokens.set(
-                {self.slots.active[request].slot: parameters[request] for request in starting}
-            )
+            self._end_tokens.set({one.slot: parameters[request] for request, one in slots.items()})
 
     def _begin(self) -> None:
         """Before a pass: find the rows of each policy, and the policies of each layer."""
+        layout = self._watched.layout()
+        self._logits.begin(layout)
         if not self.slots.active:
             return
-        self._rows = eligible_rows(self._watched.layout(), self.slots.active, self._runner.device)
+        self._rows = eligible_rows(layout, self.slots.active, self._runner.device)
+        for policy in self.slots.reading & self._rows.keys():
+            self._rows[policy] = [
+                replace(rows, entropy=self._logits.entropies.of(rows, layout)) for rows in self._rows[policy]
+            ]
         if self._end_tokens is not None:
             tokens = self._watched.tokens()
             self._rows = {
@@ -163,8 +194,10 @@ class RunnerHooks:
         """The site after the policies of this layer. rerun: the extra pass of these rows in these states."""
         for running, ranks in self._policies[layer]:
             for eligible in ranks:
-                rows = Rows(site.at(eligible.index), eligible.slot, eligible.step)
+                rows = Rows(site.at(eligible.index), eligible.slot, eligible.step, eligible.entropy)
                 change = running.apply(rows, layer, rerun(eligible, rows.hidden))
+                if self._events:
+                    self._events.add(rows, layer, change)
                 if change.hidden is not rows.hidden:
                     site = site.changed(eligible.index, change)
                 if len(ranks) > 1:

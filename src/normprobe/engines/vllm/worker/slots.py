@@ -27,6 +27,7 @@ class Slots:
     """One policy at work (`RunningPolicy`) per distinct settings, all over the same slots.
 
     make: a policy from the text that describes it. n_slots: requests at a time, d: width of the states.
+    reading: the texts of the policies that read entropies.
     keep: the default policy, which is there from the start and always; any other comes with its first request and goes
         with its last.
     """
@@ -42,6 +43,7 @@ class Slots:
         self.active: dict[str, ActiveRequest] = {}
         self.running: dict[str, RunningPolicy] = {}
         self.layers: dict[str, frozenset[int]] = {}
+        self.reading: set[str] = set()
         self._make, self._n_slots, self._d, self._device, self._keep = make, n_slots, d, device, keep
         self._free = list(range(n_slots))[::-1]
         if keep is not None:
@@ -65,6 +67,7 @@ class Slots:
             needed = {one.policy for one in self.active.values()} | set(requests.values()) | {self._keep}
             for text in self.running.keys() - needed:
                 del self.running[text], self.layers[text]
+                self.reading.discard(text)
         for text in dict.fromkeys(requests.values()):
             members = [request for request, given in requests.items() if given == text]
             if text not in self.running:
@@ -94,6 +97,8 @@ class Slots:
     def _start(self, text: str) -> None:
         policy = self._make(text)
         self.layers[text] = frozenset(policy.layers)
+        if policy.reads_entropy:
+            self.reading.add(text)
         self.running[text] = policy.start(self._n_slots, self._d, self._device)
 
 

@@ -45,6 +45,13 @@ class NormprobeWorker(PlatformWorker):  # type: ignore[misc]
         slots = self.normprobe.slots
         return {"requests": len(slots.active), "policies": len(slots.running)}
 
+    def normprobe_keep(self, description: str, text: str | None) -> None:
+        """Keep a policy (`write_policy`) for the requests of this description; None: no longer."""
+        if text is None:
+            self.normprobe.kept.pop(description, None)
+        else:
+            self.normprobe.kept[description] = text
+
     def normprobe_results(self, requests: list[str]) -> dict[str, dict[str, Any]]:
-        """What the probes measured on these requests, at this worker's layers."""
-        return self.normprobe.slots.results(requests, self.normprobe.layers)
+        """What the probes measured on these requests, at this worker's layers, and the events of those that ask."""
+        return self.normprobe.results(requests)

@@ -102,7 +102,7 @@ def thoughtless(sft: Path) -> None:
         (no_base, r"expected the common base as early checkpoint in \S+sft, got none"),
         (other_dictionaries, r"expected the layers with dictionaries of .* got \[1, 2, 3, 4, 5, 6, 7\] instead of"),
         (other_training, r"expected the saes.k of \S+rl in \S+sft, got 8 instead of None; verify one"),
-        (unfinished, r"expected the finished stage 'reductions' in \S+sft, got none; run normprobe verify --out"),
+        (unfinished, r"expected the finished stage 'reductions' in \S+sft, got none; finish it with normprobe verify"),
         (thoughtless, r"expected a model that thinks when it is asked to in \S+sft, but in think 24 of 24 responses"),
         (shutil.rmtree, r"expected a run directory, got \S+sft without a readable manifest.json"),
     ],

@@ -1,6 +1,7 @@
 """The stages of a run: what makes each run again, what another study in the same directory hides, and dry runs."""
 
 import json
+import re
 import shutil
 import sys
 from dataclasses import replace
@@ -148,6 +149,28 @@ def test_another_study_in_the_directory_hides_what_was_of_the_first(run):
     assert Tables(run).has("method_treatments")
     assert is_audited(run)
     assert read_evidence(run)
+
+
+@pytest.mark.parametrize(
+    ("options", "got"),
+    [
+        (["--model", "tiny-thinker:early"], "a run of tiny-thinker:early in .*, got one of tiny-thinker;"),
+        (["--problems", "mine.jsonl"], r"a run on the problems mine\.jsonl in .*, got one of testbed;"),
+    ],
+)
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_a_run_of_another_model_or_problems_is_not_lost_for_a_forgotten_option(
+    run, options, got, dry, monkeypatch, capsys
+):
+    monkeypatch.chdir(run.parent)
+    rows = (json.dumps({"question": f"What is {i} + 1?", "answer": str(i + 1)}) for i in range(40))
+    Path("mine.jsonl").write_text("\n".join(rows))
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert run_main(verify, ["--out", "run", *options, *dry]) == 2
+    said = capsys.readouterr().err
+    assert re.search(got, said)
+    assert said.endswith("go on with that run: normprobe verify --config run/config.yaml --out run\n")
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
 def test_an_evaluation_keeps_its_size_when_the_study_goes_on(run):

@@ -34,6 +34,7 @@ def stage_plan(session: Session, *targets: str) -> dict[str, Any]:
     Raises NormprobeError for settings that cannot run, as far as is known without a model.
     """
     pipeline = Pipeline(session)
+    pipeline.check_run()
     labels, again, names = pipeline.labels(targets), set[str](), needed(targets)
     rows: list[tuple[str, ...]] = []
     work = session.workload()

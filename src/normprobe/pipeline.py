@@ -17,7 +17,7 @@ from typing import Any
 from normprobe.config import Study
 from normprobe.errors import NormprobeError
 from normprobe.runs.atomic import atomic_write_text
-from normprobe.runs.directory import Run, StageLabel
+from normprobe.runs.directory import Run, StageLabel, resuming
 from normprobe.runs.layout import FILES
 from normprobe.session import Session
 from normprobe.settings import flat
@@ -60,6 +60,32 @@ class Pipeline:
     def _finished(self, label: StageLabel) -> bool:
         made = self.session.run.label(label.name)
         return made is not None and made.key == label.key
+
+    def check_run(self) -> None:
+        """Raises NormprobeError if the directory holds responses of another model or to other problems.
+
+        Their report would be gone at once, most likely because an option was forgotten. A model or a file of the same
+        name may have changed.
+        """
+        run, study = self.session.run, self.session.study
+        made, asked = run.label("responses"), run.label("problems")
+        if made is None or asked is None:
+            return
+        now = self.labels()
+        name = run.manifest()["arguments"]["resolved"]["model"]["name"]
+        if made.settings["model"]["model"] != now["responses"].settings["model"]["model"]:
+            self._refuse("a run of", name, study.model.name)
+        old, new = asked.settings["problem_set"], now["problems"].settings["problem_set"]
+        if old["fingerprint"] != new["fingerprint"]:
+            self._refuse("a run on the problems", old["source"], new["source"])
+
+    def _refuse(self, what: str, old: str, new: str) -> None:
+        if old != new:
+            path = self.session.run.path
+            raise NormprobeError(
+                f"expected {what} {new} in {path}, got one of {old}; name another --out, delete {path}, or go on with "
+                f"that run: {resuming(path)}"
+            )
 
     def check_model(self, *targets: str) -> None:
         """Raises NormprobeError if these stages need a model that was in memory in another program, or an engine that

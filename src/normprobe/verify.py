@@ -120,6 +120,7 @@ def run_until(
     pipeline = Pipeline(Session(study, run, progress and rank.leads, rank=rank, held=held))
     # What cannot run is refused before anything is written: settings, and every cell of the problems.
     pipeline.labels()
+    pipeline.check_run()
     pipeline.check_model(stage)
     pipeline.session.workload()
     if not rank.leads:

@@ -121,7 +121,7 @@ def test_a_finished_stage_survives_until_its_replacement_is_done(run):
 
 def test_a_missing_stage_says_what_to_run(run):
     with pytest.raises(
-        NormprobeError, match=r"finished stage 'saes' .* got none; run normprobe verify --out"
+        NormprobeError, match=r"finished stage 'saes' .* got none; finish it with normprobe verify"
     ):
         run["saes"]
 

@@ -64,7 +64,7 @@ def compare(runs: Sequence[Path]) -> pd.DataFrame:
             of_run = ", ".join(f"{version} in {run}" for run, version in versions.items())
             raise NormprobeError(
                 f"expected runs judged by one version of {claim}, got {of_run}; judge the older ones again with "
-                "normprobe verify --out"
+                "normprobe verify --config RUN/config.yaml --out RUN"
             )
     return table
 

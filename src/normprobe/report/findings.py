@@ -16,7 +16,7 @@ from normprobe.errors import NormprobeError, refusing_damage
 from normprobe.report.figure import HEIGHT, Drawing
 from normprobe.report.table import count, unit, value
 from normprobe.runs.atomic import read_table
-from normprobe.runs.directory import Run
+from normprobe.runs.directory import Run, resuming
 from normprobe.runs.untrusted import read_json
 
 _Entry = TypeVar("_Entry")
@@ -120,12 +120,12 @@ def _read(run: Path, name: str, entry: Callable[[dict[str, Any]], _Entry]) -> li
     if not run.is_dir():
         raise NormprobeError(
             f"expected a run directory, got {run}, which does not exist; "
-            f"make it with `python -m normprobe.verify --out {run}`"
+            f"make it with normprobe verify --out {run}"
         )
     if not path.is_file() or not Run(run).is_current("evidence"):
         raise NormprobeError(
             f"expected {path}, which this run does not have; "
-            f"finish it with `python -m normprobe.verify --out {run}`"
+            f"finish it with {resuming(run)}"
         )
     advice = f"delete {path.parent} and verify again"
     with refusing_damage(f"a list of claims in {path}", advice, ValueError, TypeError, KeyError):

@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import socket
 import sys
@@ -228,9 +229,16 @@ class Run:
                 state = "an unfinished one"
             raise NormprobeError(
                 f"expected the finished stage '{name}' in {self.path}, got {state}; "
-                f"run normprobe verify --out {self.path}"
+                f"finish it with {resuming(self.path)}"
             )
         return folder
+
+
+def resuming(path: Path) -> str:
+    """The command that finishes the run in a directory: without its settings it would be another run."""
+    settings = path / "config.yaml"
+    replayed = f" --config {shlex.quote(str(settings))}" if settings.is_file() else ""
+    return f"normprobe verify{replayed} --out {shlex.quote(str(path))}"
 
 
 def read_label(folder: Path) -> StageLabel:

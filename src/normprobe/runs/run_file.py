@@ -19,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 
 from normprobe.errors import NormprobeError, refusing_damage
 from normprobe.runs.atomic import atomic_write, atomic_write_json, write_table
+from normprobe.runs.directory import resuming
 from normprobe.runs.untrusted import read_json
 
 _FITS = {
@@ -187,7 +188,7 @@ class RunFile:
         if not (current and source.is_file()):
             raise NormprobeError(
                 f"expected {source}, which this run does not have; "
-                f"finish the run with `normprobe verify --out {run}`"
+                f"finish it with {resuming(run)}"
             )
         content: Any
         # The formats' readers share no base class for a damaged file.

@@ -14,7 +14,7 @@ from normprobe import evaluate
 from normprobe.claims.registry import BY_NAME, CLAIMS, write_claim
 from normprobe.config import AuditSettings, MethodSettings, Study
 from normprobe.console import run_main
-from normprobe.dry_run import stage_table
+from normprobe.dry_run import duration, in_all, stage_table
 from normprobe.errors import NormprobeError
 from normprobe.pipeline import Pipeline
 from normprobe.report.audit_results import is_audited
@@ -219,6 +219,19 @@ def test_the_speed_of_the_run_itself_is_the_estimate(run):
     lines = stage_table(pipeline_of(run, twice).session, "saes").splitlines()
     (line,) = [line for line in lines if line.startswith("saes")]
     assert f"{160_000 * 12 * 3 / 1000 / 60:.0f} min" in line
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(None, "unknown"), (119, "119 s"), (120, "2 min"), (7199, "120 min"), (9e4, "25 h"), (6.8e5, "8 days")],
+)
+def test_a_time_stands_in_the_largest_unit_that_it_fills_twice(seconds, shown):
+    assert duration(seconds) == shown
+
+
+def test_the_time_in_all_is_told_where_every_stage_is_known():
+    assert in_all([60.0, 90.0]) == "In all about 2 min."
+    assert in_all([60.0, None]) == in_all([]) == ""
 
 
 def test_an_unfinished_stage_is_told(tmp_path):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib import metadata
 from pkgutil import resolve_name
 from typing import Annotated, Any, Union
@@ -122,6 +123,13 @@ def main(argv: list[str] | None = None) -> int:
     for name, (*_, summary) in COMMANDS.items():
         subparsers.add_parser(name, help=summary)
     given = list(sys.argv[1:] if argv is None else argv)
+    known = [*COMMANDS, *parser._option_string_actions]
+    if given and not any(name.startswith(given[0].partition("=")[0]) for name in known):
+        meant = get_close_matches(given[0], known, n=2)
+        parser.error(
+            f"expected a command, got {given[0]!r}"
+            + (f"; perhaps you meant {' or '.join(meant)}" if meant else "")
+        )
     # Only the command is parsed here; the rest, --help included, is for the module's own parser.
     function, *_ = COMMANDS[parser.parse_args(given[: 1 + (given[:1] == ["--print-completion"])]).command]
     return run_main(lambda rest: resolve_name(f"normprobe.{function}")(rest), given[1:])

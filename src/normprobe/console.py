@@ -49,7 +49,11 @@ def _first_words(box: str) -> str:
         part.split("\n") for part in re.split(r"\n?^[─-]{8,}$\n?", "\n".join(rows[1:]), flags=re.M) if part
     ]
     meant = [
-        row.split()[0] for part in sections if "meant" in part[0] for row in part if row.startswith("--")
+        row.split()[0].rstrip(",")
+        for part in sections
+        if "meant" in part[0]
+        for row in part
+        if row.startswith("--")
     ]
     return " ".join(sections[0]).rstrip(".") + (f"; perhaps you meant {' or '.join(meant)}" if meant else "")
 

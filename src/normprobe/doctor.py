@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import OmitArgPrefixes
+from tyro.conf import OmitArgPrefixes, arg
 
 from normprobe.config import ResponseSettings, Study
 from normprobe.console import parse, print_json, run_main
@@ -20,16 +20,21 @@ if TYPE_CHECKING:
 
 QUESTION = "What is 17 + 25?"
 N_FILLER = 3
+LIMIT = 2048
+"""Tokens of a response, where nothing else is known: what a file of problems allows."""
 
 
 @dataclass(frozen=True)
 class DoctorCommand:
-    """Tell what is found in a model: how it thinks, its prompts, sites, sinks and context; and what a run costs."""
+    """Tell what is found in a model: how it thinks, its prompts, sites, sinks and context; and what a run costs.
+
+    `normprobe doctor NAME` is `normprobe doctor --model NAME`: the name stands first.
+    """
 
     model: OmitArgPrefixes[ModelSettings] = field(default_factory=ModelSettings)
     thinking: OmitArgPrefixes[ThinkingSettings] = field(default_factory=ThinkingSettings)
-    max_new_tokens: int = 2048
-    """limit of a response, for the estimates"""
+    max_new_tokens: Annotated[int | None, arg(metavar="INT")] = None
+    """limit of a response, for the estimates (that of a bundled model's own problems, else 2048, in its context)"""
     json: bool = False
     """print one JSON document instead of text"""
 
@@ -44,9 +49,11 @@ def main(argv: list[str] | None = None) -> None:
 
     opened = open_for(command.model, command.thinking)
     use_one_thread_if_tiny(opened)
-    study = replace(
-        Study(), model=command.model, responses=ResponseSettings(max_new_tokens=command.max_new_tokens)
-    )
+    study = replace(Study(), model=command.model)
+    limit = command.max_new_tokens
+    if limit is None:
+        limit = min(study.max_new_tokens if command.model.is_bundled else LIMIT, opened.context or LIMIT)
+    study = replace(study, responses=ResponseSettings(max_new_tokens=limit))
     found = {
         "model": _model(opened),
         "thinking_format": opened.chat.format.to_dict(),
@@ -62,7 +69,10 @@ def main(argv: list[str] | None = None) -> None:
         ("thinking format", _format_text(opened.chat)),
         ("prompts", {mode: repr(prompt) for mode, prompt in found["prompts"].items()}.items()),
         ("residual stream", _stream_text(opened, found["residual_stream"])),
-        (f"a run of the default size, {command.max_new_tokens} tokens a response", _cost_text(found["cost"])),
+        (
+            f"a run of the default size: {sum(_sizes(study).values())} problems, {limit} tokens a response",
+            _cost_text(found["cost"]),
+        ),
     ):
         print(title)
         for name, value in facts:
@@ -148,20 +158,24 @@ def _cost(study: Study) -> dict[str, dict[str, float | None]]:
     from normprobe.estimates import StudySizes
     from normprobe.study_stages import needed
 
-    sizes = study.problems
-    work = StudySizes.of(study, {"sae": sizes.n_sae, "select": sizes.n_select, "measure": sizes.n_measure})
+    work = StudySizes.of(study, _sizes(study))
     return {
         stage: {"seconds": work.seconds(stage, None), "gigabytes": work.gigabytes(stage)}
         for stage in needed(["evidence"])
     }
 
 
+def _sizes(study: Study) -> dict[str, int]:
+    sizes = study.problems
+    return {"sae": sizes.n_sae, "select": sizes.n_select, "measure": sizes.n_measure}
+
+
 def _cost_text(found: Mapping[str, Mapping[str, float | None]]) -> Iterator[tuple[str, Any]]:
-    from normprobe.dry_run import NOTE, in_words
+    from normprobe.dry_run import NOTE, in_all, in_words
 
     for stage, cost in found.items():
         yield stage, "{:>10} {:>12}".format(*in_words(cost["seconds"], cost["gigabytes"]))
-    yield "", NOTE
+    yield "", f"{in_all(cost['seconds'] for cost in found.values())} {NOTE}".strip()
 
 
 def _token(opened: OpenModel, token: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from normprobe.pipeline import Pipeline
@@ -36,7 +36,7 @@ def stage_plan(session: Session, *targets: str) -> dict[str, Any]:
     pipeline = Pipeline(session)
     pipeline.check_run()
     labels, again, names = pipeline.labels(targets), set[str](), needed(targets)
-    rows: list[tuple[str, ...]] = []
+    rows, takes = list[tuple[str, ...]](), list[float | None]()
     work = session.workload()
     for name in names:
         label, made = labels[name], session.run.label(name)
@@ -47,11 +47,12 @@ def stage_plan(session: Session, *targets: str) -> dict[str, Any]:
         if made is None and session.run.resumes(label):
             reasons = "unfinished, resumes"
         again.add(name)
-        cost = in_words(work.seconds(name, session.run.rate(name)), work.gigabytes(name))
+        takes.append(work.seconds(name, session.run.rate(name)))
+        cost = in_words(takes[-1], work.gigabytes(name))
         rows.append((name, "to run", *cost, reasons))
     training = work.training_note if "saes" in names else ""
     importance = work.importance_note if "importance" in names else ""
-    notes = [note for note in (work.reading_note, training, importance, NOTE) if note]
+    notes = [note for note in (in_all(takes), work.reading_note, training, importance, NOTE) if note]
     return {"stages": [dict(zip(HEAD, row, strict=True)) for row in rows], "notes": notes}
 
 
@@ -82,7 +83,19 @@ def _short(value: object) -> str:
 
 def in_words(seconds: float | None, gigabytes: float | None) -> tuple[str, str]:
     """A time and a memory as text."""
-    time = (
-        "unknown" if seconds is None else f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
-    )
-    return time, "unknown" if gigabytes is None else f"{gigabytes:.1f} GB"
+    return duration(seconds), "unknown" if gigabytes is None else f"{gigabytes:.1f} GB"
+
+
+def duration(seconds: float | None) -> str:
+    """A time in the largest unit of which there are two or more: s, min, h, days."""
+    if seconds is None:
+        return "unknown"
+    units = (("days", 86400), ("h", 3600), ("min", 60))
+    unit, length = next((one for one in units if seconds >= 2 * one[1]), ("s", 1))
+    return f"{seconds / length:.0f} {unit}"
+
+
+def in_all(seconds: Iterable[float | None]) -> str:
+    """How long stages take together; empty where one is unknown."""
+    known = list(seconds)
+    return "" if None in known or not known else f"In all about {duration(sum(filter(None, known)))}."

@@ -70,6 +70,22 @@ def test_wrong_commands_exit_2(argv, capsys):
     assert "usage: normprobe" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("verfy", "verify"), ("--verison", "--version"), ("help", "--help"), ("trace", "")]
+)
+def test_a_misspelt_command_names_the_meant_one(typed, meant, capsys):
+    with pytest.raises(SystemExit):
+        main([typed])
+    *_, last = capsys.readouterr().err.splitlines()
+    hint = f"; perhaps you meant {meant}" if meant else ""
+    assert last == f"normprobe: error: expected a command, got {typed!r}{hint}"
+
+
+def test_a_misspelt_option_names_the_meant_one(capsys):
+    assert main(["verify", "--quik"]) == 2
+    assert "perhaps you meant --quick; normprobe verify --help" in capsys.readouterr().err
+
+
 def test_the_exit_code_is_what_main_returns():
     assert run_main(lambda argv: None) == 0
     assert run_main(lambda argv: 1) == 1

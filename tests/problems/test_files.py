@@ -194,7 +194,9 @@ def in_row_4(**cells: Any) -> Rows:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ([{"prompt": "q"}] * 100, "got no such column"),
+        ([{"prompt": "q", "gold": "a"}] * 100, "got only 'prompt', 'gold'; add or rename the column"),
+        ([], "got no rows"),
+        (rows(3), r"got \d of 3 in all; give more problems \(some 40"),
         (in_row_4(question=None), r"'question' in every row of .*, got nothing in row 4"),
         (in_row_4(question="  "), "got ' ' .* in row 4"),
         (in_row_4(question=7), r"got 7 \(int\) in row 4"),
@@ -233,7 +235,7 @@ def test_unusable_cells_are_refused_in_one_line(tmp_path: Path, given: Rows, mes
 def test_an_empty_table_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "problems.parquet"
     pd.DataFrame({"question": []}).to_parquet(path)
-    with pytest.raises(NormprobeError, match="got 0 in 0 rows"):
+    with pytest.raises(NormprobeError, match="got no rows"):
         read_problem_set(path, seed=0)
 
 

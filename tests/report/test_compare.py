@@ -89,3 +89,8 @@ def test_bad_input_is_refused_in_one_line(arguments, message, capsys):
     assert run_main(main, arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
+
+
+def test_rows_are_not_written_into_a_folder_that_is_not_there(runs, tmp_path, capsys):
+    assert run_main(main, [*map(str, runs), "--out", str(tmp_path / "none" / "rows.csv")]) == 2
+    assert "expected a folder for --out" in capsys.readouterr().err

@@ -5,7 +5,7 @@ import gzip
 import io
 import math
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +15,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from normprobe.claims.evidence import Control, Decision
+from normprobe.config import QUICK, Study
 from normprobe.report import token_explorer
 from normprobe.report.csv_link import LARGEST, csv_link
-from normprobe.report.findings import Finding, Findings, NothingToDraw
+from normprobe.report.findings import Finding, Findings, NothingToDraw, quick_note
 from normprobe.report.forest import forest
+from normprobe.report.html import write_report
 from normprobe.report.layer_curves import curve_data
 from normprobe.report.plain_sentence import plain_sentence
+from normprobe.report.terminal import terminal_text
+from normprobe.runs.directory import Run
 from normprobe.runs.tables import Tables
+from normprobe.study_file import changed
 
 NAN = float("nan")
 
@@ -47,6 +52,22 @@ def judged(
         **more,
     )
     return replace(finding, evidence=evidence)
+
+
+def test_a_question_keeps_its_lines_and_a_gold_answer_names_no_task():
+    assert token_explorer.cell_text("List.\r\n\nNow\x00\n") == "List.\n\nNow□"
+    assert token_explorer.cell_text('{"task": 3, "seed": 1, "index": 2, "answer": "104"}') == "104"
+    assert token_explorer.cell_text('{"task": 3}') == '{"task": 3}'
+
+
+def test_a_run_of_the_sizes_of_quick_says_that_they_are_too_small(whole_run, tmp_path):
+    run = shutil.copytree(whole_run, tmp_path / "run")
+    note = "This run has the sizes of --quick, which are too small for verdicts."
+    for study, expected in ((Study(), ""), (changed(Study(), QUICK), note)):
+        Run.open(run, asdict(study), stages=Run(run).manifest()["stages"])
+        assert quick_note(run) == expected
+        assert (note in terminal_text(run)) == bool(expected)
+        assert (note in write_report(run).read_text(encoding="utf-8")) == bool(expected)
 
 
 @given(

@@ -85,7 +85,7 @@ def test_a_supported_claim_says_how_much_stronger_its_binding_control_would_have
 
 
 @pytest.mark.parametrize(
-    ("margin", "interval", "now"), [(0.02, (-0.03, 0.06), "exceeds"), (-0.4, (-0.45, -0.36), "short")]
+    ("margin", "interval", "now"), [(0.02, (-0.03, 0.06), "lies above"), (-0.4, (-0.45, -0.36), "lies below")]
 )
 def test_a_claim_that_is_not_supported_says_what_its_estimate_would_have_to_reach(margin, interval, now):
     """With the margin there, the same interval around it lies above the smallest effect."""

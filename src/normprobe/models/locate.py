@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from transformers.utils.peft_utils import find_adapter_config_file
 
@@ -48,7 +51,8 @@ def find(name: str | Path, revision: str | None, offline: bool, trust_remote_cod
     path = local_path(str(given.absolute()), revision) if given.exists() else None
     if path is None:
         _refuse_paths(name, given)
-        checkpoint = Pretrained(text, revision, offline, trust_remote_code)
+        # Without a network each of its files would be asked for a dozen times, for most of a minute.
+        checkpoint = Pretrained(text, revision, offline or not _hub_has_address(), trust_remote_code)
         folder = _hub_adapter(checkpoint)
         return Found(checkpoint, text, None) if folder is None else _adapted(checkpoint, folder, text)
     origin = hub_origin(path)
@@ -111,6 +115,17 @@ def _adapted(checkpoint: Pretrained, folder: Path, called: str) -> Found:
         )
     origin = hub_origin(folder)
     return Found(replace(found.checkpoint, adapter=folder), called, None if origin is None else origin[1])
+
+
+def _hub_has_address() -> bool:
+    """Whether the name of the hub's machine, or a proxy before it, leads anywhere."""
+    if "https" in getproxies():
+        return True
+    try:
+        socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, None)
+    except OSError:
+        return False
+    return True
 
 
 def _hub_adapter(checkpoint: Pretrained) -> Path | None:

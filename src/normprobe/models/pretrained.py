@@ -197,8 +197,8 @@ class Pretrained:
                 got = f"{where} with code of its own; read that code, then pass trust_remote_code=True"
             elif isinstance(cause, SafetensorError):
                 got = f"a corrupt or truncated file in {where} ({reason}); copy it again"
-            elif self.offline and not self._is_directory:
-                got = f"{where!r}, which is not in the local cache; check the name, or go online"
+            elif self.offline and not self._is_directory and "Repo id" not in text:
+                got = f"{where!r}, which is no directory here and not in the local cache; check the name, or go online"
             else:
                 got = f"{where!r} ({reason}); check the name and the files"
             raise NormprobeError(f"expected {expected}, got {got}") from cause

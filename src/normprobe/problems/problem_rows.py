@@ -56,9 +56,14 @@ def problem_table(rows: Sequence[Mapping[str, Any]], source: str, stem: str, see
         name: _column(rows, known if name != "answer" or not _has_choices(rows) else known[:2])
         for name, known in NAMES.items()
     }
-    if columns["question"] is None or not rows:
-        got = "no such column" if rows else "0 in 0 rows"
-        raise NormprobeError(f"expected a 'question' in every row of {source}, got {got}; add the column")
+    if not rows:
+        raise NormprobeError(f"expected problems in {source}, got no rows; add some")
+    if columns["question"] is None:
+        there = ", ".join(dict.fromkeys(f"{name!r:.40}" for row in rows[:1] for name in row))
+        raise NormprobeError(
+            f"expected a 'question' in every row of {source}, got only {there or 'empty rows'}; "
+            "add or rename the column"
+        )
     problems = []
     for number, row in enumerate(rows, start=1):
         cells = {name: None if column is None else row.get(column) for name, column in columns.items()}

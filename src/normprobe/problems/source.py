@@ -164,6 +164,7 @@ def check_problems(table: pd.DataFrame, source: str) -> pd.DataFrame:
         n = int((table["split"] == split).sum())
         if n < FEWEST:
             raise NormprobeError(
-                f"expected at least {FEWEST} problems in split '{split}' of {source}, got {n}; give more problems"
+                f"expected at least {FEWEST} problems in split '{split}' of {source}, got {n} of {len(table)} in all; "
+                f"give more problems (some {5 * FEWEST}, which are split at random, or a column 'split')"
             )
     return table.reset_index(drop=True)

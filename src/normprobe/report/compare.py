@@ -129,6 +129,10 @@ def main(argv: list[str] | None = None) -> None:
         shown = markdown(*cells) if command.markdown else text(cells)
         print("\n\n".join([shown, *footnotes(table["allowed"])]))
     if command.out:
+        if not command.out.parent.is_dir():
+            raise NormprobeError(
+                f"expected a folder for --out, got {command.out.parent}, which is none; make it first"
+            )
         with refusing_disk_errors(command.out.parent):
             atomic_write_text(command.out, table.to_csv(index=False))
 

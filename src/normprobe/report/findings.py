@@ -12,6 +12,7 @@ import pandas as pd
 from normprobe.claims.claim import Claim
 from normprobe.claims.evidence import Evidence
 from normprobe.claims.registry import BY_NAME
+from normprobe.config import QUICK
 from normprobe.errors import NormprobeError, refusing_damage
 from normprobe.report.figure import HEIGHT, Drawing
 from normprobe.report.table import count, unit, value
@@ -110,6 +111,17 @@ def _skipped(entry: dict[str, str]) -> dict[str, str]:
     return named
 
 
+def quick_note(run: Path) -> str:
+    """That a run's dictionaries have the sizes of `--quick`; empty for another run, and for a folder of tables."""
+    if not (run / "manifest.json").is_file():
+        return ""
+    saes = Run(run).manifest().get("arguments", {}).get("resolved", {}).get("saes", {})
+    reduced = saes.get("given") is None and all(
+        saes.get(name) == size for name, size in QUICK["saes"].items()
+    )
+    return "This run has the sizes of --quick, which are too small for verdicts." if reduced else ""
+
+
 def read_evidence(run: Path) -> list[Evidence]:
     """The list in `evidence/verdicts.json`. Raises NormprobeError for a missing run, missing or corrupt evidence."""
     return _read(run, "verdicts.json", Evidence.from_dict)
@@ -123,10 +135,7 @@ def _read(run: Path, name: str, entry: Callable[[dict[str, Any]], _Entry]) -> li
             f"make it with normprobe verify --out {run}"
         )
     if not path.is_file() or not Run(run).is_current("evidence"):
-        raise NormprobeError(
-            f"expected {path}, which this run does not have; "
-            f"finish it with {resuming(run)}"
-        )
+        raise NormprobeError(f"expected {path}, which this run does not have; finish it with {resuming(run)}")
     advice = f"delete {path.parent} and verify again"
     with refusing_damage(f"a list of claims in {path}", advice, ValueError, TypeError, KeyError):
         return [entry(item) for item in read_json(path)]

@@ -23,7 +23,7 @@ from normprobe.report.accuracy_table import accuracy_table
 from normprobe.report.audit_results import HEAD, Audit
 from normprobe.report.conditions_table import conditions_table, failed
 from normprobe.report.csv_link import csv_link
-from normprobe.report.findings import Findings, NothingToDraw
+from normprobe.report.findings import Findings, NothingToDraw, quick_note
 from normprobe.report.forest import forest
 from normprobe.report.layer_curves import curve_data
 from normprobe.report.render import render
@@ -62,6 +62,7 @@ def write_report(run_path: Path) -> Path:
         data={"tokens": None if "lacking" in explorer else explorer, "curves": curve_data(findings)},
         skipped=findings.skipped,
         conditions=_conditions(tables),
+        quick=quick_note(run.path),
         allowed=allowed(evidence),
         counts={verdict: sum(item.verdict == verdict for item in evidence) for verdict in VERDICTS},
         holm=holm_p(evidence),

@@ -6,7 +6,7 @@ import textwrap
 from pathlib import Path
 
 from normprobe.report.conditions_table import conditions_text
-from normprobe.report.findings import Findings
+from normprobe.report.findings import Findings, quick_note
 from normprobe.report.table import WIDTH, verdict_table
 from normprobe.runs.tables import Tables
 
@@ -15,6 +15,8 @@ def terminal_text(run: Path) -> str:
     """The text, at most `WIDTH` columns. Raises NormprobeError as `Findings`."""
     findings, tables = Findings(run), Tables(run)
     parts = [conditions_text(tables.conditions)] if tables.has("conditions") else []
+    if note := quick_note(run):
+        parts.append(note)
     if evidence := [finding.evidence for finding in findings]:
         parts.append(verdict_table(evidence))
     skipped = (

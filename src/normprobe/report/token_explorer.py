@@ -7,6 +7,7 @@ lowest and the highest of their signal and layer, which is far below what the ey
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -106,7 +107,7 @@ def token_data(tables: Tables) -> dict[str, Any]:
             {
                 "id": problem,
                 **{
-                    name: _known(value, lambda value: heatmap.printable(str(value)))
+                    name: _known(value, lambda value: cell_text(str(value)))
                     for name, value in asked.loc[
                         problem, ["domain", "difficulty", "question", "answer"]
                     ].items()
@@ -153,6 +154,14 @@ def _in_order(tables: Tables) -> list[str]:
         first = heatmap.choose(tables).response_id
         order.sort(key=lambda problem: not first.startswith(f"{problem}/"))
     return order
+
+
+def cell_text(value: str) -> str:
+    """A cell of a problem as text: its line breaks stay, and of a gold answer that names its task only the answer."""
+    if value.startswith('{"task": '):
+        with suppress(ValueError, KeyError, TypeError):
+            value = str(json.loads(value)["answer"])
+    return "\n".join(map(heatmap.printable, value.strip().replace("\r\n", "\n").split("\n")))
 
 
 def _known(value: Any, read: Callable[[Any], Any]) -> Any:

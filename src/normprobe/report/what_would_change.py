@@ -42,7 +42,7 @@ def what_would_change(evidence: Evidence) -> str:
             return f"No control reaches the value of no effect; {exceeded}."
         return f"{name[:1].upper()}{name[1:]} would have to be stronger by more than {room}."
     asked = number(decision.margin + decision.smallest_effect - low)
-    now = "exceeds it" if decision.margin >= 0 else "falls short of it"
+    now = "lies above it" if decision.margin >= 0 else "lies below it"
     return (
         f"The estimate would have to exceed {name} by more than {asked} (the smallest effect and half the "
         f"interval); it {now} by {number(abs(decision.margin))}."

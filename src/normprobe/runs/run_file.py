@@ -187,8 +187,7 @@ class RunFile:
         source = run / self.path
         if not (current and source.is_file()):
             raise NormprobeError(
-                f"expected {source}, which this run does not have; "
-                f"finish it with {resuming(run)}"
+                f"expected {source}, which this run does not have; finish it with {resuming(run)}"
             )
         content: Any
         # The formats' readers share no base class for a damaged file.

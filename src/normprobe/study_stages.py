@@ -79,8 +79,9 @@ def _fill_responses(session: Session, folder: Path) -> None:
 
 
 def _require_thinking(session: Session) -> None:
-    """What is made of responses costs hours, so think has to think. Raises NormprobeError if it does not."""
+    """Show the conditions of the responses; what is made of them costs hours, so think has to think."""
     conditions = measure_conditions(session.tables.responses)
+    session.log(conditions_text(conditions))
     failed = failures(conditions)
     if "think" in failed and not session.study.allow_failed_conditions:
         raise NormprobeError(
@@ -92,7 +93,6 @@ def _require_thinking(session: Session) -> None:
 def _fill_traces(session: Session, folder: Path) -> None:
     from normprobe.tracing.trace import fill_traces
 
-    session.log(conditions_text(measure_conditions(session.tables.responses)))
     _require_thinking(session)
     fill_traces(
         folder,

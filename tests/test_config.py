@@ -166,6 +166,12 @@ def test_bad_options_get_one_line_and_leave_nothing(options, tmp_path, capsys):
 def test_layers_are_numbers_in_order():
     assert SaeSettings(layers="20-23, 27,21").layer_list == [20, 21, 22, 23, 27]
     assert SaeSettings().layer_list is None
+    assert SaeSettings(layers="1,3").layers_of(4) == [1, 3]
+    assert SaeSettings().layers_of(4) == [0, 1, 2, 3]
+    with pytest.raises(NormprobeError, match="expected layers between 0 and 3, got 2-5"):
+        SaeSettings(layers="2-5").layers_of(4)
+    with pytest.raises(NormprobeError, match="below 10,000"):
+        SaeSettings(layers="2-999999999999")
 
 
 def test_bundled_models_bring_their_problems_and_their_early_checkpoint():

@@ -21,6 +21,8 @@ from normprobe.problems import ProblemSource, bundled, open_source
 from normprobe.runs.directory import Run, read_label
 from normprobe.settings import Settings
 
+MOST_LAYERS = 10_000
+"""More than any model has: a list of layers is not written out beyond."""
 FEWEST_DRAWS = 5
 """Draws without which nothing is known of a distribution of answers."""
 
@@ -113,8 +115,21 @@ class SaeSettings(Settings, section="saes"):
             first, _, last = part.strip().partition("-")
             if not first.isdecimal() or not (last or first).isdecimal() or int(last or first) < int(first):
                 raise NormprobeError(f"expected saes.layers as in 20-23,27, got {self.layers!r}; correct it")
+            if int(last or first) >= MOST_LAYERS:
+                raise NormprobeError(
+                    f"expected saes.layers below {MOST_LAYERS:,}, got {self.layers!r}; correct it"
+                )
             chosen += range(int(first), int(last or first) + 1)
         return sorted(set(chosen))
+
+    def layers_of(self, depth: int) -> list[int]:
+        """The layers that dictionaries read in a model of so many. Raises NormprobeError for one that it lacks."""
+        chosen = list(range(depth)) if self.layer_list is None else self.layer_list
+        if chosen[-1] >= depth:
+            raise NormprobeError(
+                f"expected layers between 0 and {depth - 1}, got {self.layers}; correct saes.layers"
+            )
+        return chosen
 
     def identity(self) -> dict[str, Any]:
         """What the dictionaries depend on; states out of a cache are the same."""

@@ -116,7 +116,7 @@ class StudySizes:
         if shape is None or saes.given is not None or saes.trainer != "normprobe":
             return None
         return TrainingPlan(
-            layers=len(saes.layer_list or range(shape.layers)),
+            layers=self._read_layers,
             d=shape.d,
             width=saes.width,
             k=saes.k,
@@ -159,7 +159,8 @@ class StudySizes:
     @property
     def _read_layers(self) -> int:
         """Layers that dictionaries read."""
-        return len(self.study.saes.layer_list or []) or (self.shape.layers if self.shape else 1)
+        saes = self.study.saes
+        return len(saes.layer_list or [0]) if self.shape is None else len(saes.layers_of(self.shape.layers))
 
     @property
     def subjects(self) -> int:

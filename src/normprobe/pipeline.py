@@ -16,6 +16,7 @@ from typing import Any
 
 from normprobe.config import Study
 from normprobe.errors import NormprobeError
+from normprobe.estimates import StudySizes
 from normprobe.runs.atomic import atomic_write_text
 from normprobe.runs.directory import Run, StageLabel, resuming
 from normprobe.runs.layout import FILES
@@ -62,12 +63,15 @@ class Pipeline:
         return made is not None and made.key == label.key
 
     def check_run(self) -> None:
-        """Raises NormprobeError if the directory holds responses of another model or to other problems.
+        """Raises NormprobeError for layers that the model lacks, where its files tell, and if the directory holds
+        responses of another model or to other problems.
 
         Their report would be gone at once, most likely because an option was forgotten. A model or a file of the same
         name may have changed.
         """
         run, study = self.session.run, self.session.study
+        if (shape := StudySizes.of(study, {}).shape) is not None:
+            study.saes.layers_of(shape.layers)
         made, asked = run.label("responses"), run.label("problems")
         if made is None or asked is None:
             return

@@ -40,6 +40,16 @@ def test_a_policy_tells_what_it_did_and_a_probe_what_it_measured(capsys: pytest.
     assert probed["scores"]["A"] == pytest.approx(probed["scores"]["A_per_token"] * probed["tokens"])
 
 
+def test_words_that_the_model_does_not_know_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_main(main, ["What is 2 + 3 ? What", QUESTION, "--max-new-tokens", "4"]) == 0
+    assert (
+        capsys.readouterr().err
+        == "normprobe: tiny-thinker does not know 'What', '+' and reads each as <|unk|>\n"
+    )
+    assert run_main(main, [QUESTION, "--max-new-tokens", "4"]) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_without_a_terminal_the_answer_is_plain_text(capsys: pytest.CaptureFixture[str]) -> None:
     (line,) = answers(capsys, QUESTION)
     assert run_main(main, [QUESTION]) == 0

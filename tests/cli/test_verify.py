@@ -131,6 +131,7 @@ def test_strict_fails_where_a_claim_does(run: Path) -> None:
         (["--problems", "/nowhere.parquet"], "expected"),
         (["--layers", "9-7"], "expected saes.layers as in 20-23,27"),
         (["--layers", "40", *STUDY], "expected layers between 0 and 11"),
+        (["--layers", "3-99", "--dry-run"], "expected layers between 0 and 11, got 3-99"),
         (["--n-measure", "3"], "expected at least 8 problems in split 'measure'"),
         (["--config", "/nowhere.yaml"], "expected a study in YAML, got /nowhere.yaml"),
         (["--device", "abacus", *STUDY], "expected"),

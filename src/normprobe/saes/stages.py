@@ -132,7 +132,7 @@ def resolve_settings(
     Raises NormprobeError for layers that the model lacks, for given dictionaries that do not fit it, if the states of a
     batch do not fit into memory, and for more processes than layers.
     """
-    chosen = _layers(settings.layer_list, model.identity.n_layers)
+    chosen = settings.layers_of(model.identity.n_layers)
     if settings.given is not None:
         chosen = layers_of(settings.given, chosen)
         settings = _like_given(settings.given, chosen, model, settings)
@@ -229,17 +229,6 @@ def _merge(folder: Path, readers: Sequence[str]) -> None:
     for reader in readers:
         for path in folder.glob(f"{reader}.*"):
             path.unlink()
-
-
-def _layers(layers: Sequence[int] | None, depth: int) -> list[int]:
-    if layers is None:
-        return list(range(depth))
-    if not layers or any(not 0 <= layer < depth for layer in layers):
-        raise NormprobeError(
-            f"expected layers between 0 and {depth - 1}, got {', '.join(map(str, layers)) or 'none'}; "
-            "correct the list"
-        )
-    return sorted(set(layers))
 
 
 def _like_given(given: str, layers: Sequence[int], model: OpenModel, settings: SaeSettings) -> SaeSettings:

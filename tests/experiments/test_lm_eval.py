@@ -268,7 +268,8 @@ def test_the_profile_gives_the_thresholds(opened, tmp_path):
         ({"policy": "alrr"}, "expected a layer profile"),
         ({"profile": "profile.json"}, "expected a policy with the profile"),
         ({"policy": "alrr", "profile": "nowhere.json"}, "nowhere.json"),
-        ({"dtype": "auto"}, "expected a dtype"),
+        ({"dtype": "auto"}, "expected model.dtype as"),
+        ({"engine": "trt"}, "expected model.engine as"),
     ],
 )
 def test_bad_arguments_are_refused_in_one_line(arguments, message):

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Never
+from typing import Any, Never
 
 import torch
 
@@ -86,13 +86,13 @@ class NormprobeLM(LM):
         mode: str = "think",
         *,
         revision: str | None = None,
-        dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+        dtype: str = "float32",
         device: str = "cpu",
         offline: bool = False,
         trust_remote_code: bool = False,
         max_length: int | None = None,
         seed: int = 0,
-        engine: Literal["hf", "vllm"] = "hf",
+        engine: str = "hf",
         thinking_format: str | None = None,
         think_start: str | None = None,
         think_end: str | None = None,
@@ -122,14 +122,16 @@ class NormprobeLM(LM):
         thinking = ThinkingSettings(
             thinking_format, think_start, think_end, system_prompt, chat_template_kwargs
         )
+        asked: dict[str, Any] = {"dtype": dtype, "engine": engine}
+        for name, value in asked.items():
+            ModelSettings.check(name, value)
         settings = ModelSettings(
             pretrained,
             revision=revision,
-            dtype=dtype,
             device=device,
             offline=offline,
             trust_remote_code=trust_remote_code,
-            engine=engine,
+            **asked,
         )
         settings.check_engine()
         opened = open_for(settings, thinking)

@@ -1,48 +1,19 @@
-"""A study's responses through both engines, each opened as a study opens it."""
+"""Studies through vLLM, in a process of their own: their engines close, and the process groups of all others with them
+(studies_through_vllm.py)."""
 
+import subprocess
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import pandas as pd
 import pytest
 
 pytest.importorskip("vllm.version")
-
-from normprobe.engines.engine_choice import engine_of
-from normprobe.engines.vllm.engine import VllmEngine
-from normprobe.errors import NormprobeError
-from normprobe.local_files import IN_MEMORY
-from normprobe.model_settings import ModelSettings
-from normprobe.problems.testbed.source import BundledProblems
-from normprobe.tracing.responses import fill_responses
-
-if TYPE_CHECKING:
-    from normprobe.models.model import OpenModel
+CHECKS = Path(__file__).with_name("studies_through_vllm.py")
 
 
-def test_a_studys_responses_are_the_same_through_both_engines(opened: "OpenModel", tmp_path: Path) -> None:
-    """The second time the engine starts in a process in which it ran before, from weights that no file holds."""
-    source = BundledProblems()
-    problems = source.load({"sae": 8, "select": 8, "measure": 8}, 0)
-    tables = {}
-    runs = [ModelSettings(), ModelSettings(engine="vllm"), ModelSettings(f"{IN_MEMORY}tiny", engine="vllm")]
-    for number, settings in enumerate(runs):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        with engine_of(opened, settings) as engine:
-            assert isinstance(engine, VllmEngine) is (number > 0)
-            assert engine.context == opened.context
-            fill_responses(folder, engine, problems, max_new_tokens=120, scorer=source.score, progress=False)
-        tables[number] = pd.read_parquet(folder / "responses.parquet")
-    pd.testing.assert_frame_equal(tables[1], tables[0])
-    pd.testing.assert_frame_equal(tables[2], tables[0])
-
-
-def test_a_model_on_another_device_is_refused(opened: "OpenModel") -> None:
-    with (
-        pytest.raises(
-            NormprobeError, match="expected --device cpu, for which vLLM is installed here, got auto"
-        ),
-        engine_of(opened, ModelSettings(engine="vllm", device="auto")),
-    ):
-        pass
+def test_a_study_through_vllm() -> None:
+    options = ("-q", "-W", "default", "-p", "no:cacheprovider", "-p", "no:xdist")
+    command = [sys.executable, "-m", "pytest", str(CHECKS), *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert " 2 passed" in f" {done.stdout.splitlines()[-1]}"

@@ -36,6 +36,7 @@ def vllm_engine(opened: OpenModel, settings: ModelSettings) -> Iterator[VllmEngi
     """An engine for as long as the block lasts. settings: those that the model was opened with.
 
     Eager and without asynchronous scheduling, so that a response and what is recorded of it end with the same pass.
+    Its end is that of any other vLLM engine in this process, too: vLLM gives up the process groups that they share.
     Raises NormprobeError for a model on another device than vLLM's, or spread over several.
     """
     with environment_variables(_VARIABLES | os.environ), tempfile.TemporaryDirectory() as folder:

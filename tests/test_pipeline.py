@@ -223,7 +223,14 @@ def test_the_speed_of_the_run_itself_is_the_estimate(run):
 
 @pytest.mark.parametrize(
     ("seconds", "shown"),
-    [(None, "unknown"), (119, "119 s"), (120, "2 min"), (7199, "120 min"), (9e4, "25 h"), (6.8e5, "8 days")],
+    [
+        (None, "unknown"),
+        (119.0, "119 s"),
+        (120.0, "2 min"),
+        (7199.0, "120 min"),
+        (9e4, "25 h"),
+        (6.8e5, "8 days"),
+    ],
 )
 def test_a_time_stands_in_the_largest_unit_that_it_fills_twice(seconds, shown):
     assert duration(seconds) == shown

@@ -132,7 +132,7 @@ def train(
         if done % evaluate_every == 0:
             table = accuracy(model.eval(), tokenizer, problems)
             table.assign(step=done).to_csv(out / f"accuracy_{done:05d}.csv", index=False)
-            scores = {mode: f"{right:.3f}" for mode, right in table.groupby("mode")["right"].mean().items()}
+            scores |= {mode: f"{right:.3f}" for mode, right in table.groupby("mode")["right"].mean().items()}
         facts = {"loss": f"{loss:.4f}", "learning_rate_factor": f"{factor:.3f}"}
         progress.report(done, tokens, facts, scores)
         if done == recipe.warmup_step:

@@ -43,7 +43,7 @@ check: $(READY)  ## lint, format, types, import directions
 docs: $(READY)  ## build the pages and the API reference into site/ (a warning is an error)
 	$(BIN)/mkdocs build --strict
 
-# Which run: the whole study, where it was made.
+# Of both whole studies, where they were made.
 RUNS ?= runs/tiny-thinker runs/smol-thinker
 gallery: $(READY)  ## write the page of all figures and its images from both studies (RUNS="runs/mine runs/other": from these)
 	OMP_NUM_THREADS=1 $(BIN)/python docs/gallery.py $(RUNS)

@@ -9,12 +9,15 @@ import torch
 from jaxtyping import Float
 
 from normprobe.engines.base import batches_by_length
-from normprobe.engines.inverse_cdf import output_entropy
 from normprobe.models.model import OpenModel
+from normprobe.models.sites import visit_sites
+from normprobe.tracing.lens import read_lens
 from normprobe.tracing.stream import pad
 
 BATCH = 32
-"""Responses read at once; their logits are held."""
+"""Responses read at once."""
+SCRATCH = 2**24
+"""Logits held at once: those of a batch of long responses over a large vocabulary would be many gigabytes."""
 
 
 @torch.inference_mode()
@@ -30,9 +33,17 @@ def drawn_entropies(
     for members in batches_by_length(prompts, BATCH):
         whole = [[*prompts[i], *written[i]] for i in members]
         ids, mask = (torch.from_numpy(part).to(opened.device) for part in pad(whole))
-        logits = opened.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        latest: list[torch.Tensor] = []
+
+        def keep(layer: int, hidden: torch.Tensor, latest: list[torch.Tensor] = latest) -> None:
+            latest[:] = [hidden]
+
+        with visit_sites(opened, keep):
+            opened.model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=1)
+        (last,) = latest
         for row, i in enumerate(members):
-            first = len(prompts[i]) - 1
-            drawn = output_entropy(logits[row, first : first + len(written[i]) - 1])
+            first, n = len(prompts[i]) - 1, len(written[i]) - 1
+            following = torch.tensor(written[i][:n], dtype=torch.int64)
+            drawn, _ = read_lens(opened.anatomy, last[row, first : first + n], following, SCRATCH)
             found[i][1:] = drawn.cpu().numpy()
     return found

@@ -66,7 +66,8 @@ def has_colours() -> bool:
 
 def shows_bars() -> bool:
     """Whether progress bars are shown: stderr is a terminal, or a notebook that draws them."""
-    return sys.stderr.isatty() or "ipykernel" in sys.modules
+    kernel = sys.modules.get("ipykernel.kernelapp")  # which a program may also import that is no notebook's kernel
+    return sys.stderr.isatty() or (kernel is not None and kernel.IPKernelApp.initialized())
 
 
 def print_json(document: Any) -> None:

@@ -6,6 +6,12 @@ import re
 import subprocess
 import sys
 import termios
+from importlib import import_module
+
+import nbformat
+from nbclient import NotebookClient
+
+from normprobe.console import shows_bars
 
 BARS = """
 import subprocess, sys
@@ -49,3 +55,13 @@ def test_a_reader_who_leaves_early_gets_no_traceback():
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 141
+
+
+def test_bars_are_drawn_in_a_notebook_and_not_where_a_program_knows_of_notebooks(tmp_path):
+    """A client of notebooks imports parts of the kernel, and is none."""
+    ask = "from normprobe.console import shows_bars; shows_bars()"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(ask)])
+    NotebookClient(notebook, startup_timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    assert notebook.cells[0].outputs[0]["data"]["text/plain"] == "True"
+    assert import_module("ipykernel.kernelapp")
+    assert not shows_bars()

@@ -31,7 +31,7 @@ RIGHT = r"</think> answer : 8\n"
 PRINTS = {
     ".venv/bin/normprobe --help": "|".join(COMMANDS),
     ".venv/bin/normprobe doctor tiny-thinker": r"think +documented: keywords {'enable_thinking': True}",
-    ".venv/bin/normprobe verify --dry-run": r"experiments +to run[\s\S]*Dictionaries: 12 layers",
+    ".venv/bin/normprobe verify --dry-run": r"experiments +to run[\s\S]*In all about",
     ".venv/bin/normprobe train-saes --dry-run": r"Dictionaries: 12 layers .* they fit on one",
     ".venv/bin/normprobe theorem": r"(\d+) of \1 steps hold: the theorem is proved",
     ".venv/bin/normprobe theorem --json": '"holds": true',

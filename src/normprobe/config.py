@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from tyro.conf import Fixed, OmitArgPrefixes, Suppress, arg
 
 from normprobe.errors import NormprobeError
-from normprobe.local_files import fingerprint
+from normprobe.local_files import dictionaries_folder, fingerprint
 from normprobe.model_settings import ModelSettings, ThinkingSettings
 from normprobe.problems import ProblemSource, bundled, open_source
 from normprobe.runs.directory import Run, read_label
@@ -132,7 +132,12 @@ class SaeSettings(Settings, section="saes"):
         return chosen
 
     def identity(self) -> dict[str, Any]:
-        """What the dictionaries depend on; states out of a cache are the same."""
+        """What the dictionaries depend on; states out of a cache are the same.
+
+        Raises NormprobeError for given ones that are neither a folder nor a published release.
+        """
+        if self.given is not None:
+            dictionaries_folder(self.given)
         identity = super().identity() | {"given": self.given and fingerprint(self.given)}
         del identity["cache"]
         return identity

@@ -66,7 +66,8 @@ def has_colours() -> bool:
 
 def shows_bars() -> bool:
     """Whether progress bars are shown: stderr is a terminal, or a notebook that draws them."""
-    kernel = sys.modules.get("ipykernel.kernelapp")  # which a program may also import that is no notebook's kernel
+    # A program that is no notebook's kernel may have imported the module, too.
+    kernel = sys.modules.get("ipykernel.kernelapp")
     return sys.stderr.isatty() or (kernel is not None and kernel.IPKernelApp.initialized())
 
 
@@ -92,7 +93,10 @@ def run_main(main: Callable[[list[str] | None], int | None], argv: list[str] | N
         print(f"normprobe: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("normprobe: interrupted; the same command resumes at the last finished part", file=sys.stderr)
+        print(
+            "normprobe: interrupted; the same command goes on after the parts that were finished",
+            file=sys.stderr,
+        )
         return 130
     except BrokenPipeError:
         # Python writes what is left when it ends: that must not fail again.

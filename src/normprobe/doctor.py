@@ -28,7 +28,7 @@ LIMIT = 2048
 class DoctorCommand:
     """Tell what is found in a model: how it thinks, its prompts, sites, sinks and context; and what a run costs.
 
-    `normprobe doctor NAME` is `normprobe doctor --model NAME`: the name stands first.
+    `normprobe doctor NAME` is `normprobe doctor --model NAME`: the name stands before options with values.
     """
 
     model: OmitArgPrefixes[ModelSettings] = field(default_factory=ModelSettings)
@@ -40,8 +40,8 @@ class DoctorCommand:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Command line of `normprobe doctor`. The model's name may stand first, without --model."""
-    given = list(sys.argv[1:] if argv is None else argv)
+    """Command line of `normprobe doctor`. The model's name may stand first, or after --json, without --model."""
+    given = sorted(sys.argv[1:] if argv is None else argv, key=lambda argument: argument == "--json")
     if given and not given[0].startswith("-"):
         given.insert(0, "--model")
     command = parse(DoctorCommand, given, "doctor")

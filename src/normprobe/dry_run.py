@@ -50,7 +50,8 @@ def stage_plan(session: Session, *targets: str) -> dict[str, Any]:
         takes.append(work.seconds(name, session.run.rate(name)))
         cost = in_words(takes[-1], work.gigabytes(name))
         rows.append((name, "to run", *cost, reasons))
-    training = work.training_note if "saes" in names else ""
+    on_gpu = "saes" in targets or session.study.model.device != "cpu"  # what the note's times are of
+    training = work.training_note if "saes" in names and on_gpu else ""
     importance = work.importance_note if "importance" in names else ""
     notes = [note for note in (in_all(takes), work.reading_note, training, importance, NOTE) if note]
     return {"stages": [dict(zip(HEAD, row, strict=True)) for row in rows], "notes": notes}

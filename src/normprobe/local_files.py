@@ -110,6 +110,22 @@ def configuration_of(name: str, revision: str | None = None) -> dict[str, Any] |
     return content if isinstance(content, dict) else None
 
 
+def dictionaries_folder(given: str) -> Path | None:
+    """The folder of given dictionaries; None for those of a published release, RELEASE:ID with {layer} in it.
+
+    Raises NormprobeError for what is neither.
+    """
+    folder = Path(given).expanduser()
+    if folder.is_dir():
+        return folder
+    if "{layer}" not in given.partition(":")[2]:
+        raise NormprobeError(
+            f"expected a folder of dictionaries, or RELEASE:ID with {{layer}} in it, got {given!r}; "
+            "correct it (such as llama_scope_r1_distill:l{layer}r_800m_slimpajama)"
+        )
+    return None
+
+
 def fingerprint(name: str, revision: str | None = None) -> str:
     """What tells one model, or folder of dictionaries, from another: a hash of its files, or the hub's name.
 

@@ -17,6 +17,8 @@ from normprobe.runs.untrusted import json_value
 from normprobe.settings import Settings
 from normprobe.thinking_formats import ThinkingFormat, read_format
 
+DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
+
 
 @dataclass(frozen=True)
 class ModelSettings(Settings, section="model"):
@@ -38,6 +40,15 @@ class ModelSettings(Settings, section="model"):
     """an early checkpoint of the model, as a control (tiny-thinker brings its own)"""
     engine: Literal["hf", "vllm"] = "hf"
     """what writes responses: Transformers, or vLLM (to be installed); states are always read by Transformers"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        kind, _, number = self.device.partition(":")
+        if kind not in DEVICES or not (number or "0").isdecimal():
+            raise NormprobeError(
+                f"expected model.device as {', '.join(DEVICES)}, or one of several as cuda:1, got {self.device!r}; "
+                "correct it"
+            )
 
     @property
     def is_bundled(self) -> bool:

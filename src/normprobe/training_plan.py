@@ -75,13 +75,17 @@ class TrainingPlan:
             if fits >= self.layers
             else f"{fits} fit on one, so {math.ceil(self.layers / fits)} GPUs or as many runs with --layers"
         )
+        mixing = (
+            "All states are held at once."
+            if chunks == 1
+            else f"States come in {chunks:,} chunks of {self.chunk_tokens:,} tokens or fewer: two tokens of a batch "
+            f"are of one problem at most about {chunks:,} times as often as if all were held."
+        )
         return (
             f"Dictionaries: {self.layers} layers of {self.width:,} features, k {self.k}, {self.tokens:,} tokens: "
             f"{self.flop:.1e} FLOP and {self.traffic:.1e} bytes moved, at least {least} on a GPU of "
             f"{GPU_FLOPS / 1e12:.0f} TFLOP/s (TF32) and {GPU_BANDWIDTH / 1e12:.2f} TB/s; "
             f"{self.layer_bytes / 1e9:.2g} GB a layer, {self.layers * self.layer_bytes / 1e9:.3g} GB in all; with "
-            f"{GPU_BYTES / 1e9:.0f} GB {gpus}. States come in "
-            f"{'one chunk' if chunks == 1 else f'{chunks:,} chunks of {self.chunk_tokens:,} tokens or fewer'}: two "
-            f"tokens of a batch are of one problem at most about {chunks:,} times as often as if all were held. "
+            f"{GPU_BYTES / 1e9:.0f} GB {gpus}. {mixing} "
             f"--cache would write up to {self.tokens * self.layers * self.d * self.itemsize / 1e9:.3g} GB a network."
         )

@@ -107,7 +107,7 @@ def run_until(
     as `verify`."""
     from normprobe.pipeline import Pipeline, follow
     from normprobe.ranks import Rank
-    from normprobe.runs.atomic import refusing_disk_errors
+    from normprobe.runs.atomic import make_directory
     from normprobe.runs.directory import Run
     from normprobe.session import Session
 
@@ -126,9 +126,7 @@ def run_until(
     if not rank.leads:
         follow(pipeline)
         return run
-    with refusing_disk_errors(out):
-        if not out.exists():
-            out.mkdir(parents=True)
+    make_directory(out)
     with run.hold():
         pipeline.begin()
         pipeline.run(stage)

@@ -116,7 +116,7 @@ def failing(error: BaseException):
         (
             KeyboardInterrupt(),
             130,
-            "normprobe: interrupted; the same command resumes at the last finished part\n",
+            "normprobe: interrupted; the same command goes on after the parts that were finished\n",
         ),
     ],
 )

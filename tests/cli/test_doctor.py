@@ -38,7 +38,7 @@ def test_the_bundled_model_is_described(capsys):
 
 
 def test_for_scripts_the_same_facts_are_one_document(capsys):
-    assert run_main(main, ["tiny-thinker", "--json"]) == 0
+    assert run_main(main, ["--json", "tiny-thinker"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["model"]["context"] == 512
     assert document["thinking_format"]["close"] == "</think>"

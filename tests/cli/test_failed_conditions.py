@@ -29,6 +29,7 @@ def test_a_run_whose_thoughts_are_cut_off_ends_in_a_line_or_goes_on_with_a_mark(
     assert evidence
     assert all(LINE in item.allowed for item in evidence)
     assert printed.count(" †") == len(evidence)
+    assert printed.count("† rests on conditions that have failed") == 1
     assert "†" in (out / "report.html").read_text()
     assert run_main(verify.main, [*arguments, "--allow-failed-conditions", "--strict"]) == 1
 

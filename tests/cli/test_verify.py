@@ -134,7 +134,9 @@ def test_strict_fails_where_a_claim_does(run: Path) -> None:
         (["--layers", "3-99", "--dry-run"], "expected layers between 0 and 11, got 3-99"),
         (["--n-measure", "3"], "expected at least 8 problems in split 'measure'"),
         (["--config", "/nowhere.yaml"], "expected a study in YAML, got /nowhere.yaml"),
-        (["--device", "abacus", *STUDY], "expected"),
+        (["--device", "abacus", "--dry-run"], "expected model.device as auto, cpu"),
+        (["--device", "xpu", *STUDY], "expected a device that torch can use here"),
+        (["--saes", "nowhere", "--dry-run"], "expected a folder of dictionaries, or RELEASE:ID"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
@@ -147,6 +149,14 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert message in lines[0]
     assert not (out / "evidence").exists()
     assert not (out / "report.html").exists()
+
+
+def test_a_directory_that_cannot_be_made_is_refused_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_main(verify.main, [*STUDY, "--out", "/proc/run"]) == 2
+    assert (
+        capsys.readouterr().err
+        == "normprobe: expected a directory that can be made, got /proc/run; name another one\n"
+    )
 
 
 def test_a_cell_that_cannot_be_is_named_before_anything_is_written(

@@ -11,7 +11,9 @@ def test_one_figure_is_drawn_by_the_name_of_its_claim(bare_run, program, tmp_pat
     arguments = ["--run", str(bare_run), "--out", str(tmp_path), "--only", "late_spike"]
     program("figures/make_all.py").main(arguments)
     assert {path.stem for path in tmp_path.iterdir()} == {"fig_01_reasoning_features"}
-    assert capsys.readouterr().out.startswith("fig_01_reasoning_features: ")
+    assert capsys.readouterr().out.startswith(
+        f"{tmp_path / 'fig_01_reasoning_features.png'} and .pdf, .txt: "
+    )
 
 
 def test_a_missing_run_is_refused_in_one_line(tmp_path):

@@ -56,8 +56,8 @@ def draw_figures(run: Path, out: Path | None = None, only: Sequence[str] = ()) -
 def show(rows: Iterator[dict[str, Any]]) -> None:
     """Print a line for each figure, as soon as it is there."""
     for row in rows:
-        end = f"not drawn, {row['not_drawn']}" if row["not_drawn"] else f"{row['seconds']} s"
-        print(f"{row['figure']}: {end}", flush=True)
+        drawn = f"{row['png']} and .pdf, .txt: {row['seconds']} s"
+        print(f"{row['figure']}: not drawn, {row['not_drawn']}" if row["not_drawn"] else drawn, flush=True)
 
 
 def main(argv: list[str] | None = None) -> None:

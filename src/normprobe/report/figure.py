@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from normprobe import style
 from normprobe.labels import in_words
-from normprobe.runs.atomic import atomic_write, atomic_write_text, refusing_disk_errors
+from normprobe.runs.atomic import atomic_write, atomic_write_text, make_directory, refusing_disk_errors
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -114,7 +114,7 @@ def save(figure: Figure, stem: Path) -> tuple[Path, ...]:
     formats = {"pdf": {"CreationDate": None, "Producer": None, "Creator": None}, "png": {"Software": None}}
     paths = {extension: stem.with_name(f"{stem.name}.{extension}") for extension in formats}
     with refusing_disk_errors(stem.parent):
-        stem.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(stem.parent)
         for extension, metadata in formats.items():
             with atomic_write(paths[extension]) as unfinished:
                 figure.savefig(unfinished, format=extension, dpi=200, metadata=metadata)

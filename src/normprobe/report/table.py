@@ -78,14 +78,14 @@ def marked(verdict: str, allowed: str = "") -> str:
 
 
 def allowed(evidence: Sequence[Evidence]) -> list[str]:
-    """What the mark † means, a line for each set of failed conditions."""
+    """What the mark † means: one line, if anything has it."""
     return footnotes(item.allowed for item in evidence)
 
 
 def footnotes(conditions: Iterable[str]) -> list[str]:
     """As `allowed`, from the failed conditions alone, "" where there are none."""
-    named = dict.fromkeys(line for line in conditions if line)
-    return [f"† rests on conditions that have failed and were allowed: {line}" for line in named]
+    named = "; ".join(dict.fromkeys(part for line in conditions for part in line.split("; ") if part))
+    return [f"† rests on conditions that have failed and were allowed: {named}"] if named else []
 
 
 def holm_p(evidence: Sequence[Evidence]) -> list[str]:

@@ -58,6 +58,17 @@ def atomic_write_json(path: Path, value: Any) -> None:
     atomic_write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def make_directory(path: Path) -> None:
+    """Make a directory that a user named, with its parents, if it is missing. Raises NormprobeError if it cannot be."""
+    with refusing_disk_errors(path):
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError as error:  # where nothing can be made, as in /proc
+            raise NormprobeError(
+                f"expected a directory that can be made, got {path}; name another one"
+            ) from error
+
+
 @contextmanager
 def refusing_disk_errors(place: str | Path) -> Iterator[None]:
     """Turn a full disk or a missing permission in the block into a NormprobeError that names the file or `place`.

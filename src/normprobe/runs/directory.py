@@ -27,7 +27,7 @@ from typing import Any
 import yaml
 
 from normprobe.errors import NormprobeError
-from normprobe.runs.atomic import atomic_write_json, atomic_write_text, refusing_disk_errors
+from normprobe.runs.atomic import atomic_write_json, atomic_write_text, make_directory, refusing_disk_errors
 from normprobe.runs.environment import environment
 from normprobe.runs.untrusted import read_json
 
@@ -79,7 +79,7 @@ class Run:
         identities = run.manifest()["identities"] if (run.path / "manifest.json").exists() else {}
         settings = json.loads(_canonical(resolved))
         with refusing_disk_errors(run.path):
-            run.path.mkdir(parents=True, exist_ok=True)
+            make_directory(run.path)
             atomic_write_json(
                 run.path / "manifest.json",
                 {

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from safetensors import safe_open
 
 from normprobe.errors import NormprobeError, refusing_damage
+from normprobe.local_files import dictionaries_folder
 from normprobe.models.identity import ModelIdentity
 from normprobe.runs.untrusted import read_json
 from normprobe.saes.hook_names import hook_name, layer_of
@@ -208,25 +209,19 @@ def _check_size(folder: Path) -> None:
 def layers_of(given: str, layers: Sequence[int]) -> list[int]:
     """Those of `layers` that `given` has: of a folder those that a folder in it is called after, of a release all.
 
-    Raises NormprobeError if that is none, if two folders are of one layer, or if `given` is neither a folder nor
-    RELEASE:ID with {layer}.
+    Raises NormprobeError if that is none, if two folders are of one layer, and as `dictionaries_folder`.
     """
-    folder = Path(given).expanduser()
-    if folder.is_dir():
-        found = _folders(folder)
-        if not (shared := sorted(found.keys() & set(layers))):
-            names = ", ".join(found[layer].name for layer in sorted(found)) or "none"
-            raise NormprobeError(
-                f"expected folders such as layer_NN or layers.N of the layers {min(layers)} to {max(layers)} in "
-                f"{folder}, got {names}; name another folder"
-            )
-        return shared
-    if "{layer}" not in given.partition(":")[2]:
+    folder = dictionaries_folder(given)
+    if folder is None:
+        return list(layers)
+    found = _folders(folder)
+    if not (shared := sorted(found.keys() & set(layers))):
+        names = ", ".join(found[layer].name for layer in sorted(found)) or "none"
         raise NormprobeError(
-            f"expected a folder of dictionaries, or RELEASE:ID with {{layer}} in it, got {given!r}; "
-            "correct it (such as llama_scope_r1_distill:l{layer}r_800m_slimpajama)"
+            f"expected folders such as layer_NN or layers.N of the layers {min(layers)} to {max(layers)} in "
+            f"{folder}, got {names}; name another folder"
         )
-    return list(layers)
+    return shared
 
 
 def _folders(folder: Path) -> dict[int, Path]:
@@ -251,8 +246,7 @@ def open_given(
     of: the model that the dictionaries are of, if the user names another than this one.
     Raises NormprobeError as `layers_of` and `load` do, or if a release has no such dictionary or cannot be reached.
     """
-    folder = Path(given).expanduser()
-    if folder.is_dir():
+    if (folder := dictionaries_folder(given)) is not None:
         place = _folders(folder).get(layer, layer_folder(folder, layer))
         return load(trainer_folder(place), identity, layer, device, of)
     from sae_lens import SAE

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from normprobe.errors import NormprobeError, refusing_damage
 from normprobe.models.identity import ModelIdentity
-from normprobe.runs.atomic import atomic_write
+from normprobe.runs.atomic import atomic_write, make_directory
 from normprobe.saes.activations import Chunk
 from normprobe.saes.dictionary import layer_folder
 
@@ -48,7 +48,7 @@ class StateCache:
                 missing += (
                     len(chunk.rows) * self.identity.d_model * getattr(torch, self.identity.dtype).itemsize
                 )
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_directory(self.folder)
         if missing > (free := shutil.disk_usage(self.folder).free):
             raise NormprobeError(
                 f"expected {missing / 1e9:.1f} GB of free space for the states in {self.folder}, got {free / 1e9:.1f}; "

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from normprobe.errors import NormprobeError
+from normprobe.runs.atomic import make_directory
 
 
 def fix_recipe(out: Path, recipe: Mapping[str, Any]) -> None:
     """Write the recipe into `out`. Raises NormprobeError if a training by another one is there."""
-    out.mkdir(parents=True, exist_ok=True)
+    make_directory(out)
     file = out / "recipe.json"
     if file.exists() and json.loads(file.read_text(encoding="utf-8")) != recipe:
         raise NormprobeError(

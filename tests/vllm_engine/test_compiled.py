@@ -1,7 +1,8 @@
 """Policies in a compiled engine: what they do in eager mode, and no cache written by a twin.
 
 On the CPU vLLM compiles one graph with Inductor. The pieces of its own compilation, between which CUDA graphs would
-run, it makes on a GPU only; here it is made to, so that the splitting is tested. No graph is captured.
+run, it makes on a GPU only; here it is made to, so that the splitting is tested. No graph is captured: in the form
+"step" each pass that on a GPU would be a graph of a whole decode step does the work of one (see worker/whole_pass.py).
 """
 
 import functools
@@ -26,6 +27,8 @@ from normprobe.engines.vllm.frontend.engine_setup import prepare
 from normprobe.engines.vllm.plugin import register
 from normprobe.engines.vllm.worker.compiled import CompiledRunnerHooks, TwinRerun
 from normprobe.engines.vllm.worker.rerun import BlockRerun
+from normprobe.engines.vllm.worker.runner_v1 import RunnerV1
+from normprobe.engines.vllm.worker.whole_pass import WholePass
 from normprobe.errors import NormprobeError
 from normprobe.problems import bundled
 
@@ -109,6 +112,29 @@ def pieces(start: Callable[..., Engine], configured: dict[str, Any], cache: None
 
 
 @pytest.fixture(scope="module")
+def step(start: Callable[..., Engine], configured: dict[str, Any], cache: None) -> Engine:
+    """One graph, and in decode steps the default policy as it is in a CUDA graph of a whole step."""
+    engine = start(bundled.find("tiny-thinker").folder, additional_config=configured, enforce_eager=False)
+    hooks: CompiledRunnerHooks = engine.worker.normprobe
+
+    class InGraphs(RunnerV1):
+        @property
+        def whole(self) -> bool:
+            layout = self.layout()
+            decodes = len(layout.requests) > 0 and bool((layout.start[1:] - layout.start[:-1] == 1).all())
+            return decodes and hooks._may_be_whole()
+
+    hooks._watched.__class__ = InGraphs
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CUDAGraphMode, "has_full_cudagraphs", lambda self: True)
+        configuration = Configuration.of(engine.worker.vllm_config.additional_config)
+        assert configuration is not None
+        hooks._graph, hooks._fits = hooks._graph_of_default(configuration, 12)
+    assert hooks._fits
+    return engine
+
+
+@pytest.fixture(scope="module")
 def in_eager_mode(eager: Engine, prompts: list[list[int]]) -> Callable[[str], dict[str, list[int]]]:
     """By name of a policy: the tokens."""
     return functools.cache(
@@ -116,7 +142,7 @@ def in_eager_mode(eager: Engine, prompts: list[list[int]]) -> Callable[[str], di
     )
 
 
-@pytest.mark.parametrize("form", ["whole", "pieces"])
+@pytest.mark.parametrize("form", ["whole", "pieces", "step"])
 @pytest.mark.parametrize("name", POLICIES)
 def test_tokens_are_those_of_eager_mode(
     in_eager_mode: Callable[[str], dict[str, list[int]]],
@@ -133,7 +159,7 @@ def test_tokens_are_those_of_eager_mode(
     assert name == "nothing" or done != in_eager_mode("nothing")
 
 
-@pytest.mark.parametrize("form", ["whole", "pieces"])
+@pytest.mark.parametrize("form", ["whole", "pieces", "step"])
 def test_each_request_of_a_mixed_batch_gets_what_it_gets_alone(
     prompts: list[list[int]], request: pytest.FixtureRequest, form: str
 ) -> None:
@@ -141,6 +167,29 @@ def test_each_request_of_a_mixed_batch_gets_what_it_gets_alone(
     settings = [*POLICIES.values(), "probe"]
     mixed = {str(i): Asked(prompt, settings[i % len(settings)]) for i, prompt in enumerate(prompts)}
     assert compiled.serve(mixed) == compiled.serve_alone(mixed)
+
+
+@pytest.mark.parametrize(("name", "in_graphs"), [("default", True), ("nothing", True), ("clamp", False)])
+def test_a_step_is_whole_unless_a_request_asks_for_another_policy_than_the_default(
+    step: Engine, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch, name: str, in_graphs: bool
+) -> None:
+    """But for the passes that hold a prompt, which are never whole."""
+    in_steps, in_pieces = [], []
+    apply, inside = CompiledRunnerHooks._apply, WholePass.apply
+
+    def counted(self: WholePass, site: Any, layer: int, again: Any) -> None:
+        in_steps.append(layer)
+        inside(self, site, layer, again)
+
+    monkeypatch.setattr(WholePass, "apply", counted)
+    monkeypatch.setattr(
+        CompiledRunnerHooks,
+        "_apply",
+        lambda self, site, layer, rerun: (in_pieces.append(layer), apply(self, site, layer, rerun))[1],
+    )
+    step.serve({"one": Asked(prompts[0], POLICIES[name], 8)})
+    assert len(in_steps) == (12 * 7 if in_graphs else 0)
+    assert len(in_pieces) == {"default": 3, "nothing": 0, "clamp": 3 * 8}[name]
 
 
 def test_python_after_a_block_runs_at_the_time_of_tracing_only(
@@ -256,8 +305,7 @@ def test_extra_passes_leave_every_bit_of_the_cache(
 @pytest.mark.parametrize(
     ("mode", "graphs", "message"),
     [
-        (CompilationMode.VLLM_COMPILE, CUDAGraphMode.FULL, "cudagraph_mode PIECEWISE"),
-        (CompilationMode.VLLM_COMPILE, CUDAGraphMode.FULL_DECODE_ONLY, "cudagraph_mode PIECEWISE"),
+        (CompilationMode.VLLM_COMPILE, CUDAGraphMode.FULL, "cudagraph_mode FULL_AND_PIECEWISE"),
         (CompilationMode.STOCK_TORCH_COMPILE, CUDAGraphMode.NONE, "enforce_eager=True"),
         (CompilationMode.NONE, CUDAGraphMode.PIECEWISE, "enforce_eager=True"),
     ],
@@ -271,16 +319,22 @@ def test_modes_that_leave_no_room_for_policies_are_refused(
         prepare(config, Configuration())
 
 
-def test_graphs_of_whole_passes_give_way_to_those_in_pieces_and_the_engine_says_so() -> None:
+@pytest.mark.parametrize("n_replicas", [1, 2])
+def test_graphs_of_whole_steps_stay_but_where_replicas_would_have_to_agree(n_replicas: int) -> None:
     """vLLM's default on a GPU."""
     config = unplugged()
     compilation = config.compilation_config
     compilation.mode = CompilationMode.VLLM_COMPILE
     compilation.cudagraph_mode = CUDAGraphMode.FULL_AND_PIECEWISE
     compilation.splitting_ops = ["vllm::unified_attention_with_output"]
-    with pytest.warns(UserWarning, match="PIECEWISE instead of"):
+    config.parallel_config.data_parallel_size = n_replicas
+    if n_replicas == 1:
         prepare(config, Configuration())
-    assert compilation.cudagraph_mode == CUDAGraphMode.PIECEWISE
+        assert compilation.cudagraph_mode == CUDAGraphMode.FULL_AND_PIECEWISE
+    else:
+        with pytest.warns(UserWarning, match="PIECEWISE instead of"):
+            prepare(config, Configuration())
+        assert compilation.cudagraph_mode == CUDAGraphMode.PIECEWISE
     assert compilation.splitting_ops == ["vllm::unified_attention_with_output", OPERATOR]
     assert compilation.mode == CompilationMode.VLLM_COMPILE
 

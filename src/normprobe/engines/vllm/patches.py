@@ -112,6 +112,12 @@ SYMBOLS = (
     Symbol(Use.INSTANCE, "worker.runner_v1", "9eae43c70f2b",
            "vllm.v1.worker.gpu_model_runner:GPUModelRunner._model_forward(self, input_ids, positions, "
            "intermediate_tensors, inputs_embeds, **model_kwargs)"),
+    Symbol(Use.INSTANCE, "worker.runner_v1", "f2eb8419d591",
+           "vllm.v1.cudagraph_dispatcher:CudagraphDispatcher.dispatch(self, num_tokens, uniform_decode, has_lora, "
+           "num_active_loras, valid_modes, invalid_modes)"),
+    Symbol(Use.INSTANCE, "worker.runner_v2", "cba5513cda0b",
+           "vllm.v1.worker.gpu.cudagraph_utils:CudaGraphManager.dispatch(self, num_reqs, num_tokens, "
+           "uniform_token_count, num_active_loras, max_query_len, num_ubatches)"),
     Symbol(Use.INSTANCE, "worker.runner_v2", "10a9e16dd5e0",
            "vllm.v1.worker.gpu.model_runner:GPUModelRunner.finish_requests(self, scheduler_output)"),
     Symbol(Use.INSTANCE, "worker.runner_v2", "f6473533bcb5",

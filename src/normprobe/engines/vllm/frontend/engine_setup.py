@@ -55,20 +55,22 @@ def prepare(config: Any, configuration: Configuration) -> None:
     if configuration.policy is not None:
         policy = policy_of(configuration.policy, profile, text_config.num_hidden_layers)
         Limits.of(config).check(policy)
-    _split_graphs(config.compilation_config)
+    _split_graphs(config.compilation_config, config.parallel_config.data_parallel_size)
     config.parallel_config.worker_cls = WORKER
     config.additional_config = {**config.additional_config, FIELD: asdict(configuration)}
 
 
-def _split_graphs(compilation: Any) -> None:
+def _split_graphs(compilation: Any, n_replicas: int) -> None:
     """Let compiled graphs end where policies run (see worker/compiled.py), as they do at attention."""
     from vllm.config import CUDAGraphMode
 
     if compilation.splitting_ops:
         compilation.splitting_ops = [*compilation.splitting_ops, OPERATOR]
-    if compilation.cudagraph_mode == CUDAGraphMode.FULL_AND_PIECEWISE:
+    if compilation.cudagraph_mode == CUDAGraphMode.FULL_AND_PIECEWISE and n_replicas > 1:
+        # A replica whose requests ask for a policy of their own takes pieces, and all must take the same.
         warnings.warn(
-            "normprobe runs between CUDA graphs: cudagraph_mode is PIECEWISE instead of FULL_AND_PIECEWISE",
+            f"normprobe with {n_replicas} data-parallel replicas: cudagraph_mode is PIECEWISE instead of "
+            "FULL_AND_PIECEWISE",
             stacklevel=2,
         )
         compilation.cudagraph_mode = CUDAGraphMode.PIECEWISE
@@ -89,9 +91,9 @@ def _conflicts(config: Any) -> list[tuple[bool, str, str]]:
             "pass enforce_eager=True (--enforce-eager) or compilation mode 3 (-cc.mode=3)",
         ),
         (
-            graphs in (CUDAGraphMode.FULL, CUDAGraphMode.FULL_DECODE_ONLY),
-            f"CUDA graphs in pieces, between which policies run, got {graphs.name}",
-            "pass cudagraph_mode PIECEWISE (-cc.cudagraph_mode=PIECEWISE)",
+            graphs == CUDAGraphMode.FULL,
+            "CUDA graphs of decode steps, or in pieces between which policies run, got FULL (of every pass)",
+            "pass cudagraph_mode FULL_AND_PIECEWISE (-cc.cudagraph_mode=FULL_AND_PIECEWISE)",
         ),
         (
             config.speculative_config is not None,

@@ -3,14 +3,17 @@
 Python code runs while a model is traced and never again; an operator runs in every pass. So each block is followed by
 one operator that is opaque to the compiler, `normprobe::intervene`: it finds the rows of the pass under way through
 vLLM's forward context, as attention does, applies the policies, and writes into the block's output where they act. vLLM
-splits its graphs there as it does at attention, so nothing of a request is captured. A graph of the whole pass leaves
-no room in between; such modes are refused or, where pieces are the alternative, left out (frontend/engine_setup.py).
+splits its graphs there as it does at attention, so nothing of a request is captured.
+
+A graph of a whole decode step leaves no room in between. The engine's default policy is part of such graphs
+(worker/whole_pass.py); a step with a request that asks for anything else runs in pieces.
 
 An extra pass can be part of the graph: a twin of the block, always computed for all rows. It shares everything with its
 block but what it knows of its cache: as attention that reads the cache of another layer, it has no write to trace. No
 shape depends on the data and nothing waits for the device; which rows use it is the policy's mask.
 
-Measured: on the CPU, Inductor, one graph and pieces. Not run anywhere: the capture of CUDA graphs.
+Measured: on the CPU, Inductor, one graph and pieces, and what a whole graph would hold, recorded once and replayed. Not
+run anywhere: the capture of CUDA graphs.
 """
 
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false
@@ -30,12 +33,13 @@ from vllm.forward_context import get_forward_context
 from vllm.model_executor.layers.attention import Attention
 from vllm.model_executor.layers.attention_layer_base import AttentionLayerBase
 
-from normprobe.engines.vllm.configuration import FIELD, Configuration
-from normprobe.engines.vllm.worker.eligible_rows import EligibleRows
+from normprobe.engines.vllm.configuration import FIELD, Configuration, policy_of
+from normprobe.engines.vllm.worker.eligible_rows import EligibleRows, PassLayout
 from normprobe.engines.vllm.worker.rerun import BlockRerun
 from normprobe.engines.vllm.worker.residual_stream import SiteInPlace
 from normprobe.engines.vllm.worker.runner import WatchedRunner
 from normprobe.engines.vllm.worker.runner_hooks import RunnerHooks
+from normprobe.engines.vllm.worker.whole_pass import WholePass, fits_a_graph
 from normprobe.policies.rows import Rerun, RowMask, RowStates
 
 
@@ -101,7 +105,48 @@ class CompiledRunnerHooks(RunnerHooks):
         n_layers = runner.vllm_config.model_config.hf_text_config.num_hidden_layers
         self._parameters = [list(inspect.signature(block.forward).parameters) for block in self._blocks]
         self._twins = twins_of(self._blocks, configuration.recurses(n_layers), runner)
+        self._default = configuration.policy
+        self._graph, self._fits = self._graph_of_default(configuration, n_layers)
+        self._in_pieces = False
         runner.compilation_config.static_forward_context[FIELD] = self
+
+    def _graph_of_default(self, configuration: Configuration, n_layers: int) -> tuple[WholePass | None, bool]:
+        """The default policy in graphs of whole steps, None where it has nothing to do in one; and whether steps of
+        requests that have this policy may be such graphs."""
+        runner, config = self._runner, self._runner.vllm_config
+        if configuration.policy is None:
+            return None, True
+        policy = policy_of(configuration.policy, configuration.layer_profile(), n_layers)
+        here = {layer for layer in policy.layers if layer in self.layers}
+        recursing = {layer for layer in configuration.recurses(n_layers) if layer in here}
+        if not fits_a_graph(policy) or not recursing <= self._twins.keys():
+            return None, False
+        if not here or not runner.compilation_config.cudagraph_mode.has_full_cudagraphs():
+            return None, True
+        running, n_slots = self.slots.running[configuration.policy], config.scheduler_config.max_num_seqs
+        state = torch.zeros(
+            1, config.model_config.get_hidden_size(), dtype=config.model_config.dtype, device=runner.device
+        )
+        return WholePass(running, here, n_slots, state, *self._watched.buffers(), self._end_tokens), True
+
+    def _may_be_whole(self) -> bool:
+        # Ranks that hold different requests would have to agree.
+        if self._events or self._runner.vllm_config.parallel_config.data_parallel_size > 1:
+            return False
+        return all(self._fits and one.policy == self._default for one in self.slots.active.values())
+
+    def _place(self, layout: PassLayout) -> None:
+        whole = self._watched.whole
+        # Without requests a graph may be under way, or what precedes its capture.
+        self._in_pieces = not whole and len(layout.requests) > 0
+        if not whole:
+            super()._place(layout)
+        elif self._graph is not None:
+            self._graph.place(layout, self.slots.active)
+
+    def _finish(self) -> None:
+        super()._finish()
+        self._in_pieces = False
 
     @no_type_check  # traced, which the wrapper of a type checker would not survive
     def _change(self, block, layer, args, kwargs, output):
@@ -139,6 +184,9 @@ class CompiledRunnerHooks(RunnerHooks):
 
         again: the output after one more pass, by the twin. arguments: the block's other arguments, by name.
         """
+        if self._graph is not None and not self._in_pieces and not self._checking:
+            self._graph.apply(SiteInPlace.of(tuple(halves), layer), layer, again)
+            return
         if layer not in self._policies and not self._checking:
             return
         site = SiteInPlace.of(tuple(halves), layer)

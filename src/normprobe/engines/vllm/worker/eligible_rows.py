@@ -110,7 +110,11 @@ class EndTokens:
 
         A prompt may end in any token.
         """
+        return replace(rows, step=self.steps(rows.slot, rows.step, input_ids[rows.index]))
+
+    def steps(self, slot: RowInts, step: RowInts, tokens: RowInts) -> RowInts:
+        """The steps of rows with these tokens; −1 where the token ended the request."""
         # A prompt may hold placeholders beyond the vocabulary.
-        token = input_ids[rows.index].long().clamp(0, self._vocab - 1)
-        ended = ((self._bits[rows.slot, token >> 3] >> (token & 7)) & 1).bool() & (rows.step > 0)
-        return replace(rows, step=torch.where(ended, -1, rows.step))
+        token = tokens.long().clamp(0, self._vocab - 1)
+        ended = ((self._bits[slot, token >> 3] >> (token & 7)) & 1).bool() & (step > 0)
+        return torch.where(ended, -1, step)

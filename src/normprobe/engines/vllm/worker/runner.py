@@ -23,10 +23,24 @@ class WatchedRunner(ABC):
 
     @abstractmethod
     def watch(
-        self, update: Callable[[Any], None], begin: Callable[[], None], finish: Callable[[], None]
+        self,
+        update: Callable[[Any], None],
+        begin: Callable[[], None],
+        finish: Callable[[], None],
+        may_be_whole: Callable[[], bool],
     ) -> None:
         """From now on call these functions: `update` with the scheduler's output before it is acted on, `begin` before
-        the model runs on requests and `finish` after it ran."""
+        the model runs on requests and `finish` after it ran; `may_be_whole` says whether the next step may be one CUDA
+        graph."""
+
+    @property
+    @abstractmethod
+    def whole(self) -> bool:
+        """Whether the pass under way is one CUDA graph."""
+
+    @abstractmethod
+    def buffers(self) -> tuple[Int[torch.Tensor, " row"], Int[torch.Tensor, " row"]]:
+        """Tokens and positions of every pass, by row, each in the same memory for good."""
 
     @abstractmethod
     def starting(self, scheduler_output: Any) -> Mapping[str, Any]:

@@ -15,7 +15,7 @@ from vllm.model_executor.models.utils import PPMissingLayer
 
 from normprobe.engines.vllm.configuration import FIELD, RECORD, Configuration, policy_of
 from normprobe.engines.vllm.limits import Limits
-from normprobe.engines.vllm.worker.eligible_rows import EligibleRows, EndTokens, eligible_rows
+from normprobe.engines.vllm.worker.eligible_rows import EligibleRows, EndTokens, PassLayout, eligible_rows
 from normprobe.engines.vllm.worker.event_log import EventLog
 from normprobe.engines.vllm.worker.model_check import check_parts, check_states
 from normprobe.engines.vllm.worker.next_tokens import LogitsHook
@@ -81,7 +81,11 @@ class RunnerHooks:
                 ),
                 with_kwargs=True,
             )
-        watched.watch(self._update, self._begin, self._finish)
+        watched.watch(self._update, self._begin, self._finish, self._may_be_whole)
+
+    def _may_be_whole(self) -> bool:
+        """Whether the next step may be one CUDA graph: no Python code of ours would run in it."""
+        return False
 
     def _finish(self) -> None:
         """After a pass: each policy takes it into its history."""
@@ -157,6 +161,9 @@ class RunnerHooks:
         """Before a pass: find the rows of each policy, and the policies of each layer."""
         layout = self._watched.layout()
         self._logits.begin(layout)
+        self._place(layout)
+
+    def _place(self, layout: PassLayout) -> None:
         if not self.slots.active:
             return
         self._rows = eligible_rows(layout, self.slots.active, self._runner.device)

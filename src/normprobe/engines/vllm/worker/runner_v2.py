@@ -1,5 +1,6 @@
 """vLLM's V2 model runner (`vllm.v1.worker.gpu.model_runner`, also the CPU's), as `WatchedRunner`."""
 
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -7,6 +8,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Int
+from vllm.config import CUDAGraphMode
 
 from normprobe.engines.vllm import patches
 from normprobe.engines.vllm.worker.eligible_rows import PassLayout
@@ -15,7 +17,7 @@ from normprobe.engines.vllm.worker.runner import WatchedRunner
 
 class RunnerV2(WatchedRunner):
     """Wraps `finish_requests`, which comes first in a step of requests, `preprocess_state` of its model's state, which
-    comes before the model runs on them, and `execute_model`, the whole step.
+    comes before the model runs on them, `execute_model`, the whole step, and the choice of a CUDA graph.
 
     A preempted request is finished here, and starts again as a new one does.
     """
@@ -23,9 +25,14 @@ class RunnerV2(WatchedRunner):
     def __init__(self, runner: Any) -> None:
         super().__init__(runner)
         self._batch: Any = None
+        self._whole = False
 
     def watch(
-        self, update: Callable[[Any], None], begin: Callable[[], None], finish: Callable[[], None]
+        self,
+        update: Callable[[Any], None],
+        begin: Callable[[], None],
+        finish: Callable[[], None],
+        may_be_whole: Callable[[], bool],
     ) -> None:
         def finishing(finish_requests: Callable[..., Any], scheduler_output: Any) -> Any:
             update(scheduler_output)
@@ -36,7 +43,24 @@ class RunnerV2(WatchedRunner):
             begin()
             return preprocess_state(batch, *args)
 
+        def dispatching(
+            dispatch: Callable[..., Any],
+            num_reqs: int,
+            num_tokens: int,
+            uniform_token_count: int | None,
+            *args: Any,
+            **kwargs: Any,
+        ) -> Any:
+            # A batch whose requests have different numbers of tokens gets no graph of a whole decode step.
+            count = uniform_token_count if may_be_whole() else None
+            found = dispatch(num_reqs, num_tokens, count, *args, **kwargs)
+            self._whole = found.cg_mode == CUDAGraphMode.FULL
+            return found
+
         def executing(execute_model: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            self._whole = False
+            if self.runner.cudagraph_manager is not None:  # a new one after every capture
+                patches.wrap(self.runner.cudagraph_manager, "dispatch", dispatching)
             try:
                 return execute_model(*args, **kwargs)
             finally:
@@ -46,6 +70,13 @@ class RunnerV2(WatchedRunner):
         patches.wrap(self.runner, "finish_requests", finishing)
         patches.wrap(self.runner.model_state, "preprocess_state", preparing)
         patches.wrap(self.runner, "execute_model", executing)
+
+    @property
+    def whole(self) -> bool:
+        return self._whole
+
+    def buffers(self) -> tuple[Int[torch.Tensor, " row"], Int[torch.Tensor, " row"]]:
+        return self.runner.input_buffers.input_ids, self.runner.input_buffers.positions
 
     def starting(self, scheduler_output: Any) -> dict[str, Any]:
         return {new.req_id: new.sampling_params for new in scheduler_output.scheduled_new_reqs}

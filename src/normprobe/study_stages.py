@@ -79,9 +79,11 @@ def _fill_responses(session: Session, folder: Path) -> None:
 
 
 def _require_thinking(session: Session) -> None:
-    """Show the conditions of the responses; what is made of them costs hours, so think has to think."""
+    """Show the conditions of the responses, unless the traces have been made of them by now; what is made of them costs
+    hours, so think has to think."""
     conditions = measure_conditions(session.tables.responses)
-    session.log(conditions_text(conditions))
+    if not session.run.is_current("traces"):
+        session.log(conditions_text(conditions))
     failed = failures(conditions)
     if "think" in failed and not session.study.allow_failed_conditions:
         raise NormprobeError(

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from normprobe.engines.hf import HfEngine
+from normprobe.experiments import samples
 from normprobe.experiments.controls.deep_thinking import LATE, SETTLED, divergence, settles_late
 from normprobe.experiments.controls.latent_trajectory import latent_trajectory
 from normprobe.experiments.samples import draw_sample
@@ -27,12 +28,15 @@ def opened() -> OpenModel:
     return open_model("smol-thinker:warmup", check=False)
 
 
-def test_every_selector_chooses_among_real_samples(opened: OpenModel) -> None:
+def profile_of(opened: OpenModel) -> LayerProfile:
     levels, norms = [0.0, 0.25, 0.5, 0.75, 1.0], [5.0, 9.0, 10.0, 11.0, 20.0]
     quantiles = {"think": [norms] * 30}
-    profile = LayerProfile(
-        1, opened.identity.to_dict(), levels, quantiles, quantiles, [14.0] * 30, None, [23, 28], 8
-    )
+    identity = opened.identity.to_dict()
+    return LayerProfile(1, identity, levels, quantiles, quantiles, [14.0] * 30, None, [23, 28], 8)
+
+
+def test_every_selector_chooses_among_real_samples(opened: OpenModel) -> None:
+    profile = profile_of(opened)
     problems = pd.DataFrame({"problem_id": ["a"], "question": ["What is 3 + 4?"], "answer": ["7"]})
     table = pd.concat(
         [
@@ -47,6 +51,28 @@ def test_every_selector_chooses_among_real_samples(opened: OpenModel) -> None:
     chosen = select_all(table, 0)
     assert set(chosen["selector"]) == set(SELECTORS)
     assert (chosen["tokens"] <= 2 * TOKENS).all()
+
+
+@torch.no_grad()
+def test_responses_are_read_alike_one_by_one_and_together_and_their_logits_are_the_models(
+    opened: OpenModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = [opened.chat.prompt_ids(question, "think") for question in ("What is 3 + 4?", "Spell 'ape'.")]
+    written = [[3, 14, 159, 26, 5], [35, 89, 79]]
+    profile = profile_of(opened)
+    together = samples._read(opened, profile, prompts, written)
+    monkeypatch.setattr(samples, "NUMBERS", 1)
+    parts = list(samples._readable(opened, prompts, written))
+    assert sorted(parts) == [[0], [1]]
+    for (i,) in parts:
+        (alone,) = samples._read(opened, profile, [prompts[i]], [written[i]])
+        assert {
+            name: pytest.approx(score, rel=1e-4, abs=1e-4, nan_ok=True) for name, score in alone.items()
+        } == together[i]
+        logits = opened.model(input_ids=torch.tensor([prompts[i] + written[i]])).logits[0]
+        own = torch.log_softmax(logits[len(prompts[i]) - 1 : -1].float(), dim=-1)
+        mean = own.gather(1, torch.tensor(written[i])[:, None]).mean()
+        assert alone["mean_logprob"] == pytest.approx(float(mean), rel=1e-5)
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ norms, states and next-token distributions of all tokens come at a fraction of t
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,9 @@ from normprobe.problems.source import Scorer
 from normprobe.tracing.stream import pad
 
 BATCH = 128
-"""Responses written, and read, at once."""
+"""Responses written, and at most read, at once."""
+NUMBERS = 2**28
+"""Numbers in the states of all layers that are held at once: 1 GiB. A response that has more is read alone."""
 
 
 def sample_draws(seed: int, sample: int, problem_id: str, n_steps: int) -> Float[np.ndarray, " step"]:
@@ -67,7 +70,7 @@ def draw_sample(
         quiet=True,
     ).tokens
     scores: list[dict[str, Any]] = [{} for _ in prompts]
-    for members in batches_by_length(prompts, BATCH):
+    for members in _readable(opened, prompts, written):
         of_batch = _read(opened, profile, [prompts[i] for i in members], [written[i] for i in members])
         for i, score in zip(members, of_batch, strict=True):
             scores[i] = score
@@ -85,24 +88,38 @@ def draw_sample(
     return pd.concat([pd.DataFrame(facts), pd.DataFrame(scores)], axis=1).assign(correct=right)
 
 
+def _readable(
+    opened: OpenModel, prompts: Sequence[Sequence[int]], written: Sequence[Sequence[int]]
+) -> Iterator[list[int]]:
+    """The numbers of the responses that are read in one pass."""
+    per_token = opened.identity.n_layers * opened.identity.d_model
+    for members in batches_by_length(prompts, BATCH):
+        longest = max(len(prompts[i]) + len(written[i]) for i in members)
+        n = max(1, NUMBERS // (longest * per_token))
+        yield from (members[first : first + n] for first in range(0, len(members), n))
+
+
 @torch.inference_mode()
 def _read(
     opened: OpenModel, profile: LayerProfile, prompts: list[list[int]], written: list[list[int]]
 ) -> list[dict[str, Any]]:
-    """The scores of each response, from one pass over prompt and response, padded on the right."""
+    """The scores of each response, from one pass over prompt and response, padded on the right.
+
+    The logits are those of one response at a time: a batch's would be many gigabytes over a large vocabulary.
+    """
     whole = [prompt + tokens for prompt, tokens in zip(prompts, written, strict=True)]
     ids, mask = (torch.from_numpy(part).to(opened.device) for part in pad(whole))
     layers = profile.chosen_layers
     tau = torch.tensor([profile.tau[layer] for layer in layers], device=opened.device)
     scores: list[dict[str, Any]] = []
     with record_sites(opened) as sites:
-        logits = opened.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        opened.model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=1)
         states = sites.states
         for row, (prompt, tokens) in enumerate(zip(prompts, written, strict=True)):
             # The state before a token yields it: the same rows that a policy may see while the response is written.
             rows = slice(len(prompt) - 1, len(prompt) + len(tokens) - 1)
-            own, chosen = logits[row, rows], torch.tensor(tokens, device=opened.device)
             before = [of_layer[row, rows] for of_layer in states]
+            own, chosen = opened.unembed(before[-1]), torch.tensor(tokens, device=opened.device)
             norm = torch.stack(
                 [torch.linalg.vector_norm(before[layer], dim=-1, dtype=torch.float32) for layer in layers]
             )

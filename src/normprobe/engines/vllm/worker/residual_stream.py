@@ -7,6 +7,7 @@ the next norm adds them. Others return the sum itself.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -22,7 +23,7 @@ class Site:
     halves: tuple[Float[torch.Tensor, "token d"], ...]
 
     @classmethod
-    def of(cls, output: object, layer: int) -> Site:
+    def of(cls, output: object, layer: int) -> Self:
         """Take a block's output. Raises NormprobeError for anything but one tensor [token, d] or two."""
         given = output if isinstance(output, tuple) else (output,)
         halves = tuple(half for half in given if isinstance(half, torch.Tensor) and half.ndim == 2)

@@ -7,13 +7,15 @@ the next norm adds them. Others return the sum itself.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
 
 from normprobe.errors import NormprobeError
 from normprobe.policies.rows import Change, RowInts, RowStates
+
+_Site = TypeVar("_Site", bound="Site")
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Site:
     halves: tuple[Float[torch.Tensor, "token d"], ...]
 
     @classmethod
-    def of(cls, output: object, layer: int) -> Self:
+    def of(cls: type[_Site], output: object, layer: int) -> _Site:
         """Take a block's output. Raises NormprobeError for anything but one tensor [token, d] or two."""
         given = output if isinstance(output, tuple) else (output,)
         halves = tuple(half for half in given if isinstance(half, torch.Tensor) and half.ndim == 2)

@@ -16,7 +16,8 @@ Row = tuple[str, ...]
 
 def rows(file: Path) -> Iterator[Row]:
     """The ratios of one file, in its order: time or throughput relative to plain generation, an autoencoder trainer's
-    time relative to normprobe's, a way of tracing relative to a forward pass alone."""
+    time relative to normprobe's, a way of tracing relative to a forward pass alone, speed of vLLM relative to
+    Transformers."""
     for line in file.read_text(encoding="utf-8").splitlines():
         result = json.loads(line)
         model = " ".join(str(result[key]) for key in ("model", "mode", "dtype") if key in result)
@@ -32,6 +33,8 @@ def _ratios(result: Mapping[str, Any]) -> Iterator[Row]:
         yield _row(f"{what}, {name} / plain", row["ratio"], row, "≥" if faster else "≤")
     if floor := result.get("alrr_10_against_floor"):
         yield _row("extra time of alrr_10 / its passes", floor["extra_by_floor"], floor, "≤")
+    for how, row in result.get("responses", {}).items():
+        yield _row(f"tokens/s, {how} responses, vLLM / Transformers", row["vllm_by_hf"], row)
     found = result.get("found", ())
     if isinstance(found, dict):
         ours = found["normprobe"]["seconds"]

@@ -8,7 +8,12 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "benchmarks" / "results").glob("*.jsonl"))
 # The program of a file, by a part of the file's name; policies.py and vllm_engine.py share one table.
-PROGRAMS = {"sae-training": "sae_training", "-tracing-": "tracing", "coherence": "coherence"}
+PROGRAMS = {
+    "sae-training": "sae_training",
+    "-tracing-": "tracing",
+    "coherence": "coherence",
+    "-responses-": "engine_responses",
+}
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

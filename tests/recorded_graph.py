@@ -6,26 +6,33 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-_WAITS = {
-    "aten::nonzero",
-    "aten::_local_scalar_dense",
-    "aten::item",
-    "aten::is_nonzero",
-    "aten::masked_select",
+_REFUSED = {
+    **dict.fromkeys(
+        (
+            "aten::nonzero",
+            "aten::_local_scalar_dense",
+            "aten::item",
+            "aten::is_nonzero",
+            "aten::masked_select",
+        ),
+        "waits for the device",
+    ),
+    **dict.fromkeys(("aten::lift_fresh", "aten::lift_fresh_copy"), "takes numbers of the host"),
 }
-"""Operators whose result, or its shape, the host would have to wait for."""
+"""Operators that a capture does not allow, and why."""
 
 
 class RecordedGraph(TorchDispatchMode):
-    """Records within `with`, where nothing may wait for the device; `replay` does the same work on what its memory
-    holds by then."""
+    """Records within `with`, where nothing may wait for the device or come from the host; `replay` does the same work on
+    what its memory holds by then."""
 
     def __init__(self) -> None:
         super().__init__()
         self._calls: list[tuple[Any, Any, Any, Any]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        assert func._schema.name not in _WAITS, f"{func._schema.name} waits for the device"
+        name = func._schema.name
+        assert name not in _REFUSED, f"{name} {_REFUSED[name]}"
         given = kwargs or {}
         result = func(*args, **given)
         self._calls.append((func, args, given, result))

@@ -17,7 +17,7 @@ from normprobe.runs.untrusted import json_value
 from normprobe.settings import Settings
 from normprobe.thinking_formats import ThinkingFormat, read_format
 
-DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
+DEVICES = ("auto", "cpu", "cuda", "mps", "xpu", "hpu", "npu")
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class ModelSettings(Settings, section="model"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        kind, _, number = self.device.partition(":")
-        if kind not in DEVICES or not (number or "0").isdecimal():
+        kind, several, number = self.device.partition(":")
+        if kind not in DEVICES or (several and (kind == "auto" or not number.isdecimal())):
             raise NormprobeError(
                 f"expected model.device as {', '.join(DEVICES)}, or one of several as cuda:1, got {self.device!r}; "
                 "correct it"

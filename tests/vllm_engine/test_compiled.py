@@ -319,24 +319,41 @@ def test_modes_that_leave_no_room_for_policies_are_refused(
         prepare(config, Configuration())
 
 
-@pytest.mark.parametrize("n_replicas", [1, 2])
-def test_graphs_of_whole_steps_stay_but_where_replicas_would_have_to_agree(n_replicas: int) -> None:
+def test_graphs_of_whole_steps_stay() -> None:
     """vLLM's default on a GPU."""
-    config = unplugged()
-    compilation = config.compilation_config
-    compilation.mode = CompilationMode.VLLM_COMPILE
-    compilation.cudagraph_mode = CUDAGraphMode.FULL_AND_PIECEWISE
-    compilation.splitting_ops = ["vllm::unified_attention_with_output"]
-    config.parallel_config.data_parallel_size = n_replicas
-    if n_replicas == 1:
-        prepare(config, Configuration())
-        assert compilation.cudagraph_mode == CUDAGraphMode.FULL_AND_PIECEWISE
-    else:
-        with pytest.warns(UserWarning, match="PIECEWISE instead of"):
-            prepare(config, Configuration())
-        assert compilation.cudagraph_mode == CUDAGraphMode.PIECEWISE
+    compilation = set_up(CUDAGraphMode.FULL_AND_PIECEWISE)
+    assert compilation.cudagraph_mode == CUDAGraphMode.FULL_AND_PIECEWISE
     assert compilation.splitting_ops == ["vllm::unified_attention_with_output", OPERATOR]
     assert compilation.mode == CompilationMode.VLLM_COMPILE
+    assert set_up(CUDAGraphMode.FULL_DECODE_ONLY).cudagraph_mode == CUDAGraphMode.FULL_DECODE_ONLY
+
+
+@pytest.mark.parametrize(
+    ("given", "left"),
+    [
+        (CUDAGraphMode.FULL_AND_PIECEWISE, CUDAGraphMode.PIECEWISE),
+        (CUDAGraphMode.FULL_DECODE_ONLY, CUDAGraphMode.NONE),
+    ],
+)
+def test_graphs_of_whole_steps_go_where_replicas_would_have_to_agree(
+    given: CUDAGraphMode, left: CUDAGraphMode
+) -> None:
+    with pytest.warns(UserWarning, match=f"2 data-parallel replicas: cudagraph_mode is {left.name} instead"):
+        assert set_up(given, is_moe=True, data_parallel_size=2).cudagraph_mode == left
+    assert set_up(given, is_moe=False, data_parallel_size=2).cudagraph_mode == given
+
+
+def set_up(mode: CUDAGraphMode, is_moe: bool = False, data_parallel_size: int = 1) -> Any:
+    """The compilation that is configured where vLLM asks for this mode on a GPU."""
+    config = unplugged()
+    compilation = config.compilation_config
+    compilation.mode, compilation.cudagraph_mode = CompilationMode.VLLM_COMPILE, mode
+    compilation.splitting_ops = ["vllm::unified_attention_with_output"]
+    config.parallel_config.data_parallel_size = data_parallel_size
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(config.model_config), "is_moe", is_moe)
+        prepare(config, Configuration())
+    return compilation
 
 
 def unplugged() -> Any:

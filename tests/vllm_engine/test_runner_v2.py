@@ -21,6 +21,7 @@ SMALL = (
     "test_engine.py::test_each_request_of_a_mixed_batch_gets_what_it_gets_alone",
     "test_engine.py::test_preempted_requests_get_what_they_get_undisturbed[adaptive recursion]",
     "test_engine.py::test_extra_passes_leave_every_bit_of_the_cache",
+    "test_graph_choice.py::test_v2_takes_the_graph_of_a_whole_step_only_where_it_may",
     "test_requests.py::test_a_probe_measures_what_it_does_in_the_hugging_face_engine",
 )
 

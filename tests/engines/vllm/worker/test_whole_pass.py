@@ -1,6 +1,8 @@
 """A policy in a graph of a whole decode step: recorded once, without a request, it does in every later step, of any
 batch, what it does between pieces."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -19,6 +21,7 @@ from normprobe.policies.erss import ERSS
 from normprobe.policies.policy import Policy, RunningPolicy
 from normprobe.policies.probe import Probe
 from normprobe.policies.rows import ProbeSummary, Rows
+from normprobe.policies.threshold import FixedThreshold
 
 CPU = torch.device("cpu")
 N_SLOTS, N_ROWS, VOCAB, END = 5, 6, 40, 7
@@ -110,7 +113,14 @@ def in_pieces(
         for layer in LAYERS:
             site, again = Site((*buffers.halves[layer],)), buffers.again[layer][eligible.index]
             rows = Rows(site.at(eligible.index), eligible.slot, eligible.step)
-            change = running.apply(rows, layer, lambda active, states, again=again: again)
+
+            def rerun(
+                active: torch.Tensor, states: torch.Tensor, rows: Rows = rows, again: Any = again
+            ) -> Any:
+                assert states is rows.hidden, "the graph knows one more pass over what the layer gave"
+                return again
+
+            change = running.apply(rows, layer, rerun)
             after[layer] = sum(site.changed(eligible.index, change).halves)
         running.finish()
     return after
@@ -166,8 +176,12 @@ def check_summary(found: ProbeSummary | None, wanted: ProbeSummary | None) -> No
 
 
 def test_what_a_graph_cannot_hold_is_told() -> None:
+    steering = ERSS(FIXED, "at_peaks", 1, 0.9, 0, -0.2, 0.4)
     assert not fits_a_graph(ALRR(FIXED, max_passes=2))
-    assert fits_a_graph(Combined((Probe(FIXED), ALRR(FIXED))))
+    assert fits_a_graph(Combined((Probe(FIXED), ALRR(FIXED), steering)))
+    assert not fits_a_graph(Combined((steering, ALRR(FIXED)))), "the graph runs a layer on what it gave alone"
+    elsewhere = ERSS(FixedThreshold({1: 9.0}), "at_peaks", 1, 0.9, 0, -0.2, 0.4)
+    assert fits_a_graph(Combined((elsewhere, ALRR(FIXED))))
 
 
 def test_a_pass_over_more_tokens_than_a_step_has_is_left_alone() -> None:
@@ -179,6 +193,8 @@ def test_a_pass_over_more_tokens_than_a_step_has_is_left_alone() -> None:
     assert torch.equal(state, torch.full_like(state, 100.0))
 
 
-def test_a_record_that_would_wait_is_refused() -> None:
+def test_what_no_capture_allows_is_refused() -> None:
     with pytest.raises(AssertionError, match="waits for the device"), RecordedGraph():
         bool(torch.ones(3).any())
+    with pytest.raises(AssertionError, match="takes numbers of the host"), RecordedGraph():
+        torch.tensor([1.0])

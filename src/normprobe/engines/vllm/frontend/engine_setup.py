@@ -55,25 +55,29 @@ def prepare(config: Any, configuration: Configuration) -> None:
     if configuration.policy is not None:
         policy = policy_of(configuration.policy, profile, text_config.num_hidden_layers)
         Limits.of(config).check(policy)
-    _split_graphs(config.compilation_config, config.parallel_config.data_parallel_size)
+    # Replicas of a dense model do not wait for each other.
+    n_replicas = config.parallel_config.data_parallel_size if config.model_config.is_moe else 1
+    _split_graphs(config.compilation_config, n_replicas)
     config.parallel_config.worker_cls = WORKER
     config.additional_config = {**config.additional_config, FIELD: asdict(configuration)}
 
 
 def _split_graphs(compilation: Any, n_replicas: int) -> None:
-    """Let compiled graphs end where policies run (see worker/compiled.py), as they do at attention."""
-    from vllm.config import CUDAGraphMode
+    """Let compiled graphs end where policies run (see worker/compiled.py), as they do at attention.
 
+    n_replicas: those that have to agree on every step.
+    """
     if compilation.splitting_ops:
         compilation.splitting_ops = [*compilation.splitting_ops, OPERATOR]
-    if compilation.cudagraph_mode == CUDAGraphMode.FULL_AND_PIECEWISE and n_replicas > 1:
+    mode = compilation.cudagraph_mode
+    if n_replicas > 1 and mode.has_full_cudagraphs():
         # A replica whose requests ask for a policy of their own takes pieces, and all must take the same.
+        compilation.cudagraph_mode = mode.mixed_mode()
         warnings.warn(
-            f"normprobe with {n_replicas} data-parallel replicas: cudagraph_mode is PIECEWISE instead of "
-            "FULL_AND_PIECEWISE",
+            f"normprobe with {n_replicas} data-parallel replicas: cudagraph_mode is "
+            f"{compilation.cudagraph_mode.name} instead of {mode.name}",
             stacklevel=2,
         )
-        compilation.cudagraph_mode = CUDAGraphMode.PIECEWISE
 
 
 def _conflicts(config: Any) -> list[tuple[bool, str, str]]:

@@ -121,7 +121,11 @@ class CompiledRunnerHooks(RunnerHooks):
         recursing = {layer for layer in configuration.recurses(n_layers) if layer in here}
         if not fits_a_graph(policy) or not recursing <= self._twins.keys():
             return None, False
-        if not here or not runner.compilation_config.cudagraph_mode.has_full_cudagraphs():
+        mode = runner.compilation_config.cudagraph_mode
+        if config.parallel_config.pipeline_parallel_size > 1 and not mode.has_piecewise_cudagraphs():
+            # A stage whose blocks cannot be run twice would not pad its batch as the others do.
+            return None, False
+        if not here or not mode.has_full_cudagraphs():
             return None, True
         running, n_slots = self.slots.running[configuration.policy], config.scheduler_config.max_num_seqs
         state = torch.zeros(

@@ -23,11 +23,19 @@ from normprobe.policies.rows import RowInts, Rows
 
 
 def fits_a_graph(policy: Policy) -> bool:
-    """Whether a policy can be part of a graph: it runs a layer once more at most, and reads no entropies (which are
-    known outside of the graph only)."""
-    return not policy.reads_entropy and all(
-        part.cost(0).extra_passes <= len(part.layers) for part in policy.parts
-    )
+    """Whether a policy can be part of a graph.
+
+    It reads no entropies, which are known outside of the graph only. It runs a layer once more at most, and on what the
+    layer gave: the graph holds that one pass, whatever another part of the policy has made of the state before.
+    """
+    changed: set[int] = set()
+    for part in policy.parts:
+        passes = part.cost(0).extra_passes
+        if passes > len(part.layers) or (passes and changed & set(part.layers)):
+            return False
+        if part.kind != "probe":
+            changed |= set(part.layers)
+    return not policy.reads_entropy
 
 
 class WholePass:
@@ -67,7 +75,7 @@ class WholePass:
         if batch != self._batch:
             padding = [(-1, 0)] * (self._placed.shape[1] - len(batch))
             slot, n_prompt = np.array([*batch, *padding]).T
-            self._placed.copy_(torch.from_numpy(np.stack([slot, n_prompt - 1])))
+            self._placed.copy_(torch.from_numpy(np.stack([slot, n_prompt - 1])), non_blocking=True)
             self._batch = batch
 
     def apply(self, site: SiteInPlace, layer: int, again: Float[torch.Tensor, "row d"] | None) -> None:

@@ -23,7 +23,7 @@ _REFUSED = {
 
 
 class RecordedGraph(TorchDispatchMode):
-    """Records within `with`, where nothing may wait for the device or come from the host; `replay` does the same work on
+    """Records within `with`, where nothing may wait for the device or come from the host; `replay` does it all again on
     what its memory holds by then."""
 
     def __init__(self) -> None:

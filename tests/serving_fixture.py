@@ -76,6 +76,19 @@ class Engine:
         return {name: self.serve({name: one})[name] for name, one in asked.items()}
 
 
+def unplugged() -> Any:
+    """vLLM's configuration of tiny-thinker before it is set up for policies."""
+    from vllm.engine.arg_utils import EngineArgs
+
+    from normprobe.engines.vllm.plugin import register
+    from normprobe.problems import bundled
+
+    register()
+    return EngineArgs(
+        str(bundled.find("tiny-thinker").folder), dtype="float32", max_model_len=128
+    ).create_engine_config()
+
+
 def random_checkpoint(family: str, more: Mapping[str, Any], directory: Path) -> None:
     """A random model of four layers over the testbed's vocabulary, whose responses vary.
 

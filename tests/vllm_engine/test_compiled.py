@@ -12,19 +12,17 @@ from typing import Any
 
 import pytest
 import torch
-from serving_fixture import Asked, Engine
+from serving_fixture import Asked, Engine, unplugged
 
 pytest.importorskip("vllm.version")
 
 from vllm.compilation.counter import compilation_counter
 from vllm.config import CompilationMode, CUDAGraphMode
-from vllm.engine.arg_utils import EngineArgs
 from vllm.platforms.cpu import CpuPlatform
 from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackendImpl
 
 from normprobe.engines.vllm.configuration import OPERATOR, Configuration
 from normprobe.engines.vllm.frontend.engine_setup import prepare
-from normprobe.engines.vllm.plugin import register
 from normprobe.engines.vllm.worker.compiled import CompiledRunnerHooks, TwinRerun
 from normprobe.engines.vllm.worker.rerun import BlockRerun
 from normprobe.engines.vllm.worker.runner_v1 import RunnerV1
@@ -354,11 +352,3 @@ def set_up(mode: CUDAGraphMode, is_moe: bool = False, data_parallel_size: int = 
         patch.setattr(type(config.model_config), "is_moe", is_moe)
         prepare(config, Configuration())
     return compilation
-
-
-def unplugged() -> Any:
-    """A configuration before it is prepared."""
-    register()
-    return EngineArgs(
-        str(bundled.find("tiny-thinker").folder), dtype="float32", max_model_len=128
-    ).create_engine_config()

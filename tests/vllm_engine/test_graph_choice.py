@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from test_compiled import unplugged
+from serving_fixture import unplugged
 
 pytest.importorskip("vllm.version")
 

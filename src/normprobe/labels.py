@@ -28,6 +28,7 @@ LABELS = {
     "mean_norm": "mean norm",
     "mean_logprob": "mean log-probability",
     "self_certainty": "self-certainty",
+    "deepconf online": "DeepConf online",
     "deepconf_mean": "DeepConf mean",
     "deepconf_worst": "DeepConf worst windows",
     "deepconf_lowest": "DeepConf lowest window",

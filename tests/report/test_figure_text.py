@@ -1,11 +1,17 @@
-"""Every figure prints at the width of a column: no text is small, cut off or on another; and what is wrong is found."""
+"""Every figure prints at the width of a column: no text is small, cut off or on another, and what is wrong is found; in
+fewer colours it keeps its own."""
 
+import io
+
+import numpy as np
 import pytest
 from figure_text import SMALLEST, faults
 from matplotlib.figure import Figure
+from PIL import Image
 
-from normprobe.report.figure import WIDTH
+from normprobe.report.figure import WIDTH, Drawing
 from normprobe.report.figures import FIGURES
+from normprobe.style import BLUE, GREEN, GREY, VERMILION
 
 COLUMN = 3.3
 """Inches: a column of a paper of two."""
@@ -31,3 +37,21 @@ def test_small_cut_and_overlapping_texts_are_found():
         for line, wrong in zip(faults(figure), ("points", "cut", "overlaps"), strict=True)
     ]
     assert all(right for right, _ in found), found
+
+
+def test_a_colour_that_few_points_have_stays_in_the_small_picture():
+    """One blue point among green and red ones, with grey text: as in the figure of the selectors."""
+
+    def draw(panels):
+        for height in range(30):
+            colour = {0: GREEN, 15: BLUE}.get(height, VERMILION if height % 3 else GREY)
+            panels[0].hlines(height, 0.4, 0.6, color=colour, linewidth=1.2)
+            panels[0].plot(0.5, height, "o", color=colour)
+        panels[0].set_yticks(range(30), [f"selector number {height}" for height in range(30)], fontsize=6)
+
+    drawing = Drawing("Points", "Points.", draw)
+    whole, small = (
+        np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
+        for png in (drawing.png(), drawing.small_png())
+    )
+    assert abs(whole - small).max() <= 16

@@ -73,8 +73,9 @@ class Drawing:
         """The same in `COLOURS` colours, for a page."""
         from PIL import Image
 
-        small = io.BytesIO()
-        Image.open(io.BytesIO(self.png())).convert("RGB").quantize(COLOURS).save(small, "PNG", optimize=True)
+        small, whole = io.BytesIO(), Image.open(io.BytesIO(self.png())).convert("RGB")
+        # The default merges colours that few pixels have: a blue point among many others would turn green.
+        whole.quantize(COLOURS, Image.Quantize.MAXCOVERAGE).save(small, "PNG", optimize=True)
         return small.getvalue()
 
     def _repr_png_(self) -> bytes:

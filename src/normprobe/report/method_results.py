@@ -237,7 +237,7 @@ def _drawing(
 
 
 sensitivity = _drawing("Sensitivity", SENSITIVITY, "sensitivity", draw_sensitivity, 0.6, by="knob")
-selectors = _drawing("Selectors", SELECTORS, "selection", draw_selectors, 1.4)
+selectors = _drawing("Selectors", SELECTORS, "selection", draw_selectors, 2.0)
 combinations = _drawing("Combinations", COMBINATIONS, "combinations", draw_combinations)
 failures = _drawing("Failures", FAILURES, "method_treatments", draw_failures, 1.2)
 DRAWINGS = {

@@ -134,10 +134,10 @@ class CompiledRunnerHooks(RunnerHooks):
         return WholePass(running, here, n_slots, state, *self._watched.buffers(), self._end_tokens), True
 
     def _may_be_whole(self) -> bool:
-        # Ranks that hold different requests would have to agree.
-        if self._events or self._runner.vllm_config.parallel_config.data_parallel_size > 1:
-            return False
-        return all(self._fits and one.policy == self._default for one in self.slots.active.values())
+        # Where replicas would have to agree there are no such graphs (frontend/engine_setup.py).
+        return not self._events and all(
+            self._fits and one.policy == self._default for one in self.slots.active.values()
+        )
 
     def _place(self, layout: PassLayout) -> None:
         whole = self._watched.whole

@@ -105,6 +105,10 @@ def test_help_is_quick_and_imports_nothing_heavy(command):
         ({"saes": {"k": True}}, "expected saes.k as a whole number, got True; correct it"),
         ({"saes": {"k": 0}}, "expected saes.k above 0, got 0; correct it"),
         ({"saes": {"k": 600}}, "expected saes.k of 1 to 512 (the width), got 600; correct one of them"),
+        (
+            {"saes": {"layers": "1-" + "9" * 5000}},
+            f"expected saes.layers as in 20-23,27, got '1-{'9' * 58}'; correct it",
+        ),
         ({"saes": {"layers": "9-7"}}, "expected saes.layers as in 20-23,27, got '9-7'; correct it"),
         (
             {"saes": {"encoder": "bfloat16", "trainer": "sae_lens"}},

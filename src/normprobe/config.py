@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
@@ -23,6 +24,7 @@ from normprobe.settings import Settings
 
 MOST_LAYERS = 10_000
 """More than any model has: a list of layers is not written out beyond."""
+_LAYERS = re.compile(r"(?P<first>\d{1,18})(-(?P<last>\d{1,18}))?")
 FEWEST_DRAWS = 5
 """Draws without which nothing is known of a distribution of answers."""
 
@@ -112,14 +114,19 @@ class SaeSettings(Settings, section="saes"):
             return None
         chosen: list[int] = []
         for part in self.layers.split(","):
-            first, _, last = part.strip().partition("-")
-            if not first.isdecimal() or not (last or first).isdecimal() or int(last or first) < int(first):
-                raise NormprobeError(f"expected saes.layers as in 20-23,27, got {self.layers!r}; correct it")
-            if int(last or first) >= MOST_LAYERS:
+            found = _LAYERS.fullmatch(part.strip())
+            first, last = (
+                (0, -1) if found is None else (int(found["first"]), int(found["last"] or found["first"]))
+            )
+            if last < first:
                 raise NormprobeError(
-                    f"expected saes.layers below {MOST_LAYERS:,}, got {self.layers!r}; correct it"
+                    f"expected saes.layers as in 20-23,27, got {self.layers[:60]!r}; correct it"
                 )
-            chosen += range(int(first), int(last or first) + 1)
+            if last >= MOST_LAYERS:
+                raise NormprobeError(
+                    f"expected saes.layers below {MOST_LAYERS:,}, got {self.layers[:60]!r}; correct it"
+                )
+            chosen += range(first, last + 1)
         return sorted(set(chosen))
 
     def layers_of(self, depth: int) -> list[int]:

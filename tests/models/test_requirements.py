@@ -55,6 +55,19 @@ def test_layers_that_are_no_attention_are_refused_by_their_type(tiny_qwen3_dir, 
         assert "a model of attention layers" in told
 
 
+@pytest.mark.parametrize("shard", ["/dev/zero", "../model.safetensors", "a/../../model.safetensors", "."])
+def test_an_index_of_weights_names_files_of_its_folder(tiny_qwen3_dir, shard):
+    """Transformers itself would read /dev/zero until no memory is left."""
+    index = tiny_qwen3_dir / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": {"lm_head.weight": shard}}))
+    assert "expected files beside it in" in refusal(tiny_qwen3_dir)
+
+
+def test_an_index_that_cannot_be_read(tiny_qwen3_dir):
+    (tiny_qwen3_dir / "model.safetensors.index.json").write_text("{")
+    assert "expected the index of weights in" in refusal(tiny_qwen3_dir)
+
+
 def test_a_template_that_cannot_think_is_refused_before_the_weights(tiny_qwen3_dir):
     (tiny_qwen3_dir / "chat_template.jinja").unlink()
     assert "a chat template" in refusal(tiny_qwen3_dir)

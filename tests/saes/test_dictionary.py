@@ -135,14 +135,19 @@ def zero_atom(folder: Path) -> None:
     save_file(weights, folder / WEIGHTS)
 
 
-def normalised(how: str) -> Callable[[Path], None]:
-    """SAELens's normalize_activations of the saved dictionary."""
+def configured(**settings: object) -> Callable[[Path], None]:
+    """Other settings in the saved dictionary's cfg.json."""
 
     def change(folder: Path) -> None:
         config = json.loads((folder / CONFIG).read_text())
-        (folder / CONFIG).write_text(json.dumps(config | {"normalize_activations": how}))
+        (folder / CONFIG).write_text(json.dumps(config | settings))
 
     return change
+
+
+def normalised(how: str) -> Callable[[Path], None]:
+    """SAELens's normalize_activations of the saved dictionary."""
+    return configured(normalize_activations=how)
 
 
 @pytest.mark.parametrize(
@@ -154,6 +159,14 @@ def normalised(how: str) -> Callable[[Path], None]:
         (other_shape, "expected a readable dictionary in"),
         (nan, "expected finite weights and no zero atoms"),
         (zero_atom, "expected finite weights and no zero atoms"),
+        (
+            configured(apply_b_dec_to_input="%s"),
+            r"expected apply_b_dec_to_input true or false in the dictionary's cfg\.json at .* got '%s'",
+        ),
+        (
+            configured(rescale_acts_by_decoder_norm="no"),
+            "expected rescale_acts_by_decoder_norm true or false",
+        ),
         (
             normalised("layer_norm"),
             "got normalize_activations='layer_norm' at blocks.2.hook_resid_post, which erases",

@@ -29,7 +29,7 @@ from normprobe.models.adapters import merge, needs_peft
 from normprobe.models.architectures import dissect
 from normprobe.models.gguf_files import gguf_arguments, needs_gguf, plain
 from normprobe.models.placement import AUTO, spread
-from normprobe.models.requirements import check_configuration, check_sizes
+from normprobe.models.requirements import check_configuration, check_shards, check_sizes
 
 NOT_PICKLED = "safetensors that fit the configuration"
 
@@ -134,9 +134,12 @@ class Pretrained:
         """The causal language model in eval mode.
 
         device: "auto" spreads it over the GPUs and, what they have no room for, the CPU and the disk.
-        Raises NormprobeError as `config` does, or if its safetensors are missing, corrupt or incomplete.
+        Raises NormprobeError as `config` and `check_shards` do, or if its safetensors are missing, corrupt or
+        incomplete.
         """
         config = self.config
+        if self._is_directory and self.gguf_file is None:
+            check_shards(Path(self.location))
         direct = device == AUTO and self.gguf_file is None and self.adapter is None
         with self._one_line("a GGUF file that fits its architecture" if self.gguf_file else NOT_PICKLED):
             # Never pickled weights. The report, because weights that are missing are silently replaced by random ones.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from normprobe.errors import NormprobeError
+from normprobe.errors import NormprobeError, refusing_damage
+from normprobe.runs.untrusted import read_json
 
 ATTENTION_LAYERS = ("full_attention", "sliding_attention", "chunked_attention")
 """Types of layers (of `config.layer_types`) whose only memory is the keys and values of earlier tokens."""
@@ -73,6 +75,22 @@ def check_sizes(content: Mapping[str, Any], where: str) -> None:
                 f"expected at most {MOST_PARTS:,} layers or experts, got {name} = {str(value)[:20]} in {where}; "
                 "copy its config.json again"
             )
+
+
+def check_shards(folder: Path) -> None:
+    """Raises NormprobeError if an index of weights names anything but files in its folder: Transformers would read
+    whatever the name leads to, also a device that has no end."""
+    for index in sorted(folder.glob("*.safetensors.index.json")):
+        with refusing_damage(f"the index of weights in {index}", "copy it again", OSError, ValueError):
+            content = read_json(index)
+        shards = content.get("weight_map") if isinstance(content, dict) else None
+        for shard in set(map(str, shards.values())) if isinstance(shards, dict) else ():
+            path = Path(shard)
+            file = folder / path
+            if path.is_absolute() or ".." in path.parts or (file.exists() and not file.is_file()):
+                raise NormprobeError(
+                    f"expected files beside it in {index}, got {shard[:60]!r}; copy the checkpoint again"
+                )
 
 
 def quantization_of(config: PreTrainedConfig) -> str | None:

@@ -78,6 +78,12 @@ class Dictionary:
             raise NormprobeError(
                 f"expected k of 1 to {sae.cfg.d_sae} active features at {where}, got {k!r}; train it again"
             )
+        for switch in ("apply_b_dec_to_input", "rescale_acts_by_decoder_norm"):
+            if not isinstance(value := getattr(sae.cfg, switch, False), bool):
+                raise NormprobeError(
+                    f"expected {switch} true or false in the dictionary's cfg.json at {where}, "
+                    f"got {str(value)[:60]!r}; copy it again"
+                )
         if (normalised := sae.cfg.normalize_activations) in PER_TOKEN:
             raise NormprobeError(
                 f"expected a dictionary whose codes follow the norm, got normalize_activations={normalised!r} at "

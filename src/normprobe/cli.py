@@ -78,6 +78,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "generate:GenerateCommand",
         "answer questions, plainly or under a policy: ALRR, ERSS, suppression",
     ),
+    "trace": (
+        "trace_texts:main",
+        "trace_texts:TraceCommand",
+        "show norm, entropies and surprisal of texts, token by token",
+    ),
     "lm-eval": (
         "experiments.lm_eval:main",
         "",

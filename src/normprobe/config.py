@@ -20,7 +20,7 @@ from normprobe.local_files import dictionaries_folder, fingerprint
 from normprobe.model_settings import ModelSettings, ThinkingSettings
 from normprobe.problems import ProblemSource, bundled, open_source
 from normprobe.runs.directory import Run, read_label
-from normprobe.settings import Settings
+from normprobe.settings import Settings, optional
 
 MOST_LAYERS = 10_000
 """More than any model has: a list of layers is not written out beyond."""
@@ -33,7 +33,7 @@ FEWEST_DRAWS = 5
 class ProblemSettings(Settings, section="problems"):
     """Where the problems come from. The sizes count for a source that makes its problems; a file has its own."""
 
-    source: Annotated[str | None, arg(name="problems", metavar="SOURCE")] = None
+    source: Annotated[str | None, optional(name="problems", metavar="SOURCE")] = None
     """a .jsonl, .json, .csv or .parquet file (also .gz, .zst, .bz2, .xz) with a column 'question' or 'problem';
     `reasoning-gym:TASK[?SETTING=VALUE&…][,TASK…]`, as in reasoning-gym:chain_sum?max_terms=3|6,leg_counting;
     lm-eval:TASK; `hf:NAME[:CONFIG][@SPLIT]` or a data set's folder; 'testbed' and 'smol-thinker' (the bundled
@@ -50,7 +50,7 @@ class ProblemSettings(Settings, section="problems"):
 class ResponseSettings(Settings, section="responses"):
     """How the model answers."""
 
-    max_new_tokens: Annotated[int | None, arg(metavar="INT")] = None
+    max_new_tokens: Annotated[int | None, optional(metavar="INT")] = None
     """limit of a response (the problem source's own)"""
     batch_size: Annotated[int, arg(name="response-batch-size")] = 128
     """responses generated at once"""
@@ -60,7 +60,7 @@ class ResponseSettings(Settings, section="responses"):
 class TracingSettings(Settings, section="tracing"):
     """How responses are read again for their signals."""
 
-    lens_tokens: Annotated[int | None, arg(metavar="INT")] = None
+    lens_tokens: Annotated[int | None, optional(metavar="INT")] = None
     """tokens at which the logit lens reads every layer, drawn at random; at the others only the last (all)"""
 
 
@@ -68,11 +68,11 @@ class TracingSettings(Settings, section="tracing"):
 class SaeSettings(Settings, section="saes"):
     """The sparse dictionaries: how they are trained, or which ones are given. (The paper states none of this.)"""
 
-    given: Annotated[str | None, arg(name="saes", metavar="DIR|RELEASE")] = None
+    given: Annotated[str | None, optional(name="saes", metavar="DIR|RELEASE")] = None
     """dictionaries to read with instead of training them; controls are trained in their width and k"""
-    of: Annotated[str | None, arg(name="saes-of", metavar="NAME")] = None
+    of: Annotated[str | None, optional(name="saes-of", metavar="NAME")] = None
     """the model that the given dictionaries are of, where the studied one was trained from it (Qwen/Qwen3-8B-Base)"""
-    layers: Annotated[str | None, arg(metavar="LIST")] = None
+    layers: Annotated[str | None, optional(metavar="LIST")] = None
     """layers that dictionaries read, as in 20-23,27 (all)"""
     width: int = 512
     """features per layer"""
@@ -88,7 +88,7 @@ class SaeSettings(Settings, section="saes"):
     """what our trainer's encoder reads in: bfloat16 is for processors that multiply it (AMX)"""
     memory_gb: int | float = 0.5
     """sampled states held at once, all layers together: ours reads them in chunks, SAELens's trainer samples fewer"""
-    cache: Annotated[str | None, arg(metavar="DIR")] = None
+    cache: Annotated[str | None, optional(metavar="DIR")] = None
     """keep the sampled states there: another training of the same tokens does not run the model (keep none)"""
 
     def __post_init__(self) -> None:
@@ -173,13 +173,13 @@ class MethodSettings(Settings, section="methods"):
     """held-out problems"""
     samples: int = 8
     """samples per problem to select among"""
-    tasks: Annotated[str | None, arg(metavar="LIST")] = None
+    tasks: Annotated[str | None, optional(metavar="LIST")] = None
     """tasks of lm-evaluation-harness, separated by commas, instead of the run's own problems"""
-    limit: Annotated[int | None, arg(metavar="INT")] = None
+    limit: Annotated[int | None, optional(metavar="INT")] = None
     """documents per task (all)"""
-    include_path: Annotated[str | None, arg(metavar="DIR")] = None
+    include_path: Annotated[str | None, optional(metavar="DIR")] = None
     """a folder of further task files"""
-    engine: Annotated[Literal["hf", "vllm"] | None, arg(metavar="{hf,vllm}")] = None
+    engine: Annotated[Literal["hf", "vllm"] | None, optional(metavar="{hf,vllm}")] = None
     """what writes the responses (the run's engine)"""
 
     @property
@@ -253,11 +253,11 @@ class ParadigmSettings(Settings, section="paradigm"):
     READS: ClassVar[tuple[str, ...]] = ("problems", "responses", "traces", "saes", "reductions")
     """The stages that are read of each run."""
 
-    sft: Annotated[str | None, arg(metavar="RUN")] = None
+    sft: Annotated[str | None, optional(metavar="RUN")] = None
     """run of a model that SFT made of the same base"""
-    rl_again: Annotated[str | None, arg(metavar="RUN")] = None
+    rl_again: Annotated[str | None, optional(metavar="RUN")] = None
     """run of another seed of the RL, as a control (none)"""
-    sft_again: Annotated[str | None, arg(metavar="RUN")] = None
+    sft_again: Annotated[str | None, optional(metavar="RUN")] = None
     """run of another seed of the SFT, as a control (none)"""
 
     def identity(self) -> dict[str, Any]:
@@ -290,7 +290,7 @@ class Study(Settings):
     """of everything random"""
     allow_failed_conditions: bool = False
     """go on, and judge, where the model does not think when it is asked to; every table then carries a mark"""
-    memory_gb: Annotated[int | float | None, arg(name="memory", metavar="GB")] = None
+    memory_gb: Annotated[int | float | None, optional(name="memory", metavar="GB")] = None
     """memory above the weights that reading responses may take (as much as is fastest); results do not depend on it"""
 
     @property

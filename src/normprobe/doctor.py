@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import OmitArgPrefixes, arg
+from tyro.conf import OmitArgPrefixes
 
 from normprobe.config import ResponseSettings, Study
 from normprobe.console import parse, print_json, run_main
 from normprobe.model_settings import ModelSettings, ThinkingSettings
+from normprobe.settings import optional
 
 # Whatever is heavy is imported where it is used: --help must not wait for it.
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class DoctorCommand:
 
     model: OmitArgPrefixes[ModelSettings] = field(default_factory=ModelSettings)
     thinking: OmitArgPrefixes[ThinkingSettings] = field(default_factory=ThinkingSettings)
-    max_new_tokens: Annotated[int | None, arg(metavar="INT")] = None
+    max_new_tokens: Annotated[int | None, optional(metavar="INT")] = None
     """limit of a response, for the estimates (that of a bundled model's own problems, else 2048, in its context)"""
     json: bool = False
     """print one JSON document instead of text"""

@@ -29,6 +29,7 @@ from normprobe.config import (
     Study,
 )
 from normprobe.console import parse, print_json, run_main
+from normprobe.settings import optional
 from normprobe.study_file import changed, read_study
 
 # Whatever is heavy is imported where it is used: --help must not wait for it.
@@ -61,7 +62,7 @@ class SizedCommand(RunCommand):
 class ParallelCommand(SizedCommand):
     """The same by several processes."""
 
-    processes: Annotated[int | None, arg(metavar="INT")] = None
+    processes: Annotated[int | None, optional(metavar="INT")] = None
     """worker processes (one per core)"""
 
 

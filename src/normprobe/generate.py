@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from tyro.conf import OmitArgPrefixes, Positional, arg
+from tyro.conf import OmitArgPrefixes, Positional
 
 from normprobe.console import has_colours, parse, print_json, run_main
 from normprobe.errors import NormprobeError
 from normprobe.model_settings import ModelSettings, ThinkingSettings
 from normprobe.report.shaded_text import printable, shaded
 from normprobe.runs.untrusted import json_value
+from normprobe.settings import optional
 
 # Whatever is heavy is imported where it is used: --help must not wait for it.
 if TYPE_CHECKING:
@@ -31,17 +32,17 @@ class GenerateCommand:
     """Answer questions, plainly or under a policy, greedy. A terminal shows each token of an answer shaded by its
     norm."""
 
-    question: Annotated[Positional[tuple[str, ...]], arg(metavar="QUESTION")]
+    question: Annotated[Positional[tuple[str, ...]], optional(metavar="QUESTION")]
     """questions, each one argument"""
-    policy: Annotated[str | None, arg(metavar="NAME|JSON")] = None
+    policy: Annotated[str | None, optional(metavar="NAME|JSON")] = None
     """a name ("alrr") or JSON ({"policy": "alrr", …}); without it the plain model answers"""
-    profile: Annotated[Path | None, arg(metavar="FILE")] = None
+    profile: Annotated[Path | None, optional(metavar="FILE")] = None
     """layer_profile.json of a run on this model"""
     mode: Literal["think", "no_think"] = "think"
     """whether the model is to think"""
     max_new_tokens: int = 160
     """limit of a response"""
-    layer: Annotated[int | None, arg(metavar="INT")] = None
+    layer: Annotated[int | None, optional(metavar="INT")] = None
     """the layer whose norm shades the tokens, from 0 (the last but one)"""
     json: bool = False
     """print one JSON document instead of text"""
@@ -61,6 +62,7 @@ def main(argv: list[str] | None = None) -> None:
     from normprobe.layer_profile import LayerProfile
     from normprobe.models.open import open_for, use_one_thread_if_tiny
     from normprobe.policies.spec import build
+    from normprobe.tracing.norms import shown_layer
 
     arguments.model.check_engine()
     profile = None if arguments.profile is None else LayerProfile.load(arguments.profile)
@@ -69,7 +71,7 @@ def main(argv: list[str] | None = None) -> None:
     use_one_thread_if_tiny(opened)
     if profile is not None:
         profile.for_model(opened.identity.to_dict())
-    layer = _layer(arguments.layer, len(opened.blocks))
+    layer = shown_layer(arguments.layer, len(opened.blocks))
     prompts = [opened.chat.prompt_ids(question, arguments.mode) for question in arguments.question]
     if unknown := [word for question in arguments.question for word in _unknown(opened, question)]:
         print(
@@ -115,12 +117,6 @@ def _unknown(opened: OpenModel, question: str) -> list[str]:
     read = tokenizer(question, add_special_tokens=False, return_offsets_mapping=True)
     places = zip(read["input_ids"], read["offset_mapping"], strict=True)
     return [question[first:last] for token, (first, last) in places if token == tokenizer.unk_token_id]
-
-
-def _layer(asked: int | None, n_layers: int) -> int:
-    if asked is not None and not 0 <= asked < n_layers:
-        raise NormprobeError(f"expected a layer of 0…{n_layers - 1}, got {asked}; choose one of these")
-    return max(n_layers - 2, 0) if asked is None else asked
 
 
 def _answers(opened: OpenModel, questions: tuple[str, ...], result: Generated) -> Iterator[dict[str, Any]]:

@@ -14,7 +14,7 @@ from normprobe.errors import NormprobeError
 from normprobe.local_files import IN_MEMORY, fingerprint
 from normprobe.problems import bundled
 from normprobe.runs.untrusted import json_value
-from normprobe.settings import Settings
+from normprobe.settings import Settings, optional
 from normprobe.thinking_formats import ThinkingFormat, read_format
 
 DEVICES = ("auto", "cpu", "cuda", "mps", "xpu", "hpu", "npu")
@@ -26,7 +26,7 @@ class ModelSettings(Settings, section="model"):
 
     name: Annotated[str, arg(name="model", metavar="NAME")] = "tiny-thinker"
     """tiny-thinker, a directory (also of a PEFT adapter), a GGUF file, or a hub id"""
-    revision: Annotated[str | None, arg(metavar="NAME")] = None
+    revision: Annotated[str | None, optional(metavar="NAME")] = None
     """branch, tag or commit of a hub model"""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """in which the model computes"""
@@ -36,7 +36,7 @@ class ModelSettings(Settings, section="model"):
     """never ask a hub"""
     trust_remote_code: bool = False
     """run code that comes with a model"""
-    early: Annotated[str | None, arg(metavar="NAME")] = None
+    early: Annotated[str | None, optional(metavar="NAME")] = None
     """an early checkpoint of the model, as a control (tiny-thinker brings its own)"""
     engine: Literal["hf", "vllm"] = "hf"
     """what writes responses: Transformers, or vLLM (to be installed); states are always read by Transformers"""
@@ -88,15 +88,15 @@ class ModelSettings(Settings, section="model"):
 class ThinkingSettings(Settings, section="thinking"):
     """How the model marks its thought and is asked to think or not. By default its chat template tells."""
 
-    format: Annotated[str | None, arg(name="thinking-format", metavar="NAME|FILE")] = None
+    format: Annotated[str | None, optional(name="thinking-format", metavar="NAME|FILE")] = None
     """a family of the table, 'elicited' (by an instruction, for models without marks), or a YAML file"""
-    start: Annotated[str | None, arg(name="think-start", metavar="TEXT")] = None
+    start: Annotated[str | None, optional(name="think-start", metavar="TEXT")] = None
     """the text that opens a thought (with --think-end)"""
-    end: Annotated[str | None, arg(name="think-end", metavar="TEXT")] = None
+    end: Annotated[str | None, optional(name="think-end", metavar="TEXT")] = None
     """the text that closes a thought (with --think-start)"""
-    system_prompt: Annotated[str | None, arg(metavar="TEXT")] = None
+    system_prompt: Annotated[str | None, optional(metavar="TEXT")] = None
     """system text, in every mode"""
-    chat_template_kwargs: Annotated[str | None, arg(metavar="JSON")] = None
+    chat_template_kwargs: Annotated[str | None, optional(metavar="JSON")] = None
     """keywords of the chat template, in every mode, such as '{"reasoning_effort": "high"}'"""
 
     def __post_init__(self) -> None:

@@ -9,8 +9,12 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal, get_type_hints
 
+from tyro.conf import arg
+
 from normprobe.errors import NormprobeError
 
+optional = functools.partial(arg, help_behavior_hint="")
+"""Of an option without a value of its own (None), as `tyro.conf.arg`: its help tells what holds without it."""
 _MAY_BE_ZERO = ("seed", "nulls", "trained", "retrained")
 
 

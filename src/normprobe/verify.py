@@ -18,6 +18,7 @@ from tyro.conf import arg
 from normprobe.config import QUICK, Study
 from normprobe.console import parse, print_json, run_main
 from normprobe.errors import NormprobeError
+from normprobe.settings import optional
 from normprobe.study_file import changed, read_study
 
 # Whatever is heavy is imported where it is used: --help must not wait for it.
@@ -138,7 +139,7 @@ class StudyCommand:
     """A study and the directory in which it runs."""
 
     study: Annotated[Study, arg(name="")] = field(default_factory=Study)
-    config: Annotated[Path | None, arg(metavar="FILE")] = None
+    config: Annotated[Path | None, optional(metavar="FILE")] = None
     """settings in YAML, such as the config.yaml of a run to replay; other options override it"""
     out: Annotated[Path, arg(metavar="DIR")] = Path("runs/verify")
     """run directory, made or continued"""

@@ -21,6 +21,7 @@ from normprobe.report.findings import read_evidence
 from normprobe.report.table import Cells, footnotes, markdown, marked, with_interval
 from normprobe.runs.atomic import atomic_write_text, refusing_disk_errors
 from normprobe.runs.directory import Run
+from normprobe.settings import optional
 
 ESTIMATE, MARGIN = "estimate", "margin"
 COLUMNS = ["run", "model", "seed", "claim", "version", "verdict", "allowed"]
@@ -37,7 +38,7 @@ class CompareCommand:
     """as a Markdown table"""
     json: bool = False
     """as one JSON document: a row per run, claim and quantity, controls included"""
-    out: Annotated[Path | None, arg(metavar="FILE")] = None
+    out: Annotated[Path | None, optional(metavar="FILE")] = None
     """also write these rows here, as CSV"""
 
 

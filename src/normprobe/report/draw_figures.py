@@ -14,6 +14,7 @@ from tyro.conf import Positional, arg
 from normprobe.console import parse, print_json, run_main
 from normprobe.report.figures import FIGURES, stem_of
 from normprobe.report.findings import Findings, NothingToDraw
+from normprobe.settings import optional
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class FiguresCommand:
     """a run directory, such as runs/tiny-thinker"""
     only: Annotated[tuple[str, ...], arg(metavar="NAME")] = ()
     """claims or figures, as in late_spike norm_by_layer fig_13_margins (all)"""
-    out: Annotated[Path | None, arg(metavar="DIR")] = None
+    out: Annotated[Path | None, optional(metavar="DIR")] = None
     """where the files go (figures/ inside the run)"""
     json: bool = False
     """print one JSON document instead of a line per figure"""

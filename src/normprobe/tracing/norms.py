@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from normprobe.errors import NormprobeError
 from normprobe.models.model import OpenModel
 from normprobe.tracing import signals
 from normprobe.tracing.stream import Piece, check_finite, stream_states
@@ -33,3 +34,13 @@ def read_norms(
 
     stream_states(opened, pd.DataFrame({"token_ids": [*map(list, texts)], "split": _SPLIT}), [_SPLIT], visit)
     return norms
+
+
+def shown_layer(asked: int | None, n_layers: int) -> int:
+    """The layer whose norms are shown: by default the last but one, since the last block's never reach the logits.
+
+    Raises NormprobeError if the model has no such layer.
+    """
+    if asked is not None and not 0 <= asked < n_layers:
+        raise NormprobeError(f"expected a layer of 0…{n_layers - 1}, got {asked}; choose one of these")
+    return max(n_layers - 2, 0) if asked is None else asked

@@ -23,7 +23,7 @@ Model = str | Path | OpenModel | nn.Module
 @overload
 def trace(
     model: Model,
-    texts: str | Sequence[str],
+    texts: str | Sequence[str | Sequence[int]],
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
     **options: Any,
@@ -34,7 +34,7 @@ def trace(
 ) -> tuple[pd.DataFrame, Signals]: ...
 def trace(
     model: Model,
-    texts: str | Sequence[str] | pd.DataFrame,
+    texts: str | Sequence[str | Sequence[int]] | pd.DataFrame,
     problems: pd.DataFrame | None = None,
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
@@ -43,8 +43,8 @@ def trace(
     """The signals of a model that reads texts: one row per text, token and layer, in this order.
 
     model: whatever `open_model` takes, also a Transformers model with its `tokenizer`, or what `open_model` gave.
-    texts: as the model is to read them; a whole prompt with its answer, for example. options: as `replay` takes them
-    (memory, lens_tokens, progress).
+    texts: as the model is to read them, each as text or as token ids; a whole prompt with its answer, for example.
+    options: as `replay` takes them (memory, lens_tokens, progress).
     Columns: `text` (its number), `position`, `token_id`, `token` (what it adds to the text), `segment` (thought, answer
     or other, by the model's marks; of a conversation the last turn's), `layer`, then the signals: `norm` (‖h‖₂ after
     the layer), entropies in nats, and `surprisal` of the token (nats, the same in each layer).
@@ -57,7 +57,8 @@ def trace(
         if problems is None:
             raise NormprobeError("expected responses with their problems, got no problems; give both tables")
         return trace_responses(opened, texts, problems, **options)
-    ids = [_encode(opened, text) for text in ([texts] if isinstance(texts, str) else texts)]
+    given = [texts] if isinstance(texts, str) else texts
+    ids = [_encode(opened, text) if isinstance(text, str) else list(text) for text in given]
     _check(ids, opened.context)
     values = replay(opened, pd.DataFrame({"token_ids": ids, "split": TRACED[-1]}), **options)
     tokens = pd.concat([_tokens(opened, number, one) for number, one in enumerate(ids)], ignore_index=True)

@@ -62,6 +62,7 @@ def test_responses_are_read_alike_one_by_one_and_together_and_their_logits_are_t
     profile = profile_of(opened)
     together = samples._read(opened, profile, prompts, written)
     monkeypatch.setattr(samples, "NUMBERS", 1)
+    monkeypatch.setattr(samples, "LOGITS", 2 * opened.identity.vocab)
     parts = list(samples._readable(opened, prompts, written))
     assert sorted(parts) == [[0], [1]]
     for (i,) in parts:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from normprobe.errors import NormprobeError
-from normprobe.experiments.confidence import CANDIDATES, CONFIDENCES, WINDOW, confidences
+from normprobe.experiments.confidence import CANDIDATES, CONFIDENCES, WINDOW, TokenConfidence, confidences
 from normprobe.experiments.controls.online_deepconf import GROUPS
 from normprobe.experiments.selectors import SCORES, SELECTORS, SPENT, select_all
 
@@ -208,6 +208,13 @@ def test_missing_columns_and_doubled_samples_are_refused() -> None:
 # Confidences
 
 
+def told(logits: torch.Tensor, tokens: torch.Tensor) -> dict[str, float]:
+    """The scores of a response, whose distributions are read in two parts."""
+    half = len(tokens) // 2
+    parts = (TokenConfidence.of(logits[part], tokens[part]) for part in (slice(half), slice(half, None)))
+    return confidences(TokenConfidence.joined(list(parts)))
+
+
 def slow(logits: torch.Tensor, said: list[int]) -> dict[str, float]:
     """The definitions in float64, one token and one window at a time."""
     likelihood, certainty, token = [], [], []
@@ -237,22 +244,22 @@ def test_confidences_are_those_of_a_loop(seed: int, n_tokens: int, vocab: int, s
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(n_tokens, vocab, generator=generator) * sharpness
     said = torch.randint(vocab, (n_tokens,), generator=generator)
-    assert confidences(logits, said) == pytest.approx(slow(logits, said.tolist()), rel=1e-4, abs=1e-5)
+    assert told(logits, said) == pytest.approx(slow(logits, said.tolist()), rel=1e-4, abs=1e-5)
 
 
 @given(seeds, st.floats(-50, 50))
 def test_a_constant_added_to_the_logits_changes_nothing(seed: int, shift: float) -> None:
     generator = torch.Generator().manual_seed(seed)
     logits, said = torch.randn(20, 30, generator=generator), torch.randint(30, (20,), generator=generator)
-    assert confidences(logits + shift, said) == pytest.approx(confidences(logits, said), rel=1e-3, abs=1e-4)
+    assert told(logits + shift, said) == pytest.approx(told(logits, said), rel=1e-3, abs=1e-4)
 
 
 def test_knowing_nothing_scores_lowest() -> None:
     said = torch.arange(30)
-    uniform = confidences(torch.zeros(30, 50), said)
+    uniform = told(torch.zeros(30, 50), said)
     assert uniform["self_certainty"] == pytest.approx(0, abs=1e-6)
     assert uniform["mean_logprob"] == pytest.approx(-math.log(50), rel=1e-5)
-    sure = confidences(torch.eye(50)[:30] * 12, said)
+    sure = told(torch.eye(50)[:30] * 12, said)
     for name in CONFIDENCES:
         assert sure[name] > uniform[name]
 
@@ -260,7 +267,7 @@ def test_knowing_nothing_scores_lowest() -> None:
 def test_rounding_makes_no_negative_self_certainty() -> None:
     """It weights votes."""
     for vocab in range(2, 200):
-        assert confidences(torch.zeros(3, vocab), torch.zeros(3).long())["self_certainty"] >= 0
+        assert told(torch.zeros(3, vocab), torch.zeros(3).long())["self_certainty"] >= 0
 
 
 def test_a_weak_stretch_shows_in_the_windows_and_not_in_the_tail() -> None:
@@ -268,7 +275,7 @@ def test_a_weak_stretch_shows_in_the_windows_and_not_in_the_tail() -> None:
     weak = logits.clone()
     weak[30:50] = 0
     said = torch.zeros(100).long()
-    before, after = confidences(logits, said), confidences(weak, said)
+    before, after = told(logits, said), told(weak, said)
     assert after["deepconf_tail"] == before["deepconf_tail"]
     assert after["deepconf_lowest"] == pytest.approx(math.log(50), rel=1e-5)
     assert (
@@ -279,10 +286,10 @@ def test_a_weak_stretch_shows_in_the_windows_and_not_in_the_tail() -> None:
 def test_half_precision_logits_are_read_in_float32() -> None:
     logits = (torch.randn(40, 64, generator=torch.Generator().manual_seed(0)) * 5).bfloat16()
     said = torch.arange(40)
-    assert confidences(logits, said) == confidences(logits.float(), said)
+    assert told(logits, said) == told(logits.float(), said)
 
 
 def test_nothing_said_is_below_everything() -> None:
-    silent = confidences(torch.zeros(0, 5), torch.zeros(0).long())
+    silent = told(torch.zeros(0, 5), torch.zeros(0).long())
     assert set(silent.values()) == {-math.inf}
     assert tuple(silent) == CONFIDENCES

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -26,45 +28,66 @@ DeepConf's tail is a fixed 2,048 tokens; a share holds for short responses too.
 """
 
 
-def confidences(
-    logits: Float[torch.Tensor, "token vocab"], tokens: Int[torch.Tensor, " token"]
-) -> dict[str, float]:
-    """Scores of one response, nats, computed in float32; higher is surer. A response without tokens scores −∞.
+@dataclass(frozen=True)
+class TokenConfidence:
+    """What a next-token distribution tells of each token of a response; nats, float32.
 
-    mean_logprob: mean log-probability of the tokens. self_certainty: mean over tokens of KL(uniform ‖ p), that is
-    −(1/V) Σ_j log p_j − log V ≥ 0 (arXiv 2502.18581). deepconf_…: a token's confidence is −mean log p of its likeliest
-    candidates, the token itself or not (arXiv 2508.15260); mean over all, over the least confident tenth of sliding
-    windows, of the least confident window, over the last quarter. A response shorter than a window is one window.
+    logprob: of the token. certainty: KL(uniform ‖ p), that is −(1/V) Σ_j log p_j − log V ≥ 0 (arXiv 2502.18581).
+    candidates: DeepConf's confidence, −mean log p of the likeliest candidates, the token itself or not (arXiv
+    2508.15260).
     """
-    n = len(tokens)
+
+    logprob: Float[torch.Tensor, " token"]
+    certainty: Float[torch.Tensor, " token"]
+    candidates: Float[torch.Tensor, " token"]
+
+    @classmethod
+    def of(
+        cls, logits: Float[torch.Tensor, "token vocab"], tokens: Int[torch.Tensor, " token"]
+    ) -> TokenConfidence:
+        """Of the tokens that these logits predict."""
+        log_p = torch.log_softmax(logits.float(), dim=-1)
+        vocab = log_p.shape[1]
+        return cls(
+            log_p.gather(1, tokens[:, None])[:, 0],
+            (-log_p.mean(dim=-1) - math.log(vocab)).clamp_min(0),  # rounding can carry it below
+            -log_p.topk(min(CANDIDATES, vocab), dim=-1).values.mean(dim=-1),
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[TokenConfidence]) -> TokenConfidence:
+        """Of a response whose tokens were read in parts."""
+        return cls(
+            *(
+                torch.cat([getattr(part, name) for part in parts])
+                for name in ("logprob", "certainty", "candidates")
+            )
+        )
+
+
+def confidences(of: TokenConfidence) -> dict[str, float]:
+    """Scores of one response, nats; higher is surer. A response without tokens scores −∞.
+
+    mean_logprob and self_certainty: means over tokens. deepconf_…: DeepConf's confidence, its mean over all tokens,
+    over the least confident tenth of sliding windows, of the least confident window, over the last quarter. A response
+    shorter than a window is one window.
+    """
+    n = len(of.logprob)
     if n == 0:
         return dict.fromkeys(CONFIDENCES, -math.inf)
-    log_p, token = _token_confidence(logits)
-    vocab = log_p.shape[1]
-    groups = token.unfold(0, min(WINDOW, n), 1).mean(dim=-1).sort().values
-    certainty = -log_p.mean(dim=-1) - math.log(vocab)
+    groups = group_confidences(of).sort().values
     scores = (
-        log_p.gather(1, tokens[:, None]).mean(),
-        certainty.clamp_min(0).mean(),  # rounding can carry it below
-        token.mean(),
+        of.logprob.mean(),
+        of.certainty.mean(),
+        of.candidates.mean(),
         groups[: max(1, int(WORST * len(groups)))].mean(),
         groups[0],
-        token[n - max(1, round(TAIL * n)) :].mean(),
+        of.candidates[n - max(1, round(TAIL * n)) :].mean(),
     )
     return {name: float(score) for name, score in zip(CONFIDENCES, scores, strict=True)}
 
 
-def group_confidences(logits: Float[torch.Tensor, "token vocab"]) -> Float[torch.Tensor, " group"]:
+def group_confidences(of: TokenConfidence) -> Float[torch.Tensor, " group"]:
     """The mean confidence of each sliding window of tokens, in order, nats: the groups of `confidences`."""
-    n = len(logits)
-    if n == 0:
-        return torch.zeros(0, device=logits.device)
-    return _token_confidence(logits)[1].unfold(0, min(WINDOW, n), 1).mean(dim=-1)
-
-
-def _token_confidence(
-    logits: Float[torch.Tensor, "token vocab"],
-) -> tuple[Float[torch.Tensor, "token vocab"], Float[torch.Tensor, " token"]]:
-    """log p, and DeepConf's confidence of each token; nats, float32."""
-    log_p = torch.log_softmax(logits.float(), dim=-1)
-    return log_p, -log_p.topk(min(CANDIDATES, log_p.shape[1]), dim=-1).values.mean(dim=-1)
+    n = len(of.candidates)
+    return of.candidates.unfold(0, min(WINDOW, n), 1).mean(dim=-1) if n else of.candidates

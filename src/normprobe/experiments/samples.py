@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
 from normprobe.engines.base import Engine, batches_by_length
 from normprobe.experiments.answers import MODE, judged
-from normprobe.experiments.confidence import confidences, group_confidences
+from normprobe.experiments.confidence import TokenConfidence, confidences, group_confidences
 from normprobe.experiments.controls.deep_thinking import deep_thinking, settles_late
 from normprobe.experiments.controls.latent_trajectory import latent_trajectory
 from normprobe.experiments.controls.online_deepconf import GROUPS
@@ -33,6 +33,8 @@ BATCH = 128
 """Responses written, and at most read, at once."""
 NUMBERS = 2**28
 """Numbers in the states of all layers that are held at once: 1 GiB. A response that has more is read alone."""
+LOGITS = 2**26
+"""Logits that are held at once: 256 MiB."""
 
 
 def sample_draws(seed: int, sample: int, problem_id: str, n_steps: int) -> Float[np.ndarray, " step"]:
@@ -105,7 +107,7 @@ def _read(
 ) -> list[dict[str, Any]]:
     """The scores of each response, from one pass over prompt and response, padded on the right.
 
-    The logits are those of one response at a time: a batch's would be many gigabytes over a large vocabulary.
+    Logits are read `LOGITS` numbers at a time: a batch's would be many gigabytes over a large vocabulary.
     """
     whole = [prompt + tokens for prompt, tokens in zip(prompts, written, strict=True)]
     ids, mask = (torch.from_numpy(part).to(opened.device) for part in pad(whole))
@@ -119,16 +121,30 @@ def _read(
             # The state before a token yields it: the same rows that a policy may see while the response is written.
             rows = slice(len(prompt) - 1, len(prompt) + len(tokens) - 1)
             before = [of_layer[row, rows] for of_layer in states]
-            own, chosen = opened.unembed(before[-1]), torch.tensor(tokens, device=opened.device)
+            chosen = torch.tensor(tokens, device=opened.device)
+            told, late = _predictions(opened, before, chosen)
             norm = torch.stack(
                 [torch.linalg.vector_norm(before[layer], dim=-1, dtype=torch.float32) for layer in layers]
             )
             thought = slice(*opened.chat.spans(whole[row], len(prompt)).thought)
             scores.append(
                 {f"lrs_{name}": float(score) for name, score in lrs_scores(norm, tau).items()}
-                | confidences(own, chosen)
-                | deep_thinking(settles_late(opened.unembed, before, own))
+                | confidences(told)
+                | deep_thinking(late)
                 | latent_trajectory(torch.stack([of_layer[row, thought] for of_layer in states]))
-                | {GROUPS: group_confidences(own).tolist()}
+                | {GROUPS: group_confidences(told).tolist()}
             )
     return scores
+
+
+def _predictions(
+    opened: OpenModel, before: list[Float[torch.Tensor, "token d"]], chosen: Int[torch.Tensor, " token"]
+) -> tuple[TokenConfidence, Bool[torch.Tensor, " token"]]:
+    """What the distributions of a response tell of its tokens, and which of these settle late."""
+    rows = max(1, LOGITS // opened.identity.vocab)
+    told, late = [], []
+    for *states, tokens in zip(*(of_layer.split(rows) for of_layer in (*before, chosen)), strict=True):
+        own = opened.unembed(states[-1])
+        told.append(TokenConfidence.of(own, tokens))
+        late.append(settles_late(opened.unembed, states, own))
+    return TokenConfidence.joined(told), torch.cat(late)

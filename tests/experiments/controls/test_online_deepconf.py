@@ -9,7 +9,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from normprobe.experiments.confidence import CANDIDATES, WINDOW, confidences, group_confidences
+from normprobe.experiments.confidence import (
+    CANDIDATES,
+    WINDOW,
+    TokenConfidence,
+    confidences,
+    group_confidences,
+)
 from normprobe.experiments.controls.online_deepconf import (
     GROUPS,
     LOWEST,
@@ -34,10 +40,8 @@ def drawn(seed: int, n_samples: int) -> tuple[list[torch.Tensor], pd.DataFrame]:
             torch.rand(n, 1, generator=generator).cumsum(0).sin().abs() * 6
         )  # sure and unsure stretches
         logits.append(torch.randn(n, 30, generator=generator) * sharpness)
-    rows = [
-        confidences(one, torch.zeros(len(one)).long()) | {GROUPS: group_confidences(one).tolist()}
-        for one in logits
-    ]
+    read = [TokenConfidence.of(one, torch.zeros(len(one)).long()) for one in logits]
+    rows = [confidences(one) | {GROUPS: group_confidences(one).tolist()} for one in read]
     said = torch.randint(4, (n_samples,), generator=generator).tolist()
     answers = [None if i == 3 else "abc"[i] for i in said]
     return logits, pd.DataFrame(rows).assign(answer=answers, n_tokens=lengths)
@@ -102,4 +106,4 @@ def test_what_says_nothing_sets_no_bar() -> None:
     empty = pd.DataFrame({"answer": [None], LOWEST: [-np.inf], GROUPS: [[]], "n_tokens": [0]})
     assert confidence_bar(empty, 0.1) == -np.inf
     assert (pick_online(empty, 0.1), tokens_online(empty, 0.1)) == (0, 0)
-    assert len(group_confidences(torch.zeros(0, 4))) == 0
+    assert len(group_confidences(TokenConfidence.of(torch.zeros(0, 4), torch.zeros(0).long()))) == 0

@@ -20,6 +20,7 @@ from normprobe.models.initialise import initialise
 from normprobe.problems.testbed.problems import make_problems
 from normprobe.problems.testbed.tokenizer import build_tokenizer
 from normprobe.training.checkpoint import load_state, save_model, save_state
+from normprobe.training.muon import Muon
 from normprobe.training.progress import Progress, fix_recipe
 from normprobe.training.reading_matter import steps
 from normprobe.training.tiny_thinker.accuracy import accuracy
@@ -43,7 +44,7 @@ def optimisers(model: Qwen3ForCausalLM, recipe: Recipe) -> list[torch.optim.Opti
     )
     if recipe.optimiser == "adamw":
         return [adamw(matrices), adamw(others)]
-    return [torch.optim.Muon(matrices, lr=recipe.muon_lr, weight_decay=recipe.weight_decay), adamw(others)]
+    return [Muon(matrices, lr=recipe.muon_lr, weight_decay=recipe.weight_decay), adamw(others)]
 
 
 def collate(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import pandas as pd
 
 from normprobe import style
+from normprobe.claims.measure.drawing import legend_below
 from normprobe.claims.registry import BY_NAME, evaluate_all
 from normprobe.config import ProblemSettings, Study
 from normprobe.console import run_main
@@ -152,7 +154,10 @@ def drawing(table: pd.DataFrame) -> Drawing:
                 )
             axes.set_yticks(range(len(names)), names)
             axes.invert_yaxis()
-            axes.set_xlabel(BY_NAME[claim].unit)
+            axes.set_xlabel(textwrap.fill(BY_NAME[claim].unit, 44), x=1, ha="right")
+        for verdict in dict.fromkeys(table["verdict"]):
+            panels[-1].plot([], [], "o", color=style.VERDICT_COLOURS.get(verdict, style.GREY), label=verdict)
+        legend_below(panels[-1], columns=3)
 
     return Drawing(
         title="Norm claims of tiny-thinkers trained by different recipes",
@@ -163,6 +168,7 @@ def drawing(table: pd.DataFrame) -> Drawing:
         ),
         draw=draw,
         panels=len(CLAIMS),
+        height=3.2,
     )
 
 

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from figure_text import faults
 
 from normprobe.errors import NormprobeError
 from normprobe.problems.bundled import TESTBED
@@ -37,6 +38,22 @@ def test_equal_trainings_are_judged_alike_and_their_numbers_drawn(recipes, tmp_p
     assert "untrained twin" in set(table["quantity"])
     assert {(tmp_path / f"recipes.{kind}").is_file() for kind in ("pdf", "png", "txt")} == {True}
     assert "weight decay 0" in capsys.readouterr().out
+
+
+def test_all_recipes_are_drawn_in_a_column(program):
+    """Numbers of no training: names, units and legend are what could be cut off."""
+    recipes = program("analysis/recipes.py")
+    rows = [
+        (name, seed, claim, quantity, 0.1 * at, 0.1 * at - 0.05, 0.1 * at + 0.05, verdict, 1.0, 0.3)
+        for name in (*recipes.RECIPES, recipes.REWARDS)
+        for seed, verdict in enumerate(("supported", "not supported", "inconclusive"))
+        for claim in recipes.CLAIMS
+        for at, quantity in enumerate(("estimate", "untrained twin"))
+    ]
+    with recipes.drawing(recipes.pd.DataFrame(rows, columns=recipes.COLUMNS)).drawn() as figure:
+        assert faults(figure) == []
+        legend = [text.get_text() for text in figure.axes[-1].get_legend().get_texts()]
+        assert legend == ["supported", "not supported", "inconclusive"]
 
 
 def test_a_training_that_is_not_finished_is_refused(recipes, tmp_path):

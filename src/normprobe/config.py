@@ -36,8 +36,8 @@ class ProblemSettings(Settings, section="problems"):
     source: Annotated[str | None, optional(name="problems", metavar="SOURCE")] = None
     """a .jsonl, .json, .csv or .parquet file (also .gz, .zst, .bz2, .xz) with a column 'question' or 'problem';
     `reasoning-gym:TASK[?SETTING=VALUE&…][,TASK…]`, as in reasoning-gym:chain_sum?max_terms=3|6,leg_counting;
-    lm-eval:TASK; `hf:NAME[:CONFIG][@SPLIT]` or a data set's folder; 'testbed' and 'smol-thinker' (the bundled
-    models' own)"""
+    lm-eval:TASK, or its bare name as gsm8k; `hf:NAME[:CONFIG][@SPLIT]` or a data set's folder; 'testbed' and
+    'smol-thinker' (the bundled models' own)"""
     n_sae: int = 512
     """problems to train the dictionaries on"""
     n_select: int = 160

@@ -60,3 +60,10 @@ def test_what_scores_given_texts_is_refused(tmp_path: Path) -> None:
 def test_no_task_is_refused(name: str) -> None:
     with pytest.raises(NormprobeError, match="expected a task as in lm-eval:gsm8k"):
         open_source(name)
+
+
+def test_a_bare_name_may_be_a_task() -> None:
+    assert open_source("gsm8k").name == "lm-eval:gsm8k"
+    for name in ("tesbed", "../gsm8k", "gsm*", ""):
+        with pytest.raises(NormprobeError, match="expected problems as"):
+            open_source(name)

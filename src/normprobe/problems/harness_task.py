@@ -1,4 +1,4 @@
-"""A task of lm-evaluation-harness: `lm-eval:TASK`, or `lm-eval:FILE.yaml` for a task of one's own.
+"""A task of lm-evaluation-harness: `lm-eval:TASK` or its bare name, `lm-eval:FILE.yaml` for a task of one's own.
 
 The question is what the task asks without examples (`doc_to_text`), the gold answer its target; choices of a
 multiple-choice task are lettered. lm-eval is an extra: `pip install 'normprobe[lm-eval]'`.
@@ -6,9 +6,11 @@ multiple-choice task are lettered. lm-eval is an extra: `pip install 'normprobe[
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from normprobe.problems.scoring import matches
 from normprobe.problems.source import Regime, own_problems
 from normprobe.runs.atomic import sha256_of
 
+_NAME = re.compile(r"[A-Za-z][\w-]*")
 SUPPORTED = ("generate_until", "multiple_choice")
 
 
@@ -95,6 +98,15 @@ class HarnessProblems:
     def regimes(self, problems: pd.DataFrame) -> Sequence[Regime]:
         """The run's own problems, greedy and at temperature 1: `select` to tune on, `measure` to test on."""
         return own_problems(problems, self.name)
+
+
+def has_task(name: str) -> bool:
+    """Whether an installed lm-eval brings a task of this name, by the names of its files: reading all tasks, as lm-eval
+    does, takes ten seconds."""
+    package = find_spec("lm_eval")
+    if package is None or package.origin is None or not _NAME.fullmatch(name):
+        return False
+    return any((Path(package.origin).parent / "tasks").rglob(f"{name}.yaml"))
 
 
 def open_named(rest: str) -> HarnessProblems:

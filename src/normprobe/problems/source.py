@@ -99,6 +99,8 @@ _KINDS = {
 def open_source(name: str) -> ProblemSource:
     """The problem source of a name: a file or folder, "testbed", "smol-thinker", or one such as "reasoning-gym:TASK".
 
+    A name alone that is none of these may be a task of lm-eval's, as "gsm8k" is.
+
     Raises NormprobeError for a name that is none of these, or a file that is absent.
     """
     from normprobe.problems.file_rows import format_of
@@ -113,6 +115,10 @@ def open_source(name: str) -> ProblemSource:
         for module in (f"{__package__}.{kind}.source", f"{__package__}.{kind}"):
             if _exists(module) and hasattr(found := import_module(module), "open_named"):
                 return cast(ProblemSource, found.open_named(rest))
+    from normprobe.problems import harness_task
+
+    if harness_task.has_task(name):
+        return harness_task.open_named(name)
     raise NormprobeError(
         "expected problems as a .jsonl, .json, .csv or .parquet file, 'testbed', 'smol-thinker', 'reasoning-gym:TASK', "
         f"'lm-eval:TASK' or 'hf:NAME', got {name!r}; correct the name, or convert the file"

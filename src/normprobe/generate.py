@@ -61,6 +61,7 @@ def main(argv: list[str] | None = None) -> None:
     from normprobe.engines.engine_choice import engine_of
     from normprobe.layer_profile import LayerProfile
     from normprobe.models.open import open_for, use_one_thread_if_tiny
+    from normprobe.models.unknown_words import warn_of_unknown_words
     from normprobe.policies.spec import build
     from normprobe.tracing.norms import shown_layer
 
@@ -73,12 +74,7 @@ def main(argv: list[str] | None = None) -> None:
         profile.for_model(opened.identity.to_dict())
     layer = shown_layer(arguments.layer, len(opened.blocks))
     prompts = [opened.chat.prompt_ids(question, arguments.mode) for question in arguments.question]
-    if unknown := [word for question in arguments.question for word in _unknown(opened, question)]:
-        print(
-            f"normprobe: {opened.identity.name} does not know {', '.join(map(repr, dict.fromkeys(unknown)))} and reads "
-            f"each as {opened.tokenizer.unk_token}",
-            file=sys.stderr,
-        )
+    warn_of_unknown_words(opened, arguments.question)
     with engine_of(opened, arguments.model) as engine:
         result = engine.generate(prompts, arguments.max_new_tokens, policy=policy, record=True, quiet=True)
     answers = list(_answers(opened, arguments.question, result))
@@ -107,16 +103,6 @@ def _shaded(
         shaded(opened.chat.pieces(tokens), norm[layer, len(norm[layer]) - len(tokens) :], layer, len(norm))
         for tokens, norm in zip(written, norms, strict=True)
     ]
-
-
-def _unknown(opened: OpenModel, question: str) -> list[str]:
-    """The parts of a question for which the vocabulary has no token."""
-    tokenizer = opened.tokenizer
-    if tokenizer.unk_token_id is None or not tokenizer.is_fast:
-        return []
-    read = tokenizer(question, add_special_tokens=False, return_offsets_mapping=True)
-    places = zip(read["input_ids"], read["offset_mapping"], strict=True)
-    return [question[first:last] for token, (first, last) in places if token == tokenizer.unk_token_id]
 
 
 def _answers(opened: OpenModel, questions: tuple[str, ...], result: Generated) -> Iterator[dict[str, Any]]:

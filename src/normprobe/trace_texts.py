@@ -53,12 +53,14 @@ def main(argv: list[str] | None = None) -> None:
     given = parse(TraceCommand, argv, "trace")
     _check(given)
     from normprobe.models.open import open_for, use_one_thread_if_tiny
+    from normprobe.models.unknown_words import warn_of_unknown_words
     from normprobe.tracing.norms import shown_layer
     from normprobe.tracing.texts import trace
 
     given.model.check_engine()
     opened = open_for(given.model, given.thinking)
     use_one_thread_if_tiny(opened)
+    warn_of_unknown_words(opened, given.text)
     layer, n_layers = shown_layer(given.layer, len(opened.blocks)), len(opened.blocks)
     texts = given.text if given.ask is None else _conversations(opened, given)
     table = trace(opened, list(texts), progress=False)
@@ -83,9 +85,12 @@ def _check(given: TraceCommand) -> None:
         raise NormprobeError("expected a text, got none; give one or more, each as one argument")
     if given.max_new_tokens < 1:
         raise NormprobeError(f"expected at least one new token, got {given.max_new_tokens}; ask for more")
-    if given.out is not None and given.json:
-        raise NormprobeError("expected one form of output, got --out and --json; choose one")
-    if given.out is not None and (given.out.suffix not in FORMATS or not given.out.parent.is_dir()):
+    if given.out is None:
+        return
+    if given.json or given.layer is not None:
+        other = "--json" if given.json else "--layer"
+        raise NormprobeError(f"expected one form of output, got --out and {other}; choose one")
+    if given.out.suffix not in FORMATS or given.out.is_dir() or not given.out.parent.is_dir():
         raise NormprobeError(
             f"expected a file {' or '.join(FORMATS)} in a folder that is there, got {given.out}; correct it"
         )

@@ -49,6 +49,19 @@ def test_a_file_holds_all_layers(name, read, tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+def test_a_folder_is_no_file(tmp_path, capsys):
+    (tmp_path / "d.csv").mkdir()
+    assert run_main(main, [TEXT, "--out", str(tmp_path / "d.csv")]) == 2
+    assert "expected a file .csv or .parquet" in capsys.readouterr().err
+
+
+def test_words_that_the_model_does_not_know_are_named(capsys):
+    assert run_main(main, ["hello a="]) == 0
+    assert capsys.readouterr().err == (
+        "normprobe: tiny-thinker does not know 'hello' and reads each as <|unk|>\n"
+    )
+
+
 def test_what_could_steer_a_terminal_is_not_printed(capsys):
     assert run_main(main, ["a= \x1b[31m\n\tb"]) == 0
     shown = capsys.readouterr().out
@@ -65,7 +78,8 @@ def test_what_could_steer_a_terminal_is_not_printed(capsys):
         ([TEXT, "--ask", "think", "--max-new-tokens", "0"], "expected at least one new token"),
         ([TEXT, "--out", "x.txt"], "expected a file .csv or .parquet in a folder that is there, got x.txt"),
         ([TEXT, "--out", "none/x.csv"], "in a folder that is there, got none/x.csv"),
-        ([TEXT, "--out", "x.csv", "--json"], "expected one form of output"),
+        ([TEXT, "--out", "x.csv", "--json"], "expected one form of output, got --out and --json"),
+        ([TEXT, "--out", "x.csv", "--layer", "3"], "expected one form of output, got --out and --layer"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(capsys, arguments, message):

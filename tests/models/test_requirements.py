@@ -1,6 +1,7 @@
 """What the small files of a checkpoint tell is refused before its weights are read, in one line that names it."""
 
 import json
+import os
 import warnings
 
 import pytest
@@ -55,17 +56,45 @@ def test_layers_that_are_no_attention_are_refused_by_their_type(tiny_qwen3_dir, 
         assert "a model of attention layers" in told
 
 
+def index_of(folder, name: str, shard: str) -> None:
+    """An index of weights in place of the weights."""
+    for weights in folder.glob("*.safetensors"):
+        weights.unlink()
+    file = folder / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps({"metadata": {}, "weight_map": {"lm_head.weight": shard}}))
+
+
 @pytest.mark.parametrize("shard", ["/dev/zero", "../model.safetensors", "a/../../model.safetensors", "."])
-def test_an_index_of_weights_names_files_of_its_folder(tiny_qwen3_dir, shard):
+@pytest.mark.parametrize("name", ["model.safetensors.index.json", "sub/other.safetensors.index.json"])
+def test_an_index_of_weights_names_files_of_its_folder(tiny_qwen3_dir, name, shard):
     """Transformers itself would read /dev/zero until no memory is left."""
-    index = tiny_qwen3_dir / "model.safetensors.index.json"
-    index.write_text(json.dumps({"metadata": {}, "weight_map": {"lm_head.weight": shard}}))
-    assert "expected files beside it in" in refusal(tiny_qwen3_dir)
+    index_of(tiny_qwen3_dir, name, shard)
+    if "sub" in name:
+        configure(tiny_qwen3_dir, transformers_weights=name)
+    assert "expected files of its folder in" in refusal(tiny_qwen3_dir)
+
+
+def test_an_index_of_a_name_that_no_file_has(tiny_qwen3_dir):
+    index_of(tiny_qwen3_dir, "model.safetensors.index.json", "x" * 5000)
+    assert "expected the index of weights in" in refusal(tiny_qwen3_dir)
 
 
 def test_an_index_that_cannot_be_read(tiny_qwen3_dir):
+    index_of(tiny_qwen3_dir, "model.safetensors.index.json", "")
     (tiny_qwen3_dir / "model.safetensors.index.json").write_text("{")
     assert "expected the index of weights in" in refusal(tiny_qwen3_dir)
+
+
+def test_an_index_that_nobody_reads_is_no_matter(tiny_qwen3_dir):
+    (tiny_qwen3_dir / "model.safetensors.index.json").write_text("{")
+    os.mkfifo(tiny_qwen3_dir / "x.safetensors.index.json")
+    assert open_model(tiny_qwen3_dir)
+
+
+def test_an_index_that_is_no_file_is_not_waited_for(tiny_qwen3_dir):
+    os.mkfifo(tiny_qwen3_dir / "model.safetensors.index.json")
+    assert "safetensors" in refusal(tiny_qwen3_dir)
 
 
 def test_a_template_that_cannot_think_is_refused_before_the_weights(tiny_qwen3_dir):

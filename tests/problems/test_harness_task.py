@@ -64,6 +64,7 @@ def test_no_task_is_refused(name: str) -> None:
 
 def test_a_bare_name_may_be_a_task() -> None:
     assert open_source("gsm8k").name == "lm-eval:gsm8k"
-    for name in ("tesbed", "../gsm8k", "gsm*", ""):
+    assert open_source("gsm8k_cot").name == "lm-eval:gsm8k_cot"
+    for name in ("tesbed", "math", "../gsm8k", "gsm*", ""):
         with pytest.raises(NormprobeError, match="expected problems as"):
             open_source(name)

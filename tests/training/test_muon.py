@@ -52,4 +52,4 @@ def test_singular_values_end_near_one_and_singular_vectors_stay(shape: tuple[int
 
 def test_a_closure_is_refused() -> None:
     with pytest.raises(ValueError, match=r"expected no closure"):
-        Muon(parameters()).step(lambda: 0.0)
+        Muon(parameters(), lr=0.1).step(lambda: 0.0)

@@ -33,8 +33,8 @@ BATCH = 128
 """Responses written, and at most read, at once."""
 NUMBERS = 2**28
 """Numbers in the states of all layers that are held at once: 1 GiB. A response that has more is read alone."""
-LOGITS = 2**26
-"""Logits that are held at once: 256 MiB."""
+LOGITS = 2**25
+"""Logits that are read at once; a few arrays of this size are held, 128 MiB each."""
 
 
 def sample_draws(seed: int, sample: int, problem_id: str, n_steps: int) -> Float[np.ndarray, " step"]:

@@ -139,7 +139,7 @@ class Pretrained:
         """
         config = self.config
         if self._is_directory and self.gguf_file is None:
-            check_shards(Path(self.location))
+            check_shards(Path(self.location), config)
         direct = device == AUTO and self.gguf_file is None and self.adapter is None
         with self._one_line("a GGUF file that fits its architecture" if self.gguf_file else NOT_PICKLED):
             # Never pickled weights. The report, because weights that are missing are silently replaced by random ones.

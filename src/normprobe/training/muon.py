@@ -5,6 +5,7 @@ tiny-thinker.
 """
 
 from collections import defaultdict
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -14,7 +15,10 @@ from torch import Tensor, nn
 
 
 class Muon(torch.optim.Muon):
-    """As `torch.optim.Muon` (same settings, same state), with the update in float32."""
+    """As `torch.optim.Muon` in its default form, with the same state and the update in float32."""
+
+    def __init__(self, params: Iterable[nn.Parameter], lr: float, weight_decay: float = 0.1) -> None:
+        super().__init__(params, lr=lr, weight_decay=weight_decay)
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:
@@ -28,7 +32,7 @@ class Muon(torch.optim.Muon):
                     by_shape[parameter.shape].append(parameter)
             for (rows, columns), parameters in by_shape.items():
                 updates = orthogonalise(
-                    torch.stack([self._momentum(parameter, group) for parameter in parameters]),
+                    torch.stack([self._momentum(parameter, group).float() for parameter in parameters]),
                     group["ns_coefficients"],
                     group["ns_steps"],
                     group["eps"],

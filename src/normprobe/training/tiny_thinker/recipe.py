@@ -50,6 +50,7 @@ class Recipe:
     microbatch_tokens: int = 4096  # with padding
     steps_per_pool: int = 20  # sequences are drawn and sorted by length this many steps at a time
     optimiser: Literal["muon", "adamw"] = "muon"  # of the matrices inside the blocks; AdamW trains all others
+    muon_dtype: Literal["float32", "bfloat16"] = "float32"  # of its update; bfloat16 made the bundled weights
     muon_lr: float = 0.02
     adamw_lr: float = 3e-3
     weight_decay: float = 0.1

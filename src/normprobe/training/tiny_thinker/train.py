@@ -44,7 +44,8 @@ def optimisers(model: Qwen3ForCausalLM, recipe: Recipe) -> list[torch.optim.Opti
     )
     if recipe.optimiser == "adamw":
         return [adamw(matrices), adamw(others)]
-    return [Muon(matrices, lr=recipe.muon_lr, weight_decay=recipe.weight_decay), adamw(others)]
+    muon = Muon if recipe.muon_dtype == "float32" else torch.optim.Muon
+    return [muon(matrices, lr=recipe.muon_lr, weight_decay=recipe.weight_decay), adamw(others)]
 
 
 def collate(

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,14 @@ from reporting import parser
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import (
+    AutoModelForCausalLM,
     CompileConfig,
+    LlamaConfig,
     LogitsProcessor,
     LogitsProcessorList,
+    PreTrainedConfig,
     PreTrainedModel,
     Qwen3Config,
-    Qwen3ForCausalLM,
 )
 
 from normprobe.engines.hf import intervene
@@ -32,13 +35,41 @@ from normprobe.policies.probe import Probe
 from normprobe.policies.threshold import FixedThreshold
 from normprobe.problems.testbed.problems import make_problems
 
-SHAPES = {
-    # hidden_size, intermediate_size, layers, attention heads, tied embeddings: the published config.json
-    "qwen3-0.6b": (1024, 3072, 28, 16, True),
-    "qwen3-1.7b": (2048, 6144, 28, 16, True),
-    "qwen3-8b": (4096, 12288, 36, 32, False),
-    "qwen3-toy": (32, 48, 4, 8, True),  # ours, for tests
+
+def _qwen3(width: int, inner: int, layers: int, heads: int, **settings: Any) -> Callable[..., Qwen3Config]:
+    shape = {
+        "vocab_size": 151936,
+        "hidden_size": width,
+        "intermediate_size": inner,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "tie_word_embeddings": True,
+    }
+    return partial(Qwen3Config, **shape | settings)
+
+
+SHAPES: Mapping[str, Callable[..., PreTrainedConfig]] = {
+    "qwen3-0.6b": _qwen3(1024, 3072, 28, 16),
+    "qwen3-1.7b": _qwen3(2048, 6144, 28, 16),
+    "qwen3-8b": _qwen3(4096, 12288, 36, 32, tie_word_embeddings=False),
+    "smollm2-135m": partial(
+        LlamaConfig,
+        vocab_size=49152,
+        hidden_size=576,
+        intermediate_size=1536,
+        num_hidden_layers=30,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+        max_position_embeddings=8192,
+        tie_word_embeddings=True,
+    ),
+    "qwen3-toy": _qwen3(32, 48, 4, 8, vocab_size=256, head_dim=8),  # ours, for tests
 }
+"""Published shapes (the config.json of each), whose weights are drawn at random."""
+SMALLEST = "smollm2-135m"
+"""Of the shapes that people run: what a step costs in Python weighs less there than in tiny-thinker."""
 PROMPT_TOKENS = 64
 SETTLING_STEPS = 4
 """Steps that `decode_seconds` leaves out: the prompt, and a CUDA graph that is recorded again for a new cache."""
@@ -160,20 +191,10 @@ def make_workload(
             for values in (rows, [torch.ones_like(row) for row in rows])
         )
         return Workload(opened.model, ids, mask, new_tokens)
-    width, inner, layers, heads, tied = SHAPES[name]
-    config = Qwen3Config(
-        vocab_size=151936 if width > 32 else 256,
-        hidden_size=width,
-        intermediate_size=inner,
-        num_hidden_layers=n_layers or layers,
-        num_attention_heads=heads,
-        num_key_value_heads=8,
-        head_dim=128 if width > 32 else 8,
-        tie_word_embeddings=tied,
-        dtype=DTYPES[dtype],
-    )
+    layers = {} if n_layers is None else {"num_hidden_layers": n_layers}
+    config = SHAPES[name](dtype=DTYPES[dtype], **layers)
     with torch.device(device):
-        model: Any = Qwen3ForCausalLM(config).eval()
+        model: Any = AutoModelForCausalLM.from_config(config).eval()
         model.to(DTYPES[dtype])
         generator = torch.Generator(device).manual_seed(0)
         initialise(model, generator)

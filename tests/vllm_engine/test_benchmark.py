@@ -31,4 +31,11 @@ def test_the_benchmark_runs_and_writes_what_it_measured(tmp_path: Path) -> None:
     floor = result["alrr_10_against_floor"]
     assert floor["forced_passes"] > 0
     assert floor["layer_pass_us"] > 0
+    parts = result["parts"]
+    assert parts["plain"]["the policy at its layers"] == dict.fromkeys(("us", "operations", "within_us"), 0)
+    for name in ("probe", "alrr_0", "erss", "alrr_10"):
+        assert parts[name]["the policy at its layers"]["operations"] > 5
+        for part in ("requests that start and end", "rows of the policy", "hooks after blocks"):
+            assert 0 < parts[name][part]["us"] < 1e5
+        assert all(part["within_us"] >= 0 for part in parts[name].values())
     assert out.with_suffix(".md").read_text(encoding="utf-8").strip() in done.stdout

@@ -1,13 +1,20 @@
 """The rows of a pass on which policies act."""
 
 from dataclasses import dataclass
+from random import Random
 
 import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from normprobe.engines.vllm.worker.eligible_rows import EligibleRows, EndTokens, PassLayout, eligible_rows
+from normprobe.engines.vllm.worker.eligible_rows import (
+    EligibleRows,
+    EndTokens,
+    PassLayout,
+    RowsInTurn,
+    eligible_rows,
+)
 from normprobe.engines.vllm.worker.slots import ActiveRequest
 
 CPU = torch.device("cpu")
@@ -57,6 +64,80 @@ def test_every_eligible_row_is_placed_once_in_the_order_of_its_request(
         for slot in {slot for _, slot, *_ in expected[policy]}:
             steps = [step for rank in rows for _, at, step, *_ in rank if at == slot]
             assert steps == sorted(steps)
+
+
+def as_lists(placed: dict[str, list[EligibleRows]]) -> dict[str, list[tuple[list[int], ...]]]:
+    return {
+        policy: [
+            tuple(part.tolist() for part in (one.index, one.slot, one.step, one.request, one.position))
+            for one in ranks
+        ]
+        for policy, ranks in placed.items()
+    }
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 4), st.sampled_from(["", "a", "b"]), st.integers(0, 3)),
+        min_size=1,
+        max_size=4,
+    ),
+    st.lists(
+        st.sampled_from([*["step"] * 4, "chunk", "preempt", "leave", "exchange", "other slot"]), max_size=12
+    ),
+    st.randoms(use_true_random=False),
+)
+def test_rows_in_turn_are_those_of_each_pass_alone(
+    requests: list[tuple[int, str, int]], events: list[str], random: Random
+) -> None:
+    """Batches that go on, whose requests take a part of their prompt, start again, leave or change places."""
+    names = [f"r{i}" for i in range(len(requests))]
+    prompt = {name: given[0] for name, given in zip(names, requests, strict=True)}
+    computed = {name: given[2] for name, given in zip(names, requests, strict=True)}
+    held = {
+        name: ActiveRequest(i, policy)
+        for i, (name, (_, policy, _)) in enumerate(zip(names, requests, strict=True))
+        if policy
+    }
+    # The memory of the runner, written anew for each pass.
+    start, done, length = np.zeros(len(names) + 1, int), np.zeros(len(names), int), np.zeros(len(names), int)
+    in_turn = RowsInTurn(CPU)
+    for event in events:
+        scheduled = dict.fromkeys(names, 1)
+        one = random.choice(names)
+        if event == "chunk":
+            scheduled[one] = 3
+        elif event == "preempt":
+            computed[one] = 0
+        elif event == "leave" and len(names) > 1:
+            names.remove(one)
+            held.pop(one, None)
+        elif event == "exchange":
+            names.reverse()
+        elif event == "other slot" and one in held:
+            held[one] = ActiveRequest(held[one].slot + 10, held[one].policy)
+        n = len(names)
+        start[1 : n + 1] = np.cumsum([scheduled[name] for name in names])
+        done[:n], length[:n] = [computed[name] for name in names], [prompt[name] for name in names]
+        layout = PassLayout(names, start[: n + 1], done[:n], length[:n])
+        assert as_lists(in_turn.of(layout, held)) == as_lists(eligible_rows(layout, held, CPU))
+        for name in names:
+            computed[name] += scheduled[name]
+
+
+def test_a_decode_step_copies_nothing_to_the_device() -> None:
+    held = {"a": ActiveRequest(1, "x"), "c": ActiveRequest(0, "y")}
+    in_turn = RowsInTurn(CPU)
+
+    def step(*computed: int) -> dict[str, list[EligibleRows]]:
+        layout = PassLayout(["a", "b", "c"], np.arange(4), np.array(computed), np.array([2, 2, 2]))
+        return in_turn.of(layout, held)
+
+    first, second, other = step(2, 3, 4), step(3, 4, 5), step(9, 5, 6)
+    assert second["x"][0].index is first["x"][0].index
+    assert second["x"][0].slot is first["x"][0].slot
+    assert (first["x"][0].step.tolist(), second["x"][0].step.tolist()) == ([1], [2])
+    assert other["x"][0].index is not second["x"][0].index
 
 
 @dataclass

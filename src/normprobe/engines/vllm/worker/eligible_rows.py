@@ -44,6 +44,10 @@ class EligibleRows:
     position: Int[np.ndarray, " row"]
     entropy: RowFloats | None = None
 
+    def next(self) -> EligibleRows:
+        """The same requests' next tokens, one each, in the same rows of the next pass; without entropies."""
+        return EligibleRows(self.index, self.slot, self.step + 1, self.request, self.position + 1)
+
 
 def eligible_rows(
     layout: PassLayout, active: Mapping[str, ActiveRequest], device: torch.device
@@ -82,6 +86,45 @@ def _by_rank(
         rows = np.stack([start[at] + position - computed[at], slot[at], position - prompt[at] + 1])
         index, slots, step = torch.from_numpy(rows).to(device, non_blocking=True)
         yield EligibleRows(index, slots, step, places[at], position)
+
+
+class RowsInTurn:
+    """The eligible rows of pass after pass.
+
+    Most passes are decode steps of the batch of the pass before, whose rows differ in step and position alone: these
+    are advanced where they are, and nothing is copied to the device.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._last: PassLayout | None = None
+        self._held: list[ActiveRequest | None] = []
+        self._rows: dict[str, list[EligibleRows]] = {}
+
+    def of(self, layout: PassLayout, active: Mapping[str, ActiveRequest]) -> dict[str, list[EligibleRows]]:
+        """As `eligible_rows` gives them, of the pass that comes next."""
+        held = [active.get(request) for request in layout.requests]
+        if held == self._held and self._goes_on(layout):
+            self._rows = {policy: [rows.next()] for policy, (rows,) in self._rows.items()}
+        else:
+            self._rows = eligible_rows(layout, active, self._device)
+        # Copies: the model runner writes the next pass into the same memory.
+        arrays = (layout.start, layout.computed, layout.prompt)
+        self._last = PassLayout(list(layout.requests), *(array.copy() for array in arrays))
+        self._held = held
+        return self._rows
+
+    def _goes_on(self, layout: PassLayout) -> bool:
+        """Whether each request has one token in this pass as in the last, and the policy's rows were all eligible."""
+        last = self._last
+        return (
+            last is not None
+            and layout.requests == last.requests
+            and int(layout.start[-1]) == int(last.start[-1]) == len(layout.requests)
+            and bool((layout.computed == last.computed + 1).all() and (layout.prompt == last.prompt).all())
+            and sum(one is not None for one in self._held)
+            == sum(len(rows.position) for ranks in self._rows.values() for rows in ranks)
+        )
 
 
 class EndTokens:

@@ -15,7 +15,7 @@ from vllm.model_executor.models.utils import PPMissingLayer
 
 from normprobe.engines.vllm.configuration import FIELD, RECORD, Configuration, policy_of
 from normprobe.engines.vllm.limits import Limits
-from normprobe.engines.vllm.worker.eligible_rows import EligibleRows, EndTokens, PassLayout, eligible_rows
+from normprobe.engines.vllm.worker.eligible_rows import EligibleRows, EndTokens, PassLayout, RowsInTurn
 from normprobe.engines.vllm.worker.event_log import EventLog
 from normprobe.engines.vllm.worker.model_check import check_parts, check_states
 from normprobe.engines.vllm.worker.next_tokens import LogitsHook
@@ -57,6 +57,7 @@ class RunnerHooks:
         self._events = EventLog()
         self._logits = LogitsHook(runner.get_model(), config.model_config.max_model_len, runner.device)
         self._metadata = RowMetadata(watched)
+        self._in_turn = RowsInTurn(runner.device)
         self._rows: dict[str, list[EligibleRows]] = {}
         self._policies: dict[int, list[tuple[RunningPolicy, list[EligibleRows]]]] = {}
         self._preempted: list[str] = []
@@ -134,11 +135,14 @@ class RunnerHooks:
         way may still end it, and its results are asked for then; but not where others start in the same update, which
         only happens after a reset that throws such tokens away.
         """
-        self.slots.free(scheduler_output.finished_req_ids)
-        self._logits.forget(scheduler_output.finished_req_ids)
-        self.slots.free(self._preempted)
-        self._preempted = list(scheduler_output.preempted_req_ids or ())
         parameters = self._watched.starting(scheduler_output)
+        ended, preempted = scheduler_output.finished_req_ids, scheduler_output.preempted_req_ids or ()
+        if not (parameters or ended or preempted or self._preempted):
+            return
+        self.slots.free(ended)
+        self._logits.forget(ended)
+        self.slots.free(self._preempted)
+        self._preempted = list(preempted)
         starting = {
             request: given.extra_args[FIELD]
             for request, given in parameters.items()
@@ -166,7 +170,7 @@ class RunnerHooks:
     def _place(self, layout: PassLayout) -> None:
         if not self.slots.active:
             return
-        self._rows = eligible_rows(layout, self.slots.active, self._runner.device)
+        self._rows = dict(self._in_turn.of(layout, self.slots.active))
         for policy in self.slots.reading & self._rows.keys():
             self._rows[policy] = [
                 replace(rows, entropy=self._logits.entropies.of(rows, layout)) for rows in self._rows[policy]

@@ -128,25 +128,7 @@ def as_markdown(result: Mapping[str, Any]) -> str:
         rows.append([name, f"{row['ratio']:.3f}", f"{row['half_width']:.3f}", target, _verdict(row), *more])
     measure = "throughput relative to plain" if vllm else "time relative to plain"
     body = table(["treatment", measure, "half-width", "target", "", *extra.values()], rows)
-    return head + body + _floor(result.get("alrr_10_against_floor")) + _parts(result)
-
-
-def _parts(result: Mapping[str, Any]) -> str:
-    """What each part of the plugin takes of a step."""
-    if "parts" not in result:
-        return ""
-    rows = []
-    for name, parts in result["parts"].items():
-        us, operations, within = (
-            [part[quantity] for part in parts.values()] for quantity in ("us", "operations", "within_us")
-        )
-        cells = zip([*us, sum(us)], [*operations, sum(operations)], strict=True)
-        rows.append([name, *(f"{taken:.0f} ({called:.0f})" for taken, called in cells), f"{sum(within):.0f}"])
-    titles = next(iter(result["parts"].values()))
-    return (
-        "\nWhere a step's time goes: µs of CPU time in each part of the plugin (and its tensor operations).\n\n"
-        + table(["requests", *titles, "together", "of this within tensor operations"], rows)
-    )
+    return head + body + _floor(result.get("alrr_10_against_floor"))
 
 
 def _floor(floor: Mapping[str, Any] | None) -> str:

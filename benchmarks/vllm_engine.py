@@ -8,9 +8,9 @@ machine slows both. In a round each treatment runs twice, the second time with t
 an engine lies in memory does not matter. Reported: the median of the ratios of the rounds, and half the width of its
 95 % interval (percentile bootstrap over the rounds). The clock counts the process's own CPU time on a CPU, and wall
 time between synchronisations on CUDA, where a turn lasts to the end. "no plugin": plain requests in an engine without
-it, which has no counterpart to be exchanged with. A second table tells where the time of a step goes (`step_parts`).
-Models: tiny-thinker (2 M parameters: mostly shows what a step costs in Python) and random weights in published shapes.
-(Not named vllm.py: that would hide the module.)
+it, which has no counterpart to be exchanged with. Where the time of a step goes: step_parts.py. Models: tiny-thinker
+(2 M parameters: mostly shows what a step costs in Python) and random weights in published shapes. (Not named vllm.py:
+that would hide the module.)
 """
 
 # pyright: reportMissingImports=false
@@ -33,7 +33,6 @@ import torch
 import vllm
 from jaxtyping import Float
 from reporting import as_markdown, measured_on, median, publish
-from step_parts import step_parts
 from workload import (
     SHAPES,
     SMALLEST,
@@ -80,6 +79,18 @@ def prepare(
     quarter = range(n_layers - 1 - n_layers // 4, n_layers - 1)
     tau = {layer: float(np.quantile(norm[layer], 0.9)) for layer in quarter}
     return model, prompts, tau
+
+
+def engine_options(batch: int) -> dict[str, Any]:
+    """How the engines are started."""
+    return {
+        "dtype": "float32",
+        "enforce_eager": True,
+        "max_model_len": 512,
+        "max_num_seqs": batch,
+        "enable_prefix_caching": False,  # requests under a policy read none
+        "skip_tokenizer_init": True,
+    }
 
 
 @dataclass(frozen=True)
@@ -187,14 +198,7 @@ def forced_passes(served: Served, policy: Any) -> list[int]:
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Everything about one model at one batch size."""
     rng = np.random.default_rng(arguments.seed)
-    options = {
-        "dtype": "float32",
-        "enforce_eager": True,
-        "max_model_len": 512,
-        "max_num_seqs": arguments.batch,
-        "enable_prefix_caching": False,  # requests under a policy read none
-        "skip_tokenizer_init": True,
-    }
+    options = engine_options(arguments.batch)
     with tempfile.TemporaryDirectory() as folder:
         model, prompts, tau = prepare(arguments.model, arguments.batch, arguments.new_tokens, Path(folder))
         plugin = {"normprobe": f"{folder}/layer_profile.json"}
@@ -217,17 +221,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             DEVICE,
             counts=lambda output: len(output[0]) == rows,  # decoding, one token of each of `rows` requests
         )
-        # Last: an engine that ends takes vLLM's groups of processes with it.
-        parts = step_parts(
-            lambda: (
-                Served(
-                    vllm.LLM(str(model), additional_config=plugin, **options), prompts, arguments.new_tokens
-                ).generate
-            ),
-            {"plain": None, **policies},
-            arguments.new_tokens,
-        )
-    targets = dict.fromkeys(TARGETS, SMALLEST_TARGET) if arguments.model == SMALLEST else TARGETS
+    small = arguments.model == SMALLEST and DEVICE.type == "cpu"
+    targets = dict.fromkeys(TARGETS, SMALLEST_TARGET) if small else TARGETS
     ratios = {
         name: median(taken[:, 0] / taken[:, 1], rng, "ratio", targets.get(name), at_least=True)
         for name, taken in seconds.items()
@@ -252,7 +247,6 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             "triggered_share": sum(forced) / (arguments.batch * arguments.new_tokens * len(quarter)),
             "layer_pass_us": 1e6 * once,
         },
-        "parts": parts,
     }
 
 

@@ -13,6 +13,7 @@ PROGRAMS = {
     "-tracing-": "tracing",
     "coherence": "coherence",
     "-responses-": "engine_responses",
+    "-parts-": "step_parts",
 }
 
 

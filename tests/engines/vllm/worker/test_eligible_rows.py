@@ -83,7 +83,10 @@ def as_lists(placed: dict[str, list[EligibleRows]]) -> dict[str, list[tuple[list
         max_size=4,
     ),
     st.lists(
-        st.sampled_from([*["step"] * 4, "chunk", "preempt", "leave", "exchange", "other slot"]), max_size=12
+        st.sampled_from(
+            [*["step"] * 4, "chunk", "preempt", "leave", "exchange", "other slot", "other prompt"]
+        ),
+        max_size=12,
     ),
     st.randoms(use_true_random=False),
 )
@@ -114,6 +117,10 @@ def test_rows_in_turn_are_those_of_each_pass_alone(
             held.pop(one, None)
         elif event == "exchange":
             names.reverse()
+        elif (
+            event == "other prompt"
+        ):  # the slot has passed to another request, while passes were whole graphs
+            prompt[one] = random.randint(1, 4)
         elif event == "other slot" and one in held:
             held[one] = ActiveRequest(held[one].slot + 10, held[one].policy)
         n = len(names)
@@ -129,9 +136,11 @@ def test_a_decode_step_copies_nothing_to_the_device() -> None:
     held = {"a": ActiveRequest(1, "x"), "c": ActiveRequest(0, "y")}
     in_turn = RowsInTurn(CPU)
 
-    def step(*computed: int) -> dict[str, list[EligibleRows]]:
-        layout = PassLayout(["a", "b", "c"], np.arange(4), np.array(computed), np.array([2, 2, 2]))
-        return in_turn.of(layout, held)
+    computed = np.zeros(3, int)  # the runner's memory, written anew for each pass
+
+    def step(*done: int) -> dict[str, list[EligibleRows]]:
+        computed[:] = done
+        return in_turn.of(PassLayout(["a", "b", "c"], np.arange(4), computed, np.array([2, 2, 2])), held)
 
     first, second, other = step(2, 3, 4), step(3, 4, 5), step(9, 5, 6)
     assert second["x"][0].index is first["x"][0].index

@@ -110,16 +110,15 @@ class RowsInTurn:
             self._rows = eligible_rows(layout, active, self._device)
         # Copies: the model runner writes the next pass into the same memory.
         arrays = (layout.start, layout.computed, layout.prompt)
-        self._last = PassLayout(list(layout.requests), *(array.copy() for array in arrays))
+        self._last = PassLayout(layout.requests, *(array.copy() for array in arrays))
         self._held = held
         return self._rows
 
     def _goes_on(self, layout: PassLayout) -> bool:
-        """Whether each request has one token in this pass as in the last, and the policy's rows were all eligible."""
+        """Whether each slot's request has one token in this pass as in the last, all of them eligible then."""
         last = self._last
         return (
             last is not None
-            and layout.requests == last.requests
             and int(layout.start[-1]) == int(last.start[-1]) == len(layout.requests)
             and bool((layout.computed == last.computed + 1).all() and (layout.prompt == last.prompt).all())
             and sum(one is not None for one in self._held)

@@ -36,7 +36,7 @@ PRINTS = {
     ".venv/bin/normprobe theorem": r"(\d+) of \1 steps hold: the theorem is proved",
     ".venv/bin/normprobe theorem --json": '"holds": true',
     f".venv/bin/normprobe generate {CHAIN}": RIGHT,
-    f".venv/bin/normprobe trace {CHAIN} --ask think": r"·answer +answer .*\n.*·8 +answer ",
+    f".venv/bin/normprobe trace {CHAIN} --ask think": r"·answer +answer [\s\S]*·8 +answer ",
     f".venv/bin/normprobe generate {CHAIN} --policy alrr --profile {RUN}/layer_profile.json": RIGHT,
     ".venv/bin/normprobe lm-eval --model normprobe --tasks normprobe_testbed --apply_chat_template --limit 4 "
     f"--model_args pretrained=tiny-thinker,policy=alrr,profile={RUN}/layer_profile.json": r"exact_match",

@@ -1,13 +1,16 @@
 """A user's problems: split three ways by question, judged, tried methods on, and refused in one line when unusable."""
 
+import base64
 import bz2
 import gzip
 import json
 import lzma
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow
 import pytest
@@ -263,6 +266,24 @@ def test_other_and_corrupt_files_are_refused_in_one_line(
     with pytest.raises(NormprobeError, match=message) as refusal:
         read_problem_set(tmp_path / name, seed=0)
     assert "\n" not in str(refusal.value)
+
+
+def test_whichever_byte_of_a_tables_schema_is_damaged(tmp_path: Path) -> None:
+    """pyarrow's errors share no base with OSError and ValueError: a width of integers that it lacks is another."""
+    path = tmp_path / "k.parquet"
+    pd.DataFrame({"question": ["a"], "k": np.array([1], np.int16)}).to_parquet(path)
+    content = path.read_bytes()
+    found = re.search(rb"ARROW:schema.{2,4}?(?=/////)([A-Za-z0-9+/=]+)", content, re.DOTALL)
+    assert found is not None
+    schema, told = base64.b64decode(found[1]), set[str]()
+    for at in range(len(schema)):
+        damaged = base64.b64encode(schema[:at] + b"\x7f" + schema[at + 1 :])
+        path.write_bytes(content.replace(found[1], damaged))
+        try:
+            read_problem_set(path, seed=0)
+        except NormprobeError as refusal:
+            told.add(str(refusal))
+    assert any("not implemented" in text for text in told)
 
 
 def test_an_absent_file_is_refused(tmp_path: Path) -> None:

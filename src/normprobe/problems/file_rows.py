@@ -115,13 +115,16 @@ def _parquet(content: bytes) -> list[Row]:
     import pyarrow
     import pyarrow.parquet
 
-    file, rows, size = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(content)), [], 0
-    # Parquet packs, too: a value that repeats takes next to nothing.
-    for batch in file.iter_batches(batch_size=256):
-        rows += batch.to_pylist()
-        size += batch.nbytes
-        if size > MOST_UNPACKED:
-            raise ValueError(f"more than {MOST_UNPACKED >> 20} MiB of text")
+    rows, size = [], 0
+    try:
+        # Parquet packs, too: a value that repeats takes next to nothing.
+        for batch in pyarrow.parquet.ParquetFile(pyarrow.BufferReader(content)).iter_batches(batch_size=256):
+            rows += batch.to_pylist()
+            size += batch.nbytes
+            if size > MOST_UNPACKED:
+                raise ValueError(f"more than {MOST_UNPACKED >> 20} MiB of text")
+    except pyarrow.ArrowException as error:
+        raise ValueError(str(error)) from error
     return rows
 
 

@@ -103,8 +103,8 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
 def read_table(path: Path) -> pd.DataFrame:
     """Read a Parquet table. Raises NormprobeError if it is missing or damaged."""
     import pandas as pd
+    import pyarrow
 
     advice = f"delete {path.parent} and verify again"
-    # pyarrow's errors derive from these two.
-    with refusing_damage(f"a readable table {path}", advice, OSError, ValueError):
+    with refusing_damage(f"a readable table {path}", advice, OSError, ValueError, pyarrow.ArrowException):
         return pd.read_parquet(path)

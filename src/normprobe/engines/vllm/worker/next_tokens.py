@@ -54,6 +54,10 @@ class Entropies:
     def __contains__(self, request: str) -> bool:
         return request in self._at
 
+    def __bool__(self) -> bool:
+        """Whether the entropies of any request are kept."""
+        return bool(self._at)
+
     def start(self, requests: Iterable[str]) -> None:
         """Keep entropies of these requests from now on; what is known of them stays."""
         for request in requests:
@@ -112,7 +116,7 @@ class LogitsHook:
 
     def begin(self, layout: PassLayout) -> None:
         """A pass begins: the logits computed next are those of its requests."""
-        self._next = NextTokens.of(layout)
+        self._next = NextTokens.of(layout) if self._draws or self.entropies else None
 
     def _computing(self, compute_logits: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Wraps the model's `compute_logits`. Passes of no request, and logits of a prompt's tokens, are left alone."""

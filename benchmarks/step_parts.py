@@ -20,13 +20,11 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from reporting import measured_on, publish, table
+from reporting import measured_on, parser, publish, table
 from torch.utils._python_dispatch import TorchDispatchMode
-from workload import treatments, workload_parser
+from workload import SHAPES, treatments
 
 from normprobe.console import run_main
-
-RUNS = 9
 
 
 class Parts(TorchDispatchMode):
@@ -103,11 +101,11 @@ def clock_seconds() -> float:
 
 
 def measure(
-    serve: Callable[[], Callable[[Any], object]], policies: Mapping[str, Any], n_steps: int
+    serve: Callable[[], Callable[[Any], object]], policies: Mapping[str, Any], rounds: int, n_steps: int
 ) -> dict[str, dict[str, dict[str, float]]]:
     """By policy and part what a step takes: "us" and "operations".
 
-    serve: makes an engine and gives what generates under a policy, in so many steps.
+    serve: makes an engine and gives what generates under a policy, in so many steps. rounds: generations to time.
     """
     parts, clock = Parts(), clock_seconds()
     found: dict[str, dict[str, dict[str, float]]] = {}
@@ -116,7 +114,7 @@ def measure(
         for policy_name, policy in policies.items():
             generate(policy)  # warms up
             seconds: dict[str, list[float]] = {part: [] for part in names}
-            for _ in range(RUNS):
+            for _ in range(rounds):
                 parts.clear()
                 generate(policy)
                 for part in names:
@@ -146,14 +144,17 @@ def as_markdown(result: Mapping[str, Any]) -> str:
         f"## Parts of a step: {result['model']} in vLLM (eager), batch {result['batch']}, float32, on "
         f"{result['hardware']}\n\n"
         f"{result['date']}; vllm {result['vllm']}, torch {result['torch']}; µs (tensor operations) of a step, in the "
-        f"fastest of {RUNS} generations of {result['new_tokens']} tokens.\n\n"
+        f"fastest of {result['rounds']} generations of {result['new_tokens']} tokens.\n\n"
         + table(["requests", *titles, "together"], rows)
     )
 
 
 def main(argv: list[str] | None = None) -> None:
     """Measure, print, and append to NAME.jsonl and NAME.md."""
-    options = workload_parser(__doc__, rounds=1)
+    options = parser(__doc__)
+    options.add_argument("--model", default="tiny-thinker", choices=["tiny-thinker", *SHAPES])
+    options.add_argument("--rounds", type=int, default=9)
+    options.add_argument("--new-tokens", type=int, default=64)
     options.add_argument("--batch", type=int, default=32)
     arguments = options.parse_args(argv)
     import vllm
@@ -167,11 +168,11 @@ def main(argv: list[str] | None = None) -> None:
             llm = vllm.LLM(str(model), additional_config=plugin, **engine_options(arguments.batch))
             return Served(llm, prompts, arguments.new_tokens).generate
 
-        parts = measure(serve, {"plain": None, **treatments(tau)}, arguments.new_tokens)
+        parts = measure(serve, {"plain": None, **treatments(tau)}, arguments.rounds, arguments.new_tokens)
     result = {
         **measured_on("cpu"),
         "clock": "wall time",
-        **{name: getattr(arguments, name) for name in ("model", "batch", "new_tokens")},
+        **{name: getattr(arguments, name) for name in ("model", "batch", "rounds", "new_tokens")},
         "parts": parts,
     }
     publish(result, as_markdown(result), arguments.out)

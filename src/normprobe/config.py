@@ -115,13 +115,11 @@ class SaeSettings(Settings, section="saes"):
         chosen: list[int] = []
         for part in self.layers.split(","):
             found = _LAYERS.fullmatch(part.strip())
-            first, last = (
-                (0, -1) if found is None else (int(found["first"]), int(found["last"] or found["first"]))
-            )
-            if last < first:
+            if found is None or int(found["last"] or found["first"]) < int(found["first"]):
                 raise NormprobeError(
                     f"expected saes.layers as in 20-23,27, got {self.layers[:60]!r}; correct it"
                 )
+            first, last = int(found["first"]), int(found["last"] or found["first"])
             if last >= MOST_LAYERS:
                 raise NormprobeError(
                     f"expected saes.layers below {MOST_LAYERS:,}, got {self.layers[:60]!r}; correct it"

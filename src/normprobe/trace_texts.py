@@ -35,7 +35,7 @@ class TraceCommand:
     text: Annotated[Positional[tuple[str, ...]], optional(metavar="TEXT")]
     """texts as the model is to read them, each one argument"""
     ask: Annotated[Literal["think", "no_think"] | None, optional(metavar="{think,no_think}")] = None
-    """take the texts for questions: the model answers them first, greedy, and reads the conversation (texts)"""
+    """take the texts for questions, which the model answers first, greedy; what it then reads is the conversation"""
     max_new_tokens: int = 160
     """limit of a response"""
     layer: Annotated[int | None, optional(metavar="INT")] = None

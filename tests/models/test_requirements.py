@@ -72,7 +72,15 @@ def test_an_index_of_weights_names_files_of_its_folder(tiny_qwen3_dir, name, sha
     index_of(tiny_qwen3_dir, name, shard)
     if "sub" in name:
         configure(tiny_qwen3_dir, transformers_weights=name)
-    assert "expected files of its folder in" in refusal(tiny_qwen3_dir)
+    assert refusal(tiny_qwen3_dir).startswith("expected weights in files of its folder in")
+
+
+@pytest.mark.parametrize(
+    "named", ["../x.safetensors", "/dev/zero.safetensors", "../x.safetensors.index.json"]
+)
+def test_weights_that_the_configuration_names_are_in_its_folder(tiny_qwen3_dir, named):
+    configure(tiny_qwen3_dir, transformers_weights=named)
+    assert refusal(tiny_qwen3_dir).startswith("expected weights in files of its folder in")
 
 
 def test_an_index_of_a_name_that_no_file_has(tiny_qwen3_dir):

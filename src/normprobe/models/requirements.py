@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from normprobe.errors import NormprobeError, refusing_damage
 from normprobe.runs.untrusted import read_json
@@ -79,24 +79,30 @@ def check_sizes(content: Mapping[str, Any], where: str) -> None:
 
 
 def check_shards(folder: Path, config: PreTrainedConfig) -> None:
-    """Raises NormprobeError if the index of weights that Transformers reads names anything but files in the folder: it
-    would read whatever the name leads to, also a device that has no end."""
+    """Raises NormprobeError if the configuration, or the index of weights that Transformers reads, names anything but
+    files in the folder: it would read whatever the name leads to, also a device that has no end."""
     named = getattr(config, "transformers_weights", None)
     if named is None and (folder / SAFE_WEIGHTS_NAME).is_file():
         return
+    if named is not None:
+        _check_inside(folder, [str(named)], folder / CONFIG_NAME)
     index = folder / str(named or SAFE_WEIGHTS_INDEX_NAME)
     if index.suffix != ".json" or not index.is_file():
         return
     with refusing_damage(f"the index of weights in {index}", "copy it again", OSError, ValueError):
         content = read_json(index)
         shards = content.get("weight_map") if isinstance(content, dict) else None
-        for shard in set(map(str, shards.values())) if isinstance(shards, dict) else ():
-            file = folder / shard
-            outside = Path(shard).is_absolute() or ".." in Path(shard).parts
-            if outside or (file.exists() and not file.is_file()):
-                raise NormprobeError(
-                    f"expected files of its folder in {index}, got {shard[:60]!r}; copy the checkpoint again"
-                )
+        _check_inside(folder, set(map(str, shards.values())) if isinstance(shards, dict) else (), index)
+
+
+def _check_inside(folder: Path, names: Iterable[str], named_in: Path) -> None:
+    for name in names:
+        file = folder / name
+        outside = Path(name).is_absolute() or ".." in Path(name).parts
+        if outside or (file.exists() and not file.is_file()):
+            raise NormprobeError(
+                f"expected weights in files of its folder in {named_in}, got {name[:60]!r}; copy the checkpoint again"
+            )
 
 
 def quantization_of(config: PreTrainedConfig) -> str | None:

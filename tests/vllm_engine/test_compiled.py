@@ -70,7 +70,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture(scope="module")
 def configured(profile: Path) -> dict[str, Any]:
-    return {"normprobe": {"profile": str(profile), "policy": ALRR}}
+    in_graphs = [POLICIES[name] for name in ("suppression", "steering at peaks")]
+    return {"normprobe": {"profile": str(profile), "policy": ALRR, "in_graphs": in_graphs}}
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +112,7 @@ def pieces(start: Callable[..., Engine], configured: dict[str, Any], cache: None
 
 @pytest.fixture(scope="module")
 def step(start: Callable[..., Engine], configured: dict[str, Any], cache: None) -> Engine:
-    """One graph, and in decode steps the default policy as it is in a CUDA graph of a whole step."""
+    """One graph, and in decode steps the lasting policies as they are in a CUDA graph of a whole step."""
     engine = start(bundled.find("tiny-thinker").folder, additional_config=configured, enforce_eager=False)
     hooks: CompiledRunnerHooks = engine.worker.normprobe
 
@@ -127,8 +128,9 @@ def step(start: Callable[..., Engine], configured: dict[str, Any], cache: None) 
         patch.setattr(CUDAGraphMode, "has_full_cudagraphs", lambda self: True)
         configuration = Configuration.of(engine.worker.vllm_config.additional_config)
         assert configuration is not None
-        hooks._graph, hooks._fits = hooks._graph_of_default(configuration, 12)
-    assert hooks._fits
+        hooks._graph, hooks._fitting = hooks._whole_steps(configuration.lasting_policies(12))
+    assert hooks._fitting == {*configuration.lasting}
+    assert len(hooks._fitting) == 3
     return engine
 
 
@@ -167,9 +169,24 @@ def test_each_request_of_a_mixed_batch_gets_what_it_gets_alone(
     assert compiled.serve(mixed) == compiled.serve_alone(mixed)
 
 
-@pytest.mark.parametrize(("name", "in_graphs"), [("default", True), ("nothing", True), ("clamp", False)])
-def test_a_step_is_whole_unless_a_request_asks_for_another_policy_than_the_default(
-    step: Engine, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch, name: str, in_graphs: bool
+@pytest.mark.parametrize(
+    ("names", "in_graphs", "n_layers"),
+    [
+        (["default"], True, 3),
+        (["nothing"], True, 0),
+        (["suppression"], True, 3),
+        (["default", "suppression", "nothing"], True, 3),
+        (["clamp"], False, 3),
+        (["default", "clamp"], False, 3),
+    ],
+)
+def test_a_step_is_whole_unless_a_request_asks_for_a_policy_that_is_not_in_graphs(
+    step: Engine,
+    prompts: list[list[int]],
+    monkeypatch: pytest.MonkeyPatch,
+    names: list[str],
+    in_graphs: bool,
+    n_layers: int,
 ) -> None:
     """But for the passes that hold a prompt, which are never whole."""
     in_steps, in_pieces = [], []
@@ -185,9 +202,9 @@ def test_a_step_is_whole_unless_a_request_asks_for_another_policy_than_the_defau
         "_apply",
         lambda self, site, layer, rerun: (in_pieces.append(layer), apply(self, site, layer, rerun))[1],
     )
-    step.serve({"one": Asked(prompts[0], POLICIES[name], 8)})
+    step.serve({name: Asked(prompts[0][:8], POLICIES[name], 8) for name in names})
     assert len(in_steps) == (12 * 7 if in_graphs else 0)
-    assert len(in_pieces) == {"default": 3, "nothing": 0, "clamp": 3 * 8}[name]
+    assert len(in_pieces) == n_layers * (1 if in_graphs else 8)
 
 
 def test_python_after_a_block_runs_at_the_time_of_tracing_only(

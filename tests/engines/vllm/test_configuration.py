@@ -9,11 +9,15 @@ from normprobe.engines.vllm.configuration import Configuration, canonical, has_p
 from normprobe.errors import NormprobeError
 
 
-def test_the_layers_that_the_default_policy_runs_once_more() -> None:
-    alrr, probe = {"policy": "alrr", "tau": {"3": 2.0, "1": 2.0}}, {"policy": "probe", "tau": {"2": 2.0}}
-    for policy, layers in ((None, ()), (probe, ()), (alrr, (1, 3)), ([alrr, probe], (1, 3))):
-        text = None if policy is None else canonical(policy)
-        assert Configuration(policy=text).recurses(4) == layers
+def test_the_default_policy_lasts_and_comes_first() -> None:
+    alrr, probe = (canonical({"policy": name, "tau": {"2": 2.0}}) for name in ("alrr", "probe"))
+    assert Configuration().lasting == ()
+    assert Configuration(in_graphs=(probe,)).lasting == (probe,)
+    assert Configuration(policy=alrr, in_graphs=(probe, alrr)).lasting == (alrr, probe)
+    policies = Configuration(policy=alrr, in_graphs=(probe,)).lasting_policies(4)
+    assert [type(policy).__name__ for policy in policies.values()] == ["ALRR", "Probe"]
+    with pytest.raises(NormprobeError, match=r"expected layers 0…1, got \[2\]"):
+        Configuration(in_graphs=(probe,)).lasting_policies(2)
 
 
 def test_the_same_settings_have_one_text() -> None:

@@ -37,27 +37,34 @@ class Configuration:
     """The settings of an engine: text only, since it travels to workers on other machines.
 
     profile: a layer profile as JSON; None where every τ is given. policy: JSON of the default policy (see
-    `normprobe.policies.spec`); None if requests that name no policy get none.
+    `normprobe.policies.spec`); None if requests that name no policy get none. in_graphs: JSON of further policies that
+    are part of the CUDA graphs of whole decode steps, as the default one is.
     """
 
     profile: str | None = None
     policy: str | None = None
+    in_graphs: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, additional: object) -> Configuration | None:
         """The configuration in an engine's `additional_config`, as a mapping; None without one."""
         given = additional.get(FIELD) if isinstance(additional, Mapping) else None
-        return cls(**given) if given else None
+        # A tuple is a list after a journey as JSON.
+        return cls(**given | {"in_graphs": tuple(given.get("in_graphs", ()))}) if given else None
 
     def layer_profile(self) -> LayerProfile | None:
         return None if self.profile is None else LayerProfile.from_dict(json.loads(self.profile))
 
-    def recurses(self, n_layers: int) -> tuple[int, ...]:
-        """The layers that the default policy runs once more. Raises NormprobeError as `policy_of` does."""
-        if self.policy is None:
-            return ()
-        parts = policy_of(self.policy, self.layer_profile(), n_layers).parts
-        return tuple(sorted({layer for part in parts if part.cost(0).extra_passes for layer in part.layers}))
+    @property
+    def lasting(self) -> tuple[str, ...]:
+        """JSON of the policies that are there from the start and always: the default one, then those in graphs."""
+        default = () if self.policy is None else (self.policy,)
+        return tuple(dict.fromkeys((*default, *self.in_graphs)))
+
+    def lasting_policies(self, n_layers: int) -> dict[str, Policy]:
+        """The lasting policies by their JSON. Raises NormprobeError as `policy_of` does."""
+        profile = self.layer_profile()
+        return {text: policy_of(text, profile, n_layers) for text in self.lasting}
 
 
 def canonical(spec: object) -> str:

@@ -26,19 +26,22 @@ class Request:
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 19), st.sampled_from([None, "default", *"abcdefgh"])), max_size=80),
+    st.lists(
+        st.tuples(st.integers(0, 19), st.sampled_from([None, "default", "in graphs", *"abcdefgh"])),
+        max_size=80,
+    ),
     st.integers(1, 4),
 )
 def test_few_settings_are_at_work_and_nobody_is_lost(events: list[tuple[int, str | None]], most: int) -> None:
     """A request that is there already leaves, any other comes."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(scheduling, "MOST_SETTINGS", most)
-        line = SettingsQueue("default")
+        line = SettingsQueue(("default", "in graphs"))
         running: dict[str, str | None] = {}
         queued: dict[str, str | None] = {}
 
         def held() -> set[str]:
-            return {text for text in running.values() if text is not None and text != "default"}
+            return {text for text in running.values() if text not in (None, "default", "in graphs")}
 
         for number, settings in events:
             name = f"r{number}"

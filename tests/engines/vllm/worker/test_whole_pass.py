@@ -1,6 +1,7 @@
-"""A policy in a graph of a whole decode step: recorded once, without a request, it does in every later step, of any
-batch, what it does between pieces."""
+"""Policies in a graph of a whole decode step: recorded once, without a request, they do in every later step, of any
+batch, what they do between pieces."""
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,10 @@ from normprobe.policies import erss, ops
 from normprobe.policies.alrr import ALRR
 from normprobe.policies.combined import Combined
 from normprobe.policies.erss import ERSS
-from normprobe.policies.policy import Policy, RunningPolicy
+from normprobe.policies.policy import RunningPolicy
 from normprobe.policies.probe import Probe
 from normprobe.policies.rows import ProbeSummary, Rows
+from normprobe.policies.suppression import Clamp
 from normprobe.policies.threshold import FixedThreshold
 
 CPU = torch.device("cpu")
@@ -37,6 +39,8 @@ POLICIES |= {
     )
     for name, policy in RECURSION.items()
 }
+TOGETHER = [[*POLICIES][:6], [*POLICIES][6:], ["last layer", "recursion fixed", "probe adaptive"]]
+POLICIES["last layer"] = Clamp(FixedThreshold({LAYERS[-1]: 15.0}))
 BATCHES = [
     ["a", "b"],
     ["a", "b"],
@@ -100,7 +104,7 @@ def ends() -> EndTokens:
 
 
 def in_pieces(
-    running: RunningPolicy,
+    policies: dict[str, RunningPolicy],
     layout: PassLayout,
     active: dict[str, ActiveRequest],
     buffers: Buffers,
@@ -108,9 +112,9 @@ def in_pieces(
 ) -> dict[int, torch.Tensor]:
     """The states of each layer, as the hooks between pieces make them (`RunnerHooks`)."""
     after = {layer: buffers.halves[layer][0] + buffers.halves[layer][1] for layer in LAYERS}
-    for ranks in eligible_rows(layout, active, CPU).values():
-        (eligible,) = (masking.masked(rows, buffers.tokens) for rows in ranks)
-        for layer in LAYERS:
+    for text, ranks in eligible_rows(layout, active, CPU).items():
+        running, (eligible,) = policies[text], (masking.masked(rows, buffers.tokens) for rows in ranks)
+        for layer in POLICIES[text].layers:
             site, again = Site((*buffers.halves[layer],)), buffers.again[layer][eligible.index]
             rows = Rows(site.at(eligible.index), eligible.slot, eligible.step)
 
@@ -121,38 +125,42 @@ def in_pieces(
                 return again
 
             change = running.apply(rows, layer, rerun)
-            after[layer] = sum(site.changed(eligible.index, change).halves)
+            after[layer][eligible.index] = sum(site.changed(eligible.index, change).halves)[eligible.index]
         running.finish()
     return after
 
 
-def recorded(policy: Policy, buffers: Buffers) -> tuple[RunningPolicy, WholePass, RecordedGraph]:
-    running = policy.start(N_SLOTS, WIDTH, CPU)
-    whole = WholePass(
-        running, LAYERS, N_ROWS, torch.zeros(1, WIDTH), buffers.tokens, buffers.positions, ends()
-    )
+def started(names: list[str]) -> dict[str, RunningPolicy]:
+    return {name: POLICIES[name].start(N_SLOTS, WIDTH, CPU) for name in names}
+
+
+def recorded(running: dict[str, RunningPolicy], buffers: Buffers) -> tuple[WholePass, RecordedGraph]:
+    layers = {name: POLICIES[name].layers for name in running}
+    state = torch.zeros(1, WIDTH)
+    whole = WholePass(running, layers, N_ROWS, state, buffers.tokens, buffers.positions, ends())
     graph = RecordedGraph()
     with graph:
         for layer in LAYERS:
             whole.apply(SiteInPlace((*buffers.halves[layer],)), layer, buffers.again[layer])
-    return running, whole, graph
+    return whole, graph
 
 
-@pytest.mark.parametrize("name", POLICIES)
-def test_a_graph_without_requests_does_in_every_step_what_is_done_between_pieces(name: str) -> None:
+@pytest.mark.parametrize("names", [[name] for name in POLICIES] + TOGETHER, ids="/".join)
+def test_a_graph_without_requests_does_in_every_step_what_is_done_between_pieces(names: list[str]) -> None:
+    """Each new request has the next of the policies."""
     buffers, masking, generator = Buffers(), ends(), torch.Generator().manual_seed(1)
-    policy = POLICIES[name]
-    assert fits_a_graph(policy)
+    assert all(fits_a_graph(POLICIES[name]) for name in names)
     buffers.fill(layout_of(0), generator)
-    inside, whole, graph = recorded(policy, buffers)
-    outside, active, acted = policy.start(N_SLOTS, WIDTH, CPU), dict[str, ActiveRequest](), 0
+    inside, outside, asked = started(names), started(names), itertools.cycle(names)
+    whole, graph = recorded(inside, buffers)
+    active, acted = dict[str, ActiveRequest](), 0
     for step, requests in enumerate(BATCHES):
         layout = layout_of(step)
         active = {name: one for name, one in active.items() if any(name in batch for batch in BATCHES[step:])}
         for new in [name for name in requests if name in SLOTS and name not in active]:
-            active[new] = ActiveRequest(SLOTS[new], "default")
+            active[new] = ActiveRequest(SLOTS[new], next(asked))
             for running in (inside, outside):
-                running.reset([SLOTS[new]], [new])
+                running[active[new].policy].reset([SLOTS[new]], [new])
         buffers.fill(layout, generator)
         before = {layer: buffers.halves[layer][0] + buffers.halves[layer][1] for layer in LAYERS}
         wanted = in_pieces(outside, layout, active, buffers, masking)
@@ -164,15 +172,16 @@ def test_a_graph_without_requests_does_in_every_step_what_is_done_between_pieces
             idle = (wanted[layer] == before[layer]).all(dim=1)
             assert torch.equal(found[idle], before[layer][idle])
             acted += int((~idle).sum())
-    check_summary(inside.summary([1, 3]), outside.summary([1, 3]))
-    assert acted > 2 or name.startswith("probe")
+    for name in names:
+        check_summary(inside[name].summary([*range(N_SLOTS)]), outside[name].summary([*range(N_SLOTS)]))
+    assert acted > 2 or names[0].startswith("probe")
 
 
 def check_summary(found: ProbeSummary | None, wanted: ProbeSummary | None) -> None:
     assert (found is None) == (wanted is None)
     if found is not None and wanted is not None:
         torch.testing.assert_close(vars(found), vars(wanted), equal_nan=True)
-        assert found.n_tokens.min() > 0
+        assert found.n_tokens.max() > 0
 
 
 def test_what_a_graph_cannot_hold_is_told() -> None:
@@ -185,9 +194,7 @@ def test_what_a_graph_cannot_hold_is_told() -> None:
 
 
 def test_a_pass_over_more_tokens_than_a_step_has_is_left_alone() -> None:
-    buffers = Buffers()
-    running = POLICIES["suppression fixed"].start(N_SLOTS, WIDTH, CPU)
-    whole = WholePass(running, LAYERS, N_ROWS, torch.zeros(1, WIDTH), buffers.tokens, buffers.positions)
+    whole, _ = recorded(started(["suppression fixed"]), Buffers())
     state = torch.full((N_ROWS + 1, WIDTH), 100.0)
     whole.apply(SiteInPlace((state,)), LAYERS[0], None)
     assert torch.equal(state, torch.full_like(state, 100.0))

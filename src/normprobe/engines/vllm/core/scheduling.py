@@ -1,7 +1,7 @@
 """What is added to vLLM's engine core: requests may wait before it admits them, and leave it with results.
 
 A policy's state is as wide as the engine for each distinct settings in use. So at most `MOST_SETTINGS` are in use at a
-time, as with vLLM's adapters, and requests with others wait. The engine's default policy does not count.
+time, as with vLLM's adapters, and requests with others wait. Policies that are there from the start do not count.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ MOST_SETTINGS = 8
 
 
 class SettingsQueue:
-    """Decides which requests may run. default: the engine's default policy, as JSON.
+    """Decides which requests may run. lasting: JSON of the policies that are there from the start.
 
     A request is queued together with the other arguments of vLLM's `add_request`, and comes back with them.
     """
 
-    def __init__(self, default: str | None) -> None:
-        self._default = default
+    def __init__(self, lasting: Collection[str]) -> None:
+        self._lasting = lasting
         self._running: dict[str, str] = {}
         self._settings: Counter[str] = Counter()
         self._queue: dict[str, tuple[Any, ...]] = {}
 
     def admits(self, request: Any, *arguments: Any) -> bool:
         """Whether the request may run now; if not, it is queued."""
-        if _settings(request) in (None, self._default) or self._starts(request):
+        if _settings(request) in (None, *self._lasting) or self._starts(request):
             return True
         self._queue[request.request_id] = request, *arguments
         return False
@@ -72,7 +72,7 @@ class CoreExtension:
 
     def __init__(self, core: Any, add_request: Callable[..., None], configuration: Configuration) -> None:
         self.reports = Reports(core)
-        self.queue = SettingsQueue(configuration.policy)
+        self.queue = SettingsQueue(configuration.lasting)
         self._core, self._add_request = core, add_request
         patches.wrap(core.scheduler, "finish_requests", self._finishing)
 

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from normprobe.engines.vllm import patches
-from normprobe.engines.vllm.configuration import FIELD, OPERATOR, Configuration, policy_of
+from normprobe.engines.vllm.configuration import FIELD, OPERATOR, Configuration
 from normprobe.engines.vllm.frontend.variables import find_configuration
 from normprobe.engines.vllm.limits import Limits
 from normprobe.errors import NormprobeError
@@ -52,8 +52,7 @@ def prepare(config: Any, configuration: Configuration) -> None:
                 "vocab": text_config.vocab_size,
             }
         )
-    if configuration.policy is not None:
-        policy = policy_of(configuration.policy, profile, text_config.num_hidden_layers)
+    for policy in configuration.lasting_policies(text_config.num_hidden_layers).values():
         Limits.of(config).check(policy)
     # Replicas of a dense model do not wait for each other.
     n_replicas = config.parallel_config.data_parallel_size if config.model_config.is_moe else 1

@@ -2,6 +2,7 @@
 
 NORMPROBE=runs/mine/layer_profile.json                                        requests name their policies
 NORMPROBE='{"profile": "layer_profile.json", "policy": {"policy": "alrr"}}'   all others get this one
+NORMPROBE='{…, "in_graphs": ["probe", "erss"]}'                               these too are part of CUDA graphs
 
 The switches of the paper's reference code work unchanged, with the meaning its README gives; deprecated from the start:
 VLLM_PATCH=loop PATCHED_LAYERS=21,22 PATCHED_TAU_JSON='{"21": 1300}' …
@@ -64,21 +65,27 @@ def find_configuration(additional: object, environment: Mapping[str, str]) -> Co
     if isinstance(given, str):
         given = parse_json(given) if given.lstrip().startswith("{") else {"profile": given}
     given = given or {}
-    if not isinstance(given, Mapping) or not set(given) <= {"profile", "policy"}:
+    if not isinstance(given, Mapping) or not set(given) <= {"profile", "policy", "in_graphs"}:
         raise NormprobeError(
-            f'expected {VARIABLE} as the path of a layer profile or {{"profile": path, "policy": …}}, '
-            f"got {given!r}; correct it"
+            f"expected {VARIABLE} as the path of a layer profile or "
+            f'{{"profile": path, "policy": …, "in_graphs": […]}}, got {given!r}; correct it'
         )
+    if not isinstance(in_graphs := given.get("in_graphs") or [], list | tuple):
+        raise NormprobeError(f"expected in_graphs as a list of policies, got {in_graphs!r}; correct it")
     if switched is not None:
         if given.get("policy") is not None:
             raise NormprobeError(f"expected one policy, got {SWITCH} and one in {VARIABLE}; drop the former")
         given = {**given, "policy": switched}
     path, policy = given.get("profile"), given.get("policy")
     profile = None if path is None else LayerProfile.load(Path(str(path)).expanduser())
-    text = None if policy is None else canonical(policy)
-    if text is not None:
+    found = Configuration(
+        None if profile is None else json.dumps(asdict(profile)),
+        None if policy is None else canonical(policy),
+        tuple(canonical(one) for one in in_graphs),
+    )
+    for text in found.lasting:
         build(json.loads(text), profile)
-    return Configuration(None if profile is None else json.dumps(asdict(profile)), text)
+    return found
 
 
 def _switched(environment: Mapping[str, str]) -> dict[str, Any] | None:

@@ -5,8 +5,9 @@ one operator that is opaque to the compiler, `normprobe::intervene`: it finds th
 vLLM's forward context, as attention does, applies the policies, and writes into the block's output where they act. vLLM
 splits its graphs there as it does at attention, so nothing of a request is captured.
 
-A graph of a whole decode step leaves no room in between. The engine's default policy is part of such graphs
-(worker/whole_pass.py); a step with a request that asks for anything else runs in pieces.
+A graph of a whole decode step leaves no room in between. The engine's lasting policies, which are its default and those
+that its operator names, are part of such graphs (worker/whole_pass.py); a step with a request that asks for anything
+else runs in pieces.
 
 An extra pass can be part of the graph: a twin of the block, always computed for all rows. It shares everything with its
 block but what it knows of its cache: as attention that reads the cache of another layer, it has no write to trace. No
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import warnings
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,14 +35,20 @@ from vllm.forward_context import get_forward_context
 from vllm.model_executor.layers.attention import Attention
 from vllm.model_executor.layers.attention_layer_base import AttentionLayerBase
 
-from normprobe.engines.vllm.configuration import FIELD, Configuration, policy_of
+from normprobe.engines.vllm.configuration import FIELD, Configuration
 from normprobe.engines.vllm.worker.eligible_rows import EligibleRows, PassLayout
 from normprobe.engines.vllm.worker.rerun import BlockRerun
 from normprobe.engines.vllm.worker.residual_stream import SiteInPlace
 from normprobe.engines.vllm.worker.runner import WatchedRunner
 from normprobe.engines.vllm.worker.runner_hooks import RunnerHooks
 from normprobe.engines.vllm.worker.whole_pass import WholePass, fits_a_graph
+from normprobe.policies.policy import Policy
 from normprobe.policies.rows import Rerun, RowMask, RowStates
+
+
+def _recursing(policy: Policy) -> set[int]:
+    """The layers that a policy runs once more."""
+    return {layer for part in policy.parts if part.cost(0).extra_passes for layer in part.layers}
 
 
 def twins_of(blocks: Sequence[nn.Module], layers: Iterable[int], runner: Any) -> dict[int, nn.Module]:
@@ -95,8 +103,8 @@ class TwinRerun:
 class CompiledRunnerHooks(RunnerHooks):
     """`RunnerHooks` for a model that is compiled afterwards, at its first pass.
 
-    Layers in which the engine's default policy recurses get a twin an extra pass that is part of the
-    graph; what a request asks for elsewhere, or beyond one pass, runs as in eager mode.
+    Layers in which one of the engine's lasting policies recurses get a twin: an extra pass that is part of the graph.
+    What a request asks for elsewhere, or beyond one pass, runs as in eager mode.
     """
 
     def __init__(self, watched: WatchedRunner, configuration: Configuration) -> None:
@@ -104,40 +112,48 @@ class CompiledRunnerHooks(RunnerHooks):
         runner = watched.runner
         n_layers = runner.vllm_config.model_config.hf_text_config.num_hidden_layers
         self._parameters = [list(inspect.signature(block.forward).parameters) for block in self._blocks]
-        self._twins = twins_of(self._blocks, configuration.recurses(n_layers), runner)
-        self._default = configuration.policy
-        self._graph, self._fits = self._graph_of_default(configuration, n_layers)
+        policies = configuration.lasting_policies(n_layers)
+        recursing = {layer for policy in policies.values() for layer in _recursing(policy)}
+        self._twins = twins_of(self._blocks, sorted(recursing), runner)
+        self._graph, self._fitting = self._whole_steps(policies)
         self._in_pieces = False
         runner.compilation_config.static_forward_context[FIELD] = self
 
-    def _graph_of_default(self, configuration: Configuration, n_layers: int) -> tuple[WholePass | None, bool]:
-        """The default policy in graphs of whole steps, None where it has nothing to do in one; and whether steps of
-        requests that have this policy may be such graphs."""
+    def _whole_steps(self, policies: Mapping[str, Policy]) -> tuple[WholePass | None, frozenset[str]]:
+        """The lasting policies in graphs of whole steps, None if none has anything to do in one; and by the texts that
+        describe them those whose requests leave a step whole."""
         runner, config = self._runner, self._runner.vllm_config
-        if configuration.policy is None:
-            return None, True
-        policy = policy_of(configuration.policy, configuration.layer_profile(), n_layers)
-        here = {layer for layer in policy.layers if layer in self.layers}
-        recursing = {layer for layer in configuration.recurses(n_layers) if layer in here}
-        if not fits_a_graph(policy) or not recursing <= self._twins.keys():
-            return None, False
         mode = runner.compilation_config.cudagraph_mode
+        if not mode.has_full_cudagraphs():
+            return None, frozenset()
         if config.parallel_config.pipeline_parallel_size > 1 and not mode.has_piecewise_cudagraphs():
             # A stage whose blocks cannot be run twice would not pad its batch as the others do.
-            return None, False
-        if not here or not mode.has_full_cudagraphs():
-            return None, True
-        running, n_slots = self.slots.running[configuration.policy], config.scheduler_config.max_num_seqs
+            return None, frozenset()
+        fitting = {
+            text: frozenset(policy.layers) & frozenset(self.layers)
+            for text, policy in policies.items()
+            if fits_a_graph(policy) and _recursing(policy) & {*self.layers} <= self._twins.keys()
+        }
+        for text in policies.keys() - fitting.keys():
+            warnings.warn(f"no graph can hold {text}: steps of its requests run in pieces", stacklevel=2)
+        if not any(fitting.values()):
+            return None, frozenset(fitting)
         state = torch.zeros(
             1, config.model_config.get_hidden_size(), dtype=config.model_config.dtype, device=runner.device
         )
-        return WholePass(running, here, n_slots, state, *self._watched.buffers(), self._end_tokens), True
+        whole = WholePass(
+            {text: self.slots.running[text] for text, here in fitting.items() if here},
+            fitting,
+            config.scheduler_config.max_num_seqs,
+            state,
+            *self._watched.buffers(),
+            self._end_tokens,
+        )
+        return whole, frozenset(fitting)
 
     def _may_be_whole(self) -> bool:
         # Where replicas would have to agree there are no such graphs (frontend/engine_setup.py).
-        return not self._events and all(
-            self._fits and one.policy == self._default for one in self.slots.active.values()
-        )
+        return not self._events and all(one.policy in self._fitting for one in self.slots.active.values())
 
     def _place(self, layout: PassLayout) -> None:
         whole = self._watched.whole

@@ -52,7 +52,7 @@ class RunnerHooks:
             config.scheduler_config.max_num_seqs,
             d,
             runner.device,
-            keep=configuration.policy,
+            keep=configuration.lasting,
         )
         self._events = EventLog()
         self._logits = LogitsHook(runner.get_model(), config.model_config.max_model_len, runner.device)

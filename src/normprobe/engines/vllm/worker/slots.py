@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,8 +28,8 @@ class Slots:
 
     make: a policy from the text that describes it. n_slots: requests at a time, d: width of the states.
     reading: the texts of the policies that read entropies.
-    keep: the default policy, which is there from the start and always; any other comes with its first request and goes
-        with its last.
+    keep: the policies that are there from the start and always; any other comes with its first request and goes with
+        its last.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Slots:
         n_slots: int,
         d: int,
         device: torch.device,
-        keep: str | None = None,
+        keep: Collection[str] = (),
     ) -> None:
         self.active: dict[str, ActiveRequest] = {}
         self.running: dict[str, RunningPolicy] = {}
@@ -46,8 +46,8 @@ class Slots:
         self.reading: set[str] = set()
         self._make, self._n_slots, self._d, self._device, self._keep = make, n_slots, d, device, keep
         self._free = list(range(n_slots))[::-1]
-        if keep is not None:
-            self._start(keep)
+        for text in keep:
+            self._start(text)
 
     def free(self, requests: Iterable[str]) -> None:
         """Free the slots of requests that are finished, aborted or preempted; those without a slot are ignored."""
@@ -63,8 +63,8 @@ class Slots:
         """
         self.free(requests)
         # Clients may invent any number of settings, memory is limited.
-        if len(self.running) > (self._keep is not None):
-            needed = {one.policy for one in self.active.values()} | set(requests.values()) | {self._keep}
+        if len(self.running) > len(self._keep):
+            needed = {one.policy for one in self.active.values()} | {*requests.values(), *self._keep}
             for text in self.running.keys() - needed:
                 del self.running[text], self.layers[text]
                 self.reading.discard(text)

@@ -1,10 +1,11 @@
-"""The engine's default policy inside a CUDA graph of a whole decode step.
+"""The engine's lasting policies inside a CUDA graph of a whole decode step.
 
 Python code runs while such a graph is captured and never again; a replay does the same tensor work on the same memory.
 So whatever differs from step to step is read from buffers at fixed places: the runner's own (tokens and positions), and
-the slot of each row, which changes only when the batch does. From these the graph itself finds the step of each row.
-All rows of the graph are computed, padding included (slot −1), and the history advances inside the graph as well. In a
-graph each request has one token, so that its row is its place in the batch.
+the slot of each row under each policy, which changes only when the batch does. From these the graph itself finds the
+step of each row. Every policy computes all rows of the graph; those of padding and of requests with another policy have
+slot −1 for it. Histories advance inside the graph as well. In a graph each request has one token, so that its row is
+its place in the batch.
 """
 
 from __future__ import annotations
@@ -39,68 +40,84 @@ def fits_a_graph(policy: Policy) -> bool:
 
 
 class WholePass:
-    """A policy at work in graphs of whole decode steps.
+    """Policies at work in graphs of whole decode steps.
 
-    layers: those of the policy that are on this worker. state: one of the model's, for its width and dtype. tokens,
-    positions: the runner's buffers, by row. ends: where a row may belong to a request that has ended.
+    running: the policies by the text that describes them. layers: those of each that are on this worker, one at least.
+    state: one of the model's, for its width and dtype. tokens, positions: the runner's buffers, by row. ends: where a
+    row may belong to a request that has ended.
     """
 
     def __init__(
         self,
-        running: RunningPolicy,
-        layers: Collection[int],
+        running: Mapping[str, RunningPolicy],
+        layers: Mapping[str, Collection[int]],
         n_slots: int,
         state: Float[torch.Tensor, "1 d"],
         tokens: Int[torch.Tensor, " row"],
         positions: Int[torch.Tensor, " row"],
         ends: EndTokens | None = None,
     ) -> None:
-        self._running, self._layers, self._ends = running, sorted(layers), ends
+        self._running, self._ends = running, ends
         self._tokens, self._positions = tokens, positions
+        self._by_layer = {
+            layer: [text for text in running if layer in layers[text]]
+            for layer in sorted({layer for text in running for layer in layers[text]})
+        }
         self._index = torch.arange(n_slots, device=positions.device)
-        # By row: the slot, and the position of the last prompt token, whose step is 0.
-        self._slot, self._origin = self._placed = torch.full((2, n_slots), -1, device=positions.device)
-        self._batch: list[tuple[int, int]] = []
-        self._at: tuple[RowInts, RowInts] | None = None
+        # By row: the position of the last prompt token, whose step is 0, and the slot under each policy.
+        self._placed = torch.full((1 + len(running), n_slots), -1, device=positions.device)
+        self._batch: list[tuple[int, ...]] = []
+        self._at: dict[str, tuple[RowInts, RowInts]] = {}
         # What a policy makes in its first pass would be made anew in every replay: here is a pass of padding.
-        padding = Rows(state, self._slot[:1], self._slot[:1])
-        for layer in self._layers:
-            running.apply(padding, layer, lambda active, states: states)
-        running.finish()
+        padding = Rows(state, self._placed[0, :1], self._placed[0, :1])
+        for text, policy in running.items():
+            for layer in sorted(layers[text]):
+                policy.apply(padding, layer, lambda active, states: states)
+            policy.finish()
 
     def place(self, layout: PassLayout, active: Mapping[str, ActiveRequest]) -> None:
         """A step begins. Requests of its batch that are not `active` get no policy."""
-        slots = [active[request].slot if request in active else -1 for request in layout.requests]
-        batch = list(zip(slots, layout.prompt.tolist(), strict=True))
+        batch: list[tuple[int, ...]] = []
+        for request, n_prompt in zip(layout.requests, layout.prompt.tolist(), strict=True):
+            one = active.get(request)
+            slots = [-1 if one is None or one.policy != text else one.slot for text in self._running]
+            batch.append((n_prompt - 1, *slots))
         if batch != self._batch:
-            padding = [(-1, 0)] * (self._placed.shape[1] - len(batch))
-            slot, n_prompt = np.array([*batch, *padding]).T
-            self._placed.copy_(torch.from_numpy(np.stack([slot, n_prompt - 1])), non_blocking=True)
+            n_policies, n_rows = len(self._running), self._placed.shape[1]
+            padding = [(-1,) * (1 + n_policies)] * (n_rows - len(batch))
+            self._placed.copy_(
+                torch.from_numpy(np.ascontiguousarray(np.array([*batch, *padding]).T)), non_blocking=True
+            )
             self._batch = batch
 
     def apply(self, site: SiteInPlace, layer: int, again: Float[torch.Tensor, "row d"] | None) -> None:
-        """Apply the policy to all rows of a layer's output. again: the output after one more pass of the layer.
+        """Apply the policies to all rows of a layer's output. again: the output after one more pass of the layer.
 
         Passes over more tokens than a step can have are none of requests: the engine tries out its memory.
         """
         n = len(site.halves[0])
-        if n > len(self._slot) or layer not in self._layers:
+        if n > len(self._index) or layer not in self._by_layer:
             return
-        if layer == self._layers[0]:
-            self._at = self._rows(n)
-        assert self._at is not None
+        first, last = min(self._by_layer), max(self._by_layer)
+        if layer == first:
+            origin, *slots = self._placed[:, :n]
+            self._at = {
+                text: (slot, self._steps(slot, origin))
+                for text, slot in zip(self._running, slots, strict=True)
+            }
         index = self._index[:n]
-        rows = Rows(site.at(index), *self._at)
-        change = self._running.apply(rows, layer, lambda active, states: again)
-        if change.hidden is not rows.hidden:
-            site.changed(index, change)
-        if layer == self._layers[-1]:
-            self._running.finish()
+        for text in self._by_layer[layer]:
+            # `again` holds for each of them: what one changes are the rows of its own requests.
+            rows = Rows(site.at(index), *self._at[text])
+            change = self._running[text].apply(rows, layer, lambda active, states: again)
+            if change.hidden is not rows.hidden:
+                site.changed(index, change)
+        if layer == last:
+            for running in self._running.values():
+                running.finish()
 
-    def _rows(self, n: int) -> tuple[RowInts, RowInts]:
-        """Slot and step of the first n rows."""
-        slot = self._slot[:n]
-        step = torch.where(slot >= 0, self._positions[:n] - self._origin[:n], -1)
-        if self._ends is None:
-            return slot, step
-        return slot, self._ends.steps(slot, step, self._tokens[:n])
+    def _steps(self, slot: RowInts, origin: RowInts) -> RowInts:
+        """The step of each of the first rows."""
+        n = len(slot)
+        step = torch.where(slot >= 0, self._positions[:n] - origin, -1)
+        return step if self._ends is None else self._ends.steps(slot, step, self._tokens[:n])

@@ -214,12 +214,12 @@ def read_format(name: str) -> Mapping[str, Any]:
     table = {entry.name: entry for entry in (*FORMATS, ELICITED)}
     if name in table:
         return table[name].to_dict()
-    if not Path(name).is_file():
-        raise NormprobeError(
-            f"expected a thinking format of {', '.join(table)}, or a YAML file, got {name!r}; "
-            "choose one, or check the path"
-        )
     with refusing_damage(f"a thinking format in {name}", "correct it", OSError, ValueError):
+        if not Path(name).is_file():
+            raise NormprobeError(
+                f"expected a thinking format of {', '.join(table)}, or a YAML file, got {name!r}; "
+                "choose one, or check the path"
+            )
         values = read_yaml(Path(name))
     if not isinstance(values, Mapping):
         raise NormprobeError(

@@ -65,6 +65,28 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["verify", "--dry-run", "--model", ""],
+        ["verify", "--dry-run", "--problems", ""],
+        ["verify", "--dry-run", "--saes", ""],
+        ["verify", "--dry-run", "--thinking", ""],
+        ["verify", "--dry-run", "--config", ""],
+        ["generate", "why?", "--model", ""],
+        ["report", ""],
+    ],
+    ids=lambda argv: " ".join(argv[:1] + argv[-2:-1]),
+)
+def test_a_text_in_the_place_of_a_name_is_one_short_line(argv, capsys):
+    """Longer than any file system takes for a name."""
+    assert main([*argv[:-1], "a question, not a name " * 200]) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("normprobe: expected ")
+    assert shown.count("\n") == 1
+    assert len(shown) < 2100
+
+
 @pytest.mark.parametrize("argv", [[], ["verfy"], ["--out", "x"]])
 def test_wrong_commands_exit_2(argv, capsys):
     with pytest.raises(SystemExit) as stopped:

@@ -71,15 +71,20 @@ def make_directory(path: Path) -> None:
 
 @contextmanager
 def refusing_disk_errors(place: str | Path) -> Iterator[None]:
-    """Turn a full disk or a missing permission in the block into a NormprobeError that names the file or `place`.
+    """Turn a full disk, a missing permission or a name that is too long into a NormprobeError.
 
-    Recognises OSError, and the errors of Rust writers (safetensors; two forms of its versions), which carry the number
+    It names the file, or `place`. Recognises OSError, and the errors of Rust writers (safetensors; two forms of its versions), which carry the number
     in their text only.
     """
     try:
         yield
     except Exception as error:
         number = error.errno if isinstance(error, OSError) else None
+        if number == errno.ENAMETOOLONG:
+            name = str(getattr(error, "filename", None) or place)
+            raise NormprobeError(
+                f"expected the name of a file or directory, got {len(name)} characters ({name[:40]}…); shorten it"
+            ) from error
         forms = ("(os error {})", "Os {{ code: {},")
         refused = (
             n for n in _DISK_ERRORS if n == number or any(form.format(n) in str(error) for form in forms)

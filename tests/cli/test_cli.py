@@ -71,7 +71,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, capsys):
         ["verify", "--dry-run", "--model", ""],
         ["verify", "--dry-run", "--problems", ""],
         ["verify", "--dry-run", "--saes", ""],
-        ["verify", "--dry-run", "--thinking", ""],
+        ["verify", "--dry-run", "--thinking-format", ""],
         ["verify", "--dry-run", "--config", ""],
         ["generate", "why?", "--model", ""],
         ["report", ""],

@@ -73,8 +73,8 @@ def make_directory(path: Path) -> None:
 def refusing_disk_errors(place: str | Path) -> Iterator[None]:
     """Turn a full disk, a missing permission or a name that is too long into a NormprobeError.
 
-    It names the file, or `place`. Recognises OSError, and the errors of Rust writers (safetensors; two forms of its versions), which carry the number
-    in their text only.
+    It names the file, or `place`. Recognises OSError, and the errors of Rust writers (safetensors; two forms of its
+    versions), which carry the number in their text only.
     """
     try:
         yield

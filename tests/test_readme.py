@@ -52,7 +52,7 @@ COVERED = {
     "make test": CI,
     'make test PYTEST_ARGS="tests/runs/test_directory.py"': CI,
     "make test-vllm": CI,
-    "make reproduce-figures": CI,  # 11 minutes; there with QUICK=1
+    "make reproduce-figures": CI,  # 12 minutes; there with QUICK=1
     "make reproduce-figures QUICK=1": CI,
     "make reproduce-figures MODEL=smol-thinker": "tests/cli/test_real_model.py",  # an hour and a half; there smaller
     f".venv/bin/python -m normprobe.verify --out {RUN}": VERIFY,  # minutes; there with fewer problems
@@ -63,6 +63,7 @@ COVERED = {
     f".venv/bin/normprobe features {RUN}": VERIFY,  # minutes; there smaller
     ".venv/bin/normprobe paradigm runs/rl --sft runs/sft": VERIFY,
     f".venv/bin/normprobe evaluate {RUN} --tasks gsm8k": "tests/experiments/test_task_treatments.py",  # downloads it
+    "NORMPROBE=RUN/layer_profile.json vllm serve MODEL": "tests/vllm_engine/test_docs.py",
 }
 """Command → the file that runs it, smaller."""
 

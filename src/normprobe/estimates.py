@@ -1,8 +1,8 @@
 """About how long a stage takes and how much memory: counts of its work, and rates measured or stated here.
 
 They are estimates: responses are counted as if each reached its limit, and a model that is not tiny-thinker as if the
-time of a pass grew with the bytes of its weights. On SmolLM2-135M they were between a third and 2.7 times of what its
-stages took.
+time of a pass grew with the bytes of its weights. Of the stages that take a minute they are 0.6 to 1.7 times what was
+measured on tiny-thinker, 0.7 to 4.8 times on SmolLM2-135M (docs/results.md, what a run takes).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ RATES: Mapping[str, float] = {
     "responses": 1e4,
     "traces": 2e4,
     "saes": 1.5e4,
-    "reductions": 3e4,
+    "reductions": 1e5,  # 21,381,120 units in 187 s (docs/results.md, what a run takes)
     "profile": 1e5,
     "experiments": 2e3,
     "methods": 5e3,

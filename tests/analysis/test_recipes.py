@@ -4,10 +4,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from figure_text import faults
 
 from normprobe.errors import NormprobeError
 from normprobe.problems.bundled import TESTBED
+from normprobe.report.figure_text import faults
 
 
 @pytest.fixture

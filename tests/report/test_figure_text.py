@@ -5,11 +5,11 @@ import io
 
 import numpy as np
 import pytest
-from figure_text import SMALLEST, faults
 from matplotlib.figure import Figure
 from PIL import Image
 
 from normprobe.report.figure import WIDTH, Drawing
+from normprobe.report.figure_text import SMALLEST, faults
 from normprobe.report.figures import FIGURES
 from normprobe.style import BLUE, GREEN, GREY, VERMILION
 

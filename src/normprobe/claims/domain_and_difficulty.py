@@ -191,6 +191,7 @@ def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
         colour = DOMAIN_COLOURS[number % len(DOMAIN_COLOURS)]
         curve(axes, rows, str(domain), along, color=colour, marker="osD^vP"[number % 6])
     axes.set_xlabel(f"difficulty (95 % intervals, n = {evidence.n} {evidence.n_unit})")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_ylabel("norm in think / no_think")
     legend_below(axes)
 

@@ -13,7 +13,7 @@ from normprobe.claims.measure.readers import MODEL, NAMES, NORM, READER_NAMES
 from normprobe.claims.measure.signal_comparison import NAME
 from normprobe.report.figure import Drawing
 from normprobe.report.findings import NothingToDraw
-from normprobe.report.table import number, with_interval
+from normprobe.report.table import count, number, with_interval
 from normprobe.runs.atomic import read_table
 from normprobe.style import GREY
 
@@ -23,8 +23,8 @@ CAPTION = (
     "What each signal tells within a layer, mean over the last quarter of layers; 0 tells nothing, the sign is the "
     "direction. Reasoning features: rank correlation with their summed activation over a problem's tokens. Computed "
     "tokens: against other thought tokens of the same problem. Correct answer: the signal's mean over the thought, of "
-    "right against wrong responses in think; in the last column only problems of the same domain and difficulty are "
-    "compared. Filled: this model. Open: the untrained twin reading the same tokens. Lines: 95 % intervals."
+    "right against wrong responses in think; matched: only problems of the same domain and difficulty are compared. "
+    "Filled: this model. Open: the untrained twin reading the same tokens. Lines: 95 % intervals."
 )
 
 
@@ -92,8 +92,8 @@ def draw_signals(panels: Sequence[Any], signals: pd.DataFrame) -> None:
             dots(axes, shown, shown["signal"].map(heights) + offset, reader)
         widest = float(rows[["estimate", "low", "high"]].abs().max().max())
         axes.set_xlim(-1.08 * widest, 1.08 * widest)
-        axes.set_title(str(target))
-        axes.set_xlabel(rows["unit"].iloc[0])
+        axes.set_title(str(target).removesuffix(" problems"))
+        axes.set_xlabel(f"{rows['unit'].iloc[0]} (n = {count(int(rows['n'].iloc[0]))} problems)")
         axes.set_ylim(0.4, len(names) + 0.6)
         axes.set_yticks(list(heights.values()), [NAMES[name] for name in names])
     legend_below(panels[-1])

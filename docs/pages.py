@@ -19,6 +19,9 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 NOTEBOOKS = ("look_at_one_response", "test_a_claim_on_your_model", "steer_and_measure")
 """The notebooks of examples/, in the order in which they are read."""
 STUDIES = Path(__file__).parents[1] / "sae_training"
+IMAGES = Path(__file__).parent / "images/figures"
+SHOWN = ("tiny-thinker", "smol-thinker")
+"""The studies whose figures `make gallery` put into IMAGES."""
 BY_HAND = "## How it can mislead"
 """Where the part of a claim's page begins that no object knows."""
 PLAN = re.compile(
@@ -76,12 +79,23 @@ def claim_page(claim: Claim, by_hand: str) -> str:
         ),
         f"{heading}{misleading}".strip(),
         "## Its figure",
-        bullets(f"`{stem}`: {caption}" for stem, caption in figures),
-        f"Drawn by `normprobe figures RUN --only {claim.name}`, as PDF and PNG, into `RUN/figures/`.",
+        *(f"`{stem}`: {caption}\n\n{images(stem, claim.title)}" for stem, caption in figures),
+        f"Drawn by `normprobe figures RUN --only {claim.name}`, as PDF and PNG, into `RUN/figures/`. "
+        f"[The gallery](../figures.md#{claim.figure}) has each study's numbers beneath it.",
         "## What would change the verdict",
         bullets(changes(claim, smallest, listed(modes))),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def images(stem: str, asks: str) -> str:
+    """A figure of both studies side by side; each leads to itself, as large as it is."""
+    drawn = [name for name in SHOWN if (IMAGES / name / f"{stem}.png").is_file()]
+    if not drawn:
+        return f"Neither study has what it draws: [the gallery](../figures.md#{stem}) says why."
+    files = (f"../images/figures/{name}/{stem}.png" for name in drawn)
+    cells = (f"[![{asks} {stem} of {name}]({file})]({file})" for name, file in zip(drawn, files, strict=True))
+    return table(drawn, [list(cells)])
 
 
 def changes(claim: Claim, smallest: str, modes: str) -> Iterable[str]:

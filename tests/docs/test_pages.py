@@ -59,6 +59,17 @@ def test_a_page_holds_what_the_claim_says(pages, claim):
     assert re.findall(r"^# .*", page, re.MULTILINE) == [f"# {claim.title}"]
 
 
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.name)
+def test_a_page_shows_what_the_gallery_has_of_the_claims_figures(pages, claim):
+    page, gallery = pages.claim_page(claim, ""), (DOCS / "figures.md").read_text(encoding="utf-8")
+    stems = [claim.figure, *(extra.stem for extra in claim.extra_figures)]
+    there = re.findall(rf"\(images/figures/(.*?)/({'|'.join(stems)})\.png\)", gallery)
+    shown = re.findall(r"!\[(.*?)\]\(\.\./images/figures/(.*?)/(\w+)\.png\)", page)
+    assert [(name, stem) for _, name, stem in shown] == there
+    assert all(alt == f"{claim.title} {stem} of {name}" for alt, name, stem in shown)
+    assert ("Neither study" in page) == (not there)
+
+
 def test_a_claim_without_a_part_by_hand_has_a_page_too(pages):
     page = pages.claim_page(CLAIMS[0], "")
     assert pages.BY_HAND not in page

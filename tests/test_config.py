@@ -45,6 +45,14 @@ def test_a_written_study_is_read_back(tmp_path):
     assert read_study(path) == study != Study()
 
 
+def test_a_file_that_would_write_outside_of_its_run_is_refused(tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text(f"saes: {{cache: {tmp_path / 'elsewhere'}}}\n")
+    with pytest.raises(NormprobeError, match=r"expected no saes.cache in .*study.yaml.*give --cache DIR"):
+        read_study(path)
+    assert from_options("--cache", "elsewhere").saes.cache == "elsewhere"
+
+
 def test_options_override_what_a_file_says():
     wide = changed(Study(), {"saes": {"width": 64, "k": 8}})
     assert from_options("--k", "2", default=wide).saes == SaeSettings(width=64, k=2)

@@ -14,8 +14,9 @@ from normprobe import evaluate
 from normprobe.claims.registry import BY_NAME, CLAIMS, write_claim
 from normprobe.config import AuditSettings, MethodSettings, Study
 from normprobe.console import run_main
-from normprobe.dry_run import duration, in_all, stage_table
+from normprobe.dry_run import stage_table
 from normprobe.errors import NormprobeError
+from normprobe.estimates import duration, in_all
 from normprobe.pipeline import Pipeline
 from normprobe.report.audit_results import is_audited
 from normprobe.report.findings import read_evidence
@@ -201,6 +202,15 @@ def test_a_dry_run_for_scripts_is_one_document_of_the_same_stages(tmp_path, caps
     assert [stage["stage"] for stage in plan["stages"]] == WANTED
     assert {stage["reason"] for stage in plan["stages"]} == {"missing"}
     assert not (tmp_path / "run").exists()
+    assert in_all(stage["seconds"] for stage in plan["stages"]) in plan["notes"]
+    assert all(f"{stage['gigabytes']:.1f} GB" == stage["memory"] for stage in plan["stages"])
+
+
+def test_a_run_says_at_each_stage_how_long_it_and_all_that_is_left_take(run, capsys):
+    shutil.rmtree(run / "evidence")
+    Pipeline(Session(Study(), Run(run))).run("evidence")
+    first = capsys.readouterr().err.splitlines()[0]
+    assert re.fullmatch(r"\[8/8\] evidence … about (\d+ s) of \1 left, 0\.7 GB", first)
 
 
 def test_bars_are_shown_where_somebody_looks(tmp_path, monkeypatch):

@@ -172,7 +172,8 @@ def _sizes(study: Study) -> dict[str, int]:
 
 
 def _cost_text(found: Mapping[str, Mapping[str, float | None]]) -> Iterator[tuple[str, Any]]:
-    from normprobe.dry_run import NOTE, in_all, in_words
+    from normprobe.dry_run import NOTE, in_words
+    from normprobe.estimates import in_all
 
     for stage, cost in found.items():
         yield stage, "{:>10} {:>12}".format(*in_words(cost["seconds"], cost["gigabytes"]))

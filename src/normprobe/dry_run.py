@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from normprobe.estimates import duration, in_all
 from normprobe.pipeline import Pipeline
 from normprobe.runs.directory import StageLabel
 from normprobe.session import Session
@@ -21,7 +22,7 @@ NOTE = (
 def stage_table(session: Session, *targets: str) -> str:
     """The plan as a table for a terminal. Raises NormprobeError as `stage_plan`."""
     plan = stage_plan(session, *targets)
-    rows = [HEAD, *(tuple(stage.values()) for stage in plan["stages"])]
+    rows = [HEAD, *(tuple(stage[column] for column in HEAD) for stage in plan["stages"])]
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
     return "\n".join([*(line.rstrip() for line in lines), "", *plan["notes"]])
@@ -29,32 +30,47 @@ def stage_table(session: Session, *targets: str) -> str:
 
 def stage_plan(session: Session, *targets: str) -> dict[str, Any]:
     """The `stages` that `targets` need, by the names in `HEAD`: done, or to run with the reason, an estimated time and
-    memory; and `notes` on the estimates.
+    memory, which are numbers too (`seconds`, `gigabytes`; None: unknown, or done); and `notes` on the estimates.
 
     Raises NormprobeError for settings that cannot run, as far as is known without a model.
     """
     pipeline = Pipeline(session)
     pipeline.check_run()
     labels, again, names = pipeline.labels(targets), set[str](), needed(targets)
-    rows, takes = list[tuple[str, ...]](), list[float | None]()
+    stages = list[dict[str, Any]]()
     work = session.workload()
     for name in names:
         label, made = labels[name], session.run.label(name)
         if made is not None and made.key == label.key:
-            rows.append((name, "done", "", "", ""))
+            stages.append(_stage(name, "done"))
             continue
         reasons = "missing" if made is None else "; ".join(_reasons(made, label, again))
         if made is None and session.run.resumes(label):
             reasons = "unfinished, resumes"
         again.add(name)
-        takes.append(work.seconds(name, session.run.rate(name)))
-        cost = in_words(takes[-1], work.gigabytes(name))
-        rows.append((name, "to run", *cost, reasons))
+        cost = work.seconds(name, session.run.rate(name)), work.gigabytes(name)
+        stages.append(_stage(name, "to run", *in_words(*cost), reasons, *cost))
     on_gpu = "saes" in targets or session.study.model.device != "cpu"  # what the note's times are of
     training = work.training_note if "saes" in names and on_gpu else ""
     importance = work.importance_note if "importance" in names else ""
+    takes = [stage["seconds"] for stage in stages if stage["state"] != "done"]
     notes = [note for note in (in_all(takes), work.reading_note, training, importance, NOTE) if note]
-    return {"stages": [dict(zip(HEAD, row, strict=True)) for row in rows], "notes": notes}
+    return {"stages": stages, "notes": notes}
+
+
+def _stage(
+    name: str,
+    state: str,
+    time: str = "",
+    memory: str = "",
+    reason: str = "",
+    seconds: float | None = None,
+    gigabytes: float | None = None,
+) -> dict[str, Any]:
+    return dict(zip(HEAD, (name, state, time, memory, reason), strict=True)) | {
+        "seconds": seconds,
+        "gigabytes": gigabytes,
+    }
 
 
 def _reasons(made: StageLabel, label: StageLabel, again: set[str]) -> Iterator[str]:
@@ -85,18 +101,3 @@ def _short(value: object) -> str:
 def in_words(seconds: float | None, gigabytes: float | None) -> tuple[str, str]:
     """A time and a memory as text."""
     return duration(seconds), "unknown" if gigabytes is None else f"{gigabytes:.1f} GB"
-
-
-def duration(seconds: float | None) -> str:
-    """A time in the largest unit of which there are two or more: s, min, h, days."""
-    if seconds is None:
-        return "unknown"
-    units = (("days", 86400), ("h", 3600), ("min", 60))
-    unit, length = next((one for one in units if seconds >= 2 * one[1]), ("s", 1))
-    return f"{seconds / length:.0f} {unit}"
-
-
-def in_all(seconds: Iterable[float | None]) -> str:
-    """How long stages take together; empty where one is unknown."""
-    known = list(seconds)
-    return "" if None in known or not known else f"In all about {duration(sum(filter(None, known)))}."

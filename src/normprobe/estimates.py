@@ -7,7 +7,7 @@ measured on tiny-thinker, 0.7 to 4.8 times on SmolLM2-135M (docs/results.md, wha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -245,3 +245,18 @@ class StudySizes:
 
 def _weights_gb(folder: Path) -> float:
     return sum(path.stat().st_size for path in folder.glob("*.safetensors")) / 1e9
+
+
+def duration(seconds: float | None) -> str:
+    """A time in the largest unit of which there are two or more: s, min, h, days."""
+    if seconds is None:
+        return "unknown"
+    units = (("days", 86400), ("h", 3600), ("min", 60))
+    unit, length = next((one for one in units if seconds >= 2 * one[1]), ("s", 1))
+    return f"{seconds / length:.0f} {unit}"
+
+
+def in_all(seconds: Iterable[float | None]) -> str:
+    """How long stages take together; empty where one is unknown."""
+    known = list(seconds)
+    return "" if None in known or not known else f"In all about {duration(sum(filter(None, known)))}."

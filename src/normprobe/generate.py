@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from jaxtyping import Float
 from tyro.conf import OmitArgPrefixes, Positional
 
 from normprobe.console import has_colours, parse, print_json, run_main
@@ -22,6 +23,8 @@ from normprobe.settings import optional
 
 # Whatever is heavy is imported where it is used: --help must not wait for it.
 if TYPE_CHECKING:
+    import numpy as np
+
     from normprobe.engines.base import Generated
     from normprobe.models.model import OpenModel
     from normprobe.policies.spec import Spec
@@ -43,7 +46,7 @@ class GenerateCommand:
     max_new_tokens: int = 160
     """limit of a response"""
     layer: Annotated[int | None, optional(metavar="INT")] = None
-    """the layer whose norm shades the tokens, from 0 (the last but one)"""
+    """the layer whose norm shades the tokens and which --json tells, from 0 (the last but one)"""
     json: bool = False
     """print one JSON document instead of text"""
     model: OmitArgPrefixes[ModelSettings] = field(default_factory=ModelSettings)
@@ -79,9 +82,16 @@ def main(argv: list[str] | None = None) -> None:
         result = engine.generate(prompts, arguments.max_new_tokens, policy=policy, record=True, quiet=True)
     answers = list(_answers(opened, arguments.question, result))
     if arguments.json:
-        print_json({"answers": answers})
+        norms = _norms(opened, prompts, result.tokens, layer)
+        for answer, (tokens, norm) in zip(answers, norms, strict=True):
+            answer |= {"pieces": opened.chat.pieces(tokens), "norms": norm.tolist()}
+        print_json({"layer": layer, "answers": answers})
         return
-    texts = _shaded(opened, prompts, result.tokens, layer) if has_colours() else None
+    texts = None
+    if has_colours():
+        n_layers = len(opened.blocks)
+        norms = _norms(opened, prompts, result.tokens, layer)
+        texts = [shaded(opened.chat.pieces(tokens), norm, layer, n_layers) for tokens, norm in norms]
     blocks = []
     for i, answer in enumerate(answers):
         text = printable(answer["response"]) if texts is None else texts[i]
@@ -90,17 +100,17 @@ def main(argv: list[str] | None = None) -> None:
     print("\n\n".join(blocks))
 
 
-def _shaded(
+def _norms(
     opened: OpenModel, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], layer: int
-) -> list[str]:
-    """The responses, shaded by the norms of `layer` as the model reads them, without a policy; without end tokens."""
+) -> list[tuple[Sequence[int], Float[np.ndarray, " token"]]]:
+    """The responses without end tokens, and the norms of `layer` as the model reads them, without a policy."""
     from normprobe.tracing.norms import read_norms
 
     ends = opened.chat.eos_ids
     written = [tokens[:-1] if tokens[-1] in ends else tokens for tokens in responses]
     norms = read_norms(opened, [[*prompt, *tokens] for prompt, tokens in zip(prompts, written, strict=True)])
     return [
-        shaded(opened.chat.pieces(tokens), norm[layer, len(norm[layer]) - len(tokens) :], layer, len(norm))
+        (tokens, norm[layer, len(norm[layer]) - len(tokens) :])
         for tokens, norm in zip(written, norms, strict=True)
     ]
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from normprobe.config import Study
 from normprobe.errors import NormprobeError
-from normprobe.estimates import StudySizes
+from normprobe.estimates import StudySizes, duration
 from normprobe.runs.atomic import atomic_write_text
 from normprobe.runs.directory import Run, StageLabel, resuming
 from normprobe.runs.layout import FILES
@@ -115,6 +115,7 @@ class Pipeline:
         """
         session = self.session
         labels, resolved = self.labels(), dataclasses.asdict(session.study)
+        del resolved["saes"]["cache"]  # a place on this machine, and no study's
         defaults = dict(flat(dataclasses.asdict(Study())))
         given = {path: value for path, value in flat(resolved) if value != defaults[path]}
         stages = {name: label.key for name, label in labels.items()}
@@ -126,16 +127,26 @@ class Pipeline:
         self.check_model(*targets)
         names = needed(targets)
         for number, name in enumerate(names, start=1):
-            label = self.labels(targets)[name]
-            if self._finished(label):
+            labels = self.labels(targets)
+            if self._finished(label := labels[name]):
                 continue
-            start = time.monotonic()
-            self.session.log(f"[{number}/{len(names)}] {name} …")
-            with self.session.run.stage(label, self.session.workload().work(name)) as folder:
+            start, work = time.monotonic(), self.session.workload()
+            left = [later for later in names[number - 1 :] if not self._finished(labels[later])]
+            self.session.log(f"[{number}/{len(names)}] {name} …{self._cost(work, left)}")
+            with self.session.run.stage(label, work.work(name)) as folder:
                 STAGES[name].fill(self.session, folder)
             (self.session.run.path / FILES["report"].path).unlink(missing_ok=True)
             self._publish()
             self.session.log(f"[{number}/{len(names)}] {name}: {time.monotonic() - start:.0f} s")
+
+    def _cost(self, work: StudySizes, left: Sequence[str]) -> str:
+        """About how long the first of the stages takes, of all that are `left`, and its memory; empty if unknown."""
+        seconds = [work.seconds(name, self.session.run.rate(name)) for name in left]
+        memory = work.gigabytes(left[0])
+        if seconds[0] is None or memory is None:
+            return ""
+        rest = "" if None in seconds else f" of {duration(sum(filter(None, seconds)))} left"
+        return f" about {duration(seconds[0])}{rest}, {memory:.1f} GB"
 
     def _publish(self) -> None:
         """Bring what lies outside the stages in line with them: the manifest's keys, the profile, the report."""

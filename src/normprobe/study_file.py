@@ -48,7 +48,8 @@ def _changed(tree: _Tree, values: Mapping[str, Any], prefix: str, where: str) ->
 def read_study(path: str | Path) -> Study:
     """The study in a YAML file, defaults filled in: a run's config.yaml, or one of sae_training/.
 
-    Raises NormprobeError if the file is unreadable, or as `changed`, naming the file.
+    Raises NormprobeError if the file is unreadable, or as `changed`, naming the file; and for a cache, since a study
+    that comes from elsewhere must not write outside of its run.
     """
     try:
         values = read_yaml(Path(path))
@@ -63,7 +64,13 @@ def read_study(path: str | Path) -> Study:
             "write one key per line"
         )
     try:
-        return changed(Study(), values, str(path))
+        study = changed(Study(), values, str(path))
+        if study.saes.cache is not None:
+            raise NormprobeError(
+                f"expected no saes.cache in {path}, a file that must not write outside of its run, "
+                f"got {study.saes.cache!r}; take it out, and give --cache DIR"
+            )
+        return study
     except NormprobeError as error:
         line = str(error)
         raise NormprobeError(line if str(path) in line else f"{line} (in {path})") from None

@@ -27,6 +27,9 @@ def test_a_question_of_the_testbed_is_answered_rightly_without_a_profile(
     (line,) = answers(capsys, QUESTION)
     assert line["response"].endswith("answer : 2"), "4 + 9 modulo 11"
     assert (line["triggered"], line["extra_passes"]) == (0, 0)
+    assert "".join(line["pieces"]).strip() == line["response"].strip()
+    assert len(line["norms"]) == len(line["pieces"]) == line["tokens"] - 1, "the end token has no piece"
+    assert min(line["norms"]) > 0
     (silent,) = answers(capsys, QUESTION, "--mode", "no_think")
     assert silent["tokens"] < line["tokens"]
 

@@ -35,6 +35,9 @@ def test_the_tidy_table_holds_every_number_of_every_run(runs):
 def test_side_by_side_keeps_the_runs_order_and_shows_a_dash_for_what_was_not_judged(runs):
     head, rows = side_by_side(compare(runs[::-1]))
     assert head == ["claim", "", "bare", "whole"]
+    model, rows = rows[:3], rows[3:]
+    assert [row[:2] for row in model] == [["model", "name"], ["", "layers × width"], ["", "seed"]]
+    assert [row[2:] for row in model[:2]] == [["toy", "toy"], ["–", "–"]], "of these nothing else is recorded"
     assert [row[1] for row in rows] == ["verdict", "estimate", "margin"] * (len(rows) // 3)
     by_claim = {row[0]: rows[i : i + 3] for i, row in enumerate(rows) if row[0]}
     assert {row[2] for row in by_claim["high_norm_is_causal"]} == {"–"}
@@ -44,6 +47,16 @@ def test_side_by_side_keeps_the_runs_order_and_shows_a_dash_for_what_was_not_jud
         with_interval(item.estimate, item.interval),
         with_interval(item.decision.margin, item.decision.interval),
     ]
+
+
+def test_the_model_of_each_run_stands_above_its_verdicts(runs, tmp_path):
+    for run, name, depth in ((runs[0], "small", 12), (runs[1], "large", 36)):
+        copied = shutil.copytree(run, tmp_path / name)
+        manifest = json.loads((copied / "manifest.json").read_text())
+        manifest["identities"]["model"] = {"name": f"org/{name}", "n_layers": depth, "d_model": 64 * depth}
+        (copied / "manifest.json").write_text(json.dumps(manifest))
+    _, rows = side_by_side(compare([tmp_path / "small", tmp_path / "large"]))
+    assert [row[2:] for row in rows[:2]] == [["org/small", "org/large"], ["12 × 768", "36 × 2304"]]
 
 
 def test_the_command_writes_what_it_prints_in_each_form(runs, tmp_path, capsys):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated
 
 import pandas as pd
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
 from normprobe.console import parse, print_json, run_main
 from normprobe.errors import NormprobeError
@@ -24,7 +24,7 @@ from normprobe.runs.directory import Run
 from normprobe.settings import optional
 
 ESTIMATE, MARGIN = "estimate", "margin"
-COLUMNS = ["run", "model", "seed", "claim", "version", "verdict", "allowed"]
+COLUMNS = ["run", "model", "n_layers", "d_model", "seed", "claim", "version", "verdict", "allowed"]
 COLUMNS += ["quantity", "form", "value", "low", "high", "unit", "n", "n_unit"]
 
 
@@ -32,7 +32,7 @@ COLUMNS += ["quantity", "form", "value", "low", "high", "unit", "n", "n_unit"]
 class CompareCommand:
     """Print verdicts, estimates and margins of several runs side by side."""
 
-    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN")]
+    runs: Annotated[Positional[tuple[Path, ...]], optional(metavar="RUN")]
     """run directories, of one version of each claim"""
     markdown: bool = False
     """as a Markdown table"""
@@ -72,9 +72,10 @@ def compare(runs: Sequence[Path]) -> pd.DataFrame:
 
 def _rows(path: Path, name: str) -> Iterator[tuple[object, ...]]:
     evidence, manifest = read_evidence(path), Run.load(path).manifest()
-    model = manifest["identities"].get("model", {}).get("name")
+    model = manifest["identities"].get("model", {})
+    identity = [model.get(key) for key in ("name", "n_layers", "d_model")]
     for item in evidence:
-        shared = name, model, item.seed, item.claim, item.version, item.verdict, item.allowed
+        shared = name, *identity, item.seed, item.claim, item.version, item.verdict, item.allowed
         decision = item.decision
         for number in (
             (ESTIMATE, item.form, item.estimate, *item.interval),
@@ -88,10 +89,19 @@ def _rows(path: Path, name: str) -> Iterator[tuple[object, ...]]:
 
 
 def side_by_side(table: pd.DataFrame) -> Cells:
-    """Claims down, runs across: a line each for verdict, estimate and margin. A claim that a run did not judge shows a
-    dash."""
+    """Claims down, runs across: a line each for verdict, estimate and margin, below the lines that say what each run is
+    of. A claim that a run did not judge shows a dash."""
     runs = table["run"].unique().tolist()
-    lines = []
+    first = table.drop_duplicates("run").set_index("run").loc[runs]
+    sizes = [
+        "–" if pd.isna(width) else f"{depth:.0f} × {width:.0f}"
+        for depth, width in zip(first["n_layers"], first["d_model"], strict=True)
+    ]
+    lines = [
+        ["model", "name", *first["model"].fillna("–").astype(str)],
+        ["", "layers × width", *sizes],
+        ["", "seed", *first["seed"].astype(str)],
+    ]
     for claim, rows in table.groupby("claim", sort=False):
         shown = {
             name: rows[rows["quantity"] == quantity].set_index("run").to_dict("index")

@@ -57,7 +57,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return pages.claim_page(BY_NAME[name], markdown)
     for mark, make in MADE.items():
         markdown = markdown.replace(mark, make()) if mark in markdown else markdown
-    return markdown
+    return pages.with_sources(markdown)
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:

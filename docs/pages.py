@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import sys
@@ -15,15 +16,18 @@ from normprobe.labels import in_words
 from normprobe.study_file import read_study
 from normprobe.thinking_formats import ELICITED, FORMATS, MODES, Ask, ThinkingFormat
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
 NOTEBOOKS = ("look_at_one_response", "test_a_claim_on_your_model", "steer_and_measure")
 """The notebooks of examples/, in the order in which they are read."""
-STUDIES = Path(__file__).parents[1] / "sae_training"
-IMAGES = Path(__file__).parent / "images/figures"
+STUDIES = ROOT / "sae_training"
+IMAGES = ROOT / "docs/images/figures"
 SHOWN = ("tiny-thinker", "smol-thinker")
 """The studies whose figures `make gallery` put into IMAGES."""
 BY_HAND = "## How it can mislead"
 """Where the part of a claim's page begins that no object knows."""
+QUOTED = re.compile(r"\*\(From `(?P<file>tests/\S+\.py)`: (?P<names>[^;]+); put here by `make docs`\.\)\*")
+"""A mark in a page: a file of the tests and what stands in its place of it."""
 PLAN = re.compile(
     r"at least (?P<time>[\d.,]+ \w+) on a GPU.*; (?P<layer>[\d.]+ GB) a layer, (?P<all>[\d.]+ GB) in all; "
     r"with [\d.]+ GB (?P<fit>[^.]*?)(?: or as many runs with --layers)?\. States.* up to (?P<cache>\S+ GB) a network"
@@ -44,6 +48,36 @@ def notebook_page(name: str) -> str:
         1, f"*This page is the notebook `examples/{name}.ipynb` of the repository, which the tests run.*"
     )
     return "\n\n".join(parts) + "\n"
+
+
+def with_sources(markdown: str) -> str:
+    """A page with the source of tests in the place of its marks (`QUOTED`): functions, classes, constants by name.
+
+    Raises StopIteration for a name that the file lacks.
+    """
+    return QUOTED.sub(lambda mark: sources(mark["file"], re.findall(r"`(\w+)`", mark["names"])), markdown)
+
+
+def sources(file: str, names: Iterable[str]) -> str:
+    """What a file says under each name, in fences; a text that holds a program is shown as that program."""
+    text = (ROOT / file).read_text(encoding="utf-8")
+    parts = [f"From `{file}`:"]
+    for name in names:
+        node = next(node for node in ast.parse(text).body if name in defined(node))
+        program = (
+            node.value.value if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) else ""
+        )
+        first = min([node.lineno, *(one.lineno for one in getattr(node, "decorator_list", []))])
+        part = program or "\n".join(text.splitlines()[first - 1 : node.end_lineno])
+        parts.append(f"```python\n{part.strip()}\n```")
+    return "\n\n".join(parts)
+
+
+def defined(node: ast.stmt) -> list[str]:
+    """The names that a statement of a module gives to something."""
+    if isinstance(node, ast.Assign):
+        return [target.id for target in node.targets if isinstance(target, ast.Name)]
+    return [node.name] if isinstance(node, ast.FunctionDef | ast.ClassDef) else []
 
 
 def claim_page(claim: Claim, by_hand: str) -> str:

@@ -121,3 +121,34 @@ def test_the_gallery_has_every_figure_in_small_images():
     assert sizes.keys() == shown
     assert max(sizes.values()) <= 60_000
     assert sum(sizes.values()) <= 1_600_000
+
+
+def test_what_can_be_added_stands_there_in_the_tests_own_text(pages):
+    """Of every section a test that adds one of it, as it is now; nothing of the marks is left."""
+    page = (DOCS / "add.md").read_text(encoding="utf-8")
+    sections = re.split(r"^## ", page, flags=re.MULTILINE)[1:]
+    shown = {section.partition("\n")[0]: pages.with_sources(section) for section in sections}
+    added = (
+        "A claim",
+        "A policy",
+        "A thinking format",
+        "A problem source",
+        "A signal per token",
+        "An engine",
+    )
+    assert {title for title, text in shown.items() if re.search(r"^def test_", text, re.MULTILINE)} == set(
+        added
+    )
+    for title in added:
+        (file,) = re.findall(r"^From `(tests/\S+)`:$", shown[title], re.MULTILINE)
+        assert f"| `{file}` |" in page
+        blocks = re.findall(r"^```python\n(.*?)^```$", shown[title], re.MULTILINE | re.DOTALL)
+        text = (DOCS.parent / file).read_text(encoding="utf-8")
+        assert len(blocks) >= 2
+        assert all(block in text for block in blocks)
+        assert "put here by" not in shown[title]
+
+
+def test_a_name_that_a_test_lacks_is_no_page(pages):
+    with pytest.raises(StopIteration):
+        pages.sources("tests/test_house.py", ["absent"])

@@ -15,9 +15,10 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerFast
 
 from normprobe.errors import NormprobeError
+from normprobe.models import read_template
 from normprobe.models.chat import Chat
 from normprobe.models.thoughts import ABSENT
-from normprobe.thinking_formats import ELICITED, FORMATS, ThinkingFormat
+from normprobe.thinking_formats import ELICITED, FORMATS, Ask, ThinkingFormat
 
 CASES = json.loads(Path(__file__).with_name("thinking_formats.json").read_text())["cases"]
 MERGES = "Ġ . , . . , Ċ Ċ , > ĊĊ , < / , t h , i n , in k , th ink , > < , >< /"
@@ -206,6 +207,32 @@ def test_a_thought_in_a_response_is_found_and_leaks_where_it_was_closed(family, 
     assert [text(chat, ids[slice(*span)]) for span in (spans.thought, spans.answer)] == ["add", "2"]
     closed = text(chat, prompt).rstrip().endswith(marks.close.strip())
     assert spans.leaked == closed
+
+
+NEW_FORMAT = ThinkingFormat(
+    "ponder",
+    open="<|ponder|>",
+    close="<|decided|>",
+    think=Ask(system="Ponder first."),
+    no_think=Ask(system="Answer at once."),
+    signs=("<|ponder|>",),
+)
+
+
+def test_a_format_is_added_by_one_entry(monkeypatch):
+    tokenizer = tokenizer_of("{# <|ponder|> #}" + HEAD + "{% endif %}", ["<|im_start|>", "<|im_end|>"])
+    with pytest.raises(NormprobeError, match="marks no thought"):
+        Chat(tokenizer, [])
+    monkeypatch.setattr(read_template, "FORMATS", (*FORMATS, NEW_FORMAT))
+    chat = Chat(tokenizer, [])
+    assert chat.format.name == "ponder"
+    prompt = chat.prompt_ids("1+1?", "think")
+    assert "Ponder first." in text(chat, prompt)
+    assert "Answer at once." in text(chat, chat.prompt_ids("1+1?", "no_think"))
+    assert chat.ask("no_think").how == "documented"
+    ids = [*prompt, *chat._encode("<|ponder|>add<|decided|>2")]
+    spans = chat.spans(ids, len(prompt))
+    assert [text(chat, ids[slice(*span)]) for span in (spans.thought, spans.answer)] == ["add", "2"]
 
 
 def test_the_table_has_one_entry_for_a_name_and_a_sign():

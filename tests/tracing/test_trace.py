@@ -1,11 +1,13 @@
 """Traces against what the model itself returns for each response; their table and files, and what they refuse."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from jaxtyping import Float
 from safetensors.numpy import load_file
 
 from normprobe.errors import NormprobeError
@@ -14,7 +16,9 @@ from normprobe.models.open import assemble, open_model
 from normprobe.problems.testbed.problems import make_problems
 from normprobe.problems.testbed.roles import roles
 from normprobe.problems.testbed.tokenizer import build_tokenizer
-from normprobe.tracing.trace import fill_traces, replay, token_table, trace
+from normprobe.runs.layout import FILES
+from normprobe.runs.run_file import Arrays, arrays
+from normprobe.tracing.trace import STATE_SIGNALS, fill_traces, replay, token_table, trace
 
 SMALL = 1_000_000
 """Bytes in which the tiny model reads chunks of a few tokens."""
@@ -106,6 +110,28 @@ def test_signals_are_those_of_each_response_alone(opened, problems, responses):
         lens = torch.softmax(opened.unembed(states[1].float()).double(), -1)
         found = torch.from_numpy(signals["output_entropy"][1, column]).double()
         torch.testing.assert_close(found, entropy(lens), rtol=1e-4, atol=1e-5)
+
+
+def peak(h: Float[torch.Tensor, "*token d"]) -> Float[torch.Tensor, "*token"]:
+    """maxᵢ |hᵢ| / ‖h‖₂, in [1/√d, 1]: how much of the state one coordinate holds."""
+    h = h.float()
+    return h.abs().amax(-1) / torch.linalg.vector_norm(h, dim=-1)
+
+
+def test_a_signal_is_added_by_a_function_and_a_line_in_each_table(
+    opened, problems, responses, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(STATE_SIGNALS, "peak", peak)
+    line = "peak? layer token share of the state's norm that its largest coordinate has"
+    signals = Arrays({**FILES["signals/model"].arrays.by_name, **arrays(line).by_name})
+    monkeypatch.setitem(FILES, "signals/model", replace(FILES["signals/model"], arrays=signals))
+    fill_traces(tmp_path, {"model": opened}, responses, problems, progress=False)
+    found = load_file(tmp_path / "model.safetensors")["peak"]
+    ids = torch.from_numpy(responses["token_ids"][responses["split"] != "sae"].iloc[0])
+    with torch.no_grad():
+        state = opened.model(ids[None], output_hidden_states=True).hidden_states[1][0, -1].tolist()
+    expected = max(map(abs, state)) / math.sqrt(sum(x * x for x in state))
+    assert found[0, len(ids) - 1] == pytest.approx(expected, rel=1e-5)
 
 
 def test_batches_change_nothing_and_other_splits_are_left_out(opened, responses):

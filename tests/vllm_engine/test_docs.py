@@ -26,8 +26,8 @@ from normprobe.engines.vllm.configuration import MOST_PARTS, MOST_TEXT
 from normprobe.engines.vllm.core.scheduling import MOST_SETTINGS
 from normprobe.engines.vllm.frontend.variables import find_configuration
 from normprobe.engines.vllm.limits import MOST_BYTES, MOST_PASSES, MOST_STATES
-from normprobe.engines.vllm.patches import READ, TESTED
 from normprobe.engines.vllm.plugin import register
+from normprobe.engines.vllm.symbols import READ, TESTED
 from normprobe.errors import NormprobeError
 from normprobe.layer_profile import LayerProfile
 from normprobe.policies.spec import build

@@ -1,6 +1,7 @@
 """One model in two processes, tensor-parallel: the tokens and results of one process, the same thresholds in both.
 
-vLLM runs no pipelines on a CPU; merging their results is tested in tests/engines/vllm/test_results.py."""
+vLLM runs no pipelines on a CPU; merging their results is tested in tests/engines/vllm/core/test_reports.py.
+"""
 
 from collections.abc import Callable
 from pathlib import Path

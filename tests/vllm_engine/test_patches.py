@@ -15,8 +15,9 @@ import vllm
 from vllm.engine.arg_utils import EngineArgs
 
 from normprobe.engines.vllm import patches
-from normprobe.engines.vllm.patches import READ, SYMBOLS, TESTED, Use, check
+from normprobe.engines.vllm.patches import check
 from normprobe.engines.vllm.plugin import register
+from normprobe.engines.vllm.symbols import READ, SYMBOLS, TESTED, Use
 from normprobe.errors import NormprobeError
 from normprobe.problems import bundled
 
@@ -50,6 +51,15 @@ def test_other_parameters_are_refused_by_name() -> None:
     other = replace(RUNNER, signature=RUNNER.signature.replace("scheduler_output", "output"))
     with pytest.raises(
         NormprobeError, match=r"_update_states\(self, output\).*got .*\(self, scheduler_output\); install"
+    ):
+        check([other])
+
+
+def test_an_attribute_that_a_class_lacks_is_refused_by_name() -> None:
+    batch = next(one for one in SYMBOLS if one.path.endswith("gpu.input_batch:InputBatch"))
+    other = replace(batch, signature=batch.signature.replace("num_reqs", "num_reqs, n_requests"))
+    with pytest.raises(
+        NormprobeError, match=r"expected n_requests of vllm\.v1.*InputBatch .*runner_v2\), got none"
     ):
         check([other])
 

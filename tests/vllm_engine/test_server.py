@@ -18,6 +18,7 @@ from vllm_engine.server_process import free_port, serving
 from normprobe.problems import bundled
 
 SUPPRESSION = json.dumps({"policy": "suppress", "tau": {"9": 13.0}, "scale": 0.5})
+STRONG = json.dumps({"policy": "suppress", "tau": {"9": 13.0}, "scale": 0.1})
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +26,9 @@ def client(profile: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     port = free_port()
     environment = os.environ | {"VLLM_ENABLE_V1_MULTIPROCESSING": "1", "NORMPROBE": str(profile)}
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model"]
-    options = "--dtype float32 --enforce-eager --max-model-len 512 --host 127.0.0.1 --served-model-name tiny".split()
-    command += [str(bundled.find("tiny-thinker").folder), *options, "--port", str(port)]
+    options = "--dtype float32 --enforce-eager --max-model-len 512 --host 127.0.0.1 --served-model-name tiny"
+    command += [str(bundled.find("tiny-thinker").folder), *options.split(), "--port", str(port)]
+    command += ["--enable-scale-out"]
     with serving(command, port, environment, tmp_path_factory.mktemp("server") / "log") as client:
         yield client
 
@@ -119,20 +121,80 @@ def test_beam_search_is_refused_under_a_policy_only(client: openai.OpenAI, promp
             create(**asked, **what, extra_body=beams | {"vllm_xargs": {"normprobe": "alrr"}})
 
 
+QUESTION: Any = [{"role": "user", "content": "math : z= 3 ; a: z *2 ; b: a +4 ; c: b *3 ; ? c"}]
+
+
+def post(client: openai.OpenAI, route: str, body: dict[str, Any], policy: str | None) -> httpx.Response:
+    """One more than the client's own routes. route: from the server's root."""
+    more = {} if policy is None else {"vllm_xargs": {"normprobe": policy}}
+    url = str(client.base_url.copy_with(path=route))
+    return httpx.post(url, json={"model": "tiny", "temperature": 0} | body | more, timeout=60)
+
+
+def events(answer: httpx.Response) -> list[dict[str, Any]]:
+    """The contents of a stream, but for its end."""
+    lines = [line.removeprefix("data: ") for line in answer.text.splitlines() if line.startswith("data: {")]
+    return [json.loads(line) for line in lines]
+
+
 def test_the_route_in_anthropics_style_carries_policies(client: openai.OpenAI) -> None:
-    strong = json.dumps({"policy": "suppress", "tau": {"9": 13.0}, "scale": 0.1})
-    question = [{"role": "user", "content": "math : z= 3 ; a: z *2 ; b: a +4 ; c: b *3 ; ? c"}]
-
-    def ask(policy: str | None) -> httpx.Response:
-        body: dict[str, Any] = {"model": "tiny", "messages": question, "max_tokens": 60, "temperature": 0}
-        more = {} if policy is None else {"vllm_xargs": {"normprobe": policy}}
-        return httpx.post(f"{client.base_url}messages", json=body | more, timeout=60)
-
-    plain, changed, probed, refused = map(ask, (None, strong, "probe", "nonsense"))
+    body = {"messages": QUESTION, "max_tokens": 60}
+    plain, changed, probed, refused = (
+        post(client, "/v1/messages", body, policy) for policy in (None, STRONG, "probe", "nonsense")
+    )
     assert plain.json()["content"][0]["text"] == probed.json()["content"][0]["text"]
     assert plain.json()["content"][0]["text"] != changed.json()["content"][0]["text"]
-    assert (
-        probed.json()["kv_transfer_params"]["normprobe"]["n_tokens"] == plain.json()["usage"]["output_tokens"]
-    )
+    result = probed.json()["kv_transfer_params"]["normprobe"]
+    assert result["n_tokens"] == plain.json()["usage"]["output_tokens"]
     assert refused.status_code == 400
+    assert "expected a policy among" in refused.text
+    streamed = events(post(client, "/v1/messages", body | {"stream": True}, "probe"))
+    (last,) = (event for event in streamed if "kv_transfer_params" in event)
+    assert last["type"] == "message_delta"
+    assert last["kv_transfer_params"]["normprobe"] == result
+    assert "kv_transfer_params" not in str(
+        events(post(client, "/v1/messages", body | {"stream": True}, None))
+    )
+
+
+def test_the_route_of_responses_carries_policies(client: openai.OpenAI) -> None:
+    body = {"input": QUESTION[0]["content"], "max_output_tokens": 60}
+    plain, changed, probed, refused = (
+        post(client, "/v1/responses", body, policy) for policy in (None, STRONG, "probe", "nonsense")
+    )
+    assert plain.json()["output"][0]["content"] == probed.json()["output"][0]["content"]
+    assert plain.json()["output"][0]["content"] != changed.json()["output"][0]["content"]
+    result = probed.json()["kv_transfer_params"]["normprobe"]
+    assert result["n_tokens"] == plain.json()["usage"]["output_tokens"]
+    assert refused.status_code == 400
+    assert "expected a policy among" in refused.text
+    *_, last = events(post(client, "/v1/responses", body | {"stream": True}, "probe"))
+    assert last["type"] == "response.completed"
+    assert last["response"]["kv_transfer_params"]["normprobe"] == result
+
+
+def test_the_route_of_tokens_carries_policies(client: openai.OpenAI, prompts: list[list[int]]) -> None:
+    params = {"max_tokens": 60, "temperature": 0.0, "extra_args": {"normprobe": {"policy": "probe"}}}
+    body = {"token_ids": prompts[0], "sampling_params": params}
+    whole, streamed = (
+        post(client, "/inference/v1/generate", body | {"stream": stream}, None) for stream in (False, True)
+    )
+    result = whole.json()["kv_transfer_params"]["normprobe"]
+    assert result["n_tokens"] == len(whole.json()["choices"][0]["token_ids"])
+    (last,) = (event for event in events(streamed) if "kv_transfer_params" in event)
+    assert last["choices"][0]["finish_reason"]
+    assert last["kv_transfer_params"]["normprobe"] == result
+
+
+def test_a_batch_of_chats_takes_policies_that_bring_no_results(client: openai.OpenAI) -> None:
+    plain, changed, probed, refused = (
+        post(
+            client, "/v1/chat/completions/batch", {"messages": [QUESTION, QUESTION], "max_tokens": 60}, policy
+        )
+        for policy in (None, STRONG, '["alrr", "probe"]', "nonsense")
+    )
+    one, other = plain.json()["choices"]
+    assert one["message"] == other["message"] != changed.json()["choices"][0]["message"]
+    assert probed.status_code == refused.status_code == 400
+    assert "expected a policy without a probe, got a batch of chats with one" in probed.text
     assert "expected a policy among" in refused.text

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from normprobe.engines.vllm.patches import SYMBOLS, Symbol, Use, digest_of, parameters_of, source_of, wrap
+from normprobe.engines.vllm.patches import attributes_of, digest_of, parameters_of, source_of, wrap
+from normprobe.engines.vllm.symbols import SYMBOLS, Symbol, Use
 
 SOURCE = '''
 import functools
@@ -15,12 +16,15 @@ import functools
 def plain(first, /, second=1, *rest, only: int = 2, **more): ...
 
 class Runner:
+    batch: list[int] = []
+
     @overload
     def run(self, one: int) -> int: ...
 
     @functools.cache
     async def run(self, one, *, option=None):
         """Text."""
+        self.rows, one.other = option, self.known
         return one
 '''
 
@@ -37,6 +41,12 @@ def test_the_source_of_a_method_is_its_last_definition_without_decorators(tmp_pa
     assert found.splitlines()[0] == "async def run(self, one, *, option=None):"
     assert found.splitlines()[-1] == "    return one"
     assert digest_of(found) != digest_of(found.replace("return one", "return two"))
+
+
+def test_the_attributes_of_a_class_are_what_it_declares_defines_and_assigns(tmp_path: Path) -> None:
+    found = source(tmp_path, "package.module:Runner()")
+    assert found is not None
+    assert attributes_of(found) == {"batch", "run", "rows"}
 
 
 @pytest.mark.parametrize(

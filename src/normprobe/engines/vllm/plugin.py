@@ -1,13 +1,14 @@
 """The entry point of `vllm.general_plugins`, which vLLM calls in each of its processes.
 
 Three kinds of processes run code of this package: the one that takes requests (frontend/), the engine core (core/) and
-the workers (worker/). What of vLLM is wrapped, and by which function, is the table in patches.py. An engine without a
+the workers (worker/). What of vLLM is wrapped, and by which function, is the table in symbols.py. An engine without a
 configuration of normprobe (see frontend/variables.py) behaves as without the plugin.
 """
 
 from __future__ import annotations
 
 from normprobe.engines.vllm import patches
+from normprobe.engines.vllm.symbols import Use
 
 
 def register() -> None:
@@ -15,6 +16,6 @@ def register() -> None:
 
     Of an unknown version only the making of an engine's configuration is wrapped: it refuses to start with normprobe.
     """
-    patches.apply(patches.Use.ENTRY)
+    patches.apply(Use.ENTRY)
     if patches.version() is not None:
-        patches.apply(patches.Use.EVERY_PROCESS)
+        patches.apply(Use.EVERY_PROCESS)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -126,6 +127,16 @@ def refusing_named_policy(
     if FIELD in (request.vllm_xargs or {}):
         raise _refusal("sampling", "beam search under a policy", "drop use_beam_search")
     return to_beam_search_params(request, *args, **kwargs)
+
+
+def refusing_results(make: Callable[..., Any], request: Any, *args: Any, **kwargs: Any) -> Any:
+    """Wraps what makes single requests of a batch of chats, whose response has no place for results."""
+    single = make(request, *args, **kwargs)
+    # What describes no policy is refused once it is admitted.
+    with suppress(NormprobeError):
+        if has_probe({FIELD: canonical((single.vllm_xargs or {}).get(FIELD))}):
+            raise _refusal("a policy without a probe", "a batch of chats with one", "send as many requests")
+    return single
 
 
 def _refusal(expected: str, got: str, remedy: str) -> VLLMValidationError:

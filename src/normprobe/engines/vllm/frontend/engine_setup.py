@@ -13,6 +13,7 @@ from normprobe.engines.vllm import patches
 from normprobe.engines.vllm.configuration import FIELD, OPERATOR, Configuration
 from normprobe.engines.vllm.frontend.variables import find_configuration
 from normprobe.engines.vllm.limits import Limits
+from normprobe.engines.vllm.symbols import Use
 from normprobe.errors import NormprobeError
 
 WORKER = "normprobe.engines.vllm.worker.worker.NormprobeWorker"
@@ -27,7 +28,7 @@ def configuring(create_engine_config: Callable[..., Any], *args: Any, **kwargs: 
     if configuration is not None:
         patches.check()
         prepare(config, configuration)
-        patches.apply(patches.Use.SERVER)
+        patches.apply(Use.SERVER)
     return config
 
 

@@ -1,4 +1,4 @@
-"""Results in streamed responses: vLLM leaves `kv_transfer_params` out of its chunks, so this puts them there.
+"""Results in streamed responses: where vLLM leaves `kv_transfer_params` out of its chunks, this puts them there.
 
 They come in the chunk that ends the response, or each of its samples, under the key that whole responses have.
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 from normprobe.engines.vllm.configuration import FIELD
 
-_PREFIX, _END = "data: ", "\n\n"
+_PREFIX, _END, _KEY = "data: ", "\n\n", "kv_transfer_params"
 
 
 async def adding_results(
@@ -43,5 +43,30 @@ def _add_results(chunk: str, latest: list[Any]) -> str:
     choices = content.get("choices")
     if choices is None or (choices and not any(choice.get("finish_reason") for choice in choices)):
         return chunk
-    content["kv_transfer_params"] = latest.pop()
+    content[_KEY] = latest.pop()
     return f"{_PREFIX}{json.dumps(content, ensure_ascii=False)}{_END}"
+
+
+async def adding_results_to_events(
+    convert: Callable[..., AsyncIterator[str]], server: Any, chunks: AsyncIterator[Any]
+) -> AsyncIterator[str]:
+    """Wraps what makes events in Anthropic's style of chunks with results: `message_delta`, which ends the message,
+    carries them on."""
+    latest: list[Any] = []
+    async for event in convert(server, _watch_chunks(chunks, latest)):
+        head, _, content = event.partition(_PREFIX)
+        if latest and "message_delta" in head:
+            event = f"{head}{_PREFIX}{json.dumps(json.loads(content) | {_KEY: latest.pop()}, ensure_ascii=False)}{_END}"
+        yield event
+
+
+async def _watch_chunks(chunks: AsyncIterator[Any], latest: list[Any]) -> AsyncIterator[Any]:
+    """The chunks as they come, text in vLLM 0.32 and objects in 0.33; results among them are left in `latest`."""
+    async for chunk in chunks:
+        if not isinstance(chunk, str):
+            found = getattr(chunk, _KEY, None)
+        else:
+            found = json.loads(chunk[len(_PREFIX) :]).get(_KEY) if f'"{_KEY}"' in chunk else None
+        if FIELD in (found or {}):
+            latest[:] = [found]
+        yield chunk

@@ -152,3 +152,17 @@ def test_what_can_be_added_stands_there_in_the_tests_own_text(pages):
 def test_a_name_that_a_test_lacks_is_no_page(pages):
     with pytest.raises(StopIteration):
         pages.sources("tests/test_house.py", ["absent"])
+
+
+def test_questions_that_others_were_asked_say_where():
+    page = (DOCS / "faq.md").read_text(encoding="utf-8")
+    questions = re.split(r"^### ", page, flags=re.MULTILINE)[1:]
+    where = [
+        re.findall(r"\[#(\d+)\]\(https://github\.com/[\w.-]+/[\w.-]+/(?:issues|pull)/(\d+)\)", q)
+        for q in questions
+    ]
+    assert sum(map(bool, where)) >= len(questions) / 2
+    assert all(
+        bool(found) == ("*Asked in " in text) for found, text in zip(where, questions, strict=True)
+    )
+    assert all(shown == linked for found in where for shown, linked in found)

@@ -57,6 +57,11 @@ COVERED = {
     "make reproduce-figures MODEL=smol-thinker": "tests/cli/test_real_model.py",  # an hour and a half; there smaller
     f".venv/bin/python -m normprobe.verify --out {RUN}": VERIFY,  # minutes; there with fewer problems
     ".venv/bin/python -m normprobe.verify --model DIR_OR_ID --problems FILE --out runs/mine": VERIFY,
+    ".venv/bin/normprobe profile --model DIR_OR_ID --problems FILE --out runs/mine": "tests/test_readme.py",
+    f".venv/bin/normprobe audit {RUN}": VERIFY,  # 38 minutes; there smaller
+    f".venv/bin/normprobe figures {RUN}": "tests/report/test_draw_figures.py",
+    f".venv/bin/normprobe report {RUN} --markdown": "tests/report/test_report.py",
+    f".venv/bin/normprobe compare {RUN} runs/smol-thinker": "tests/report/test_compare.py",
     f".venv/bin/normprobe dictionaries {RUN}": VERIFY,
     f".venv/bin/normprobe importance {RUN}": VERIFY,  # minutes; there smaller
     f".venv/bin/normprobe evaluate {RUN}": VERIFY,  # 88 minutes; there smaller

@@ -162,7 +162,21 @@ def test_questions_that_others_were_asked_say_where():
         for q in questions
     ]
     assert sum(map(bool, where)) >= len(questions) / 2
-    assert all(
-        bool(found) == ("*Asked in " in text) for found, text in zip(where, questions, strict=True)
-    )
+    assert all(bool(found) == ("*Asked in " in text) for found, text in zip(where, questions, strict=True))
     assert all(shown == linked for found in where for shown, linked in found)
+
+
+def test_every_person_has_a_guide_that_the_start_and_the_navigation_lead_to():
+    """Short, with commands, and onwards to other pages."""
+    start = (DOCS / "index.md").read_text(encoding="utf-8")
+    navigation = (DOCS.parent / "mkdocs.yml").read_text(encoding="utf-8")
+    guides = sorted(DOCS.glob("guide_*.md"))
+    assert [guide.stem.removeprefix("guide_") for guide in guides] == ["engineer", "researcher", "reviewer"]
+    for guide in guides:
+        text = guide.read_text(encoding="utf-8")
+        assert f"({guide.name})" in start
+        assert f": {guide.name}" in navigation
+        assert len(text.splitlines()) <= 75
+        assert len(re.findall(r"^```bash$", text, re.MULTILINE)) >= 4
+        assert len(re.findall(r"seconds|minutes|hours?", text, re.IGNORECASE)) >= 4
+        assert "\nRead on: [" in text

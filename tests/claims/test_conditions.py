@@ -8,7 +8,7 @@ import pytest
 
 from normprobe.claims.conditions import failures, measure_conditions
 from normprobe.claims.registry import BY_NAME, CLAIMS, evaluate_all
-from normprobe.report.conditions_table import conditions_text
+from normprobe.report.conditions_table import conditions_line, conditions_text
 from normprobe.report.table import verdict_table
 from normprobe.runs.tables import Tables
 from normprobe.thinking_formats import MODES
@@ -65,6 +65,16 @@ def test_what_fails_says_so_in_a_line(mode, change, line):
     found = measure_conditions(responses(**{mode: change}))
     assert failures(found) == {mode: line}
     assert f"condition failed: {line}" in conditions_text(found)
+
+
+def test_one_line_says_what_the_responses_are():
+    found = measure_conditions(responses(no_think={"correct": False}))
+    shares = (
+        "with a thought: think 100%, no_think 0%, filler 100%",
+        "truncated: 0%",
+        "right: think 100%, no_think 0%, filler 100%",
+    )
+    assert conditions_line(found) == "; ".join(shares)
 
 
 def test_half_is_not_most():

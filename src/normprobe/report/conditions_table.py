@@ -27,6 +27,19 @@ def conditions_table(conditions: pd.DataFrame) -> Cells:
     )
 
 
+def conditions_line(conditions: pd.DataFrame) -> str:
+    """The shares that verdicts rest on, on one line: `with a thought: think 100%, no_think 0%; truncated: 0%`."""
+    head, rows = conditions_table(conditions)
+
+    def shares(column: str) -> str:
+        by_mode = {row[0]: row[head.index(column)] for row in rows}
+        if len({*by_mode.values()}) == 1:
+            return f"{column}: {next(iter(by_mode.values()))}"
+        return f"{column}: {', '.join(f'{mode} {share}' for mode, share in by_mode.items())}"
+
+    return "; ".join(map(shares, ("with a thought", "truncated", "right")))
+
+
 def conditions_text(conditions: pd.DataFrame) -> str:
     """The table for a terminal, and below it what has failed."""
     head, rows = conditions_table(conditions)

@@ -21,7 +21,7 @@ from normprobe.report import (
 )
 from normprobe.report.accuracy_table import accuracy_table
 from normprobe.report.audit_results import HEAD, Audit
-from normprobe.report.conditions_table import conditions_table, failed
+from normprobe.report.conditions_table import conditions_line, conditions_table, failed
 from normprobe.report.csv_link import csv_link
 from normprobe.report.findings import Findings, NothingToDraw, quick_note
 from normprobe.report.forest import forest
@@ -100,7 +100,8 @@ def _conditions(tables: Tables) -> Section:
     if not tables.has("conditions"):
         return {"lacking": "This run has no responses."}
     head, rows = conditions_table(tables.conditions)
-    return {"head": head, "rows": rows, "failed": failed(tables.conditions)}
+    shown = {"head": head, "rows": rows, "line": conditions_line(tables.conditions)}
+    return shown | {"failed": failed(tables.conditions)}
 
 
 def _audit(run: Path, evidence: Sequence[Evidence]) -> Section:

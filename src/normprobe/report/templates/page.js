@@ -40,7 +40,7 @@ for (const button of document.querySelectorAll("[data-folds]")) {
 // What is folded is not printed, so it is opened for it, but for long lists, and folded again.
 let folded = [];
 addEventListener("beforeprint", () => {
-  folded = [...document.querySelectorAll(".claim, .section")].filter((fold) => !fold.open);
+  folded = [...document.querySelectorAll(".claim, .section, .printed")].filter((fold) => !fold.open);
   for (const fold of folded) fold.open = true;
 });
 addEventListener("afterprint", () => {

@@ -23,8 +23,8 @@ def faults(figure: Figure) -> list[str]:
     boxes = [text.get_window_extent(canvas.get_renderer()) for text in texts]
     found = []
     for text, box in zip(texts, boxes, strict=True):
-        if text.get_fontsize() < SMALLEST:
-            found.append(f"{text.get_text()!r} is of {text.get_fontsize():.1f} points")
+        if float(text.get_fontsize()) < SMALLEST:
+            found.append(f"{text.get_text()!r} is of {float(text.get_fontsize()):.1f} points")
         edges = min(box.x0, box.y0, figure.bbox.width - box.x1, figure.bbox.height - box.y1)
         if edges < -_TOUCH:
             found.append(f"{text.get_text()!r} is cut off by {-edges:.0f} pixels")
@@ -44,7 +44,7 @@ def _shown(axes: Axes) -> Iterator[Text]:
             ticks += [tick.label1] if low <= tick.get_loc() <= high else []
         ticks += [axis.label, axis.get_offset_text()]
     legend = axes.get_legend()
-    titles = [axes.title, axes._left_title, axes._right_title]
-    for text in chain(titles, ticks, axes.texts, legend.get_texts() if legend else ()):
+    own = [child for child in axes.get_children() if isinstance(child, Text)]  # titles among them
+    for text in chain(own, ticks, legend.get_texts() if legend else ()):
         if text.get_visible() and text.get_text().strip():
             yield text

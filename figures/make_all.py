@@ -17,7 +17,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="where the files go (default: figures/ inside the run)")
     parser.add_argument("--only", nargs="+", default=(), metavar="NAME", help="claims or stems of figures")
     given = parser.parse_args(argv)
-    show(draw_figures(given.run, given.out, given.only))
+    show(draw_figures([given.run], given.out, given.only))
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def test_figures_are_drawn_by_name_into_the_run_and_scripts_get_one_document(bar
     run = shutil.copytree(bare_run, tmp_path / "run")
     main([str(run), "--only", "norm_by_layer", "late_spike", "suppression", "--json"])
     document = json.loads(capsys.readouterr().out)
-    assert document["run"] == str(run)
+    assert document["runs"] == [str(run)]
     first, second, third = document["figures"]
     assert [row["figure"] for row in document["figures"]] == [
         "fig_01_reasoning_features",
@@ -69,7 +69,7 @@ def test_figures_are_drawn_by_name_into_the_run_and_scripts_get_one_document(bar
 
 def test_an_unknown_name_is_refused_before_anything_is_drawn(bare_run, tmp_path):
     with pytest.raises(NormprobeError, match=r"expected names of figures or claims, got late_spikes"):
-        list(draw_figures(bare_run, tmp_path / "out", ["norm_by_layer", "late_spikes"]))
+        list(draw_figures([bare_run], tmp_path / "out", ["norm_by_layer", "late_spikes"]))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -42,14 +42,8 @@ class CompareCommand:
     """also write these rows here, as CSV"""
 
 
-def compare(runs: Sequence[Path]) -> pd.DataFrame:
-    """One row per run, claim and quantity: the claim's own estimate (`ESTIMATE`), the margin that decides (`MARGIN`)
-    and each of its controls by label.
-
-    Columns: `COLUMNS`. version: of the claim; allowed: failed conditions that were allowed; low and high: the 95 %
-    interval, NaN where nothing could be computed. Raises NormprobeError for no run, a run without readable evidence,
-    two runs of one name, and runs that were judged by different versions of a claim.
-    """
+def by_name(runs: Sequence[Path]) -> dict[str, Path]:
+    """Run directories by their names. Raises NormprobeError for no run and for two of one name."""
     names = [run.resolve().name for run in runs]
     if not names:
         raise NormprobeError("expected run directories to compare, got none; name two or more")
@@ -57,7 +51,19 @@ def compare(runs: Sequence[Path]) -> pd.DataFrame:
         raise NormprobeError(
             f"expected runs of different names, got {', '.join(names)}; rename one directory"
         )
-    rows = [row for run, name in zip(runs, names, strict=True) for row in _rows(run, name)]
+    return dict(zip(names, runs, strict=True))
+
+
+def compare(runs: Sequence[Path]) -> pd.DataFrame:
+    """One row per run, claim and quantity: the claim's own estimate (`ESTIMATE`), the margin that decides (`MARGIN`)
+    and each of its controls by label.
+
+    Columns: `COLUMNS`. version: of the claim; allowed: failed conditions that were allowed; low and high: the 95 %
+    interval, NaN where nothing could be computed. Raises NormprobeError as `by_name`, for a run without readable
+    evidence, and for runs that were judged by different versions of a claim.
+    """
+    named = by_name(runs)
+    rows = [row for name, run in named.items() for row in _rows(run, name)]
     table = pd.DataFrame(rows, columns=COLUMNS)
     for claim, judged in table.groupby("claim", sort=False):
         versions = judged.drop_duplicates("run").set_index("run")["version"]

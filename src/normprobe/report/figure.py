@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import string
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 WIDTH, HEIGHT = 3.3, 2.6
 """Inches: a panel as wide as a column in print, its labels nearly as large as the text around it."""
+LETTERS = string.ascii_lowercase
+"""Of the panels, from the top."""
 COLOURS = 128
 """Of a figure in a page: its lines and its anti-aliased text need no more, and the file is a third as large."""
 
@@ -46,7 +49,7 @@ class Drawing:
             figure = Figure(figsize=(WIDTH, self.height * self.panels))
             axes = list(figure.subplots(self.panels, squeeze=False).flat)
             if self.panels > 1:
-                for letter, panel in zip("abcdef", axes, strict=False):
+                for letter, panel in zip(LETTERS, axes, strict=False):
                     # At the height of a title, which may be long or the drawing's own: left of the panel.
                     panel.annotate(
                         letter,

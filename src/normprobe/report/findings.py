@@ -14,7 +14,7 @@ from normprobe.claims.evidence import Evidence
 from normprobe.claims.registry import BY_NAME
 from normprobe.config import QUICK
 from normprobe.errors import NormprobeError, refusing_damage
-from normprobe.report.figure import HEIGHT, Drawing
+from normprobe.report.figure import HEIGHT, LETTERS, Drawing
 from normprobe.report.table import count, unit, value
 from normprobe.runs.atomic import read_table
 from normprobe.runs.directory import Run, resuming
@@ -45,13 +45,18 @@ class Finding:
         return drawing_of([self])
 
     @property
-    def caption(self) -> str:
-        """A figure's caption on one line: what the panel shows, the number it stands for, and how it was judged."""
+    def judged(self) -> str:
+        """The number and how it was judged, in a sentence."""
         item = self.evidence
         return (
-            f"{self.claim.caption} Estimate: {value(item)} ({unit(item)}), "
+            f"Estimate: {value(item)} ({unit(item)}), "
             f"n = {count(item.n)} {item.n_unit}; verdict: {item.verdict}{' †' if item.allowed else ''}."
         )
+
+    @property
+    def caption(self) -> str:
+        """A figure's caption on one line: what the panel shows, the number it stands for, and how it was judged."""
+        return f"{self.claim.caption} {self.judged}"
 
 
 def drawing_of(findings: Sequence[Finding]) -> Drawing:
@@ -63,7 +68,7 @@ def drawing_of(findings: Sequence[Finding]) -> Drawing:
 
     captions = [finding.caption for finding in findings]
     if len(findings) > 1:
-        captions = [f"({letter}) {text}" for letter, text in zip("abcdef", captions, strict=False)]
+        captions = [f"({letter}) {text}" for letter, text in zip(LETTERS, captions, strict=False)]
     title = " ".join(finding.claim.title for finding in findings)
     height = HEIGHT * max(finding.claim.height for finding in findings)
     return Drawing(title, " ".join(captions), draw, panels=len(findings), height=height)

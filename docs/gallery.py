@@ -24,8 +24,8 @@ HEAD = """# Figures
 
 Every figure that normprobe draws, as wide as a column in print (3.3 inches), with its caption and the command to draw
 it from a run again: PDF, PNG and the caption as text. Names of claims lead to [their pages](claims/index.md), and
-[what was found](results.md) has the numbers. `normprobe figures RUN RUN` draws the figures of claims with a panel per run, and
-writes a table of Spearman correlations beside them.
+[what was found](results.md) has the numbers. `normprobe figures RUN RUN` draws the figures of claims with a panel per
+run, and writes a table of Spearman correlations beside them.
 
 *This page is written by `make gallery` from runs of `normprobe verify`: {runs}.*
 """

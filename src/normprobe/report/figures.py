@@ -11,6 +11,7 @@ from normprobe.errors import NormprobeError
 from normprobe.report import heatmap, method_results, method_schematic, null_distributions, signal_comparison
 from normprobe.report.figure import Drawing
 from normprobe.report.findings import Findings, drawing_of, read_evidence
+from normprobe.report.table import count
 from normprobe.report.what_would_change import margins
 from normprobe.runs.tables import Tables
 
@@ -31,7 +32,8 @@ def of_extra(claim: Claim, extra: ExtraFigure) -> Callable[[Path], Drawing]:
     def drawing(run: Path) -> Drawing:
         finding = Findings(run)[claim.name]
         series = finding.series()
-        return Drawing(extra.stem, extra.caption, lambda axes: extra.panel(axes[0], series, finding.evidence))
+        caption = f"{extra.caption} n = {count(finding.evidence.n)} {finding.evidence.n_unit}."
+        return Drawing(claim.title, caption, lambda axes: extra.panel(axes[0], series, finding.evidence))
 
     return drawing
 

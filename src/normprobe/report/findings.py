@@ -49,7 +49,7 @@ class Finding:
         """The number and how it was judged, in a sentence."""
         item = self.evidence
         return (
-            f"Estimate: {value(item)} ({unit(item)}), "
+            f"Estimate: {value(item)} (95 % interval; {unit(item)}), "
             f"n = {count(item.n)} {item.n_unit}; verdict: {item.verdict}{' †' if item.allowed else ''}."
         )
 

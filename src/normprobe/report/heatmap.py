@@ -80,7 +80,7 @@ class Excerpt:
             f"Response {self.response_id} token by token, shaded by the norm after layer {self.layer} of "
             f"0…{self.n_layers - 1} (from {low:.3g} to {high:.3g}, the excerpt's 2nd and 98th percentile; darker is "
             f"higher). Chosen by rule: {self.rule} to measurement problems; the last layer but one.{beginning} "
-            "One response illustrates; it is evidence of nothing."
+            f"An illustration by one response, n = {len(self.tokens)} tokens; it is evidence of nothing."
         )
 
 

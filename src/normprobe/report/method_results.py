@@ -42,7 +42,7 @@ COMBINATIONS = (
 )
 FAILURES = (
     "Held-out problems whose outcome a method changes, as shares of all: won (right); lost to a wrong value, or to a "
-    "thought that never closes (left)."
+    "thought that never closes (left). Lines: 95 % Wilson intervals of what is won and of all that is lost."
 )
 SELECTORS = (
     "Accuracy of the sample that each selector takes, on the same samples of the same held-out problems. Red: scores "
@@ -209,6 +209,9 @@ def draw_failures(axes: Any, treatments: pd.DataFrame) -> None:
             height, -never, left=-lost, color=VERMILION, height=0.7, hatch="////", edgecolor="white",
             label="lost: the thought never closes",
         )  # fmt: skip
+        for share, side in ((won, 1), (lost + never, -1)):
+            ends = side * np.array(wilson(share, len(plain)))
+            axes.hlines(height, *ends, color="black", linewidth=0.8)
         if height == 0:
             legend_below(axes)
     axes.axvline(0.0, color=GREY, linewidth=0.8)
@@ -229,8 +232,13 @@ def _drawing(
     def drawing(tables: Tables) -> Drawing:
         rows = read(tables, table)
         panels = rows[by].nunique() if by else 1
+        n = rows["n"].max() if by else rows["problem_id"].nunique()
         return Drawing(
-            title, caption, lambda axes: draw(axes if by else axes[0], rows), panels, height=height * HEIGHT
+            title,
+            f"{caption} n = {count(int(n))} problems.",
+            lambda axes: draw(axes if by else axes[0], rows),
+            panels,
+            height=height * HEIGHT,
         )
 
     return drawing

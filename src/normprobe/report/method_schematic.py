@@ -12,11 +12,11 @@ from normprobe.runs.tables import Tables
 from normprobe.style import BLUE, GREEN, GREY, VERMILION
 
 CAPTION = (
-    "The three methods, on a drawn stream of norms (not data). Dashed: τ = Q3 + {k:g}·IQR of the layer, adapted to "
-    "each request; in this model at layers {layers}. ALRR runs a layer once more on its own output where the norm lies "
-    "between τ and 1.5 τ, and keeps the result if the norm grew by a fifth. ERSS keeps the states above τ and mixes "
-    "the one most alike into a later peak (the paper's text) or after a streak of low norms (its code). LRS sums the "
-    "norms of the last third of each sampled response, and takes the response with the largest sum."
+    "The three methods, on a drawn stream of norms (illustration: no data). Dashed: τ = Q3 + {k:g}·IQR of the layer, "
+    "adapted to each request; in this model at layers {layers}. ALRR runs a layer once more on its own output where "
+    "the norm lies between τ and 1.5 τ, and keeps the result if the norm grew by a fifth. ERSS keeps the states above "
+    "τ and mixes the one most alike into a later peak (the paper's text) or after a streak of low norms (its code). "
+    "LRS sums the norms of the last third of each sampled response, and takes the response with the largest sum."
 )
 HEIGHTS = np.array([1.0, 1.3, 0.9, 2.4, 1.2, 1.0, 1.5, 2.6, 1.1, 0.8, 1.3, 1.0])
 TAU = 2.0

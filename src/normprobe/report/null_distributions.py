@@ -12,6 +12,7 @@ from normprobe.claims.measure.readers import MODEL
 from normprobe.report.audit_results import Audit
 from normprobe.report.figure import Drawing
 from normprobe.report.findings import Findings, NothingToDraw
+from normprobe.report.table import span
 from normprobe.style import BLUE, GREY
 
 BINS = 30
@@ -19,7 +20,8 @@ BINS = 30
 
 def drawing(run: Path) -> Drawing:
     """A row per claim. Raises NothingToDraw for a run without an audit, or an audit without null networks."""
-    shown = rows(Audit.load(run), Findings(run))
+    findings = Findings(run)
+    shown = rows(Audit.load(run), findings)
     if not shown:
         raise NothingToDraw("the audit has no null networks")
 
@@ -27,10 +29,13 @@ def drawing(run: Path) -> Drawing:
         for axes, row in zip(panels, shown, strict=True):
             draw(axes, *row)
 
+    networks, n = [len(row[2]) for row in shown], [finding.evidence.n for finding in findings]
     caption = (
         "Estimates of every claim on null networks (grey: random weights, reading what the model wrote) and on this "
         "model (blue line; shaded: 95 % interval over problems). A claim is judged by its margin over its own "
-        "controls, not by this distance: the row of the paper's layer-wise ρ shows why."
+        "controls, not by this distance: the row of the paper's layer-wise ρ shows why. "
+        f"n = {span(min(networks), max(networks))} null networks; this model: n = {span(min(n), max(n))} problems, "
+        "by claim."
     )
     return Drawing("Null distributions", caption, draw_rows, panels=len(shown), height=0.95)
 

@@ -102,4 +102,8 @@ def draw_signals(panels: Sequence[Any], signals: pd.DataFrame) -> None:
 def drawing(signals: pd.DataFrame) -> Drawing:
     """The figure of `draw_signals`."""
     panels = signals["target"].nunique()
-    return Drawing("Signals", CAPTION, lambda axes: draw_signals(axes, signals), panels, height=1.6)
+    numbers = dict.fromkeys(
+        count(int(rows["n"].iloc[0])) for _, rows in signals.groupby("target", sort=False)
+    )
+    caption = f"{CAPTION} n = {' or '.join(numbers)} problems, as beneath each panel."
+    return Drawing("Signals", caption, lambda axes: draw_signals(axes, signals), panels, height=1.6)

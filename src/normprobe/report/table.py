@@ -176,6 +176,11 @@ def count(n: int) -> str:
     return f"{n:,}"
 
 
+def span(fewest: int, most: int) -> str:
+    """`36 to 2,048`, or one number where both are the same."""
+    return " to ".join(dict.fromkeys((count(fewest), count(most))))
+
+
 def value(measured: Evidence | Control) -> str:
     """An estimate with its interval."""
     return with_interval(measured.estimate, measured.interval)

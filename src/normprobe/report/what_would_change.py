@@ -17,7 +17,7 @@ from normprobe.claims.margin import NO_EFFECT
 from normprobe.labels import in_words
 from normprobe.report.figure import Drawing
 from normprobe.report.findings import NothingToDraw
-from normprobe.report.table import count, number
+from normprobe.report.table import count, number, span
 from normprobe.stats.verdict import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, VACUOUS
 from normprobe.style import GREY, VERDICT_COLOURS
 
@@ -123,10 +123,12 @@ def margins(evidence: Sequence[Evidence]) -> Drawing:
     """The figure of `draw_margins`, as high as its rows need. Raises NothingToDraw where no claim was judged."""
     if not evidence:
         raise NothingToDraw("no claim was judged")
+    n = [item.n for item in evidence]
     caption = (
         "Each claim's margin (the estimate less its strongest control, named below the claim) in units of its smallest "
         "effect of interest, with its 95 % interval. A claim is supported where the interval lies right of the dashed "
-        "line, and not supported where it lies left of it."
+        "line, and not supported where it lies left of it. "
+        f"n = {span(min(n), max(n))} problems, by claim."
     )
     height = 0.8 + 0.36 * len(evidence)
     return Drawing("Margins", caption, lambda axes: draw_margins(axes[0], evidence), height=height)

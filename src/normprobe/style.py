@@ -13,7 +13,7 @@ from typing import Any
 # Okabe & Ito (2008), "Color Universal Design": distinct under the common colour deficiencies.
 BLACK, BLUE, GREEN, ORANGE = "#000000", "#0072B2", "#009E73", "#E69F00"
 SKY, VERMILION, PURPLE = "#56B4E9", "#D55E00", "#CC79A7"
-GREY = "#7F7F7F"
+GREY = "#707070"  # dark enough to be no green in deuteranopia
 
 VERDICT_COLOURS = {"supported": GREEN, "not supported": VERMILION, "inconclusive": ORANGE, "vacuous": GREY}
 

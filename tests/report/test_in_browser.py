@@ -1,10 +1,7 @@
 """report.html in a real browser without a network: it works, hostile text stays text, nothing is fetched."""
 
-import base64
 import csv
-import gzip
 import io
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,31 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from layout_fixture import put
-from run_fixture import finish
+from hostile_run import HOSTILE, poison
 
 from normprobe.report.feature_pages import write_pages
 from normprobe.report.html import write_report
-from normprobe.runs.directory import Run
-from normprobe.runs.layout import FILES
 from normprobe.runs.tables import Tables
-
-HOSTILE = (
-    "</script><script>window.owned=1</script>",
-    '"><img src=x onerror="window.owned=1">',
-    "<svg/onload=window.owned=1>",
-    "javascript:window.owned=1",
-    "<a href='javascript:window.owned=1'>{{7*7}}${window.owned=1}</a>",
-    "<style>@import url(https://example.org/x.css);*{display:none}</style>",
-    '<link rel=stylesheet href=//example.org/x.css><iframe src="//example.org"></iframe>',
-    "\u2028window.owned=1\u2029",
-    "\u202eright to left\u202d\u2067",
-    "\x00null\x08\x1b[31m",
-    "<!--<script>",
-    "]]>&lt;b&gt;&#60;",
-    "long" * 500,
-    "深い思考 🤔",
-)
 
 ACTIVE = """[...document.querySelectorAll("*")].flatMap((one) => [...one.attributes])
     .filter(({ name }) => /^on|^(href|src|action)$/.test(name))
@@ -90,38 +67,6 @@ def test_the_page_forbids_itself_every_request_and_every_other_script(report, vi
     assert set(blocked) == directives
     assert page.evaluate("window.owned") is None
     assert seen["requests"] == []
-
-
-def poison(run: Path) -> None:
-    """Put hostile text wherever a run holds text of a model, of a user's problems or of their names."""
-    about = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
-    about["identities"]["model"]["name"] = "".join(HOSTILE[:4]) + "\u202e"
-    (run / "manifest.json").write_text(json.dumps(about), encoding="utf-8")
-    path = run / "evidence" / "verdicts.json"
-    entries = json.loads(path.read_text(encoding="utf-8"))
-    for i, entry in enumerate(entries):
-        entry["note"] = HOSTILE[i % len(HOSTILE)]
-    path.write_text(json.dumps(entries), encoding="utf-8")
-    for name in ("tokens", "problems", "responses"):
-        table = getattr(Tables(run), name)
-        for column in {"token", "question", "answer", "domain", "role", "answer_text"} & {*table.columns}:
-            table[column] = [HOSTILE[i % len(HOSTILE)] for i in range(len(table))]
-        for column in {"problem_id", "response_id"} & {*table.columns}:
-            table[column] = HOSTILE[1] + table[column]
-        table.to_parquet(run / FILES[name].path)
-    at = {"layer": 2, "feature": 0}
-    put(run, "features", pd.DataFrame([at | {"reader": "model", "selected": True}]))
-    page = {"kind": "reasoning", "counterpart": None, "trigger_dependence": None, "control_dependence": None}
-    pages = pd.DataFrame([at | page]).astype({"counterpart": "Int64"})
-    put(run, "feature_pages", pages.assign(r2_tokens=0.5, r2_shuffled=0.0))
-    context = {"tokens": json.dumps(HOSTILE), "values": json.dumps([1.0] * len(HOSTILE)), "place": 1}
-    example = at | context | {"activation": 1.0, "mode": "think", "problem_id": HOSTILE[0]}
-    put(run, "feature_examples", pd.DataFrame([example]))
-    tokens = [at | {"list": "trigger", "token": token, "value": 1.5} for token in HOSTILE]
-    put(run, "feature_tokens", pd.DataFrame(tokens).assign(n=pd.array([1] * len(tokens), dtype="Int64")))
-    put(run, "feature_neighbours", pd.DataFrame([at | {"neighbour": 5, "cosine": 0.5, "selected": True}]))
-    put(run, "feature_histograms", pd.DataFrame([at | {"of": "think", "low": 1.0, "high": 2.0, "n": 3}]))
-    finish(Run(run))
 
 
 def test_hostile_text_stays_text(whole_run, tmp_path, visit):
@@ -251,23 +196,6 @@ def test_a_table_is_sorted_filtered_and_saved(report, visit):
     assert head_row == ["Problems", "think", "no_think", "filler", "n"]
     assert [row[0] for row in rows] == column(0)
     assert [row[1] for row in rows] == column(1)
-
-
-def test_the_data_behind_a_figure_are_one_click_away(report, visit):
-    page, _ = visit(report, "#two_sided_bound")
-    for claim in ("thinking_norm_is_higher", "two_sided_bound"):
-        page.evaluate("(claim) => document.getElementById(claim).open = true", claim)
-        link = page.locator(f"#{claim} figcaption a[download]")
-        with page.expect_download() as saved:
-            link.click()
-        name = saved.value.suggested_filename
-        content = Path(saved.value.path()).read_bytes()
-        assert content == base64.b64decode(link.get_attribute("href").split("base64,")[1])
-        table = pd.read_csv(io.BytesIO(gzip.decompress(content) if name.endswith(".gz") else content))
-        series = pd.read_parquet(report.parent / f"evidence/{claim}.parquet")
-        assert list(table.columns) == list(series.columns)
-        numbers = series.select_dtypes("number").columns
-        np.testing.assert_allclose(table[numbers].to_numpy(float), series[numbers].to_numpy(float), rtol=1e-5)
 
 
 def test_a_link_opens_its_fold_and_what_is_printed_is_open(report, visit):

@@ -10,8 +10,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pandas as pd
+
 from normprobe.report.findings import Finding
-from normprobe.report.plain_sentence import plain_sentence
+from normprobe.report.plain_sentence import plain_sentence, strongest
 
 TICKS = (-100.0, -30.0, -10.0, -3.0, -1.0, 0.0, 1.0, 3.0, 10.0, 30.0, 100.0)
 CLOSEST = (-3.0, 3.0)
@@ -62,6 +64,33 @@ def forest(findings: Sequence[Finding]) -> Forest:
     return Forest(
         rows, {f"{tick:g}": place(tick) for tick in TICKS if low <= tick <= high}, place(0.0), place(1.0)
     )
+
+
+def forest_table(findings: Sequence[Finding]) -> pd.DataFrame:
+    """The numbers behind the plot, a row per claim, in its unit and in the form of its rule that decides: `estimate`
+    less `control` is `margin`, with its 95 % interval `low` to `high`. NaN where there is no margin."""
+    rows = []
+    for finding in findings:
+        item, decision = finding.evidence, finding.evidence.decision
+        control = strongest(finding.claim, item)
+        rows.append(
+            {
+                "claim": item.claim,
+                "verdict": item.verdict,
+                "form": decision.form,
+                "estimate": control + decision.margin,
+                "strongest_control": decision.strongest,
+                "control": control,
+                "margin": decision.margin,
+                "low": decision.interval[0],
+                "high": decision.interval[1],
+                "smallest_effect": decision.smallest_effect,
+                "unit": item.unit,
+                "n": item.n,
+                "n_unit": item.n_unit,
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def _in_smallest_effects(finding: Finding) -> tuple[float, float, float]:

@@ -68,6 +68,12 @@ class Excerpt:
         ]
 
     @property
+    def table(self) -> pd.DataFrame:
+        """The numbers behind the figure, a row per token."""
+        about = {"response_id": self.response_id, "layer": self.layer}
+        return pd.DataFrame({"token": self.tokens, "role": self.roles, "norm": self.norm}).assign(**about)
+
+    @property
     def legend(self) -> str:
         """The signs of the roles that occur, in words."""
         return " · ".join(f"{_sign(role)} {role}" for role in ROLE_MARKS if role in self.roles)

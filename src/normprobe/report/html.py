@@ -24,7 +24,7 @@ from normprobe.report.audit_results import HEAD, Audit
 from normprobe.report.conditions_table import conditions_line, conditions_table, failed
 from normprobe.report.csv_link import csv_link
 from normprobe.report.findings import Findings, NothingToDraw, quick_note
-from normprobe.report.forest import forest
+from normprobe.report.forest import forest, forest_table
 from normprobe.report.layer_curves import curve_data
 from normprobe.report.render import render
 from normprobe.report.table import HOLM, allowed, assumption_table, count, holm_p, margin
@@ -58,6 +58,7 @@ def write_report(run_path: Path) -> Path:
         margin=margin,
         name=_title(str(manifest["identities"].get("model", {}).get("name", run.path.name))),
         forest=forest(list(findings)),
+        forest_data=csv_link(forest_table(list(findings)), "forest_plot"),
         explorer=explorer,
         data={"tokens": None if "lacking" in explorer else explorer, "curves": curve_data(findings)},
         skipped=findings.skipped,

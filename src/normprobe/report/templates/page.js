@@ -16,9 +16,14 @@ function short(value) {
   return value !== 0 && (Math.abs(value) < 1e-3 || Math.abs(value) >= 1e5) ? value.toExponential(2) : value.toLocaleString("en-US", { maximumSignificantDigits: 3 });
 }
 
+// Text that a spreadsheet would run as a formula begins with an apostrophe; numbers stay (csv_link.py does the same).
+function asText(cell) {
+  return /^[=+\-@\t\r]/.test(cell) && !/^[+-]?[\d.,]+(e[+-]?\d+)?%?( \[[\d.,e+ -]*\])?$/i.test(cell) ? `'${cell}` : cell;
+}
+
 function save(name, rows) {
   const quoted = (cell) => (/[",\n\r]/.test(cell) ? `"${cell.replaceAll('"', '""')}"` : cell);
-  const text = rows.map((row) => row.map(quoted).join(",") + "\n").join("");
+  const text = rows.map((row) => row.map((cell) => quoted(asText(cell))).join(",") + "\n").join("");
   const link = make("a", { download: name, href: URL.createObjectURL(new Blob([text], { type: "text/csv" })) });
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);

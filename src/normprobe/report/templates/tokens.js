@@ -21,11 +21,12 @@ if (data.tokens) {
       return step === MISSING ? null : kind.low[row] + (step / (MISSING - 1)) * (kind.high[row] - kind.low[row]);
     };
   }
-  // A value as text, without digits that are finer than its coding.
-  function shown(kind, row, value) {
+  // A value without digits that are finer than its coding.
+  function rounded(kind, row, value) {
     const grain = 10 ** Math.floor(Math.log10((kind.high[row] - kind.low[row]) / MISSING || 1));
-    return short(value === null ? null : Math.round(value / grain) * grain);
+    return value === null ? null : Number((Math.round(value / grain) * grain).toPrecision(6));
   }
+  const shown = (kind, row, value) => short(rounded(kind, row, value));
   const rowOf = (kind, chosen) => (kind.layers ? kind.layers.indexOf(chosen) : 0);
   const responsesOf = () => problems[Number(problem.value)].responses.filter((response) => !mode.value || response.mode === mode.value);
   const kindOf = () => signals[Number(signal.value)];
@@ -118,6 +119,20 @@ if (data.tokens) {
       describe(...selected);
     }
   }
+
+  // What is shown, a row per token, with its values of all signals in the layer.
+  at("tokens-csv").addEventListener("click", () => {
+    const { id } = problems[Number(problem.value)];
+    const chosen = Number(layer.value);
+    const rows = responsesOf().flatMap((response) => {
+      const columns = signals.map((kind) => [kind, rowOf(kind, chosen), values(response, kind)]);
+      return response.tokens.map((token, i) => {
+        const measured = columns.map(([kind, row, value]) => String(rounded(kind, row, value(row, i)) ?? ""));
+        return [id, response.mode, String(response.start + i), token, segments[response.segments[i]] ?? "", roles[response.roles[i]] ?? "", String(chosen), ...measured];
+      });
+    });
+    save("tokens.csv", [["problem", "mode", "place", "token", "segment", "role", "layer", ...signals.map((kind) => kind.name)], ...rows]);
+  });
 
   problems.forEach(({ id, domain, difficulty }, i) => {
     const about = [domain, difficulty].filter((one) => one !== null).join(", ");

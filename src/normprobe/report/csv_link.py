@@ -9,14 +9,21 @@ import re
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
+from normprobe.report.table import count
+
 NUMBER = re.compile(r"[+-]?[\d.,]+(e[+-]?\d+)?%?( \[[\d.,e+ -]*\])?", re.IGNORECASE)
 """Text that is a number, maybe with its interval."""
 LARGEST = 100_000
 """Bytes of a CSV file that stands in a page as it is; a larger one is compressed (`.csv.gz`)."""
 
 
+MOST_BYTES = 800_000
+"""Of a compressed file in a page; what is larger stays in the run."""
+
+
 def csv_link(table: pd.DataFrame, name: str) -> dict[str, str]:
-    """`href` of a link to the table as CSV, numbers to six digits, and its `download`, the file's name.
+    """`href` of a link to the table as CSV, numbers to six digits, and its `download`, the file's name; of a table that
+    is too large for a page no `href`, and in words why as `download`.
 
     A browser saves it without a server and without a script. No text in it is a formula to a spreadsheet.
     """
@@ -25,6 +32,8 @@ def csv_link(table: pd.DataFrame, name: str) -> dict[str, str]:
     if len(content) > LARGEST:
         # Without the time of writing: the same table gives the same page.
         content, kind, ending = gzip.compress(content, mtime=0), "application/gzip", "csv.gz"
+    if len(content) > MOST_BYTES:
+        return {"download": f"{name}, too large for this page ({count(len(table))} rows): the run has it"}
     return {
         "href": f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}",
         "download": f"{name}.{ending}",

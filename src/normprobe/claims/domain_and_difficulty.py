@@ -59,7 +59,7 @@ DOMAIN_COLOURS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY)
 _Ratio = Float[np.ndarray, "problem layer"]
 
 
-class _Problems:
+class DomainProblems:
     """The measured problems whose domain and difficulty are known, and the log ratios of their norms.
 
     Raises NotMeasurable where they are too few, or all of one domain or of one difficulty.
@@ -129,9 +129,10 @@ class _Problems:
 
 def measure(tables: Tables, resample: Resampling) -> Measurement:
     """Measure the shares; the series hold them by form and reader, and the amplification of whole responses by domain
-    and difficulty (columns `domain`, `difficulty`; controls over all domains). Raises NotMeasurable as `_Problems`.
+    and difficulty (columns `domain`, `difficulty`; controls over all domains). Raises NotMeasurable as
+    `DomainProblems`.
     """
-    problems = _Problems(tables)
+    problems = DomainProblems(tables)
     weights = resample(problems.n)
     readers = {
         **{READER_NAMES[subject]: (subject, "think") for subject in ("model", *null_subjects(tables))},

@@ -26,7 +26,7 @@ from jaxtyping import Bool, Float
 from normprobe.claims.claim import Claim, Measurement
 from normprobe.claims.evidence import Evidence
 from normprobe.claims.margin import Form, control
-from normprobe.claims.measure.drawing import curve, layer_axis, pick
+from normprobe.claims.measure.drawing import curve, layer_axis, logarithmic, pick
 from normprobe.claims.measure.measured_tokens import MeasuredTokens, late_layers, middle_layers
 from normprobe.claims.measure.readers import (
     EARLY,
@@ -161,14 +161,10 @@ def _times(draws: Draws | None) -> str:
 
 def panel(axes: Any, series: pd.DataFrame, evidence: Evidence) -> None:
     """The mean norm by layer in each mode, whole responses; the ratio but for the last block, with the twin's."""
-    from matplotlib.ticker import LogFormatter
-
     layer_axis(axes, series, evidence)
     for mode in MODES:
         curve(axes, pick(series, f"norm, {mode}", MODEL), mode, **MODE_LINES[mode])
-    axes.set_yscale("log")
-    for format_ticks in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-        format_ticks(LogFormatter(minor_thresholds=(2, 0.5)))
+    logarithmic(axes)
     axes.set_ylabel("mean ‖h‖₂ over the response\n(activation units)")
     axes.legend(loc="upper left")
     twin = next(control for control in evidence.own_controls if control.name == TWIN)

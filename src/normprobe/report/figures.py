@@ -8,7 +8,14 @@ from pathlib import Path
 from normprobe.claims.claim import Claim, ExtraFigure
 from normprobe.claims.registry import CLAIMS
 from normprobe.errors import NormprobeError
-from normprobe.report import heatmap, method_results, method_schematic, null_distributions, signal_comparison
+from normprobe.report import (
+    heatmap,
+    method_results,
+    method_schematic,
+    norm_by_domain,
+    null_distributions,
+    signal_comparison,
+)
 from normprobe.report.figure import Drawing
 from normprobe.report.findings import Findings, drawing_of, read_evidence
 from normprobe.report.table import count
@@ -46,6 +53,9 @@ def of_tables(draw: Callable[[Tables], Drawing]) -> Callable[[Path], Drawing]:
 FIGURES = {
     **{claim.figure: of_claims(claim.figure) for claim in CLAIMS},
     **{extra.stem: of_extra(claim, extra) for claim in CLAIMS for extra in claim.extra_figures},
+    "fig_09_domain_and_difficulty": lambda run: norm_by_domain.drawing(
+        Tables(run), Findings(run)["domain_and_difficulty"]
+    ),
     "fig_06_token_heat_map": of_tables(heatmap.drawing),
     "fig_12_signal_contest": lambda run: signal_comparison.drawing(signal_comparison.read_signals(run)),
     "fig_13_margins": lambda run: margins(read_evidence(run)),

@@ -47,6 +47,15 @@ def layer_axis(axes: Any, series: pd.DataFrame, evidence: Evidence, *, mark_late
     axes.set_xlabel(f"layer (0…{layers[-1]}; 95 % intervals, n = {evidence.n} {evidence.n_unit})")
 
 
+def logarithmic(axes: Any) -> None:
+    """A logarithmic y axis with plain numbers at its ticks."""
+    from matplotlib.ticker import LogFormatter
+
+    axes.set_yscale("log")
+    for format_ticks in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        format_ticks(LogFormatter(minor_thresholds=(2, 0.5)))
+
+
 def by_reader(axes: Any, series: pd.DataFrame, labels: Mapping[str, str]) -> None:
     """One labelled row per quantity, from the top: this model's number filled, beneath it its nulls' grey and open.
 

@@ -40,6 +40,8 @@ class ModelSettings(Settings, section="model"):
     """an early checkpoint of the model, as a control (tiny-thinker brings its own)"""
     engine: Literal["hf", "vllm"] = "hf"
     """what writes responses: Transformers, or vLLM (to be installed); states are always read by Transformers"""
+    tensor_parallel_size: Annotated[int, arg(metavar="N")] = 1
+    """devices that vLLM spreads the model over (with --engine vllm)"""
 
     def __post_init__(self) -> None:
         super().__post_init__()

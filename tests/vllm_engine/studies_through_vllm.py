@@ -20,22 +20,34 @@ if TYPE_CHECKING:
     from normprobe.models.model import OpenModel
 
 
-def test_a_studys_responses_are_the_same_through_both_engines(opened: "OpenModel", tmp_path: Path) -> None:
-    """The second time the engine starts in a process in which it ran before, from weights that no file holds."""
+BY_VLLM = {
+    "from its files": ModelSettings(engine="vllm"),
+    "from weights that no file holds": ModelSettings(f"{IN_MEMORY}tiny", engine="vllm"),
+    "on two devices": ModelSettings(engine="vllm", tensor_parallel_size=2),  # processes, on a CPU
+}
+
+
+def responses(opened: "OpenModel", settings: ModelSettings, folder: Path) -> pd.DataFrame:
+    folder.mkdir()
     source = BundledProblems()
     problems = source.load({"sae": 8, "select": 8, "measure": 8}, 0)
-    tables = {}
-    runs = [ModelSettings(), ModelSettings(engine="vllm"), ModelSettings(f"{IN_MEMORY}tiny", engine="vllm")]
-    for number, settings in enumerate(runs):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        with engine_of(opened, settings) as engine:
-            assert isinstance(engine, VllmEngine) is (number > 0)
-            assert engine.context == opened.context
-            fill_responses(folder, engine, problems, max_new_tokens=120, scorer=source.score, progress=False)
-        tables[number] = pd.read_parquet(folder / "responses.parquet")
-    pd.testing.assert_frame_equal(tables[1], tables[0])
-    pd.testing.assert_frame_equal(tables[2], tables[0])
+    with engine_of(opened, settings) as engine:
+        assert isinstance(engine, VllmEngine) is (settings.engine == "vllm")
+        assert engine.context == opened.context
+        fill_responses(folder, engine, problems, max_new_tokens=120, scorer=source.score, progress=False)
+    return pd.read_parquet(folder / "responses.parquet")
+
+
+@pytest.mark.parametrize("how", BY_VLLM)
+def test_a_studys_responses_are_the_same_through_both_engines(
+    opened: "OpenModel", tmp_path: Path, how: str
+) -> None:
+    """From the second on, the engine starts in a process in which it ran before."""
+    found, wanted = (
+        responses(opened, settings, tmp_path / settings.engine)
+        for settings in (BY_VLLM[how], ModelSettings())
+    )
+    pd.testing.assert_frame_equal(found, wanted)
 
 
 def test_a_model_on_another_device_is_refused(opened: "OpenModel") -> None:

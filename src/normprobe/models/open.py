@@ -101,7 +101,7 @@ def open_model(
 def open_for(settings: ModelSettings, thinking: ThinkingSettings) -> OpenModel:
     """The model that a study's settings name. Raises as `open_model`."""
     given = asdict(settings)
-    del given["early"], given["engine"]
+    del given["early"], given["engine"], given["tensor_parallel_size"]
     return open_model(given.pop("name"), **given, thinking=thinking.given)
 
 

@@ -28,6 +28,7 @@ _VARIABLES = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # as many threads as this process has
     "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # of a process that has a model open
 }
 
 
@@ -51,6 +52,12 @@ def vllm_engine(opened: OpenModel, settings: ModelSettings) -> Iterator[VllmEngi
                 "give that one, or leave the engine at hf"
             )
         memory: dict[str, Any] = {}
+        parallel: dict[str, Any] = {}
+        if settings.tensor_parallel_size > 1:
+            parallel = {
+                "tensor_parallel_size": settings.tensor_parallel_size,
+                "distributed_executor_backend": "mp",
+            }
         if kind == "cuda":
             free, total = torch.cuda.mem_get_info()
             memory["gpu_memory_utilization"] = SHARE_OF_GPU * free / total
@@ -67,6 +74,7 @@ def vllm_engine(opened: OpenModel, settings: ModelSettings) -> Iterator[VllmEngi
                 disable_log_stats=True,
                 additional_config={"normprobe": {"profile": None}},
                 **memory,
+                **parallel,
             )
         try:
             yield VllmEngine(llm, opened.chat, opened.identity)

@@ -54,10 +54,13 @@ def adapters(opened: "OpenModel", tmp_path_factory: pytest.TempPathFactory) -> l
 
 
 @pytest.fixture(scope="module")
-def with_lora(start: Callable[..., Engine], profile: Path) -> Engine:
+def with_lora(start: Callable[..., Engine], profile: Path, request: pytest.FixtureRequest) -> Engine:
+    """request.param: whether compiled; then a recursion is the default policy."""
+    configuration = {"profile": str(profile)} | ({"policy": POLICIES[0]} if request.param else {})
     return start(
         bundled.find("tiny-thinker").folder,
-        additional_config={"normprobe": str(profile)},
+        additional_config={"normprobe": configuration},
+        enforce_eager=not request.param,
         enable_lora=True,
         # One more than there are adapters: on a CPU vLLM gives a request without one the last slot's, if others in its
         # batch have some (index -1 in vllm/lora/ops/torch_ops); an empty slot adds nothing.
@@ -81,7 +84,12 @@ def adapted(opened: "OpenModel", folder: Path) -> "OpenModel":
     return other
 
 
-@pytest.mark.parametrize("policy", POLICIES, ids=["recursion", "suppression"])
+@pytest.mark.parametrize(
+    ("with_lora", "policy"),
+    [(False, POLICIES[0]), (False, POLICIES[1]), (True, POLICIES[0])],
+    ids=["recursion", "suppression", "recursion, compiled"],
+    indirect=["with_lora"],
+)
 def test_each_request_has_its_adapter_in_the_passes_of_its_policy(
     with_lora: Engine,
     opened: "OpenModel",
@@ -105,7 +113,7 @@ def test_each_request_has_its_adapter_in_the_passes_of_its_policy(
             name: Asked(prompt, policy, adapter=request) for name, prompt in zip(names, mine, strict=True)
         }
     assert with_lora.serve(asked) == expected
-    without = {name: replace(one, policy=None) for name, one in asked.items()}
+    without = {name: replace(one, policy="plain") for name, one in asked.items()}
     assert with_lora.serve(without) == plain
     # Else the comparisons would show nothing: the policy acts, and the adapters change what is written.
     assert expected != plain

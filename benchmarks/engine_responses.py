@@ -23,13 +23,13 @@ from workload import clock
 
 from normprobe.config import Study
 from normprobe.console import run_main
-from normprobe.engines.base import Engine
+from normprobe.engines.base import Draws, Engine
 from normprobe.engines.engine_choice import engine_of
-from normprobe.experiments.samples import sample_draws
+from normprobe.experiments.samples import sample_key
 from normprobe.model_settings import ModelSettings, ThinkingSettings
 from normprobe.models.open import open_for
 
-SAMPLED = {"temperature": 1.0, "draws": partial(sample_draws, 0, 0)}
+SAMPLED = {"temperature": 1.0, "draws": Draws(partial(sample_key, 0, 0))}
 HOW: dict[str, dict[str, Any]] = {"greedy": {}, "sampled": SAMPLED}
 
 

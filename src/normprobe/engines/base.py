@@ -21,14 +21,30 @@ from normprobe.policies.lrs import FORMS, LAST_PART, LAST_THIRD, last_tokens, wi
 from normprobe.policies.policy import Policy
 from normprobe.policies.rows import ProbeSummary
 
-Draws = Callable[[str, int], Float[np.ndarray, " step"]]
-"""(name of a request, number of steps n) → n uniform numbers in [0, 1), a function of the two alone."""
 ProbeResult = dict[str, Any]
 """What a probe measured of a request: {"n_tokens", "layers", "scores"}, see `probe_results` and `with_scores`."""
 Finish = Literal["stop", "length"]
 """Why a response ends: an end token or a string of `stop`, or the limit."""
 SUMS = ("total", "excess", "above", "last_excess", "last_third")
 """The sums of one layer that the scores `FORMS` add up over the layers."""
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Uniform numbers that requests are sampled with, a function of a request's name alone.
+
+    key: (name of a request) → the whole numbers from 0 that seed its own.
+    """
+
+    key: Callable[[str], Sequence[int]]
+
+    def __call__(self, name: str, n_steps: int) -> Float[np.ndarray, " step"]:
+        return uniform_numbers(self.key(name), n_steps)
+
+
+def uniform_numbers(key: Sequence[int], n_steps: int) -> Float[np.ndarray, " step"]:
+    """Numbers in [0, 1); fewer steps give the first of them."""
+    return np.random.default_rng(list(key)).random(n_steps)
 
 
 class UntriggeredWarning(UserWarning):

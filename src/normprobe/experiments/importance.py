@@ -19,10 +19,10 @@ import numpy as np
 import pandas as pd
 
 from normprobe.config import FEWEST_DRAWS, ImportanceSettings
-from normprobe.engines.base import Engine
+from normprobe.engines.base import Draws, Engine
 from normprobe.errors import NormprobeError
 from normprobe.experiments.answers import MODE, judged
-from normprobe.experiments.samples import sample_draws
+from normprobe.experiments.samples import sample_key
 from normprobe.experiments.sentences import first_sentence, sentence_spans
 from normprobe.problems.final_answer import answer_key
 from normprobe.problems.source import Scorer
@@ -154,16 +154,16 @@ def _draw(
     prompts = [ids[: begins[number]] for number, _ in places]
     limit = max_new_tokens if engine.context is None else min(max_new_tokens, engine.context - end)
 
-    def uniform(name: str, n_steps: int) -> np.ndarray:
+    def key(name: str) -> tuple[int, int, int]:
         place, _, draw = name.rpartition("/")
-        return sample_draws(seed, int(draw), place, n_steps)
+        return sample_key(seed, int(draw), place)
 
     written = engine.generate(
         prompts,
         limit,
         names=[f"{response['response_id']}/{number}/{draw}" for number, draw in places],
         temperature=float(settings.temperature),
-        draws=uniform,
+        draws=Draws(key),
         batch_size=settings.batch_size,
     ).tokens
     own = [first_sentence(chat, ids, start, end) for start in starts]

@@ -24,11 +24,11 @@ from typing import Any, Never
 import torch
 
 from normprobe.console import run_main, shows_bars
-from normprobe.engines.base import Engine, UntriggeredWarning
+from normprobe.engines.base import Draws, Engine, UntriggeredWarning
 from normprobe.engines.engine_choice import engine_of
 from normprobe.errors import NormprobeError
 from normprobe.experiments.lm_eval_tasks import DIRECTORY
-from normprobe.experiments.samples import sample_draws
+from normprobe.experiments.samples import sample_key
 from normprobe.layer_profile import LayerProfile
 from normprobe.model_settings import ModelSettings, ThinkingSettings
 from normprobe.models.open import open_for, use_one_thread_if_tiny
@@ -206,7 +206,7 @@ class NormprobeLM(LM):
                 names=[names[i] for i in members],
                 policy=self.policy,
                 temperature=temperature,
-                draws=partial(sample_draws, self.seed, 0),
+                draws=Draws(partial(sample_key, self.seed, 0)),
                 stop=until,
                 batch_size=self._batch_size,
                 record=self.policy is not None,

@@ -21,7 +21,7 @@ from normprobe.engines.hf import HfEngine
 from normprobe.experiments.answers import MODE, answer
 from normprobe.experiments.drawn_entropies import drawn_entropies
 from normprobe.experiments.method_settings import Setting
-from normprobe.experiments.samples import draw_sample, sample_draws
+from normprobe.experiments.samples import draw_sample, sample_key
 from normprobe.layer_profile import LayerProfile
 from normprobe.models.model import OpenModel
 from normprobe.models.open import open_for
@@ -140,7 +140,7 @@ class MethodInputs:
         return np.concatenate(drawn_entropies(self.model, prompts, written.tokens))
 
     def _draws(self, regime: Regime) -> Draws | None:
-        return partial(sample_draws, self.study.seed, 0) if regime.temperature > 0 else None
+        return Draws(partial(sample_key, self.study.seed, 0)) if regime.temperature > 0 else None
 
 
 def try_setting(

@@ -10,12 +10,11 @@ import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
 
-from normprobe.engines.base import Engine, batches_by_length
+from normprobe.engines.base import Draws, Engine, batches_by_length
 from normprobe.experiments.answers import MODE, judged
 from normprobe.experiments.confidence import TokenConfidence, confidences, group_confidences
 from normprobe.experiments.controls.deep_thinking import deep_thinking, settles_late
@@ -37,9 +36,9 @@ LOGITS = 2**25
 """Logits that are read at once; a few arrays of this size are held, 128 MiB each."""
 
 
-def sample_draws(seed: int, sample: int, problem_id: str, n_steps: int) -> Float[np.ndarray, " step"]:
-    """Uniform numbers in [0, 1) keyed by seed, problem and sample alone."""
-    return np.random.default_rng([seed, sample, zlib.crc32(problem_id.encode())]).random(n_steps)
+def sample_key(seed: int, sample: int, problem_id: str) -> tuple[int, int, int]:
+    """What seeds the uniform numbers of a problem's sample."""
+    return seed, sample, zlib.crc32(problem_id.encode())
 
 
 def draw_sample(
@@ -67,7 +66,7 @@ def draw_sample(
         names=[f"{problem_id}/{sample}" for problem_id in problems["problem_id"]],
         policy=policy,
         temperature=1.0,
-        draws=lambda name, n_steps: sample_draws(seed, sample, name.rpartition("/")[0], n_steps),
+        draws=Draws(lambda name: sample_key(seed, sample, name.rpartition("/")[0])),
         batch_size=BATCH,
         quiet=True,
     ).tokens

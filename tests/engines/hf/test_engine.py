@@ -1,11 +1,9 @@
 """The Hugging Face engine keeps what `engines/base.py` promises: requests are independent, draws keyed by name."""
 
-import numpy as np
 import pytest
 import torch
-from jaxtyping import Float
 
-from normprobe.engines.base import Engine, batches_by_length
+from normprobe.engines.base import Draws, Engine, batches_by_length
 from normprobe.engines.hf import HfEngine
 from normprobe.errors import NormprobeError
 from normprobe.models.initialise import initialise
@@ -37,8 +35,7 @@ def prompts(engine: HfEngine) -> list[list[int]]:
     return [engine.chat.prompt_ids(problem.question, "think") for problem in make_problems(7, 0)]
 
 
-def draws(name: str, n_steps: int) -> Float[np.ndarray, " step"]:
-    return np.random.default_rng(int(name)).random(n_steps)
+draws = Draws(lambda name: [int(name)])
 
 
 def test_it_is_an_engine(engine: HfEngine) -> None:

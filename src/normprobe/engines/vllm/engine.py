@@ -106,7 +106,7 @@ class VllmEngine:
                 if one is not None and (record or not quiet):
                     extra[RECORD] = True
                 if draws is not None and temperature > 0:
-                    extra[DRAWS] = KeyedDraws(temperature, draws(names[i], max_new_tokens)).to_dict()
+                    extra[DRAWS] = KeyedDraws(temperature, tuple(draws.key(names[i]))).to_dict()
                 return extra
 
             def ended(i: int, tokens: list[int]) -> bool:

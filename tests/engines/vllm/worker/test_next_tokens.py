@@ -12,7 +12,8 @@ from normprobe.engines.vllm.worker.eligible_rows import EligibleRows, PassLayout
 from normprobe.engines.vllm.worker.next_tokens import LogitsHook
 
 CPU = torch.device("cpu")
-UNIFORM = np.array([0.1, 0.5, 0.99, 0.3])
+DRAWS_OF_FOUR = KeyedDraws(0.5, (3,))
+UNIFORM = DRAWS_OF_FOUR.uniform(4)
 
 
 def hooked(logits: torch.Tensor) -> tuple[Any, LogitsHook]:
@@ -21,7 +22,7 @@ def hooked(logits: torch.Tensor) -> tuple[Any, LogitsHook]:
 
 
 def parameters(draws: KeyedDraws | None) -> Any:
-    return SimpleNamespace(extra_args=None if draws is None else {DRAWS: draws.to_dict()})
+    return SimpleNamespace(extra_args=None if draws is None else {DRAWS: draws.to_dict()}, max_tokens=4)
 
 
 def layout(requests: list[str], computed: list[int], scheduled: list[int], prompt: list[int]) -> PassLayout:
@@ -32,8 +33,8 @@ def layout(requests: list[str], computed: list[int], scheduled: list[int], promp
 def test_a_request_with_draws_is_left_the_one_token_that_its_number_stands_for() -> None:
     logits = torch.randn(3, 9, generator=torch.Generator().manual_seed(0))
     model, hook = hooked(logits)
-    hook.start({"drawn": parameters(KeyedDraws(0.5, UNIFORM)), "greedy": parameters(None)}, ())
-    hook.start({"reading": parameters(KeyedDraws(0.5, UNIFORM))}, ())
+    hook.start({"drawn": parameters(DRAWS_OF_FOUR), "greedy": parameters(None)}, ())
+    hook.start({"reading": parameters(DRAWS_OF_FOUR)}, ())
     hook.begin(layout(["greedy", "drawn", "reading"], [4, 5, 0], [1, 1, 2], [4, 4, 5]))
     found = model.compute_logits()
     # Its prompt of 4 and one token more were read: the third token comes next, by the third number.

@@ -1,6 +1,6 @@
-"""What is done with the logits of a pass: requests that bring draws are sampled with them, and entropies are kept.
+"""What is done with the logits of a pass: requests that name draws are sampled with them, and entropies are kept.
 
-vLLM's samplers know no draws keyed by request. So where a request brings its own, its logits are replaced, before
+vLLM's samplers know no draws keyed by request. So where a request names its own, its logits are replaced, before
 vLLM sees them, by those of one token: the one that the inverse of the cumulated probabilities gives. The sampler, to
 which the request is greedy, has no choice. That is the same in both model runners, which vLLM's own logits processors
 are not, and here the place of each row in its request is known.
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from normprobe.engines.inverse_cdf import inverse_cdf, output_entropy
 from normprobe.engines.vllm import patches
@@ -94,7 +94,7 @@ class LogitsHook:
 
     def __init__(self, model: Any, length: int, device: torch.device) -> None:
         self.entropies = Entropies(length, device)
-        self._draws: dict[str, KeyedDraws] = {}
+        self._draws: dict[str, tuple[float, Float[np.ndarray, " step"]]] = {}
         self._next: NextTokens | None = None
         self._device = device
         patches.wrap(model, "compute_logits", self._computing)
@@ -102,9 +102,8 @@ class LogitsHook:
     def start(self, parameters: Mapping[str, Any], reading: Collection[str]) -> None:
         """Requests start. parameters: their sampling parameters. reading: those whose policies read entropies."""
         for request, given in parameters.items():
-            draws = None if given is None else KeyedDraws.of(given.extra_args)
-            if draws is not None:
-                self._draws[request] = draws
+            if given is not None and (draws := KeyedDraws.of(given.extra_args)) is not None:
+                self._draws[request] = draws.temperature, draws.uniform(given.max_tokens)
         self.entropies.start(reading)
 
     def forget(self, requests: Iterable[str]) -> None:
@@ -138,8 +137,8 @@ class LogitsHook:
         draws = [self._draws[tokens.requests[i]] for i in drawn]
         numbers = zip(draws, tokens.number[drawn], strict=True)
         # Asynchronous scheduling may run a pass after the last token.
-        uniform = torch.tensor([one.uniform[min(at, len(one.uniform) - 1)] for one, at in numbers])
-        temperature = torch.tensor([[one.temperature] for one in draws], device=self._device)
+        uniform = torch.tensor([uniform[min(at, len(uniform) - 1)] for (_, uniform), at in numbers])
+        temperature = torch.tensor([[temperature] for temperature, _ in draws], device=self._device)
         at = torch.tensor(drawn, device=self._device)
         scaled = (logits[at].float() / temperature).to(logits.dtype)  # rounded as by a number, not a tensor
         chosen = inverse_cdf(scaled, uniform.to(self._device))

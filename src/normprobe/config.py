@@ -166,24 +166,38 @@ class MethodSettings(Settings, section="methods"):
     """How large the evaluation of ALRR, ERSS and LRS is."""
 
     tune: int = 128
-    """problems of the sweep, per regime"""
+    """problems of the sweep, per regime; with --tasks, documents that the entropy gate's threshold comes from"""
     test: int = 2048
     """held-out problems"""
     samples: int = 8
-    """samples per problem to select among"""
+    """samples per problem to select among; with --tasks and --temperature, per document"""
     tasks: Annotated[str | None, optional(metavar="LIST")] = None
     """tasks of lm-evaluation-harness, separated by commas, instead of the run's own problems"""
     limit: Annotated[int | None, optional(metavar="INT")] = None
     """documents per task (all)"""
     include_path: Annotated[str | None, optional(metavar="DIR")] = None
     """a folder of further task files"""
+    temperature: Annotated[int | float | None, optional(metavar="NUMBER")] = None
+    """of --samples answers to each document of --tasks, for avg@n and pass@k (one answer, as the task says: greedy)"""
     engine: Annotated[Literal["hf", "vllm"] | None, optional(metavar="{hf,vllm}")] = None
     """what writes the responses (the run's engine)"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.temperature is not None and self.tasks is None:
+            raise NormprobeError(
+                f"expected --tasks with --temperature, got {self.temperature} alone; name tasks, or leave it out"
+            )
 
     @property
     def part(self) -> int:
         """Held-out problems of what decides nothing: sensitivity and combinations."""
         return max(self.test // 4, 1)
+
+    @property
+    def answers(self) -> int:
+        """Answers to each document of a task."""
+        return 1 if self.temperature is None else self.samples
 
 
 @dataclass(frozen=True)

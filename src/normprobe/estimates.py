@@ -177,8 +177,10 @@ class StudySizes:
         match stage:
             case "problems":
                 return float(sum(self.n.values()))
-            case "responses" | "profile" | "tasks":
+            case "responses" | "profile":
                 return tokens
+            case "tasks":
+                return tokens * s.methods.answers
             case "traces":
                 return tokens * self.subjects
             case "saes":

@@ -29,6 +29,7 @@ from normprobe.config import (
     Study,
 )
 from normprobe.console import parse, print_json, run_main
+from normprobe.errors import NormprobeError
 from normprobe.settings import optional
 from normprobe.study_file import changed, read_study
 
@@ -116,13 +117,18 @@ _Command = TypeVar("_Command", bound=RunCommand)
 def main(argv: list[str] | None = None) -> None:
     """Command line of `python -m normprobe.evaluate` and `normprobe evaluate`."""
     command, study = _parse(EvaluateCommand, argv, "evaluate", "methods")
-    with_tasks = command.methods.tasks is not None
+    plan, with_tasks = command.methods, command.methods.tasks is not None
+    if with_tasks and plan.temperature is None and plan.samples != study.methods.samples:
+        raise NormprobeError(
+            f"expected --temperature with --tasks and --samples {plan.samples}, got none; give one, such as 0.6, or leave "
+            "--samples out: each document is then answered once"
+        )
     targets = ["tasks"] if with_tasks else ["methods", "evidence"]
-    session = _run(command, replace(study, methods=command.methods), *targets)
+    session = _run(command, replace(study, methods=plan), *targets)
     if session is None:
         return
     from normprobe.report.document import records, run_document
-    from normprobe.report.method_results import task_text
+    from normprobe.report.task_results import task_text
     from normprobe.report.terminal import terminal_text
 
     if with_tasks:

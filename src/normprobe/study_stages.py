@@ -315,7 +315,7 @@ def _evaluated(*paths: str) -> Callable[[Study], dict[str, Any]]:
 
 _MEASURED = ("problems", "responses", "traces", "reductions", "profile", "experiments")
 _SUITE = ("methods.tune", "methods.test", "methods.samples")
-_TASKS = ("methods.tasks", "methods.limit", "methods.include_path")
+_TASKS = tuple(f"methods.{name}" for name in "tasks limit include_path temperature answers tune".split())
 
 STAGES: dict[str, Stage] = {
     stage.name: stage
@@ -347,7 +347,7 @@ STAGES: dict[str, Stage] = {
             _fill_methods,
             on_request=True,
         ),
-        Stage("tasks", 2, _evaluated(*_TASKS, "seed"), ("profile",), _fill_tasks, on_request=True),
+        Stage("tasks", 3, _evaluated(*_TASKS, "seed"), ("profile",), _fill_tasks, on_request=True),
         Stage(
             "importance",
             1,

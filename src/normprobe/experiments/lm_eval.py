@@ -39,8 +39,9 @@ try:
     from lm_eval.api.instance import Instance
     from lm_eval.api.model import LM
     from lm_eval.api.registry import register_model
-    from lm_eval.models.utils import normalize_gen_kwargs
     from lm_eval.utils import setup_logging
+
+    from normprobe.experiments.lm_eval_requests import Written, generation_settings
 except ImportError as cause:
     raise NormprobeError(
         f"expected lm-eval ≥ 0.4.13, got none that works ({cause}); pip install 'normprobe[lm-eval]'"
@@ -49,8 +50,6 @@ except ImportError as cause:
 MODES = ("think", "no_think")
 BATCH = 64
 """Responses at once under `--batch_size auto`."""
-_SHAPING = ("top_p", "top_k", "min_p", "typical_p")
-"""What changes sampling only."""
 _log = logging.getLogger("lm_eval.normprobe")  # below lm-eval's own, so that its settings show it
 
 
@@ -65,16 +64,19 @@ class NormprobeLM(LM):
     mode: "think" or "no_think". A response is what follows the thought; a thought that never closed has none. Strings
         that end a response (`until`) are looked for in what follows the thought.
     device: where there is no CUDA, a CUDA device (lm-eval's default) means the CPU, as for `hf`.
-    max_length: tokens of prompt and response together; by default the model's own limit.
+    max_length: tokens of prompt and response together; by default the model's own limit. max_gen_toks: of a response
+        where the task names no limit.
     revision, dtype, trust_remote_code: as `open_model` takes them. seed: of sampled tokens.
     engine: "hf", or "vllm", which stays open until `close`.
     thinking_format, think_start, think_end, system_prompt, chat_template_kwargs: as on the command line of
         `normprobe verify` (`ThinkingSettings`).
 
-    acted, n_tokens: of the latest call, by layer the states that the policy acted on, and the tokens generated.
+    temperature: of all responses; None, as at first: what each task asks for.
+    sample: the number of the sample that a call draws, 0 at first.
+    acted, written: of the latest call, by layer the states that the policy acted on, and the responses.
 
-    Random draws are keyed by the tokens of the prompt, and by how often it came before: no response depends on the
-    batch it was written in.
+    Random draws are keyed by the tokens of the prompt, how often it came before, and `sample`: no response depends on
+    the batch it was written in, and all policies share the numbers that tokens are drawn with.
     Raises NormprobeError for arguments it does not know, and whatever `open_model`, the policy and the profile refuse.
     """
 
@@ -91,6 +93,7 @@ class NormprobeLM(LM):
         offline: bool = False,
         trust_remote_code: bool = False,
         max_length: int | None = None,
+        max_gen_toks: int = 256,
         seed: int = 0,
         engine: str = "hf",
         thinking_format: str | None = None,
@@ -105,8 +108,8 @@ class NormprobeLM(LM):
         if unknown:
             raise NormprobeError(
                 "expected model_args among pretrained, policy, profile, mode, revision, dtype, offline, "
-                "trust_remote_code, max_length, seed, engine, thinking_format, think_start, think_end, system_prompt "
-                f"and chat_template_kwargs, got {', '.join(unknown)}; correct the names"
+                "trust_remote_code, max_length, max_gen_toks, seed, engine, thinking_format, think_start, think_end, "
+                f"system_prompt and chat_template_kwargs, got {', '.join(unknown)}; correct the names"
             )
         if mode not in MODES:
             raise NormprobeError(f"expected a mode of {', '.join(MODES)}, got {mode!r}; choose one of these")
@@ -141,11 +144,14 @@ class NormprobeLM(LM):
             measured.for_model(opened.identity.to_dict())
         self._open = ExitStack()
         self.engine: Engine = self._open.enter_context(engine_of(opened, settings))
+        self.opened = opened
         self.tokenizer, self.mode, self.seed = opened.tokenizer, mode, seed
         self.policy = None if policy is None else build(policy, measured)
+        self.temperature: float | None = None
+        self.sample = 0
         self.acted: Counter[int] = Counter()
-        self.n_tokens = 0
-        self._room = max_length or self.engine.context or sys.maxsize
+        self.written: list[Written] = []
+        self._room, self._default = max_length or self.engine.context or sys.maxsize, max_gen_toks
         adaptive = str(batch_size).startswith("auto")
         self._batch_size = max_batch_size or BATCH if adaptive else int(batch_size)
 
@@ -196,8 +202,11 @@ class NormprobeLM(LM):
         for prompt in map(str, prompts):
             names.append(f"{prompt} {came[prompt]}" if came[prompt] else prompt)
             came[prompt] += 1
+        if self.sample:
+            names = [f"{name}/{self.sample}" for name in names]
         self.acted.clear()
-        self.n_tokens = passes = unclosed = 0
+        self.written.clear()
+        unclosed = 0
         answers = [""] * len(requests)
         for (max_new_tokens, temperature, until), members in alike.items():
             written = self.engine.generate(
@@ -213,22 +222,25 @@ class NormprobeLM(LM):
                 quiet=True,
                 progress="generate_until" if shows_bars() and not disable_tqdm else None,
             )
-            for i, tokens in zip(members, written.tokens, strict=True):
+            passes = [0] * len(members)
+            if (events := written.events) is not None:
+                self.acted.update(events.layer.tolist())
+                passes = events.request.bincount(events.passes, len(members)).int().tolist()
+            for i, tokens, extra in zip(members, written.tokens, passes, strict=True):
                 ids, n_prompt = prompts[i] + tokens, len(prompts[i])
                 unclosed += self.engine.chat.spans(ids, n_prompt).truncated
                 answer = self.engine.chat.answer_text(ids, n_prompt)
                 for end in filter(None, until):
                     answer = answer.split(end)[0]
                 answers[i] = answer
-                self.n_tokens += len(tokens)
+                document = (requests[i].task_name, requests[i].doc_id)
+                self.written.append(Written(document, prompts[i], tokens, extra))
                 self.cache_hook.add_partial("generate_until", requests[i].args, answer)
-            if written.events is not None:
-                self.acted.update(written.events.layer.tolist())
-                passes += int(written.events.passes.sum())
         if unclosed:
             _log.warning("%d of %d thoughts never closed: no answer", unclosed, len(requests))
         if self.policy is not None and requests:
-            _log.info("policy acted on %d states, with %d extra passes", self.acted.total(), passes)
+            extra = sum(one.passes for one in self.written)
+            _log.info("policy acted on %d states, with %d extra passes", self.acted.total(), extra)
             if not self.acted:
                 warnings.warn(
                     f"the policy changed nothing in {len(requests)} responses; check its thresholds",
@@ -238,29 +250,15 @@ class NormprobeLM(LM):
         return answers
 
     def _limits(self, prompt: list[int], given: dict[str, Any]) -> tuple[int, float, tuple[str, ...]]:
-        """At most how many tokens follow a prompt, at which temperature, and the strings that end the answer."""
-        settings: dict[str, Any] = dict(normalize_gen_kwargs(given))
-        until, wanted = settings.pop("until"), settings.pop("max_gen_toks")
-        sampled, temperature = settings.pop("do_sample"), float(settings.pop("temperature", 0.0))
-        temperature = temperature if sampled else 0.0
-        unknown = [
-            name
-            for name in settings
-            if not (name == "num_beams" and settings[name] == 1)
-            and not (name in _SHAPING and temperature == 0.0)
-        ]
-        if unknown:
-            raise NormprobeError(
-                "expected generation by until, max_gen_toks, do_sample and temperature, got "
-                f"{', '.join(unknown)}; leave it out, or use --model hf for the plain model"
-            )
+        """As `generation_settings`, within the room behind the prompt, and at `temperature` if that is given."""
+        wanted, temperature, until = generation_settings(given, self._default)
         room = self._room - len(prompt)
         if room < 1:
             raise NormprobeError(
                 f"expected prompts of fewer than {self._room} tokens, got one of {len(prompt)}; "
                 "give fewer examples (--num_fewshot), or leave the task out"
             )
-        return min(wanted, room), temperature, tuple(until)
+        return min(wanted, room), temperature if self.temperature is None else self.temperature, until
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> Never:
         """Refused: a policy acts on what the model itself writes, and a text that is merely scored was not."""

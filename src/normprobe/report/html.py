@@ -28,6 +28,7 @@ from normprobe.report.forest import forest, forest_table
 from normprobe.report.layer_curves import curve_data
 from normprobe.report.render import render
 from normprobe.report.table import HOLM, allowed, assumption_table, count, holm_p, margin
+from normprobe.report.task_results import TASKS, task_table
 from normprobe.report.what_would_change import what_would_change
 from normprobe.runs.atomic import atomic_write_text, refusing_disk_errors
 from normprobe.runs.directory import Run
@@ -71,7 +72,7 @@ def write_report(run_path: Path) -> Path:
         changes=[what_would_change(item) for item in evidence],
         signals=_or_lacking(lambda: _signals(run.path)),
         methods=_or_lacking(lambda: _methods(tables)),
-        tasks=method_results.task_table(tables.tasks) if tables.has("tasks") else None,
+        tasks=(*task_table(tables.tasks), TASKS) if tables.has("tasks") else None,
         dictionaries=_or_lacking(lambda: _dictionaries(tables)),
         assumptions=_or_lacking(lambda: assumption_table(findings["assumptions"].series())),
         features=_or_lacking(lambda: _features(tables)),

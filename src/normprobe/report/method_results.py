@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from normprobe.claims.measure.drawing import legend_below
@@ -16,7 +15,7 @@ from normprobe.report.figure import HEIGHT, Drawing
 from normprobe.report.findings import NothingToDraw
 from normprobe.report.table import Cells, cells, count, number, with_interval
 from normprobe.runs.tables import Tables
-from normprobe.stats.paired import Estimate, mcnemar, mcnemar_of, paired_difference
+from normprobe.stats.paired import Estimate, mcnemar, mcnemar_of
 from normprobe.style import BLUE, GREEN, GREY, ORANGE, VERMILION
 
 PLAIN = "plain"
@@ -50,11 +49,6 @@ SELECTORS = (
     "most that any selector could do. Lines: 95 % Wilson intervals. In brackets what is written for the choice, as a "
     "share of the tokens of all samples, where that is less than all."
 )
-TASKS = (
-    "Tasks of lm-evaluation-harness, with the paper's settings and their baselines. Gain: the task's metric less the "
-    "plain model's on the same documents, with its 95 % interval and its p (McNemar's exact; sign flips where the "
-    "metric is no right or wrong). Acted on: share of tokens, mean over the layers."
-)
 
 
 def read(tables: Tables, name: str) -> pd.DataFrame:
@@ -62,6 +56,13 @@ def read(tables: Tables, name: str) -> pd.DataFrame:
     if not tables.has(name):
         raise NothingToDraw(f"the methods were not evaluated; `normprobe evaluate {tables.path}` does it")
     return getattr(tables, name)
+
+
+def gain_cells(gain: Estimate, treatment: Hashable) -> dict[str, str]:
+    """The cells of a gain over plain generation, which itself has none."""
+    if treatment == PLAIN:
+        return {"Gain": "–", "p": "–"}
+    return {"Gain": with_interval(gain.value, gain.interval), "p": _p(gain)}
 
 
 def treatment_table(treatments: pd.DataFrame) -> Cells:
@@ -77,7 +78,7 @@ def treatment_table(treatments: pd.DataFrame) -> Cells:
             {
                 "Treatment": in_words(str(treatment)),
                 "Accuracy": f"{table['correct'].astype(float).mean():.1%}",
-                **_gain(mcnemar(after, before), treatment),
+                **gain_cells(mcnemar(after, before), treatment),
                 "Won / lost": f"{int((after & ~before).sum())} / {int((~after & before).sum())}",
                 "Acted on": f"{sum(by_layer.values()) / len(by_layer):.2%}",
                 "Extra passes / FLOPs": f"{first['extra_passes']:.2%} / {first['extra_flops']:.2%}",
@@ -105,39 +106,6 @@ def regime_table(swept: pd.DataFrame, confirmed: pd.DataFrame) -> Cells:
             }
         )
     return cells(rows)
-
-
-def task_table(tasks: pd.DataFrame) -> Cells:
-    """A row per task and treatment: the gain over the plain model on the same documents; see `TASKS`."""
-    rows = []
-    for (task, metric), table in tasks.groupby(["task", "metric"], sort=False):
-        plain = table[table["treatment"] == PLAIN].set_index("problem_id")["correct"]
-        before = plain.to_numpy()
-        for treatment, own in table.groupby("treatment", sort=False):
-            after = own.set_index("problem_id")["correct"].reindex(plain.index).to_numpy()
-            if np.isin([before, after], [0.0, 1.0]).all():
-                gain = mcnemar(after == 1, before == 1)
-            else:
-                gain = paired_difference(after, before, np.random.default_rng(0))
-            acted = own["acted"].iloc[0]
-            rows.append(
-                {
-                    "Task": str(task),
-                    "Metric": str(metric),
-                    "Treatment": in_words(str(treatment)),
-                    "n": count(len(own)),
-                    "Mean": number(after.mean()),
-                    **_gain(gain, treatment),
-                    "Acted on": "–" if np.isnan(acted) else f"{acted:.2%}",
-                }
-            )
-    return cells(rows)
-
-
-def task_text(tables: Tables) -> str:
-    """The same for a terminal."""
-    head, rows = task_table(tables.tasks)
-    return pd.DataFrame(rows, columns=head).to_string(index=False)
 
 
 def draw_selectors(axes: Any, selection: pd.DataFrame) -> None:
@@ -255,13 +223,6 @@ DRAWINGS = {
     "method_treatments": failures,
 }
 """The figures of the report, by the table that each is drawn from."""
-
-
-def _gain(gain: Estimate, treatment: Hashable) -> dict[str, str]:
-    """The cells of a gain over plain generation, which itself has none."""
-    if treatment == PLAIN:
-        return {"Gain": "–", "p": "–"}
-    return {"Gain": with_interval(gain.value, gain.interval), "p": _p(gain)}
 
 
 def _counted(row: Mapping[Hashable, Any]) -> str:

@@ -287,14 +287,17 @@ FILES: dict[str, RunFile] = {
     ),
     "tasks": RunFile(
         "tasks/tasks.parquet",
-        "a row per task of lm-evaluation-harness, document and treatment",
+        "a row per task of lm-evaluation-harness, filter of its answers, document, treatment and sample",
         columns("""
-            task        text
-            metric      text      the task's first one
-            problem_id  text      task/document
-            correct     number    the metric; lower-is-better ones with their sign turned
-            treatment   text
-            acted       number?   states acted on, per generated token and layer; missing for the baselines
+            task          text
+            metric        text      the task's first one, with the filter if the task has several
+            problem_id    text      task/document
+            correct       number    the metric; lower-is-better ones with their sign turned
+            n_tokens      integer   generated
+            sample        integer   from 0
+            treatment     text
+            acted         number?   states acted on, per generated token and layer; missing for the plain model
+            extra_tokens  number    extra passes of layers, counted as tokens: a pass of every layer is one
         """),
     ),
     **OF_DICTIONARIES,

@@ -120,8 +120,8 @@ def main(argv: list[str] | None = None) -> None:
     plan, with_tasks = command.methods, command.methods.tasks is not None
     if with_tasks and plan.temperature is None and plan.samples != study.methods.samples:
         raise NormprobeError(
-            f"expected --temperature with --tasks and --samples {plan.samples}, got none; give one, such as 0.6, or leave "
-            "--samples out: each document is then answered once"
+            f"expected --temperature with --tasks and --samples {plan.samples}, got none; give one, such as 0.6, or "
+            "leave --samples out: each document is then answered once"
         )
     targets = ["tasks"] if with_tasks else ["methods", "evidence"]
     session = _run(command, replace(study, methods=plan), *targets)

@@ -94,7 +94,7 @@ def test_sampling_takes_a_temperature(run: Path, options: list[str], message: st
 
 
 def test_a_temperature_alone_is_refused() -> None:
-    with pytest.raises(NormprobeError, match="expected --tasks with --temperature, got 0.6 alone"):
+    with pytest.raises(NormprobeError, match=r"expected --tasks with --temperature, got 0\.6 alone"):
         MethodSettings(temperature=0.6)
 
 
@@ -109,7 +109,7 @@ generation_kwargs: {{until: [], max_gen_toks: 152}}
 metric_list: [{{metric: exact_match}}]
 filter_list:
   - {{name: strict, filter: [{{function: regex, regex_pattern: "answer : (.*)"}}, {{function: take_first}}]}}
-  - {{name: first word, filter: [{{function: regex, regex_pattern: "(\\w+)"}}, {{function: take_first}}]}}
+  - {{name: first word, filter: [{{function: regex, regex_pattern: "([a-z]+)"}}, {{function: take_first}}]}}
 """
 DOCUMENTS = """
 from datasets import Dataset

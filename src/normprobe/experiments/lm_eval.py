@@ -258,7 +258,7 @@ class NormprobeLM(LM):
                 f"expected prompts of fewer than {self._room} tokens, got one of {len(prompt)}; "
                 "give fewer examples (--num_fewshot), or leave the task out"
             )
-        return min(wanted, room), temperature if self.temperature is None else self.temperature, until
+        return min(wanted, room), temperature if self.temperature is None else float(self.temperature), until
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> Never:
         """Refused: a policy acts on what the model itself writes, and a text that is merely scored was not."""

@@ -74,9 +74,10 @@ class _Harness:
         """Raises NormprobeError for tasks that the harness does not know."""
         plan = study.methods
         names = (plan.tasks or "").split(",")
-        manager = TaskManager(
-            include_path=[str(DIRECTORY), *([plan.include_path] if plan.include_path else [])]
-        )
+        paths = [str(DIRECTORY), *([plan.include_path] if plan.include_path else [])]
+        manager = TaskManager(include_path=paths, include_defaults=False)
+        if not set(names) <= set(manager.all_subtasks):
+            manager = TaskManager(include_path=paths)  # reads thousands of files
         if unknown := [name for name in names if name not in manager.all_tasks]:
             raise NormprobeError(
                 f"expected tasks that lm-eval knows, got {', '.join(unknown)}; `normprobe lm-eval ls tasks` lists them"
@@ -147,8 +148,8 @@ def _run_tasks(harness: _Harness, profile: LayerProfile) -> pd.DataFrame:
 
 
 def held_back(tasks: Sequence[Any], limit: int | None, n: int) -> list[tuple[Any, list[int]]]:
-    """Of each task up to n documents that it is not tested on, and no more than `limit`: the task, which gives those from
-    now on, and their numbers.
+    """Of each task up to n documents that it is not tested on, and no more than `limit`: the task, which gives these
+    from now on, and their numbers.
 
     Of its training or validation split; of a task that has none, those behind the `limit`. A task without either is
     left out.

@@ -16,10 +16,10 @@ TASKS = (
     "Tasks of lm-evaluation-harness, with the paper's settings and their baselines. n: documents. Mean: of the task's "
     "metric, one answer per document; avg@n: of n sampled answers; pass@k: how likely k of them hold a right one "
     "(arXiv 2107.03374). Gain: mean or avg@n less the plain model's on the same documents, with its 95 % interval over "
-    "documents and its p (McNemar's exact for one answer that is right or wrong, else one-sided sign flips). Acted on: "
-    "share of tokens, mean over the layers. Per answer: tokens generated, and extra passes of layers, counted as tokens "
-    "(a pass of every layer is one). × plain: the two together, as a multiple of plain generation's. Where a baseline's "
-    "is its method's, the two compare at equal tokens."
+    "documents and its p (McNemar's exact for one answer that is right or wrong, else one-sided sign flips). "
+    "Acted on: share of tokens, mean over the layers. Per answer: tokens generated, and extra passes of layers counted "
+    "as tokens (a pass of every layer is one). × plain: the two together, as a multiple of plain generation's. Where a "
+    "baseline's is its method's, the two compare at equal tokens."
 )
 
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -74,7 +75,7 @@ class _Harness:
         """Raises NormprobeError for tasks that the harness does not know."""
         plan = study.methods
         names = (plan.tasks or "").split(",")
-        paths = [str(DIRECTORY), *([plan.include_path] if plan.include_path else [])]
+        paths: list[str | Path] = [str(DIRECTORY), *([plan.include_path] if plan.include_path else [])]
         manager = TaskManager(include_path=paths, include_defaults=False)
         if not set(names) <= set(manager.all_subtasks):
             manager = TaskManager(include_path=paths)  # reads thousands of files

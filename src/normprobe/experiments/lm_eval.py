@@ -67,7 +67,7 @@ class NormprobeLM(LM):
     max_length: tokens of prompt and response together; by default the model's own limit. max_gen_toks: of a response
         where the task names no limit.
     revision, dtype, trust_remote_code: as `open_model` takes them. seed: of sampled tokens.
-    engine: "hf", or "vllm", which stays open until `close`.
+    engine: "hf", or "vllm", which stays open until `close`, over so many devices (tensor_parallel_size).
     thinking_format, think_start, think_end, system_prompt, chat_template_kwargs: as on the command line of
         `normprobe verify` (`ThinkingSettings`).
 
@@ -96,6 +96,7 @@ class NormprobeLM(LM):
         max_gen_toks: int = 256,
         seed: int = 0,
         engine: str = "hf",
+        tensor_parallel_size: int = 1,
         thinking_format: str | None = None,
         think_start: str | None = None,
         think_end: str | None = None,
@@ -108,8 +109,9 @@ class NormprobeLM(LM):
         if unknown:
             raise NormprobeError(
                 "expected model_args among pretrained, policy, profile, mode, revision, dtype, offline, "
-                "trust_remote_code, max_length, max_gen_toks, seed, engine, thinking_format, think_start, think_end, "
-                f"system_prompt and chat_template_kwargs, got {', '.join(unknown)}; correct the names"
+                "trust_remote_code, max_length, max_gen_toks, seed, engine, tensor_parallel_size, thinking_format, "
+                "think_start, think_end, system_prompt and chat_template_kwargs, got "
+                f"{', '.join(unknown)}; correct the names"
             )
         if mode not in MODES:
             raise NormprobeError(f"expected a mode of {', '.join(MODES)}, got {mode!r}; choose one of these")
@@ -134,6 +136,7 @@ class NormprobeLM(LM):
             device=device,
             offline=offline,
             trust_remote_code=trust_remote_code,
+            tensor_parallel_size=tensor_parallel_size,
             **asked,
         )
         settings.check_engine()

@@ -1,5 +1,6 @@
-"""A study's responses through both engines, each opened as a study opens it."""
+"""A study through both engines, each opened as a study opens it: responses and tasks."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,9 +9,12 @@ import pytest
 
 pytest.importorskip("vllm.version")
 
+from normprobe.config import MethodSettings, Study
 from normprobe.engines.engine_choice import engine_of
 from normprobe.engines.vllm.engine import VllmEngine
 from normprobe.errors import NormprobeError
+from normprobe.experiments.task_treatments import run_tasks
+from normprobe.layer_profile import LayerProfile
 from normprobe.local_files import IN_MEMORY
 from normprobe.model_settings import ModelSettings
 from normprobe.problems.testbed.source import BundledProblems
@@ -48,6 +52,22 @@ def test_a_studys_responses_are_the_same_through_both_engines(
         for settings in (BY_VLLM[how], ModelSettings())
     )
     pd.testing.assert_frame_equal(found, wanted)
+
+
+@pytest.fixture
+def profile(opened: "OpenModel") -> LayerProfile:
+    """Of thresholds so low that every method acts."""
+    levels, norms = [0.0, 0.25, 0.5, 0.75, 1.0], [5.0, 9.0, 10.0, 11.0, 20.0]
+    quantiles = {"think": [norms] * 12}
+    return LayerProfile(1, opened.identity.to_dict(), levels, quantiles, quantiles, [14.0] * 12, None, [9], 8)
+
+
+def test_tasks_give_the_same_table_through_both_engines(profile: LayerProfile) -> None:
+    plan = MethodSettings(tasks="normprobe_recall", limit=3, samples=2, temperature=1.0)
+    hf, vllm = (run_tasks(Study(methods=replace(plan, engine=name)), profile) for name in ("hf", "vllm"))
+    pd.testing.assert_frame_equal(vllm, hf)
+    acted = vllm.groupby("treatment")["acted"].first()
+    assert (acted[["ALRR", "ALRR: entropy gate"]] > 0).all()
 
 
 def test_a_model_on_another_device_is_refused(opened: "OpenModel") -> None:

@@ -203,7 +203,9 @@ def test_pre_commit_runs_what_make_check_runs():
         r"^check:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE
     )
     assert recipe is not None
-    made = [line.strip().replace("$(BIN)", ".venv/bin").removesuffix(" .") for line in recipe[1].splitlines()]
+    # What asks a network is not for every commit.
+    lines = [line for line in recipe[1].splitlines() if "audit-dependencies" not in line]
+    made = [line.strip().replace("$(BIN)", ".venv/bin").removesuffix(" .") for line in lines]
     assert [hook["entry"] for hook in hooks] == made
 
 

@@ -39,6 +39,24 @@ def test_small_cut_and_overlapping_texts_are_found():
     assert all(right for right, _ in found), found
 
 
+def test_pale_shading_keeps_its_colour_in_the_small_picture():
+    """Grey under bands of many colours."""
+
+    def draw(panels):
+        panels[0].axvspan(5, 10, color="#EEEEEE", zorder=0, linewidth=0)
+        for height, colour in enumerate((BLUE, GREEN, VERMILION, GREY, "#CC79A7", "#E69F00")):
+            panels[0].plot(range(11), [height + 0.3 * (x % 3) for x in range(11)], "-o", color=colour)
+            panels[0].fill_between(range(11), height - 0.4, height + 0.8, color=colour, alpha=0.15, linewidth=0)
+
+    drawing = Drawing("Bands", "Bands.", draw)
+    whole, small = (Image.open(io.BytesIO(png)).convert("RGB") for png in (drawing.png(), drawing.small_png()))
+    counts = sorted(whole.getcolors(whole.width * whole.height), reverse=True)
+    assert (238, 238, 238) in [colour for _, colour in counts[:8]]
+    kept = {colour: count for count, colour in small.getcolors(COLOURS)}
+    for count, colour in counts[:4]:
+        assert kept.get(colour, 0) >= count, colour
+
+
 def test_a_colour_that_few_points_have_stays_in_the_small_picture():
     """One blue point among green and red ones, with grey text: as in the figure of the selectors."""
 

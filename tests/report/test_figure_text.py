@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from normprobe.report.figure import WIDTH, Drawing
+from normprobe.report.figure import COLOURS, WIDTH, Drawing
 from normprobe.report.figure_text import SMALLEST, faults
 from normprobe.report.figures import FIGURES
 from normprobe.style import BLUE, GREEN, GREY, VERMILION
@@ -45,11 +45,15 @@ def test_pale_shading_keeps_its_colour_in_the_small_picture():
     def draw(panels):
         panels[0].axvspan(5, 10, color="#EEEEEE", zorder=0, linewidth=0)
         for height, colour in enumerate((BLUE, GREEN, VERMILION, GREY, "#CC79A7", "#E69F00")):
-            panels[0].plot(range(11), [height + 0.3 * (x % 3) for x in range(11)], "-o", color=colour)
-            panels[0].fill_between(range(11), height - 0.4, height + 0.8, color=colour, alpha=0.15, linewidth=0)
+            panels[0].plot(range(11), [3 * height + x % 3 for x in range(11)], "-o", color=colour)
+            panels[0].fill_between(
+                range(11), 3 * height - 0.4, 3 * height + 0.4, color=colour, alpha=0.15, linewidth=0
+            )
 
     drawing = Drawing("Bands", "Bands.", draw)
-    whole, small = (Image.open(io.BytesIO(png)).convert("RGB") for png in (drawing.png(), drawing.small_png()))
+    whole, small = (
+        Image.open(io.BytesIO(png)).convert("RGB") for png in (drawing.png(), drawing.small_png())
+    )
     counts = sorted(whole.getcolors(whole.width * whole.height), reverse=True)
     assert (238, 238, 238) in [colour for _, colour in counts[:8]]
     kept = {colour: count for count, colour in small.getcolors(COLOURS)}

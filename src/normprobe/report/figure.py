@@ -76,17 +76,25 @@ class Drawing:
 
     def small_png(self) -> bytes:
         """The same in `COLOURS` colours, for a page."""
+        import numpy as np
         from PIL import Image
 
         small, whole = io.BytesIO(), Image.open(io.BytesIO(self.png())).convert("RGB")
         # The default merges colours that few pixels have: a blue point among many others would turn green. What covers
         # the colours best leaves out pale ones near others, which large areas have: shading would turn beige.
-        counts = whole.getcolors(whole.width * whole.height)
-        areas = [colour for _, colour in sorted(counts, reverse=True)[:AREAS]]
+        pixels = np.asarray(whole)
+        colours, place, counts = np.unique(
+            pixels.reshape(-1, 3), axis=0, return_inverse=True, return_counts=True
+        )
+        areas = colours[np.argsort(-counts, kind="stable")[:AREAS]]
         points = whole.quantize(COLOURS - AREAS, Image.Quantize.MAXCOVERAGE).getpalette()
-        palette = Image.new("P", (1, 1))
-        palette.putpalette([*points[: 3 * (COLOURS - AREAS)], *(value for colour in areas for value in colour)])
-        whole.quantize(palette=palette, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+        palette = np.vstack([areas, np.array(points).reshape(-1, 3)[: COLOURS - AREAS]])
+        # Pillow's own search for the nearest colour is not exact: white would not stay white.
+        distance = np.square(colours[:, None].astype(int) - palette).sum(axis=2)
+        nearest = distance.argmin(axis=1).astype(np.uint8)[place].reshape(pixels.shape[:2])
+        reduced = Image.fromarray(nearest)
+        reduced.putpalette(palette.astype(np.uint8).tobytes())
+        reduced.save(small, "PNG", optimize=True)
         return small.getvalue()
 
     def _repr_png_(self) -> bytes:

@@ -16,4 +16,4 @@ def test_a_study_through_vllm() -> None:
     command = [sys.executable, "-m", "pytest", str(CHECKS), *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:]
-    assert " 5 passed" in f" {done.stdout.splitlines()[-1]}"
+    assert " 6 passed" in f" {done.stdout.splitlines()[-1]}"

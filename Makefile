@@ -40,7 +40,7 @@ check: $(READY)  ## lint, format, types, import directions, known vulnerabilitie
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
-	@$(MAKE) --no-print-directory audit-dependencies || echo "not in order, or not asked: see above"
+	@$(MAKE) --no-print-directory audit-dependencies || echo "make check: versions with known vulnerabilities, or no index to ask (see above); not an error here"
 
 docs: $(READY)  ## build the pages and the API reference into site/ (a warning is an error)
 	$(BIN)/mkdocs build --strict

@@ -58,7 +58,7 @@ COVERED = {
     f".venv/bin/python -m normprobe.verify --out {RUN}": VERIFY,  # minutes; there with fewer problems
     ".venv/bin/python -m normprobe.verify --model DIR_OR_ID --problems FILE --out runs/mine": VERIFY,
     ".venv/bin/normprobe profile --model DIR_OR_ID --problems FILE --out runs/mine": "tests/test_readme.py",
-    f".venv/bin/normprobe audit {RUN}": VERIFY,  # 38 minutes; there smaller
+    f".venv/bin/normprobe audit {RUN}": VERIFY,  # hours; there smaller
     f".venv/bin/normprobe figures {RUN}": "tests/report/test_draw_figures.py",
     f".venv/bin/normprobe report {RUN} --markdown": "tests/report/test_report.py",
     f".venv/bin/normprobe compare {RUN} runs/smol-thinker": "tests/report/test_compare.py",
